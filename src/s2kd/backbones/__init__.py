@@ -1,0 +1,33 @@
+"""Backbones: what sees. A student is a backbone; a teacher is a backbone that reads.
+
+One file each; decorate the class with `@backbones.register("name")`. Its constructor takes the
+`GridSpec` and keyword-only settings, of which `past` and `lead` (numbers of frames) are two.
+"""
+
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from s2kd.registry import Registry
+
+Carry = tuple[Tensor, ...]
+"""What `decode` needs besides the latent (skip connections); empty for most."""
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """Past frames to a latent grid, and back to future frames; both normalised."""
+
+    latent_width: int
+
+    def encode(
+        self, past: Float[Tensor, "batch past channel height width"]
+    ) -> tuple[Float[Tensor, "batch d h w"], Carry]: ...
+
+    def decode(
+        self, latent: Float[Tensor, "batch d h w"], carry: Carry
+    ) -> Float[Tensor, "batch lead channel height width"]: ...
+
+
+backbones: Registry[Backbone] = Registry("backbone", "s2kd.backbones")

@@ -1,0 +1,264 @@
+"""What to build and how to train it, as plain frozen data."""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from s2kd.files import digest
+from s2kd.types import S2KDError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part by name, with its settings."""
+
+    name: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSpec:
+    """A teacher: its backbone, and how its latent reads.
+
+    `width` is D, `depth` is N of eqs. 5-9; `branches` puts the two-branch spectral block before
+    the alignment.
+    """
+
+    backbone: Part
+    width: int = 256
+    heads: int = 8
+    depth: int = 2
+    branches: bool = True
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How long and how fast.
+
+    `schedule` is `plateau` (÷10 after `plateau_patience` + 1 flat epochs) or `cosine`. Training
+    stops after `stop_patience` epochs without a better validation forecast; the best weights are
+    restored. `clip` bounds the gradient norm; 0 leaves it alone.
+    """
+
+    lr: float = 1e-3
+    epochs: int = 100
+    batch_size: int = 16
+    schedule: str = "plateau"
+    plateau_patience: int = 4
+    stop_patience: int = 15
+    clip: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("plateau", "cosine", "constant"):
+            raise S2KDError(
+                f"schedule={self.schedule!r}: must be 'plateau', 'cosine' or 'constant'"
+            )
+        if min(self.epochs, self.batch_size) < 1 or self.lr <= 0:
+            raise S2KDError(
+                f"training needs epochs ≥ 1, batch_size ≥ 1 and lr > 0, got "
+                f"{self.epochs}, {self.batch_size} and {self.lr}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One distillation loss and its weight beside L_pred."""
+
+    loss: Part
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A way to train a student: which losses, against which teacher.
+
+    `teacher` is `text` (the privileged one), `blind` (the same one trained without text) or
+    `none`. `hint_epochs` > 0 first trains on the latent terms alone (FitNets in two stages).
+    """
+
+    name: str
+    terms: tuple[Term, ...] = ()
+    teacher: str = "none"
+    hint_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        if self.teacher not in ("text", "blind", "none"):
+            raise S2KDError(
+                f"method {self.name!r}: teacher must be text, blind or none, got {self.teacher!r}"
+            )
+        if bool(self.terms) != (self.teacher != "none"):
+            raise S2KDError(f"method {self.name!r}: losses and a teacher go together")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One experiment, complete. `past` and `lead` are numbers of frames."""
+
+    name: str
+    dataset: Part
+    past: int
+    lead: int
+    stride: int = 1
+    test_stride: int = 1
+    normalise: str = "zscore"
+    narrator: Part = Part(name="rules")
+    text: Part = Part(name="minilm")
+    teacher: TeacherSpec
+    students: tuple[Part, ...]
+    methods: tuple[Method, ...]
+    teacher_training: Training = Training(schedule="cosine", clip=1.0)
+    student_training: Training = Training()
+    seeds: tuple[int, ...] = (42,)
+
+    def __post_init__(self) -> None:
+        if min(self.past, self.lead, self.stride, self.test_stride) < 1:
+            raise S2KDError(
+                "recipe: past, lead, stride and test_stride must be at least 1, got "
+                f"{self.past}, {self.lead}, {self.stride} and {self.test_stride}"
+            )
+        if not self.students or not self.methods or not self.seeds:
+            raise S2KDError("recipe: needs at least one student, one method and one seed")
+        for what, names in (
+            ("students", [s.name for s in self.students]),
+            ("methods", [m.name for m in self.methods]),
+            ("seeds", list(self.seeds)),
+        ):
+            if len(set(names)) < len(names):
+                raise S2KDError(f"recipe: {what} has the same one twice ({names})")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able data, complete."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any], *, where: str = "recipe") -> "Recipe":
+        """The inverse of `to_dict`; an unknown or missing field is an error that names it."""
+        return read(cls, plain, where)
+
+    def with_settings(self, settings: typing.Iterable[str]) -> "Recipe":
+        """`["student_training.lr=3e-4"]`: a copy with that field changed."""
+        recipe = self
+        for setting in settings:
+            path, equals, text = setting.partition("=")
+            if not equals:
+                raise S2KDError(f"--set {setting}: wants PATH=VALUE, for example seeds=[42,43]")
+            changed = _changed(recipe.to_dict(), path.split("."), _value(text), setting, Recipe)
+            recipe = read(Recipe, changed, f"--set {setting}")
+        return recipe
+
+    @property
+    def digest(self) -> str:
+        """A short name for this exact recipe."""
+        return digest(self.to_dict())
+
+
+def _value(text: str) -> Any:  # noqa: ANN401
+    """JSON where it is JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _suggest(name: str, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _changed(node: Any, path: list[str], value: Any, setting: str, kind: Any) -> Any:  # noqa: ANN401
+    """`node` (plain data of a `kind`) with the field at `path` set."""
+    head, *rest = path
+    if isinstance(node, list):
+        return _changed_item(node, path, value, setting, kind)
+    kind = _bare(kind)
+    if dataclasses.is_dataclass(kind):
+        known = [f.name for f in fields(kind)]
+        if head not in known:
+            raise S2KDError(
+                f"--set {setting}: {kind.__name__} has no {head!r}{_suggest(head, known)}"
+                f" (it has {', '.join(known)})"
+            )
+        inner = typing.get_type_hints(kind)[head]
+    elif isinstance(node, dict):
+        inner = Any
+    else:
+        raise S2KDError(f"--set {setting}: there is nothing called {head!r} inside a plain value")
+    if not rest:
+        return {**node, head: value}
+    return {**node, head: _changed(node.get(head, {}), rest, value, setting, inner)}
+
+
+def _changed_item(node: list, path: list[str], value: Any, setting: str, kind: Any) -> list:  # noqa: ANN401
+    """An item of a list is named by its number or by its `name`."""
+    head, *rest = path
+    names = [item.get("name", str(i)) for i, item in enumerate(node) if isinstance(item, dict)]
+    if head in names:
+        number = names.index(head)
+    elif head.isdigit() and int(head) < len(node):
+        number = int(head)
+    else:
+        raise S2KDError(
+            f"--set {setting}: no item {head!r}{_suggest(head, names)}"
+            f" (there are {', '.join(names) or len(node)})"
+        )
+    inner = typing.get_args(_bare(kind))[0] if typing.get_args(_bare(kind)) else Any
+    item = _changed(node[number], rest, value, setting, inner) if rest else value
+    return [*node[:number], item, *node[number + 1 :]]
+
+
+def _bare(kind: Any) -> Any:  # noqa: ANN401
+    """A type without `| None`."""
+    if isinstance(kind, types.UnionType):
+        return next(k for k in typing.get_args(kind) if k is not type(None))
+    return kind
+
+
+def read(kind: Any, plain: Any, where: str) -> Any:  # noqa: ANN401
+    """Plain data as a `kind`, every field checked against its type."""
+    if kind is Any:
+        return plain
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(kind, plain, where)
+    if isinstance(kind, types.UnionType):
+        return None if plain is None else read(_bare(kind), plain, where)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(plain, list | tuple):
+            raise S2KDError(f"{where}: wants a list, got {plain!r}")
+        item = typing.get_args(kind)[0]
+        return tuple(read(item, v, f"{where}[{i}]") for i, v in enumerate(plain))
+    if typing.get_origin(kind) is dict:
+        if not isinstance(plain, dict):
+            raise S2KDError(f"{where}: wants settings by name, got {plain!r}")
+        return dict(plain)
+    if kind is float and isinstance(plain, int) and not isinstance(plain, bool):
+        return float(plain)
+    if not isinstance(plain, kind) or (kind is int and isinstance(plain, bool)):
+        raise S2KDError(f"{where}: wants {kind.__name__}, got {plain!r}")
+    return plain
+
+
+def _read_dataclass(kind: Any, plain: Any, where: str) -> Any:  # noqa: ANN401
+    if not isinstance(plain, dict):
+        raise S2KDError(f"{where}: wants {kind.__name__} with its fields, got {plain!r}")
+    hints = typing.get_type_hints(kind)
+    for name in plain:
+        if name not in hints:
+            raise S2KDError(
+                f"{where}: {kind.__name__} has no {name!r}{_suggest(name, hints)}"
+                f" (it has {', '.join(hints)})"
+            )
+    needed = [
+        f.name
+        for f in fields(kind)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    missing = [name for name in needed if name not in plain]
+    if missing:
+        raise S2KDError(f"{where}: {kind.__name__} lacks {', '.join(missing)}")
+    return kind(**{name: read(hints[name], v, f"{where}.{name}") for name, v in plain.items()})

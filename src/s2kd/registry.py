@@ -1,0 +1,98 @@
+"""Names for parts: define one, decorate it, and it can be asked for by name."""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from s2kd.types import S2KDError
+
+T = TypeVar("T")
+C = TypeVar("C", bound=Callable[..., object])
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing where no known name is near."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class Registry(Generic[T]):
+    """Parts of one kind, found in one package of ours and in installed plugins.
+
+    A part is a callable with keyword-only arguments. Someone else's package offers one by an
+    entry point in the group named like our package, for example `s2kd.backbones`.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._entries: dict[str, Callable[..., T]] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[C], C]:
+        """Decorator: from now on this part can be asked for by `name`."""
+        return lambda part: self._add(name, part)
+
+    def _add(self, name: str, part: C) -> C:
+        if name in self._entries:
+            raise S2KDError(
+                f"two {self.kind}s are called {name!r}: "
+                f"{self._entries[name].__module__} and {part.__module__}"
+            )
+        self._entries[name] = part
+        return part
+
+    def names(self) -> tuple[str, ...]:
+        """Every part's name, sorted."""
+        self._load()
+        return tuple(sorted(self._entries))
+
+    def get(self, name: str) -> Callable[..., T]:
+        """The part itself; an unknown name is an error that suggests the nearest."""
+        self._load()
+        if name not in self._entries:
+            raise S2KDError(
+                f"no {self.kind} called {name!r}{nearest(name, self._entries)}"
+                f" (there are {', '.join(self.names())})"
+            )
+        return self._entries[name]
+
+    def options(self, name: str) -> dict[str, inspect.Parameter]:
+        """The keyword-only settings of a part, by name."""
+        parameters = inspect.signature(self.get(name)).parameters
+        return {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+    def check(self, name: str, given: Iterable[str]) -> None:
+        """Refuse a setting that the part does not have."""
+        options = self.options(name)
+        for key in given:
+            if key not in options:
+                raise S2KDError(
+                    f"{self.kind} {name!r} has no setting {key!r}{nearest(key, options)}"
+                    f" (it has {', '.join(options) or 'none'})"
+                )
+
+    def build(self, name: str, /, *args: object, **params: object) -> T:
+        """Make the part; a setting it does not know, or one that is missing, is an error."""
+        part = self.get(name)
+        self.check(name, params)
+        try:
+            inspect.signature(part).bind(*args, **params)
+        except TypeError as error:
+            raise S2KDError(f"{self.kind} {name!r}: {error}") from None
+        return part(*args, **params)
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self.package}.{module.name}")
+        for plugin in entry_points(group=self.package):
+            if plugin.name not in self._entries:
+                self._add(plugin.name, plugin.load())

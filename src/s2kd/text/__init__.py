@@ -1,0 +1,23 @@
+"""Text encoders: a narrative becomes token states. Frozen, one file each.
+
+Decorate the class with `@encoders.register("name")`; its settings are keyword-only.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from s2kd.registry import Registry
+from s2kd.types import Tokens
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Z_s of eq. 4: texts to one state a token. `width` is D_s; `version` names the weights."""
+
+    width: int
+    version: str
+
+    def encode(self, texts: Sequence[str]) -> Tokens: ...
+
+
+encoders: Registry[TextEncoder] = Registry("text encoder", "s2kd.text")
