@@ -20,6 +20,7 @@ class Backbone(Protocol):
     """Past frames to a latent grid, and back to future frames; both normalised."""
 
     latent_width: int
+    latent_grid: tuple[int, int]
 
     def encode(
         self, past: Float[Tensor, "batch past channel height width"]

@@ -1,0 +1,177 @@
+"""SimVP with the gated spatial translator (Gao et al. 2022; gSTA: Tan et al. 2022)."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from s2kd.backbones import Carry, backbones
+from s2kd.nn import Conv, DropPath, crop_grid, pad_grid, padded_size
+from s2kd.types import GridSpec, S2KDError
+
+CUTS = ("pre", "mid", "post")
+
+
+@backbones.register("simvp")
+class SimVP(nn.Module):
+    """Frames are encoded one by one, mixed over time at low resolution, decoded one by one.
+
+    `spatial` (hid_S) features a frame, `layers` (N_S) convolutions of which every second halves
+    the grid, `temporal` (hid_T) features and `blocks` (N_T) in the translator, which sees all
+    frames as channels. `fuse_at` is where a teacher reads: before the translator, in its middle
+    or after it. `skip=False` drops the encoder's skip so that all passes through the latent.
+    For `lead` ≠ `past` the frames are mixed linearly in the decoder. The layers and their sizes
+    follow OpenSTL's description; with 10 frames of 1 channel, 64, 512, 4 and 8 it has the
+    published 46.77 million parameters for one skip and `past` = `lead`.
+    """
+
+    def __init__(
+        self,
+        grid: GridSpec,
+        *,
+        past: int,
+        lead: int,
+        spatial: int = 64,
+        temporal: int = 512,
+        layers: int = 4,
+        blocks: int = 8,
+        expansion: int = 8,
+        drop_path: float = 0.1,
+        fuse_at: str = "post",
+        skip: bool = True,
+    ) -> None:
+        super().__init__()
+        if fuse_at not in CUTS:
+            raise S2KDError(f"backbone 'simvp': fuse_at must be one of {CUTS}, got {fuse_at!r}")
+        if spatial % 2 or layers < 2 or layers % 2 or layers > 6 or blocks < 2:
+            raise S2KDError(
+                "backbone 'simvp': spatial must be even, layers 2, 4 or 6 and blocks at least 2, "
+                f"got {spatial}, {layers} and {blocks}"
+            )
+        channels, wraps = len(grid.channels), grid.wraps
+        self.past, self.lead, self.wraps, self.skip = past, lead, wraps, skip
+        self.height, self.width = grid.height, grid.width
+        halvings = [i % 2 == 1 for i in range(layers)]
+        self.encoder = nn.ModuleList(
+            _Down(channels if i == 0 else spatial, spatial, halve, wraps)
+            for i, halve in enumerate(halvings)
+        )
+        stacked = past * spatial
+        ends = [stacked, *[temporal] * (blocks - 1), stacked]
+        rates = np.linspace(min(0.01, drop_path), drop_path, blocks).tolist()
+        self.translator = nn.ModuleList(
+            _GatedBlock(i, o, expansion, rate, wraps)
+            for i, o, rate in zip(ends[:-1], ends[1:], rates, strict=True)
+        )
+        self.cut = {"pre": 0, "mid": blocks // 2, "post": blocks}[fuse_at]
+        self.latent_width = ends[self.cut]
+        shrink = 2 ** (layers // 2)
+        self.latent_grid = (padded_size(grid.height) // shrink, padded_size(grid.width) // shrink)
+        self.retime = nn.Linear(past, lead, bias=False) if lead != past else None
+        self.decoder = nn.ModuleList(
+            _Up(spatial, enlarge, wraps) for enlarge in reversed(halvings)
+        )
+        self.readout = nn.Conv2d(spatial, channels, 1)
+
+    def encode(
+        self, past: Float[Tensor, "batch past channel height width"]
+    ) -> tuple[Float[Tensor, "batch d h w"], Carry]:
+        """Frames to the latent; the carry is the first layer's output, at full resolution."""
+        x = pad_grid(past.flatten(0, 1), wraps=self.wraps)
+        x = first = self.encoder[0](x)
+        for layer in self.encoder[1:]:
+            x = layer(x)
+        x = x.unflatten(0, (-1, self.past)).flatten(1, 2)
+        for block in self.translator[: self.cut]:
+            x = block(x)
+        return x, (first,) if self.skip else ()
+
+    def decode(
+        self, latent: Float[Tensor, "batch d h w"], carry: Carry
+    ) -> Float[Tensor, "batch lead channel height width"]:
+        """What is left of the translator, then every frame by itself."""
+        x = latent
+        for block in self.translator[self.cut :]:
+            x = block(x)
+        x = self._to_lead(x.unflatten(1, (self.past, -1)).flatten(0, 1))
+        for layer in self.decoder[:-1]:
+            x = layer(x)
+        if self.skip:
+            x = x + self._to_lead(carry[0])
+        frames = crop_grid(self.readout(self.decoder[-1](x)), self.height, self.width)
+        return frames.unflatten(0, (-1, self.lead))
+
+    def _to_lead(self, x: Float[Tensor, "frames d h w"]) -> Float[Tensor, "others d h w"]:
+        """As many frames as are to be forecast."""
+        if self.retime is None:
+            return x
+        by_time = x.unflatten(0, (-1, self.past)).movedim(1, -1)
+        return self.retime(by_time).movedim(-1, 1).flatten(0, 1)
+
+
+class _Down(nn.Sequential):
+    """3×3 convolution, group norm, SiLU; with stride 2 it halves the grid."""
+
+    def __init__(self, in_width: int, out_width: int, halve: bool, wraps: bool) -> None:
+        super().__init__(
+            Conv(in_width, out_width, 3, stride=2 if halve else 1, wraps=wraps),
+            nn.GroupNorm(2, out_width),
+            nn.SiLU(),
+        )
+
+
+class _Up(nn.Sequential):
+    """3×3 convolution, group norm, SiLU; pixel shuffle where it doubles the grid."""
+
+    def __init__(self, width: int, enlarge: bool, wraps: bool) -> None:
+        factor = 2 if enlarge else 1
+        super().__init__(
+            Conv(width, width * factor**2, 3, wraps=wraps),
+            nn.PixelShuffle(factor),
+            nn.GroupNorm(2, width),
+            nn.SiLU(),
+        )
+
+
+class _GatedBlock(nn.Module):
+    """Gated large-kernel attention, then a convolutional MLP; a 1×1 where the width changes."""
+
+    def __init__(
+        self, in_width: int, out_width: int, expansion: int, rate: float, wraps: bool
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(in_width)
+        self.attend = _GatedAttention(in_width, wraps)
+        self.norm2 = nn.BatchNorm2d(in_width)
+        self.mlp = nn.Sequential(
+            nn.Conv2d(in_width, in_width * expansion, 1),
+            Conv(in_width * expansion, in_width * expansion, 3, groups=in_width * expansion,
+                 wraps=wraps),
+            nn.GELU(),
+            nn.Conv2d(in_width * expansion, in_width, 1),
+        )
+        self.scale1 = nn.Parameter(torch.full((in_width, 1, 1), 1e-2))
+        self.scale2 = nn.Parameter(torch.full((in_width, 1, 1), 1e-2))
+        self.drop = DropPath(rate)
+        self.change = nn.Conv2d(in_width, out_width, 1) if in_width != out_width else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "batch d h w"]) -> Float[Tensor, "batch e h w"]:
+        x = x + self.drop(self.scale1 * self.attend(self.norm1(x)))
+        x = x + self.drop(self.scale2 * self.mlp(self.norm2(x)))
+        return self.change(x)
+
+
+class _GatedAttention(nn.Module):
+    """A 21×21 receptive field from a 5×5 and a dilated 7×7 depthwise kernel, gated by itself."""
+
+    def __init__(self, width: int, wraps: bool) -> None:
+        super().__init__()
+        self.before = nn.Sequential(nn.Conv2d(width, width, 1), nn.GELU())
+        self.near = Conv(width, width, 5, groups=width, wraps=wraps)
+        self.far = Conv(width, width, 7, dilation=3, groups=width, wraps=wraps)
+        self.gate = nn.Conv2d(width, 2 * width, 1)
+        self.after = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Float[Tensor, "batch d h w"]) -> Float[Tensor, "batch d h w"]:
+        value, gate = self.gate(self.far(self.near(self.before(x)))).chunk(2, dim=1)
+        return x + self.after(torch.sigmoid(gate) * value)

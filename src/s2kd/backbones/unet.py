@@ -1,0 +1,89 @@
+"""U-Net (Ronneberger et al. 2015), time folded into channels: the light student."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from s2kd.backbones import Carry, backbones
+from s2kd.nn import MULTIPLE, Conv, crop_grid, pad_grid, padded_size
+from s2kd.types import GridSpec, S2KDError
+
+
+@backbones.register("unet")
+class UNet(nn.Module):
+    """Double 3×3 convolutions at four resolutions, batch norm and ReLU, skips by concatenation.
+
+    `width` is the number of features at full resolution, doubled at each of three poolings (52
+    gives the 5.1 million parameters of the paper's student). `patch` > 1 reads patches of that
+    size and writes them back by pixel shuffle, for large grids. The latent is the decoder's
+    feature at a quarter of the (patched) grid, the last one before the upsampling layers, which
+    is where a teacher cut after its core has its own.
+    """
+
+    def __init__(
+        self, grid: GridSpec, *, past: int, lead: int, width: int = 52, patch: int = 1
+    ) -> None:
+        super().__init__()
+        if width < 1 or patch < 1:
+            raise S2KDError(f"backbone 'unet': width and patch must be ≥ 1, got {width}, {patch}")
+        channels, wraps = len(grid.channels), grid.wraps
+        self.lead, self.height, self.width, self.wraps = lead, grid.height, grid.width, wraps
+        self.multiple = MULTIPLE * patch
+        high, wide = (padded_size(n, self.multiple) // patch for n in (grid.height, grid.width))
+        self.latent_width, self.latent_grid = 4 * width, (high // 4, wide // 4)
+        inputs = past * channels
+        self.stem = nn.Identity() if patch == 1 else nn.Conv2d(inputs, width, patch, stride=patch)
+        first = inputs if patch == 1 else width
+        self.down1 = _double(first, width, wraps)
+        self.down2 = _double(width, 2 * width, wraps)
+        self.down3 = _double(2 * width, 4 * width, wraps)
+        self.bottom = _double(4 * width, 8 * width, wraps)
+        self.up3 = _Up(8 * width, 4 * width, wraps)
+        self.up2 = _Up(4 * width, 2 * width, wraps)
+        self.up1 = _Up(2 * width, width, wraps)
+        self.head = nn.Sequential(
+            nn.Conv2d(width, lead * channels * patch**2, 1), nn.PixelShuffle(patch)
+        )
+        self.pool = nn.MaxPool2d(2)
+
+    def encode(
+        self, past: Float[Tensor, "batch past channel height width"]
+    ) -> tuple[Float[Tensor, "batch d h w"], Carry]:
+        """All but the last two upsamplings; the carry is the two finest skips."""
+        x = pad_grid(past.flatten(1, 2), wraps=self.wraps, multiple=self.multiple)
+        one = self.down1(self.stem(x))
+        two = self.down2(self.pool(one))
+        three = self.down3(self.pool(two))
+        return self.up3(self.bottom(self.pool(three)), three), (one, two)
+
+    def decode(
+        self, latent: Float[Tensor, "batch d h w"], carry: Carry
+    ) -> Float[Tensor, "batch lead channel height width"]:
+        """The last two upsamplings and the 1×1 head."""
+        one, two = carry
+        frames = self.head(self.up1(self.up2(latent, two), one))
+        return crop_grid(frames, self.height, self.width).unflatten(1, (self.lead, -1))
+
+
+def _double(in_width: int, out_width: int, wraps: bool) -> nn.Sequential:
+    """Two 3×3 convolutions, each with batch norm and ReLU."""
+    layers: list[nn.Module] = []
+    for width in (in_width, out_width):
+        layers += [
+            Conv(width, out_width, 3, bias=False, wraps=wraps),
+            nn.BatchNorm2d(out_width),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(*layers)
+
+
+class _Up(nn.Module):
+    """Twice the size, the skip beside it, two convolutions."""
+
+    def __init__(self, in_width: int, out_width: int, wraps: bool) -> None:
+        super().__init__()
+        self.enlarge = nn.ConvTranspose2d(in_width, out_width, 2, stride=2)
+        self.merge = _double(2 * out_width, out_width, wraps)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.merge(torch.cat([self.enlarge(x), skip], dim=1))

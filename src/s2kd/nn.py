@@ -1,0 +1,124 @@
+"""Layers that several backbones share: padding that knows the globe, convolutions on top of it."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+MULTIPLE = 8
+"""Every backbone pads its grid to this multiple, so that the latents of all of them line up."""
+
+
+def wrap_columns(
+    x: Float[Tensor, "batch d h w"], left: int, right: int
+) -> Float[Tensor, "batch d h wide"]:
+    """Repeat the eastern edge in the west and the western edge in the east."""
+    parts = [x[..., x.shape[-1] - left :]] if left else []
+    return torch.cat([*parts, x, x[..., :right]], dim=-1)
+
+
+def padded_size(length: int, multiple: int = MULTIPLE) -> int:
+    """`length` rounded up to the multiple."""
+    return -(-length // multiple) * multiple
+
+
+def pad_grid(
+    x: Float[Tensor, "batch d h w"], *, wraps: bool, multiple: int = MULTIPLE
+) -> Float[Tensor, "batch d high wide"]:
+    """Grow the grid at the bottom and the right to a multiple.
+
+    New rows repeat the last row. New columns go on round the globe where the grid wraps and
+    repeat the last column elsewhere. `crop_grid` takes them off again.
+    """
+    down = padded_size(x.shape[-2], multiple) - x.shape[-2]
+    right = padded_size(x.shape[-1], multiple) - x.shape[-1]
+    if not down and not right:
+        return x
+    if wraps and right:
+        x, right = wrap_columns(x, 0, right), 0
+    return F.pad(x, (0, right, 0, down), mode="replicate")
+
+
+def crop_grid(
+    x: Float[Tensor, "batch d high wide"], height: int, width: int
+) -> Float[Tensor, "batch d h w"]:
+    """The top left part that `pad_grid` started from."""
+    return x[..., :height, :width]
+
+
+class Conv(nn.Conv2d):
+    """A convolution that keeps the grid's size (divided by its stride).
+
+    Outside the grid are zeros in the north and south; east and west too, unless the grid wraps:
+    then the columns go on round the globe.
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        size: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        wraps: bool,
+    ) -> None:
+        reach = dilation * (size - 1) // 2
+        super().__init__(
+            in_width,
+            out_width,
+            size,
+            stride=stride,
+            padding=(reach, 0 if wraps else reach),
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+        )
+        self.reach = reach if wraps else 0
+
+    def forward(self, x: Float[Tensor, "batch d h w"]) -> Float[Tensor, "batch out hs ws"]:
+        """Wrap, then convolve. A reach beyond the whole width goes round as often as needed."""
+        left = self.reach
+        while left > 0:
+            step = min(left, x.shape[-1])
+            x = wrap_columns(x, step, step)
+            left -= step
+        return super().forward(x)
+
+
+class DropPath(nn.Module):
+    """Leave out a residual branch for some examples (Huang et al. 2016, stochastic depth)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
+        """Zero for the left-out examples, scaled up for the others so that the mean stays."""
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        drawn = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device, dtype=x.dtype)
+        return x * (drawn < keep) / keep
+
+
+def match_grids(
+    one: Float[Tensor, "batch d h1 w1"], other: Float[Tensor, "batch e h2 w2"]
+) -> tuple[Float[Tensor, "batch d h w"], Float[Tensor, "batch e h w"]]:
+    """Both on the coarser of the two grids, by area averaging.
+
+    Enlarging instead would invent frequencies and then penalise them.
+    """
+    size = (min(one.shape[-2], other.shape[-2]), min(one.shape[-1], other.shape[-1]))
+    return _shrink(one, size), _shrink(other, size)
+
+
+def _shrink(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return x if tuple(x.shape[-2:]) == size else F.adaptive_avg_pool2d(x, size)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Learned numbers (buffers are not counted)."""
+    return sum(p.numel() for p in module.parameters())
