@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from s2kd.backbones import Backbone
+from s2kd.nn import Conv
 from s2kd.normalise import Normaliser
 from s2kd.types import Forecast, S2KDError, Tokens
 
@@ -44,6 +45,7 @@ class Teacher(nn.Module):
         backbone: Backbone,
         normaliser: Normaliser,
         *,
+        wraps: bool,
         text_width: int,
         width: int = 256,
         heads: int = 8,
@@ -60,7 +62,7 @@ class Teacher(nn.Module):
         self.to_cells = nn.Conv2d(backbone.latent_width, width, 1)
         self.rows = nn.Parameter(torch.randn(high, 1, width) * 0.02)
         self.columns = nn.Parameter(torch.randn(1, wide, width) * 0.02)
-        self.decouple = SpectralBranches(width, heads) if branches else nn.LayerNorm(width)
+        self.decouple = SpectralBranches(width, heads, wraps) if branches else nn.LayerNorm(width)
         self.read = ReadText(text_width, width) if depth else None
         self.blocks = nn.ModuleList(CrossAttention(width, heads, dropout) for _ in range(depth))
         self.from_cells = nn.Conv2d(width, backbone.latent_width, 1)
@@ -140,10 +142,11 @@ class SpectralBranches(nn.Module):
     teacher refers to. The residual Z is ours; without it the block cannot start near identity.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, wraps: bool) -> None:
         super().__init__()
         self.high = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, groups=width), nn.Conv2d(width, width, 1),
+            Conv(width, width, 3, groups=width, wraps=wraps),
+            nn.Conv2d(width, width, 1),
             nn.GELU(),
         )
         self.low = nn.MultiheadAttention(width, heads, batch_first=True)

@@ -68,7 +68,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """One distillation loss and its weight beside L_pred."""
+    """One distillation loss and its weight within L_distill (β of eq. 12 for the spectral one)."""
 
     loss: Part
     weight: float = 1.0
@@ -79,10 +79,12 @@ class Method:
     """A way to train a student: which losses, against which teacher.
 
     `teacher` is `text` (the privileged one), `blind` (the same one trained without text) or
-    `none`. `hint_epochs` > 0 first trains on the latent terms alone (FitNets in two stages).
+    `none`. `weight` is λ of eq. 14. `hint_epochs` > 0 first trains on the latent terms alone
+    (FitNets in two stages).
     """
 
     name: str
+    weight: float = 1.0
     terms: tuple[Term, ...] = ()
     teacher: str = "none"
     hint_epochs: int = 0

@@ -1,0 +1,196 @@
+"""Weights with all that is needed to use them: model.safetensors beside model.json."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import s2kd
+from s2kd.backbones import backbones
+from s2kd.files import digest, read_json, write_json, write_whole
+from s2kd.models import Student, Teacher
+from s2kd.nn import parameter_count
+from s2kd.normalise import Normaliser
+from s2kd.recipe import Part, TeacherSpec
+from s2kd.types import GridSpec, S2KDError, Statistics
+
+WEIGHTS, CARD = "model.safetensors", "model.json"
+
+
+def versions() -> dict[str, str]:
+    """What made a result: package, PyTorch, NumPy and Python."""
+    import numpy
+
+    return {
+        "s2kd": s2kd.__version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def build_student(
+    part: Part, grid: GridSpec, *, past: int, lead: int, known: Statistics, normalise: str
+) -> Student:
+    """A student, not yet trained."""
+    backbone = backbones.build(part.name, grid, past=past, lead=lead, **part.params)
+    return Student(backbone, Normaliser.from_statistics(known, kind=normalise))
+
+
+def build_teacher(
+    spec: TeacherSpec,
+    grid: GridSpec,
+    *,
+    past: int,
+    lead: int,
+    known: Statistics,
+    normalise: str,
+    text_width: int,
+    reads: bool,
+) -> Teacher:
+    """A teacher, not yet trained; with `reads=False` the same one without the alignment."""
+    part = spec.backbone
+    return Teacher(
+        backbones.build(part.name, grid, past=past, lead=lead, **part.params),
+        Normaliser.from_statistics(known, kind=normalise),
+        wraps=grid.wraps,
+        text_width=text_width,
+        width=spec.width,
+        heads=spec.heads,
+        depth=spec.depth if reads else 0,
+        branches=spec.branches,
+        dropout=spec.dropout,
+    )
+
+
+def save_model(folder: Path, model: nn.Module, card: dict[str, Any]) -> None:
+    """Write weights, then the card: a folder with a card is complete."""
+    from safetensors.torch import save_file
+
+    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    write_whole(folder / WEIGHTS, lambda beside: save_file(weights, beside))
+    whole = {
+        "format": "s2kd-model-1",
+        "parameters": parameter_count(model),
+        "weights": file_digest(folder / WEIGHTS),
+        "versions": versions(),
+        **card,
+    }
+    write_json(folder / CARD, whole)
+
+
+def load_card(folder: Path) -> dict[str, Any]:
+    """What is written about a model; refuses a folder that is not one of ours."""
+    path = folder / CARD
+    if not path.exists():
+        raise S2KDError(f"{folder}: no {CARD} in it, so not the folder of a trained model")
+    card = read_json(path)
+    if not isinstance(card, dict) or card.get("format") != "s2kd-model-1":
+        raise S2KDError(f"{path}: not a model card of this program")
+    return card
+
+
+def load_weights(folder: Path, model: nn.Module, card: dict[str, Any]) -> None:
+    """Fill a model of the right shape; a truncated or exchanged file is refused."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise S2KDError(f"{path}: no such file; the model's folder is incomplete")
+    try:
+        weights = load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise S2KDError(f"{path}: truncated or not safetensors ({error})") from None
+    if file_digest(path) != card["weights"]:
+        raise S2KDError(f"{path}: not the weights that {CARD} beside it was written for")
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise S2KDError(f"{path}: does not fit the model its card describes ({error})") from None
+
+
+def file_digest(path: Path) -> str:
+    """A hash of the file's content."""
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def card_of(
+    kind: str,
+    part: Part | TeacherSpec,
+    grid: GridSpec,
+    *,
+    past: int,
+    lead: int,
+    known: Statistics,
+    normalise: str,
+    **more: Any,  # noqa: ANN401
+) -> dict[str, Any]:
+    """The card of a `student` or `teacher`: what `load_student` needs, and where it came from."""
+    from dataclasses import asdict
+
+    return {
+        "kind": kind,
+        "part": asdict(part),
+        "grid": grid.to_dict(),
+        "past": past,
+        "lead": lead,
+        "normalise": normalise,
+        "statistics": asdict(known),
+        **more,
+    }
+
+
+def _statistics(card: dict[str, Any]) -> Statistics:
+    plain = card["statistics"]
+    listed = {k: tuple(v) for k, v in plain.items() if k != "quantiles"}
+    quantiles = {float(q): tuple(v) for q, v in plain["quantiles"].items()}
+    return Statistics(**listed, quantiles=quantiles)
+
+
+def load_student(folder: Path) -> tuple[Student, dict[str, Any]]:
+    """A trained student in evaluation mode, and its card."""
+    card = load_card(folder)
+    if card["kind"] != "student":
+        raise S2KDError(f"{folder}: holds a {card['kind']}; a student is wanted")
+    student = build_student(
+        Part(**card["part"]),
+        GridSpec.from_dict(card["grid"]),
+        past=card["past"],
+        lead=card["lead"],
+        known=_statistics(card),
+        normalise=card["normalise"],
+    )
+    load_weights(folder, student, card)
+    return student.eval(), card
+
+
+def load_teacher(folder: Path) -> tuple[Teacher, dict[str, Any]]:
+    """A trained teacher in evaluation mode, and its card."""
+    card = load_card(folder)
+    if card["kind"] != "teacher":
+        raise S2KDError(f"{folder}: holds a {card['kind']}; a teacher is wanted")
+    part = dict(card["part"])
+    spec = TeacherSpec(**{**part, "backbone": Part(**part["backbone"])})
+    teacher = build_teacher(
+        spec,
+        GridSpec.from_dict(card["grid"]),
+        past=card["past"],
+        lead=card["lead"],
+        known=_statistics(card),
+        normalise=card["normalise"],
+        text_width=card["text_width"],
+        reads=card["reads"],
+    )
+    load_weights(folder, teacher, card)
+    return teacher.eval(), card
+
+
+def model_key(**inputs: Any) -> str:  # noqa: ANN401
+    """The name of everything a trained model depends on."""
+    return digest(inputs)

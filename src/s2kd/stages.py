@@ -1,0 +1,523 @@
+"""The road: recipe in, files out. Every stage does what is not yet done, and nothing twice.
+
+```
+DIR/recipe.json                  the recipe, resolved
+DIR/narratives.jsonl             one narrative a window
+DIR/states/<split>.safetensors   token states
+DIR/teachers/<kind>-seed<n>/     kind is `text` or `blind` (the same teacher without text)
+DIR/targets/<kind>-seed<n>/      what the frozen teacher says of every training window
+DIR/students/<student>-<method>-seed<n>/
+DIR/scores/<split>/<model>.json  one result a model, and scores.json with all of them
+```
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import s2kd
+from s2kd.checkpoint import (
+    build_student,
+    build_teacher,
+    card_of,
+    load_card,
+    load_student,
+    load_teacher,
+    model_key,
+    save_model,
+)
+from s2kd.climatology import Climatology
+from s2kd.data import datasets
+from s2kd.dataset import Dataset
+from s2kd.files import digest, read_json, write_json
+from s2kd.losses import losses
+from s2kd.models import Student, Teacher
+from s2kd.narrators import Narrator, narrators
+from s2kd.narrators.store import narrate_windows
+from s2kd.normalise import statistics
+from s2kd.recipe import Method, Part, Recipe
+from s2kd.targets import LiveTargets, StoredTargets, store_targets
+from s2kd.text import encoders
+from s2kd.text.states import TextStates, encode_states
+from s2kd.train import Distilling, Forecasting, Weighted, fit, foresee, validation_error
+from s2kd.types import S2KDError, Statistics
+from s2kd.windows import Windows
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Report = Callable[[int, int, str], None]
+"""Progress of one stage: done, total, a word."""
+
+
+def _silent(stage: str) -> Report:
+    return lambda done, total, word: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where to compute: Lightning Fabric's own words for it."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    precision: str = "32-true"
+    strategy: str = "auto"
+    tensorboard: bool = False
+    target_gigabytes: float = 20.0
+
+
+@dataclass(eq=False, kw_only=True)
+class Run:
+    """One recipe in one folder; what is costly is made when first asked for."""
+
+    recipe: Recipe
+    out: Path
+    machine: Machine = Machine()
+    report: Callable[[str], Report] = _silent
+    say: Callable[[str], None] = lambda text: None
+    save_seconds: float = 20.0
+    _states: dict[str, TextStates] = field(default_factory=dict)
+
+    @cached_property
+    def fabric(self) -> "Fabric":
+        """Lightning Fabric, launched."""
+        import warnings
+
+        from lightning_fabric import Fabric
+
+        warnings.filterwarnings("ignore", module="lightning_fabric")
+        machine = self.machine
+        fabric = Fabric(
+            accelerator=machine.accelerator,
+            devices=machine.devices,
+            num_nodes=machine.nodes,
+            precision=machine.precision,
+            strategy=machine.strategy,
+        )
+        fabric.launch()
+        return fabric
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The frames and splits."""
+        self.say(f"Reading {self.recipe.dataset.name}")
+        return datasets.build(self.recipe.dataset.name, **self.recipe.dataset.params)
+
+    @cached_property
+    def known(self) -> Statistics:
+        """Statistics of the training split."""
+        return statistics(self.dataset)
+
+    @cached_property
+    def narrator(self) -> Narrator:
+        """What puts windows into words."""
+        return narrators.build(self.recipe.narrator.name, **self.recipe.narrator.params)
+
+    def windows(self, split: str, *, device: torch.device | str = "cpu") -> Windows:
+        """The examples of one split; test windows have a stride of their own."""
+        recipe = self.recipe
+        stride = recipe.test_stride if split.startswith("test") else recipe.stride
+        return Windows(
+            self.dataset, split, past=recipe.past, lead=recipe.lead, stride=stride, device=device
+        )
+
+    @property
+    def test_splits(self) -> list[str]:
+        """`test` and every further `test_…`."""
+        return [name for name in self.dataset.splits if name.startswith("test")]
+
+    @property
+    def kinds(self) -> list[str]:
+        """The teachers that this recipe's methods learn from; `text` is always shown."""
+        asked = {method.teacher for method in self.recipe.methods}
+        return [kind for kind in ("text", "blind") if kind in asked]
+
+    def states(self, split: str) -> TextStates:
+        """Token states of the split's narratives, from the store."""
+        if split not in self._states:
+            self._states[split] = TextStates.load(self.out / "states" / f"{split}.safetensors")
+        return self._states[split]
+
+    def first_only(self, work: Callable[[], object]) -> None:
+        """Let the first process do it; the others wait."""
+        if self.fabric.is_global_zero:
+            work()
+        self.fabric.barrier()
+
+
+def open_run(recipe: Recipe, out: Path, **settings: Any) -> Run:  # noqa: ANN401
+    """A run in a folder that is new, or that already belongs to this recipe.
+
+    More seeds, methods or students may be added to a folder; anything else that differs would
+    mix two experiments and is refused, naming the fields.
+    """
+    check_parts(recipe)
+    path = out / "recipe.json"
+    if out.exists() and not out.is_dir():
+        raise S2KDError(f"{out}: is a file; --out wants a folder")
+    if path.exists():
+        old = read_json(path).get("recipe", {})
+        new = recipe.to_dict()
+        free = {"seeds", "methods", "students", "name"}
+        differ = [k for k in new if k not in free and old.get(k) != new[k]]
+        if differ:
+            raise S2KDError(
+                f"{out}: belongs to another recipe ({old.get('name')!r}; it differs in "
+                f"{', '.join(differ)}); choose another --out, or delete the folder"
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise S2KDError(
+            f"{out}: is not empty and holds no recipe.json of ours; choose another --out"
+        )
+    write_json(path, {"recipe": recipe.to_dict(), "s2kd": s2kd.__version__})
+    return Run(recipe=recipe, out=out, **settings)
+
+
+def load_recipe(out: Path) -> Recipe:
+    """The recipe that a run folder belongs to."""
+    path = out / "recipe.json"
+    if not path.exists():
+        raise S2KDError(f"{out}: holds no recipe.json, so not the folder of a run")
+    return Recipe.from_dict(read_json(path).get("recipe"), where=str(path))
+
+
+def check_parts(recipe: Recipe) -> None:
+    """Refuse an unknown part or setting before any data is read."""
+    from s2kd.backbones import backbones
+
+    pairs: list[tuple[Any, Part]] = [
+        (datasets, recipe.dataset),
+        (narrators, recipe.narrator),
+        (encoders, recipe.text),
+        (backbones, recipe.teacher.backbone),
+        *[(backbones, student) for student in recipe.students],
+        *[(losses, term.loss) for method in recipe.methods for term in method.terms],
+    ]
+    for registry, part in pairs:
+        registry.check(part.name, part.params)
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """One process a folder; the second is refused with a sentence."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise S2KDError(f"{out}: another run is at work in this folder") from None
+        yield
+
+
+def run_all(run: Run) -> None:
+    """Narrate, teach, distil, evaluate, export, report."""
+    narrate(run)
+    train_teachers(run)
+    distill(run)
+    evaluate(run)
+
+
+# --- narrate -----------------------------------------------------------------------------------
+
+
+def narrate(run: Run) -> None:
+    """Words for every window, and their token states."""
+    if "text" in run.kinds:
+        run.first_only(lambda: _narrate(run))
+
+
+def _narrate(run: Run) -> None:
+    recipe, encoder = run.recipe, None
+    for split in run.dataset.splits:
+        windows, told = run.windows(split), run.report(f"narrate {split}")
+        texts = narrate_windows(
+            windows,
+            run.narrator,
+            run.known,
+            run.out / "narratives.jsonl",
+            name=recipe.narrator.name,
+            progress=lambda done, total, told=told: told(done, total, ""),
+        )
+        path = run.out / "states" / f"{split}.safetensors"
+        key = digest([texts, asdict(recipe.text)])
+        if path.exists() and TextStates.load(path).key == key:
+            continue
+        if encoder is None:
+            encoder = encoders.build(recipe.text.name, **recipe.text.params)
+        read = run.report(f"read {split}")
+        states = encode_states(
+            texts, encoder, key=key, progress=lambda done, total, read=read: read(done, total, "")
+        )
+        states.save(path)
+
+
+# --- teach -------------------------------------------------------------------------------------
+
+
+def teacher_folder(run: Run, kind: str, seed: int) -> Path:
+    """Where the teacher of this kind and seed lies."""
+    return run.out / "teachers" / f"{kind}-seed{seed}"
+
+
+def student_folder(run: Run, student: Part, method: Method, seed: int) -> Path:
+    """Where this student lies."""
+    return run.out / "students" / f"{student.name}-{method.name}-seed{seed}"
+
+
+def train_teachers(run: Run) -> None:
+    """Stage 1: every teacher that the methods learn from, for every seed (eq. 13)."""
+    for seed in run.recipe.seeds:
+        for kind in run.kinds:
+            train_teacher(run, kind, seed)
+
+
+def _inputs(run: Run) -> dict[str, Any]:
+    """What every model of a run depends on."""
+    recipe = run.recipe
+    names = ("past", "lead", "stride", "normalise")
+    return {
+        "data": run.dataset.fingerprint,
+        "version": s2kd.__version__,
+        **{name: getattr(recipe, name) for name in names},
+    }
+
+
+def train_teacher(run: Run, kind: str, seed: int) -> None:
+    """One teacher; `blind` is the same one without the alignment and the words."""
+    recipe, folder, reads = run.recipe, teacher_folder(run, kind, seed), kind == "text"
+    states = {s: run.states(s) if reads else None for s in ("train", "val")}
+    key = model_key(
+        **_inputs(run),
+        teacher=asdict(recipe.teacher),
+        training=asdict(recipe.teacher_training),
+        seed=seed,
+        text=[s.key for s in states.values()] if reads else None,
+    )
+    if _finished(folder, key):
+        return
+    _begin(run, folder, key)
+    torch.manual_seed(seed)
+    width = run.states("train").width if reads else 1
+    teacher = build_teacher(
+        recipe.teacher,
+        run.dataset.grid,
+        past=recipe.past,
+        lead=recipe.lead,
+        known=run.known,
+        normalise=recipe.normalise,
+        text_width=width,
+        reads=reads,
+    ).to(memory_format=torch.channels_last)
+    train = run.windows("train", device=run.fabric.device)
+    objective = Forecasting(teacher, train, states["train"])
+    history = _fit(run, objective, folder, seed, recipe.teacher_training, states["val"])
+    card = card_of(
+        "teacher",
+        recipe.teacher,
+        run.dataset.grid,
+        past=recipe.past,
+        lead=recipe.lead,
+        known=run.known,
+        normalise=recipe.normalise,
+        text_width=width,
+        reads=reads,
+        key=key,
+        name=recipe.name,
+        seed=seed,
+        narrator=recipe.narrator.name if reads else "none",
+        fingerprint=run.dataset.fingerprint,
+        recipe=recipe.to_dict(),
+        **_outcome(history),
+    )
+    _finish(run, folder, teacher, card)
+
+
+def _fit(
+    run: Run,
+    objective: Forecasting | Distilling,
+    folder: Path,
+    seed: int,
+    training: Any,  # noqa: ANN401
+    states: TextStates | None,
+    hint_epochs: int = 0,
+) -> list[dict[str, Any]]:
+    """The loop, with this run's machine and validation split."""
+    val = run.windows("val", device=run.fabric.device)
+    return fit(
+        objective,
+        count=len(run.windows("train")),
+        validate=lambda: validation_error(objective.model, val, states, run.fabric),
+        training=training,
+        seed=seed,
+        folder=folder,
+        fabric=run.fabric,
+        hint_epochs=hint_epochs,
+        progress=run.report(f"train {folder.name}") if run.fabric.is_global_zero else None,
+        save_seconds=run.save_seconds,
+        tensorboard=run.machine.tensorboard,
+    )
+
+
+def _finished(folder: Path, key: str) -> bool:
+    """Whether the model that this key names is already there."""
+    return (folder / "model.json").exists() and load_card(folder).get("key") == key
+
+
+def _begin(run: Run, folder: Path, key: str) -> None:
+    """An empty folder, or the one in which this very training was interrupted."""
+
+    def ready() -> None:
+        note = folder / "training.json"
+        if folder.exists() and not (note.exists() and read_json(note).get("key") == key):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(note, {"key": key})
+
+    run.first_only(ready)
+
+
+def _finish(run: Run, folder: Path, model: Student | Teacher, card: dict[str, Any]) -> None:
+    def write() -> None:
+        save_model(folder, model, card)
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        (folder / "training.json").unlink(missing_ok=True)
+
+    run.first_only(write)
+
+
+def _outcome(history: list[dict[str, Any]]) -> dict[str, Any]:
+    best = min((r for r in history if not r.get("hint")), key=lambda r: r["val"])
+    return {"epochs": len(history), "best_epoch": best["epoch"], "validation": best["val"]}
+
+
+# --- distil ------------------------------------------------------------------------------------
+
+
+def distill(run: Run) -> None:
+    """Stage 2: every student by every method, for every seed (eq. 14)."""
+    for seed in run.recipe.seeds:
+        for method in run.recipe.methods:
+            for student in run.recipe.students:
+                distill_one(run, student, method, seed)
+
+
+def make_targets(run: Run, kind: str, seed: int) -> StoredTargets | LiveTargets:
+    """What this teacher says of every training window, stored once.
+
+    Where the store would be larger than the machine's budget, the teacher answers live.
+    """
+    folder = run.out / "targets" / f"{kind}-seed{seed}"
+    teacher, card = load_teacher(teacher_folder(run, kind, seed))
+    windows = run.windows("train", device=run.fabric.device)
+    teacher = teacher.to(run.fabric.device)
+    states = run.states("train") if teacher.reads else None
+    frames = windows.lead * len(run.dataset.grid.channels)
+    cells = int(np.prod(teacher.latent_grid))
+    size = run.dataset.grid.height * run.dataset.grid.width * frames + teacher.latent_width * cells
+    if len(windows) * size * 2 > run.machine.target_gigabytes * 2**30:
+        return LiveTargets(teacher, windows, states)
+    key = digest([card["weights"], card["key"], states.key if states else None])
+    told = run.report(f"targets {folder.name}")
+    run.first_only(
+        lambda: store_targets(
+            folder, teacher, windows, states, key=key,
+            progress=lambda done, total: told(done, total, ""),
+        )
+    )
+    return StoredTargets(folder)
+
+
+def distill_one(run: Run, part: Part, method: Method, seed: int) -> None:
+    """One student by one method."""
+    recipe, folder = run.recipe, student_folder(run, part, method, seed)
+    taught = method.teacher != "none"
+    teacher = load_card(teacher_folder(run, method.teacher, seed)) if taught else None
+    key = model_key(
+        **_inputs(run),
+        student=asdict(part),
+        method=asdict(method),
+        training=asdict(recipe.student_training),
+        seed=seed,
+        teacher=teacher["weights"] if teacher else None,
+    )
+    if _finished(folder, key):
+        return
+    targets = make_targets(run, method.teacher, seed) if taught else None
+    _begin(run, folder, key)
+    torch.manual_seed(seed)
+    student = build_student(
+        part,
+        run.dataset.grid,
+        past=recipe.past,
+        lead=recipe.lead,
+        known=run.known,
+        normalise=recipe.normalise,
+    ).to(memory_format=torch.channels_last)
+    objective = student_objective(run, student, method, targets, teacher)
+    history = _fit(
+        run, objective, folder, seed, recipe.student_training, None, method.hint_epochs
+    )
+    card = card_of(
+        "student",
+        part,
+        run.dataset.grid,
+        past=recipe.past,
+        lead=recipe.lead,
+        known=run.known,
+        normalise=recipe.normalise,
+        key=key,
+        name=recipe.name,
+        method=method.name,
+        seed=seed,
+        attributes={k: dict(v) for k, v in run.dataset.attributes.items()},
+        domain=run.dataset.domain,
+        dataset=asdict(recipe.dataset),
+        source=run.dataset.source,
+        fingerprint=run.dataset.fingerprint,
+        recipe=recipe.to_dict(),
+        **_outcome(history),
+    )
+    _finish(run, folder, student, card)
+
+
+def student_objective(
+    run: Run,
+    student: Student,
+    method: Method,
+    targets: StoredTargets | LiveTargets | None,
+    teacher: dict[str, Any] | None,
+) -> Forecasting | Distilling:
+    """What this method minimises."""
+    windows = run.windows("train", device=run.fabric.device)
+    if targets is None or teacher is None:
+        return Forecasting(student, windows, None)
+    terms = [
+        Weighted(
+            term.loss.name,
+            term.weight,
+            losses.build(term.loss.name, **term.loss.params),
+            losses.compares(term.loss.name),
+        )
+        for term in method.terms
+    ]
+    return Distilling(
+        student,
+        windows,
+        targets,
+        terms,
+        teacher_width=teacher["part"]["width"],
+        weight=method.weight,
+    )

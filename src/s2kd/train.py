@@ -1,0 +1,457 @@
+"""One loop for both stages; what is minimised is an objective passed in."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from s2kd.files import write_text, write_whole
+from s2kd.losses import LossFn
+from s2kd.models import Student, Teacher
+from s2kd.nn import match_grids
+from s2kd.normalise import Normaliser
+from s2kd.recipe import Training
+from s2kd.types import S2KDError, Tokens
+from s2kd.windows import Windows
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Scalar = Float[Tensor, ""]
+Index = Int[Tensor, " batch"]
+LossAndTerms = tuple[Scalar, dict[str, Tensor]]
+Progress = Callable[[int, int, str], None]
+"""Called with steps done, steps in all, and a word on the state."""
+
+
+class States(Protocol):
+    """Token states by window number."""
+
+    def tokens(self, index: Tensor, device: torch.device | str) -> Tokens: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a frozen teacher says of a batch: Z_fused, and its forecast in normalised units."""
+
+    latent: Float[Tensor, "batch d h w"] | None
+    forecast: Float[Tensor, "batch lead channel height width"] | None
+
+
+class Targets(Protocol):
+    """A teacher's latents and forecasts by window number, stored or computed as asked for."""
+
+    def gather(self, index: Tensor, device: torch.device | str) -> Target: ...
+
+
+def prediction_loss(
+    forecast: Float[Tensor, "batch lead channel height width"],
+    truth: Float[Tensor, "batch lead channel height width"],
+    normaliser: Normaliser,
+    exists: Float[Tensor, "height width"] | None,
+) -> Scalar:
+    """L_pred (eq. 1): mean squared error in normalised units, over the cells that exist."""
+    squares = ((forecast - truth) / normaliser.scale[:, None, None]).square()
+    if exists is None:
+        return squares.mean()
+    return (squares * exists).sum() / (exists.sum() * math.prod(squares.shape[:-2]))
+
+
+def distillation_loss(terms: Sequence[tuple[float, Scalar]]) -> Scalar:
+    """L_distill (eq. 12): the weighted sum of its terms, L_semantic + β L_spectral for S²-KD."""
+    return sum((weight * value for weight, value in terms[1:]), terms[0][0] * terms[0][1])
+
+
+def student_loss(prediction: Scalar, distillation: Scalar, *, weight: float) -> Scalar:
+    """L_Student (eq. 14; eq. 2 in general form): L_pred + λ L_distill."""
+    return prediction + weight * distillation
+
+
+def exists_or_none(windows: Windows) -> Tensor | None:
+    """The grid's mask as 0 and 1 on the windows' device, None where every cell exists."""
+    if windows.dataset.grid.mask is None:
+        return None
+    return torch.from_numpy(windows.dataset.grid.exists).float().to(windows.device)
+
+
+class Forecasting(nn.Module):
+    """Stage 1, and the plain baseline: the forecast error alone (eqs. 1 and 13)."""
+
+    def __init__(self, model: Student | Teacher, windows: Windows, states: States | None) -> None:
+        super().__init__()
+        self.model = model
+        self._windows, self._states = windows, states
+        self._exists = exists_or_none(windows)
+
+    def forward(self, index: Index) -> LossAndTerms:
+        """The loss of the training windows with these numbers, and its terms."""
+        window = self._windows.gather(index)
+        forecast = foresee(self.model, window.past, index, self._states)
+        error = prediction_loss(forecast, window.future, self.model.normaliser, self._exists)
+        return error, {"forecast": error.detach()}
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """One loss of L_distill: its name, weight, function and which view it compares."""
+
+    name: str
+    weight: float
+    loss: LossFn
+    compares: str
+
+
+class Distilling(nn.Module):
+    """Stage 2: a student learns the forecast and what a frozen teacher holds (eq. 14).
+
+    The projection P lives here, not in the student, so a saved student carries nothing that it
+    will not use. While `hinting`, only the terms on latents count (FitNets' first stage).
+    """
+
+    def __init__(
+        self,
+        model: Student,
+        windows: Windows,
+        targets: Targets,
+        terms: Sequence[Weighted],
+        *,
+        teacher_width: int,
+        weight: float,
+    ) -> None:
+        super().__init__()
+        self.model, self.terms, self.weight = model, tuple(terms), weight
+        self.project: nn.Module | None = None
+        if any(term.compares == "latent" for term in terms):
+            self.project = nn.Conv2d(model.backbone.latent_width, teacher_width, 1)
+        self.hinting = False
+        self._windows, self._targets = windows, targets
+        self._exists = exists_or_none(windows)
+
+    def forward(self, index: Index) -> LossAndTerms:
+        """The loss of the training windows with these numbers, and its terms."""
+        window = self._windows.gather(index)
+        own = self.model(window.past)
+        target = self._targets.gather(index, window.past.device)
+        error = prediction_loss(own.future, window.future, self.model.normaliser, self._exists)
+        values = {"forecast": error.detach()}
+        weighted = []
+        for term in self.terms:
+            if self.hinting and term.compares != "latent":
+                continue
+            value = term.loss(*self._views(term.compares, own, target))
+            values[term.name] = value.detach()
+            weighted.append((term.weight, value))
+        distillation = distillation_loss(weighted)
+        if self.hinting:
+            return distillation, values
+        return student_loss(error, distillation, weight=self.weight), values
+
+    def _views(self, compares: str, own: Any, target: Target) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        """(student's, teacher's) side of a term; P(Z) of eqs. 10 and 11 is made here."""
+        if compares == "forecast":
+            return self.model.normaliser(own.future), target.forecast
+        latent, wanted = match_grids(own.latent, target.latent)
+        return self.project(latent), wanted
+
+
+def foresee(
+    model: Student | Teacher, past: Tensor, index: Tensor, states: States | None
+) -> Float[Tensor, "batch lead channel height width"]:
+    """The forecast of a model that reads or of one that does not."""
+    if isinstance(model, Teacher):
+        tokens = states.tokens(index, past.device) if model.reads else None
+        return model(past, tokens).future
+    return model(past).future
+
+
+@torch.no_grad()
+def validation_error(
+    model: Student | Teacher,
+    windows: Windows,
+    states: States | None,
+    fabric: "Fabric",
+    *,
+    batch_size: int = 32,
+) -> float:
+    """L_pred over all of a split: what stops training and chooses its best weights.
+
+    Never the distillation terms, which must not decide which checkpoint forecasts best. Several
+    processes share the windows.
+    """
+    was_training = model.training
+    model.eval()
+    exists = exists_or_none(windows)
+    total = torch.zeros(2, dtype=torch.float64, device=fabric.device)
+    with fabric.autocast():
+        for index in torch.arange(len(windows)).split(batch_size)[
+            fabric.global_rank :: fabric.world_size
+        ]:
+            window = windows.gather(index)
+            forecast = foresee(model, window.past, index, states)
+            error = prediction_loss(forecast, window.future, model.normaliser, exists)
+            total += torch.tensor([error.item() * len(index), len(index)], device=fabric.device)
+    total = fabric.all_reduce(total, reduce_op="sum")
+    model.train(was_training)
+    return float(total[0] / total[1])
+
+
+@dataclass
+class _State:
+    """All that a training needs to go on exactly where it was."""
+
+    epoch: int = 0
+    step: int = 0  # batches of this epoch already done
+    best: float = math.inf
+    best_epoch: int = -1
+    best_weights: dict[str, Tensor] | None = None
+    history: list[dict[str, Any]] | None = None
+    sums: dict[str, float] | None = None
+
+
+def fit(
+    objective: Forecasting | Distilling,
+    *,
+    count: int,
+    validate: Callable[[], float],
+    training: Training,
+    seed: int,
+    folder: Path,
+    fabric: "Fabric",
+    hint_epochs: int = 0,
+    progress: Progress | None = None,
+    save_seconds: float = 20.0,
+    tensorboard: bool = False,
+) -> list[dict[str, Any]]:
+    """Minimise the objective over `count` windows; leaves the best weights in its model.
+
+    Writes `log.jsonl` (one record an epoch, which are also returned) and, while it runs,
+    `checkpoint.pt` into `folder`. Called again after it was killed, it goes on from there and
+    ends with the same numbers, because the order of windows depends on seed and epoch alone and
+    the random state is part of the checkpoint.
+    """
+    optimizer = torch.optim.Adam(
+        objective.parameters(), lr=training.lr, weight_decay=training.weight_decay
+    )
+    batches = max(1, -(-count // training.batch_size))
+    schedule = _schedule(optimizer, training, batches)
+    state = _State(history=[], sums={})
+    path = folder / "checkpoint.pt"
+    _restore(path, state, objective, optimizer, schedule, fabric)
+    wrapped, optimizer = fabric.setup(objective, optimizer)
+    log = _Log(folder, state.history, fabric, tensorboard)
+    saved = time.monotonic()
+    while state.epoch < training.epochs and not _stale(state, training):
+        objective.train()
+        hinting = state.epoch < hint_epochs
+        if isinstance(objective, Distilling):
+            objective.hinting = hinting
+        order = _order(count, seed, state.epoch).split(training.batch_size)
+        for index in order[state.step :]:
+            _learn(wrapped, optimizer, index, training, fabric, state)
+            if training.schedule == "cosine":
+                schedule.step()
+            state.step += 1
+            if progress is not None:
+                progress(state.epoch * batches + state.step, training.epochs * batches,
+                         _word(state))
+            if time.monotonic() - saved > save_seconds:
+                _save(path, state, objective, optimizer, schedule, fabric)
+                saved = time.monotonic()
+        _end_epoch(state, objective, optimizer, schedule, training, validate, hinting)
+        log.add(state.history[-1])
+        if time.monotonic() - saved > save_seconds / 4:
+            _save(path, state, objective, optimizer, schedule, fabric)
+            saved = time.monotonic()
+    log.close()
+    if state.best_weights is None:
+        raise S2KDError(
+            f"{folder.name}: the validation error was never a number; "
+            "lower the learning rate (lr) or set clip"
+        )
+    objective.model.load_state_dict(state.best_weights)
+    return state.history
+
+
+def _order(count: int, seed: int, epoch: int) -> Tensor:
+    """The windows of one epoch, shuffled by seed and epoch alone."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator)
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, training: Training, batches: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """÷10 after five flat epochs (patience 4 of PyTorch reduces at the fifth), cosine, or none."""
+    if training.schedule == "plateau":
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=0.1, patience=training.plateau_patience, threshold=1e-4
+        )
+    if training.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, T_max=training.epochs * batches
+        )
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def _learn(
+    wrapped: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    index: Tensor,
+    training: Training,
+    fabric: "Fabric",
+    state: _State,
+) -> None:
+    """One step; every process takes its share of the batch."""
+    share = index[fabric.global_rank :: fabric.world_size]
+    if len(index) < fabric.world_size:
+        share = index
+    loss, terms = wrapped(share)
+    optimizer.zero_grad()
+    fabric.backward(loss)
+    if training.clip:
+        fabric.clip_gradients(wrapped, optimizer, max_norm=training.clip, error_if_nonfinite=False)
+    optimizer.step()
+    for name, value in {"total": loss.detach(), **terms}.items():
+        state.sums[name] = state.sums.get(name, 0.0) + float(value) * len(index)
+    state.sums["windows"] = state.sums.get("windows", 0.0) + len(index)
+
+
+def _end_epoch(
+    state: _State,
+    objective: Forecasting | Distilling,
+    optimizer: torch.optim.Optimizer,
+    schedule: Any,  # noqa: ANN401
+    training: Training,
+    validate: Callable[[], float],
+    hinting: bool,
+) -> None:
+    """Validate, keep the best weights, move the learning rate, write the record."""
+    error = validate()
+    windows = state.sums.pop("windows")
+    means = {name: value / windows for name, value in state.sums.items()}
+    record = {
+        "epoch": state.epoch,
+        "train": means.pop("total"),
+        "terms": means,
+        "val": error,
+        "lr": optimizer.param_groups[0]["lr"],
+    }
+    if hinting:
+        record["hint"] = True
+    elif error < state.best:
+        state.best, state.best_epoch = error, state.epoch
+        weights = objective.model.state_dict()
+        state.best_weights = {name: value.detach().clone() for name, value in weights.items()}
+    if not hinting and training.schedule == "plateau":
+        schedule.step(error)
+    state.history.append(record)
+    state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+
+
+def _stale(state: _State, training: Training) -> bool:
+    """Whether the last `stop_patience` epochs brought nothing."""
+    tried = state.best_epoch >= 0
+    return tried and state.epoch - 1 - state.best_epoch >= training.stop_patience
+
+
+def _word(state: _State) -> str:
+    if not state.history:
+        return f"epoch {state.epoch + 1}"
+    return f"epoch {state.epoch + 1}, validation {state.history[-1]['val']:.4f}"
+
+
+def _save(
+    path: Path,
+    state: _State,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: Any,  # noqa: ANN401
+    fabric: "Fabric",
+) -> None:
+    """The whole state, beside and renamed, by the first process."""
+    if not fabric.is_global_zero:
+        return
+    whole = {
+        "state": vars(state),
+        "objective": objective.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    write_whole(path, lambda beside: torch.save(whole, beside))
+
+
+def _restore(
+    path: Path,
+    state: _State,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: Any,  # noqa: ANN401
+    fabric: "Fabric",
+) -> None:
+    """Put back what `_save` wrote, if there is anything."""
+    if not path.exists():
+        return
+    try:
+        whole = torch.load(path, map_location="cpu", weights_only=True)
+        objective.load_state_dict(whole["objective"])
+        optimizer.load_state_dict(whole["optimizer"])
+        schedule.load_state_dict(whole["schedule"])
+        vars(state).update(whole["state"])
+        torch.set_rng_state(whole["random"])
+    except Exception as error:
+        raise S2KDError(
+            f"{path}: truncated or not a checkpoint of this training "
+            f"({type(error).__name__}); delete it to train from the start"
+        ) from None
+    if whole["random_cuda"] and torch.cuda.device_count() == len(whole["random_cuda"]):
+        torch.cuda.set_rng_state_all(whole["random_cuda"])
+
+
+class _Log:
+    """`log.jsonl`, and TensorBoard's event file where asked for."""
+
+    def __init__(
+        self, folder: Path, history: Sequence[Mapping[str, Any]], fabric: "Fabric", board: bool
+    ) -> None:
+        self._first = fabric.is_global_zero
+        self._path = folder / "log.jsonl"
+        self._writer = None
+        if not self._first:
+            return
+        # epochs after the last checkpoint are done again: their old records go
+        write_text(self._path, "".join(json.dumps(record) + "\n" for record in history))
+        if board:
+            self._writer = _tensorboard(folder)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        if not self._first:
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if self._writer is not None:
+            flat = {"train": record["train"], "val": record["val"], "lr": record["lr"]}
+            for name, value in {**flat, **record["terms"]}.items():
+                self._writer.add_scalar(name, value, record["epoch"])
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _tensorboard(folder: Path) -> Any:  # noqa: ANN401
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise S2KDError(
+            "TensorBoard is not installed: pip install 's2kd[tensorboard]'"
+        ) from None
+    return SummaryWriter(folder / "tensorboard")
