@@ -1,0 +1,166 @@
+"""Climatologies recover cycles put in by hand, and learn from training frames alone."""
+
+import os
+from pathlib import Path
+
+import cftime
+import numpy as np
+import pytest
+
+from s2kd.climatology import Climatology
+from s2kd.dataset import Dataset, Stretch, chronological
+from s2kd.types import GridSpec, S2KDError
+
+SHAPE = (2, 2, 3)
+
+
+def dataset(frames, times, step, *, splits=None, local=False, mask=None):
+    grid = GridSpec(
+        channels=("a", "b"), units=("K", "1"), height=2, width=3, step_seconds=step, mask=mask
+    )
+    if splits is None:
+        run = (Stretch(first=0, stop=len(times)),)
+        splits = chronological(run, fractions=(0.8, 0.1, 0.1), gap=0)
+    return Dataset(
+        name="made",
+        domain="generic",
+        grid=grid,
+        frames=frames.astype(np.float32),
+        times=times,
+        splits=splits,
+        local_time=local,
+    )
+
+
+def hourly(days, *, step=1, start="2013-03-01"):
+    count = days * 24 // step
+    first = np.datetime64(start, "ns")
+    return first + np.arange(count) * np.timedelta64(step, "h")
+
+
+def cells(values):
+    """A series as fields that differ by cell."""
+    return values[:, None, None, None] * np.arange(1, 13).reshape(SHAPE)
+
+
+def test_the_mean_of_each_hour_by_hand():
+    times = hourly(10, step=6)
+    generator = np.random.default_rng(0)
+    frames = generator.normal(size=(len(times), *SHAPE))
+    made = dataset(frames, times, 6 * 3600.0)
+    fitted = Climatology.fit(made)
+    assert (fitted.slots, fitted.weekly, fitted.harmonics) == (4, False, 0)
+    training = frames[:32]
+    got = fitted.at(np.array(["2020-07-07T12:00", "2020-07-08T18:00"], dtype="datetime64[ns]"))
+    np.testing.assert_allclose(got, [training[2::4].mean(0), training[3::4].mean(0)], atol=1e-5)
+
+
+def test_nothing_but_training_frames_counts():
+    times = hourly(10, step=6)
+    frames = np.random.default_rng(0).normal(size=(len(times), *SHAPE))
+    spoilt = frames.copy()
+    spoilt[32:] = 1e9
+    one, other = (Climatology.fit(dataset(f, times, 6 * 3600.0)) for f in (frames, spoilt))
+    np.testing.assert_array_equal(one.coefficients, other.coefficients)
+
+
+def test_weekdays_and_weekends():
+    times = hourly(28)
+    weekend = (times.astype("datetime64[D]").astype(int) + 3) % 7 >= 5
+    hour = (times - times.astype("datetime64[D]")) / np.timedelta64(1, "h")
+    made = dataset(cells(hour + 100 * weekend), times, 3600.0, local=True)
+    fitted = Climatology.fit(made)
+    assert fitted.weekly
+    # 2013-06-01 was a Saturday, 2013-06-05 a Wednesday
+    ask = np.array(["2013-06-01T07:00", "2013-06-05T07:00"], dtype="datetime64[ns]")
+    np.testing.assert_allclose(fitted.at(ask), cells(np.array([107.0, 7.0])), rtol=1e-5)
+    elsewhere = dataset(cells(hour + 100 * weekend), times, 3600.0, local=False)
+    assert not Climatology.fit(elsewhere).weekly
+
+
+def test_a_weekend_never_seen_borrows_from_weekdays():
+    times = hourly(4, start="2013-03-04")
+    hour = (times - times.astype("datetime64[D]")) / np.timedelta64(1, "h")
+    splits = {
+        "train": (Stretch(first=0, stop=72),),
+        "val": (Stretch(first=72, stop=80),),
+        "test": (Stretch(first=80, stop=96),),
+    }
+    fitted = Climatology.fit(dataset(cells(hour), times, 3600.0, splits=splits, local=True))
+    saturday = np.array(["2013-03-09T05:00"], dtype="datetime64[ns]")
+    np.testing.assert_allclose(fitted.at(saturday), cells(np.array([5.0])), rtol=1e-5)
+
+
+@pytest.mark.parametrize("days", [400, 730])
+def test_the_year_is_found_even_from_an_uneven_number_of_years(days):
+    times = hourly(days, step=6)
+    day = (times - np.datetime64("2013-01-01")) / np.timedelta64(1, "D")
+    hour = (times - times.astype("datetime64[D]")) / np.timedelta64(1, "h")
+    phase = 2 * np.pi * (day % 365) / 365.25
+    values = 280 + 10 * np.cos(phase - 0.4) + 2 * np.sin(2 * phase) + np.cos(hour / 24 * 2 * np.pi)
+    made = dataset(cells(values), times, 6 * 3600.0)
+    fitted = Climatology.fit(made)
+    assert fitted.harmonics == 2
+    ask = slice(int(0.8 * len(times)), None)
+    got, want = fitted.at(times[ask]), cells(values[ask])
+    np.testing.assert_allclose(got, want, rtol=1e-4)
+
+
+@pytest.mark.parametrize("calendar", ["360_day", "noleap"])
+def test_other_calendars(calendar):
+    length = {"360_day": 360, "noleap": 365}[calendar]
+    first = cftime.datetime(1, 1, 1, calendar=calendar)
+    from datetime import timedelta
+
+    times = np.array([first + timedelta(days=i) for i in range(3 * length)], dtype=object)
+    values = np.cos(2 * np.pi * np.arange(3 * length) / length)
+    fitted = Climatology.fit(dataset(cells(values), times, 86_400.0))
+    assert fitted.slots == 1
+    np.testing.assert_allclose(fitted.at(times[-30:]), cells(values[-30:]), atol=1e-4)
+
+
+@pytest.mark.parametrize(("step", "count"), [(0.1, 200), (3600.0, 40), (5 * 3600.0, 100)])
+def test_without_a_daily_cycle_the_plain_mean(step, count):
+    """Fires of seconds, runs of under two days, and steps that do not divide a day."""
+    times = np.datetime64("2000-01-01", "ns") + np.arange(count) * np.timedelta64(
+        round(step * 1e9), "ns"
+    )
+    frames = np.random.default_rng(0).normal(size=(count, *SHAPE))
+    fitted = Climatology.fit(dataset(frames, times, step))
+    want = frames[: round(0.8 * count)].mean(0)
+    np.testing.assert_allclose(fitted.at(times[-2:]), [want, want], atol=1e-5)
+
+
+def test_cells_that_do_not_exist_are_left_out():
+    mask = ((True, False, True), (True, True, True))
+    times = hourly(10)
+    frames = np.ones((len(times), *SHAPE))
+    frames[:, :, 0, 1] = np.inf
+    fitted = Climatology.fit(dataset(frames, times, 3600.0, mask=mask))
+    got = fitted.at(times[:3])
+    assert np.isfinite(got).all()
+    np.testing.assert_allclose(got[..., np.array(mask)], 1, rtol=1e-6)
+
+
+def test_no_training_frames_is_refused():
+    times = hourly(4)
+    splits = {"train": (), "val": (), "test": (Stretch(first=0, stop=96),)}
+    with pytest.raises(S2KDError, match="training split is empty"):
+        Climatology.fit(dataset(np.zeros((96, *SHAPE)), times, 3600.0, splits=splits))
+
+
+@pytest.mark.skipif("S2KD_REAL_DATA" not in os.environ, reason="S2KD_REAL_DATA is not set")
+def test_real_air_beats_its_mean():
+    """Annual and daily cycles take away most of the variance of air temperature."""
+    import h5py
+
+    path = Path(os.environ["S2KD_REAL_DATA"]) / "ncep_air_sig995_6h_2013_2014.nc"
+    with h5py.File(path) as file:
+        air = np.asarray(file["air"])[:, None, :2, :3].repeat(2, 1)
+    times = hourly(730, step=6, start="2013-01-01")
+    made = dataset(air, times, 6 * 3600.0)
+    fitted = Climatology.fit(made)
+    later = slice(int(0.9 * len(times)), None)
+    error = np.sqrt(((fitted.at(times[later]) - air[later]) ** 2).mean())
+    plain = np.sqrt(((air[: int(0.8 * len(times))].mean(0) - air[later]) ** 2).mean())
+    assert error < 0.6 * plain
