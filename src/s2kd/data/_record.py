@@ -1,0 +1,138 @@
+"""Cutting a record of times into unbroken stretches, and those into splits."""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from s2kd.dataset import SPLITS, Stretch, chronological
+from s2kd.times import seconds_between
+from s2kd.types import S2KDError
+
+DATE = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d)?)?)?)?)?")
+
+
+def step_numbers(where: str, times: np.ndarray) -> tuple[float, np.ndarray]:
+    """The step in seconds, and each time's number of steps since the first.
+
+    The step is the commonest difference. Missing times are allowed (numbers jump by more than
+    one); times that repeat, run backwards or lie between steps are an S2KDError with the first.
+    """
+    if len(times) < 2:
+        raise S2KDError(f"{where}: holds a single time ({times[0]}); two are needed to forecast")
+    steps = seconds_between(times)
+    if (steps <= 0).any():
+        at = int(np.argmax(steps <= 0))
+        what = "occurs twice" if steps[at] == 0 else "lies before the time that precedes it"
+        raise S2KDError(
+            f"{where}: time {times[at + 1]} (number {at + 1}) {what}; sort the file by time and "
+            "drop repeated times"
+        )
+    values, counts = np.unique(np.round(steps, 3), return_counts=True)
+    step = float(values[np.argmax(counts)])
+    ratios = steps / step
+    odd = np.abs(ratios - np.round(ratios)) > 0.01
+    if odd.any():
+        at = int(np.argmax(odd))
+        raise S2KDError(
+            f"{where}: times must be one step apart (the commonest is {step:g} s) or whole steps "
+            f"missing, but {times[at]} is followed by {times[at + 1]}, {steps[at]:g} s later"
+        )
+    return step, np.concatenate([[0], np.cumsum(np.round(ratios))]).astype(np.int64)
+
+
+def stretches(numbers: np.ndarray, spacing: int) -> tuple[Stretch, ...]:
+    """Runs of frames whose step numbers are `spacing` apart."""
+    ends = np.flatnonzero(np.diff(numbers) != spacing) + 1
+    bounds = [0, *map(int, ends), len(numbers)]
+    return tuple(Stretch(first=a, stop=b) for a, b in itertools.pairwise(bounds))
+
+
+def iso(times: np.ndarray) -> np.ndarray:
+    """(time,) text `YYYY-MM-DDTHH:MM:SS`, which sorts as time does in every calendar."""
+    if times.dtype == object:
+        return np.array([time.isoformat()[:19] for time in times])
+    return np.datetime_as_string(times, unit="s")
+
+
+def split(
+    where: str,
+    times: np.ndarray,
+    unbroken: Sequence[Stretch],
+    *,
+    ranges: Mapping[str, Sequence[str]],
+    fractions: Sequence[float],
+    gap: int,
+) -> dict[str, tuple[Stretch, ...]]:
+    """Cut the record by date `ranges` where any is given, else by `fractions` of its frames.
+
+    `gap` frames are left out wherever two splits would adjoin. No stretch bridges missing times.
+    """
+    if gap < 0:
+        raise S2KDError(f"{where}: gap must be 0 or more frames, got {gap}")
+    if any(ranges.values()):
+        whole = _by_dates(where, times, ranges, gap)
+    else:
+        if len(fractions) != 3 or min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
+            raise S2KDError(
+                f"{where}: fractions must be three positive numbers (train, val, test) that sum "
+                f"to at most 1, got {list(fractions)}"
+            )
+        one, two, three = fractions
+        run = (Stretch(first=0, stop=len(times)),)
+        whole = chronological(run, fractions=(one, two, three), gap=gap)
+    splits = {name: _inside(unbroken, whole[name]) for name in SPLITS}
+    for name, own in splits.items():
+        if not own:
+            raise S2KDError(
+                f"{where}: nothing is left for the {name} split out of {len(times)} frames "
+                f"({times[0]} to {times[-1]}) with a gap of {gap}; change the splits or the gap"
+            )
+    return splits
+
+
+def _by_dates(
+    where: str, times: np.ndarray, ranges: Mapping[str, Sequence[str]], gap: int
+) -> dict[str, tuple[Stretch, ...]]:
+    """Frames from each first date to each last one, both whole: "2014-06" ends with June."""
+    text, found = iso(times), []
+    for name in SPLITS:
+        given = [str(date).replace(" ", "T") for date in ranges[name]]
+        if len(given) != 2 or not all(DATE.fullmatch(date) for date in given):
+            raise S2KDError(
+                f"{where}: {name} must be a first and a last date such as "
+                f"['2013-01-01', '2014-06-30'], got {list(ranges[name])} "
+                "(train, val and test go together)"
+            )
+        low, high = given
+        # compared over as many characters as were given, a date stands for all of its day
+        after = text.astype(f"U{len(low)}") >= low
+        before = text.astype(f"U{len(high)}") <= high
+        frames = np.flatnonzero(after & before)
+        if not len(frames):
+            raise S2KDError(
+                f"{where}: {name} from {low} to {high} holds no frame; the record runs from "
+                f"{text[0]} to {text[-1]}"
+            )
+        found.append((int(frames[0]), int(frames[-1]) + 1, name))
+    found.sort()
+    for (_, stop, one), (first, _, other) in itertools.pairwise(found):
+        if first < stop:
+            raise S2KDError(f"{where}: the dates of {one} and {other} overlap at {text[first]}")
+    splits, free = {}, 0
+    for first, stop, name in found:
+        first = max(first, free)
+        splits[name] = (Stretch(first=first, stop=stop),) if stop > first else ()
+        free = stop + gap
+    return splits
+
+
+def _inside(unbroken: Sequence[Stretch], whole: Sequence[Stretch]) -> tuple[Stretch, ...]:
+    """The parts of `unbroken` that lie in `whole`."""
+    both = [
+        Stretch(first=max(a.first, b.first), stop=min(a.stop, b.stop))
+        for b in whole
+        for a in unbroken
+    ]
+    return tuple(s for s in both if s.stop > s.first)
