@@ -14,7 +14,7 @@ FASTEST = 1.5
 def drift(
     *, size: int, length: int, seed: int, run: int
 ) -> Float[np.ndarray, "{length} {size} {size}"]:
-    """One run: two round blobs (standard deviation size/8) under one constant wind, peak 1 or less.
+    """One run: two round blobs (standard deviation size/8, peaks 0.5 to 1) under one constant wind.
 
     The blobs never change shape, so frame t + 1 follows exactly from frames t - 1 and t.
     """

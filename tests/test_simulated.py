@@ -1,0 +1,248 @@
+"""The simulated worlds, held against closed forms and the physics they claim."""
+
+import numpy as np
+import pytest
+from scipy.special import lpmv
+
+from s2kd.data import datasets
+from s2kd.data._sphere import Sphere, legendre
+from s2kd.data.simulated_atmosphere import (
+    GRAVITY,
+    RADIUS,
+    ROTATION,
+    STILL,
+    Climate,
+    Flow,
+    eddies,
+    simulate,
+)
+from s2kd.types import S2KDError
+
+HOUR = 3600.0
+
+
+@pytest.fixture(scope="module")
+def sphere():
+    return Sphere.make(height=32, width=64, truncation=21)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return datasets.build("atmosphere", members=3, days=30, spin_up_days=25)
+
+
+def places(sphere):
+    """Longitude (64, 1, 1) and latitude (32, 1) in radians."""
+    return 2 * np.pi * np.arange(64)[:, None, None] / 64, np.arcsin(sphere.sine)[:, None]
+
+
+def test_legendre_functions_are_scipys(sphere):
+    p = legendre(21, sphere.sine)
+    for m, n in ((0, 0), (0, 1), (3, 3), (2, 9), (21, 21), (5, 22)):
+        ours = p[m, n] / np.abs(p[m, n]).max()
+        theirs = lpmv(m, n, sphere.sine)
+        np.testing.assert_allclose(ours, theirs / np.abs(theirs).max(), atol=1e-11)
+        degree = np.polynomial.legendre.leggauss(60)
+        unit = legendre(21, degree[0])[m, n]
+        assert (unit**2 * degree[1]).sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_transform_round_trip(sphere):
+    rng = np.random.default_rng(1)
+    m = np.arange(22)
+    there = rng.normal(size=(22, 2, 22, 3)) * (m[:, None] <= m)[:, None, :, None]
+    there[0, 1] = 0  # a real field's zonal mean has no imaginary part
+    np.testing.assert_allclose(sphere.from_grid(sphere.to_grid(there)), there, atol=1e-10)
+
+
+def test_derivatives_of_a_harmonic_by_hand(sphere):
+    east, north = places(sphere)
+    cosine, sine = np.cos(north), np.sin(north)
+    c = sphere.from_grid(cosine**3 * sine * np.cos(3 * east))
+    slope = cosine * (cosine**4 - 3 * cosine**2 * sine**2) * np.cos(3 * east)
+    np.testing.assert_allclose(sphere.slope(c), slope, atol=1e-12)
+    along = -3 * cosine**3 * sine * np.sin(3 * east)
+    np.testing.assert_allclose(sphere.to_grid(sphere.eastward(c)), along, atol=1e-12)
+    # cos³φ sin φ cos 3λ has degree 4, so that its Laplacian is −20 times itself
+    np.testing.assert_allclose(sphere.laplacian * c, -20 * c, atol=1e-12)
+
+
+def test_divergence_of_a_gradient_is_the_laplacian(sphere):
+    rng = np.random.default_rng(2)
+    c = eddies(sphere, rng)
+    east, north = sphere.to_grid(sphere.eastward(c)), sphere.slope(c)
+    np.testing.assert_allclose(sphere.divergence(east, north), sphere.laplacian * c, atol=1e-11)
+
+
+def test_eddies_have_unit_deviation(sphere):
+    field = sphere.to_grid(eddies(sphere, np.random.default_rng(3)))[..., 0]
+    square = (field**2 * sphere.weights).mean(0).sum() / 2
+    assert np.sqrt(square) == pytest.approx(1, abs=1e-12)
+
+
+def haurwitz(sphere, *, waves=4, spin=7.848e-6, amplitude=7.848e-6):
+    """Vorticity of the Rossby-Haurwitz wave of Williamson et al. (1992), test 6 (1/s)."""
+    east, north = places(sphere)
+    n = waves + 1
+    swirl = amplitude * np.cos(north) ** waves * np.sin(north) * np.cos(waves * east)
+    return sphere.from_grid(2 * spin * np.sin(north) - n * (n + 1) * swirl)
+
+
+def last(states):
+    for state in states:
+        kept = state
+    return kept
+
+
+def test_rossby_haurwitz_wave_drifts_at_its_own_speed(sphere):
+    """An exact solution: the wave keeps its shape and turns at Haurwitz's (1940) rate."""
+    waves, spin, days = 4, 7.848e-6, 5
+    start = np.concatenate([haurwitz(sphere), np.zeros((22, 2, 22, 1))], axis=-1)
+    end = last(simulate(sphere, STILL, start, frames=days * 4 + 1, step_seconds=6 * HOUR))
+    rate = (waves * (3 + waves) * spin - 2 * ROTATION) / ((1 + waves) * (2 + waves))
+    turned = waves * rate * days * 24 * HOUR  # radians of phase
+    expected = start.copy()
+    re, im = start[waves, 0], start[waves, 1]
+    expected[waves, 0] = re * np.cos(turned) + im * np.sin(turned)
+    expected[waves, 1] = im * np.cos(turned) - re * np.sin(turned)
+    assert abs(turned) > 1  # the test would be empty for a wave that stands still
+    np.testing.assert_allclose(end, expected, atol=2e-3 * np.abs(start).max())
+
+
+def test_time_stepping_is_of_fourth_order(sphere):
+    rng = np.random.default_rng(4)
+    wave = haurwitz(sphere) + 1e-5 * eddies(sphere, rng)
+    start = np.concatenate([wave, 10 * eddies(sphere, rng)], axis=-1)
+    ends = [
+        last(simulate(sphere, STILL, start, frames=2, step_seconds=12 * HOUR, longest_step=dt))
+        for dt in (HOUR, HOUR / 2, HOUR / 4)
+    ]
+    first, second = np.abs(ends[0] - ends[1]).max(), np.abs(ends[1] - ends[2]).max()
+    assert np.log2(first / second) == pytest.approx(4, abs=0.3)
+
+
+def test_solid_rotation_is_balanced_and_carries_the_tracer(sphere):
+    east, north = places(sphere)
+    turning = 2e-6  # rad/s, eastward
+    spot = np.cos(north) ** 2 * np.cos(2 * east)
+    start = sphere.from_grid(
+        np.concatenate([2 * turning * np.sin(north) + 0 * east, spot], axis=-1)
+    )
+    flow = Flow(sphere, STILL)
+    eastward, northward = flow.wind(start[..., :1])
+    np.testing.assert_allclose(eastward, RADIUS * turning * np.cos(north) ** 2 + 0 * east)
+    assert np.abs(northward).max() < 1e-9
+    # a dΦ/dφ = −f u integrated by hand; the sphere's mean of sin² is one third
+    above = -(RADIUS**2) * ROTATION * turning * (np.sin(north) ** 2 - 1 / 3) / GRAVITY
+    np.testing.assert_allclose(
+        flow.heights(start[..., :1]), above + STILL.mean_height + 0 * east, rtol=1e-12
+    )
+    end = last(simulate(sphere, STILL, start, frames=5, step_seconds=6 * HOUR))
+    moved = np.cos(north) ** 2 * np.cos(2 * (east - turning * 24 * HOUR))
+    np.testing.assert_allclose(sphere.to_grid(end[..., 1:]), moved, atol=1e-6)
+
+
+def test_relaxation_brings_back_jet_and_temperature(sphere):
+    calm = Climate(
+        mountain=0.0, stirring=0.0, damping_hours=np.inf, jet_days=1.0, temperature_days=2.0
+    )
+    flow = Flow(sphere, calm)
+    start = np.concatenate([0 * flow.jet, flow.warm + 0], axis=-1)
+    start[0, 0, 0, 1] += 10.0
+    end = last(simulate(sphere, calm, start, frames=13, step_seconds=6 * HOUR))  # three days
+    np.testing.assert_allclose(
+        end[..., :1], (1 - np.exp(-3)) * flow.jet, atol=1e-9 * np.abs(flow.jet).max()
+    )
+    assert (end - start)[0, 0, 0, 1] == pytest.approx(-10 * (1 - np.exp(-1.5)))
+
+
+def test_too_long_a_step_is_refused(sphere):
+    start = np.repeat(haurwitz(sphere, amplitude=1e-3), 2, axis=-1)
+    with np.errstate(all="ignore"), pytest.raises(S2KDError, match="too fast for steps of 21600 s"):
+        last(simulate(sphere, STILL, start, frames=40, step_seconds=6 * HOUR, longest_step=1e9))
+
+
+def test_atmosphere_looks_like_one(world):
+    grid = world.grid
+    assert grid.wraps
+    assert grid.units == ("m", "K")
+    assert grid.latitude[0] == pytest.approx(85.76, abs=0.01)
+    assert world.frames.shape == (3 * 30 * 4, 2, 32, 64)
+    assert world.times[1] - world.times[0] == np.timedelta64(6, "h")
+    mean = world.frames.mean(axis=(0, 3))
+    latitude = np.radians(grid.latitude)
+    northward = np.gradient(mean[0], latitude * RADIUS)
+    wind = -GRAVITY * northward / (2 * ROTATION * np.sin(latitude))
+    jets = (np.abs(np.degrees(latitude)) > 35) & (np.abs(np.degrees(latitude)) < 50)
+    assert wind[jets].min() > 10  # westerly, m/s, in both hemispheres
+    assert wind[jets].max() < 80
+    assert mean[1][[15, 16]].mean() - mean[1][[0, 31]].mean() > 30  # warm equator, cold poles
+    eddy = (world.frames - world.frames.mean(axis=3, keepdims=True)).std(axis=(0, 2, 3))
+    assert 40 < eddy[0] < 200
+    assert 1 < eddy[1] < 10
+
+
+def test_persistence_grows_worse_with_lead(world):
+    runs = world.frames.reshape(3, -1, 2, 32, 64)
+    worse = [
+        np.sqrt(((runs[:, lag:] - runs[:, :-lag]) ** 2).mean(axis=(0, 1, 3, 4)))
+        for lag in (1, 2, 4, 8, 12)
+    ]
+    assert (np.diff(worse, axis=0) > 0).all()
+    assert (worse[4] > 3 * worse[0]).all()
+
+
+def test_height_turns_smoothly_from_day_to_day(world):
+    """A straight line through the last two frames beats persistence: there is motion to learn."""
+    runs = world.frames.reshape(3, -1, 2, 32, 64)
+    line = 2 * runs[:, 1:-1] - runs[:, :-2] - runs[:, 2:]
+    still = runs[:, 1:-1] - runs[:, 2:]
+    assert (line**2).mean() < 0.3 * (still**2).mean()
+
+
+def test_runs_are_apart_and_whole_in_the_splits(world):
+    names = {split: [s.name for s in stretches] for split, stretches in world.splits.items()}
+    assert names == {"train": ["member 0"], "val": ["member 1"], "test": ["member 2"]}
+    runs = world.frames[:, 0].reshape(3, -1)
+    assert np.corrcoef(runs[:, :]).max(initial=0, where=~np.eye(3, dtype=bool)) < 0.995
+    twice = datasets.build("atmosphere", members=4, days=1, spin_up_days=0, test_members=2)
+    assert [s.name for s in twice.splits["test"]] == ["member 2", "member 3"]
+
+
+def test_same_seed_same_bytes():
+    def short(seed):
+        return datasets.build("atmosphere", members=3, days=2, spin_up_days=2, seed=seed)
+
+    assert short(5).frames.tobytes() == short(5).frames.tobytes()
+    assert short(5).fingerprint != short(6).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"height": 31}, "even and at least 20 and 40, got 31 and 64"),
+        ({"truncation": 22}, "truncation=22 is outside 13 to 21"),
+        ({"members": 2}, "members=2 must exceed"),
+        ({"days": 0}, "days ≥ 1"),
+        ({"step_hours": 5}, "step_hours=5 must divide 24"),
+    ],
+)
+def test_atmosphere_refuses(settings, message):
+    with pytest.raises(S2KDError, match=message):
+        datasets.build("atmosphere", **settings)
+
+
+def test_blobs_move_by_their_wind_and_keep_their_shape():
+    world = datasets.build("blobs", runs=3, length=20)
+    assert world.grid.wraps
+    assert [len(world.splits[s]) for s in ("train", "val", "test")] == [1, 1, 1]
+    frames = world.frames.reshape(3, 20, 16, 16).astype(float)
+    np.testing.assert_allclose(frames.sum((2, 3)), frames.sum((2, 3))[:, :1].repeat(20, 1), 1e-2)
+    waves = np.fft.fft2(frames)[:, :, 1, 1]  # one wind: each phase turns evenly
+    turns = np.angle(waves[:, 1:] / waves[:, :-1])
+    np.testing.assert_allclose(turns, turns[:, :1].repeat(19, 1), atol=2e-2)
+    assert np.abs(turns).max() > 0.05
+    assert world.fingerprint == datasets.build("blobs", runs=3, length=20).fingerprint
+    assert world.fingerprint != datasets.build("blobs", runs=3, length=20, seed=1).fingerprint
+    with pytest.raises(S2KDError, match="runs ≥ 3"):
+        datasets.build("blobs", runs=2)
