@@ -32,11 +32,11 @@ def versions() -> dict[str, str]:
 
 
 def build_student(
-    part: Part, grid: GridSpec, *, past: int, lead: int, known: Statistics, normalise: str
+    part: Part, grid: GridSpec, *, past: int, lead: int, known: Statistics, normalise: str, predict: str
 ) -> Student:
     """A student, not yet trained."""
     backbone = backbones.build(part.name, grid, past=past, lead=lead, **part.params)
-    return Student(backbone, Normaliser.from_statistics(known, kind=normalise))
+    return Student(backbone, Normaliser.from_statistics(known, kind=normalise, predict=predict))
 
 
 def build_teacher(
@@ -47,6 +47,7 @@ def build_teacher(
     lead: int,
     known: Statistics,
     normalise: str,
+    predict: str,
     text_width: int,
     reads: bool,
 ) -> Teacher:
@@ -54,7 +55,7 @@ def build_teacher(
     part = spec.backbone
     return Teacher(
         backbones.build(part.name, grid, past=past, lead=lead, **part.params),
-        Normaliser.from_statistics(known, kind=normalise),
+        Normaliser.from_statistics(known, kind=normalise, predict=predict),
         wraps=grid.wraps,
         text_width=text_width,
         width=spec.width,
@@ -129,6 +130,7 @@ def card_of(
     lead: int,
     known: Statistics,
     normalise: str,
+    predict: str,
     **more: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
     """The card of a `student` or `teacher`: what `load_student` needs, and where it came from."""
@@ -141,6 +143,7 @@ def card_of(
         "past": past,
         "lead": lead,
         "normalise": normalise,
+        "predict": predict,
         "statistics": asdict(known),
         **more,
     }
@@ -165,6 +168,7 @@ def load_student(folder: Path) -> tuple[Student, dict[str, Any]]:
         lead=card["lead"],
         known=_statistics(card),
         normalise=card["normalise"],
+        predict=card["predict"],
     )
     load_weights(folder, student, card)
     return student.eval(), card
@@ -184,6 +188,7 @@ def load_teacher(folder: Path) -> tuple[Teacher, dict[str, Any]]:
         lead=card["lead"],
         known=_statistics(card),
         normalise=card["normalise"],
+        predict=card["predict"],
         text_width=card["text_width"],
         reads=card["reads"],
     )

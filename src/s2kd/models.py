@@ -17,7 +17,8 @@ Latent = Float[Tensor, "batch d h w"]
 class Student(nn.Module):
     """A backbone and nothing else: no text goes in, so none is missed at inference.
 
-    Physical units in and out; the normalising travels with the weights.
+    Physical units in and out; the normalising travels with the weights. Where `normaliser`
+    has the scale of changes, the backbone forecasts the change from the last past frame.
     """
 
     def __init__(self, backbone: Backbone, normaliser: Normaliser) -> None:
@@ -27,7 +28,7 @@ class Student(nn.Module):
     def forward(self, past: Frames) -> Forecast:
         """Eq. 1's F(X; θ), and the latent Z that distillation compares."""
         latent, carry = self.backbone.encode(self.normaliser(past))
-        future = self.normaliser.undo(self.backbone.decode(latent, carry))
+        future = self.normaliser.future(self.backbone.decode(latent, carry), past)
         return Forecast(future=future, latent=latent)
 
 
@@ -77,7 +78,7 @@ class Teacher(nn.Module):
         seen, carry = self.backbone.encode(self.normaliser(past))
         fused = self.fuse(seen, tokens)
         future = self.backbone.decode(self.from_cells(fused), carry)
-        return Forecast(future=self.normaliser.undo(future), latent=fused)
+        return Forecast(future=self.normaliser.future(future, past), latent=fused)
 
     def fuse(self, seen: Float[Tensor, "batch e h w"], tokens: Tokens | None) -> Latent:
         """Z_v (eq. 3) and Z_s (eq. 4) to Z_fused: eqs. 5-9, N times, Z_s the same each time."""

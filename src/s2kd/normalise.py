@@ -23,8 +23,10 @@ def training_blocks(dataset: Dataset, *, values: int = 2**22) -> Iterator[np.nda
             yield np.asarray(dataset.frames[first : min(first + length, stretch.stop)])[..., exists]
 
 
-def statistics(dataset: Dataset) -> Statistics:
+def statistics(dataset: Dataset, *, lead: int = 1) -> Statistics:
     """One streaming pass over the training split, in float64, over existing cells only.
+
+    `change` is the root mean square difference of frames 1 to `lead` steps apart, from a sample.
 
     Blocks are merged as in Chan, Golub and LeVeque (1983), which is stable where the mean is
     large against the spread (geopotential). Quantiles come from an even sample of frames.
@@ -67,20 +69,55 @@ def statistics(dataset: Dataset) -> Statistics:
         minimum=plain(low),
         maximum=plain(high),
         quantiles={q: plain(v) for q, v in zip(QUANTILES, at, strict=True)},
+        change=plain(_change(dataset, lead)),
     )
 
 
-class Normaliser(nn.Module):
-    """Physical units to order one and back, per channel; its numbers travel with the weights."""
+def _change(dataset: Dataset, lead: int) -> np.ndarray:
+    """(channel,) root mean square change over 1 to `lead` steps, from up to 64 places in time."""
+    exists, squares = dataset.grid.exists, []
+    for stretch in dataset.splits["train"]:
+        last = stretch.stop - lead
+        if last <= stretch.first:
+            continue
+        for first in np.unique(np.linspace(stretch.first, last - 1, 64).astype(int)):
+            clip = np.asarray(dataset.frames[int(first) : int(first) + lead + 1])[..., exists]
+            squares.append(((clip[1:] - clip[:1]).astype(np.float64) ** 2).mean((0, 2)))
+    if not squares:
+        return np.ones(len(dataset.grid.channels))
+    return np.sqrt(np.maximum(np.mean(squares, axis=0), 1e-30))
 
-    def __init__(self, offset: Float[Tensor, " channel"], scale: Float[Tensor, " channel"]) -> None:
+
+class Normaliser(nn.Module):
+    """Physical units to order one and back, per channel; its numbers travel with the weights.
+
+    `offset` and `scale` are for fields. `unit` is what one unit of a backbone's output means:
+    the field itself in normalised units (`predict="frames"`), or the change from the last past
+    frame in units of `unit` (`predict="change"`). The training loss is measured in `unit` too.
+    """
+
+    def __init__(
+        self,
+        offset: Float[Tensor, " channel"],
+        scale: Float[Tensor, " channel"],
+        *,
+        change: Float[Tensor, " channel"] | None = None,
+    ) -> None:
         super().__init__()
+        self.predicts_change = change is not None
         self.register_buffer("offset", offset.float())
         self.register_buffer("scale", scale.float())
+        self.register_buffer("unit", (scale if change is None else change).float())
 
     @classmethod
-    def from_statistics(cls, known: Statistics, *, kind: str = "zscore") -> "Normaliser":
-        """`zscore`: by mean and standard deviation; `minmax`: to 0..1 by training extremes."""
+    def from_statistics(
+        cls, known: Statistics, *, kind: str = "zscore", predict: str = "frames"
+    ) -> "Normaliser":
+        """`zscore`: by mean and standard deviation; `minmax`: to 0..1 by training extremes.
+
+        `predict="change"` uses the training root mean square of the change over the lead times,
+        as GraphCast (Lam et al. 2023) does for its steps.
+        """
         match kind:
             case "zscore":
                 offset, scale = np.array(known.mean), np.array(known.std)
@@ -89,7 +126,14 @@ class Normaliser(nn.Module):
                 scale = np.array(known.maximum) - offset
             case _:
                 raise S2KDError(f"normalise={kind!r}: must be 'zscore' or 'minmax'")
-        return cls(torch.from_numpy(offset), torch.from_numpy(scale))
+        match predict:
+            case "frames":
+                change = None
+            case "change":
+                change = torch.tensor(known.change)
+            case _:
+                raise S2KDError(f"predict={predict!r}: must be 'frames' or 'change'")
+        return cls(torch.from_numpy(offset), torch.from_numpy(scale), change=change)
 
     def forward(
         self, field: Float[Tensor, "*lead channel height width"]
@@ -97,8 +141,29 @@ class Normaliser(nn.Module):
         """Physical to normalised."""
         return (field - self.offset[:, None, None]) / self.scale[:, None, None]
 
-    def undo(
-        self, field: Float[Tensor, "*lead channel height width"]
+    def future(
+        self,
+        decoded: Float[Tensor, "batch lead channel height width"],
+        past: Float[Tensor, "batch past channel height width"],
+    ) -> Float[Tensor, "batch lead channel height width"]:
+        """A backbone's output in physical units; `past` is physical already."""
+        return self._base(past) + decoded * self.unit[:, None, None]
+
+    def decoded(
+        self,
+        future: Float[Tensor, "batch lead channel height width"],
+        past: Float[Tensor, "batch past channel height width"],
+    ) -> Float[Tensor, "batch lead channel height width"]:
+        """The inverse of `future`: what a backbone should have put out for this."""
+        return (future - self._base(past)) / self.unit[:, None, None]
+
+    def _base(self, past: Tensor) -> Tensor:
+        return past[:, -1:] if self.predicts_change else self.offset[:, None, None]
+
+    def error(
+        self,
+        forecast: Float[Tensor, "*lead channel height width"],
+        truth: Float[Tensor, "*lead channel height width"],
     ) -> Float[Tensor, "*lead channel height width"]:
-        """Normalised to physical."""
-        return field * self.scale[:, None, None] + self.offset[:, None, None]
+        """The difference in `unit`."""
+        return (forecast - truth) / self.unit[:, None, None]

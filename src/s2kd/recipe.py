@@ -100,7 +100,12 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One experiment, complete. `past` and `lead` are numbers of frames."""
+    """One experiment, complete.
+
+    `past` and `lead` are numbers of frames, `stride` and `test_stride` the frames from one window
+    to the next. `predict` says what the backbones put out: `frames`, or the `change` from the
+    last past frame in units of its training root mean square.
+    """
 
     name: str
     dataset: Part
@@ -109,6 +114,7 @@ class Recipe:
     stride: int = 1
     test_stride: int = 1
     normalise: str = "zscore"
+    predict: str = "frames"
     narrator: Part = Part(name="rules")
     text: Part = Part(name="minilm")
     teacher: TeacherSpec

@@ -14,7 +14,7 @@ DIR/scores/<split>/<model>.json  one result a model, and scores.json with all of
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,15 @@ from s2kd.targets import LiveTargets, StoredTargets, store_targets
 from s2kd.text import encoders
 from s2kd.text.states import TextStates, encode_states
 from s2kd.train import Distilling, Forecasting, Weighted, fit, foresee, validation_error
-from s2kd.types import S2KDError, Statistics
+from s2kd.scoring import (
+    Scores,
+    climatology_forecast,
+    latency,
+    persistence,
+    result_row,
+    score,
+)
+from s2kd.types import S2KDError, Statistics, Tokens, Window
 from s2kd.windows import Windows
 
 if TYPE_CHECKING:
@@ -114,7 +122,7 @@ class Run:
     @cached_property
     def known(self) -> Statistics:
         """Statistics of the training split."""
-        return statistics(self.dataset)
+        return statistics(self.dataset, lead=self.recipe.lead)
 
     @cached_property
     def narrator(self) -> Narrator:
@@ -223,11 +231,12 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def run_all(run: Run) -> None:
-    """Narrate, teach, distil, evaluate, export, report."""
+    """Narrate, teach, distil, evaluate, report."""
     narrate(run)
     train_teachers(run)
     distill(run)
     evaluate(run)
+    run.first_only(lambda: report(run))
 
 
 # --- narrate -----------------------------------------------------------------------------------
@@ -252,16 +261,18 @@ def _narrate(run: Run) -> None:
             progress=lambda done, total, told=told: told(done, total, ""),
         )
         path = run.out / "states" / f"{split}.safetensors"
+        # named by the encoder's settings, so that an unchanged split need not load the encoder
         key = digest([texts, asdict(recipe.text)])
         if path.exists() and TextStates.load(path).key == key:
             continue
         if encoder is None:
+            run.say(f"Loading the text encoder {recipe.text.name}")
             encoder = encoders.build(recipe.text.name, **recipe.text.params)
         read = run.report(f"read {split}")
         states = encode_states(
-            texts, encoder, key=key, progress=lambda done, total, read=read: read(done, total, "")
+            texts, encoder, progress=lambda done, total, read=read: read(done, total, "")
         )
-        states.save(path)
+        replace(states, key=key).save(path)
 
 
 # --- teach -------------------------------------------------------------------------------------
@@ -287,7 +298,7 @@ def train_teachers(run: Run) -> None:
 def _inputs(run: Run) -> dict[str, Any]:
     """What every model of a run depends on."""
     recipe = run.recipe
-    names = ("past", "lead", "stride", "normalise")
+    names = ("past", "lead", "stride", "normalise", "predict")
     return {
         "data": run.dataset.fingerprint,
         "version": s2kd.__version__,
@@ -318,6 +329,7 @@ def train_teacher(run: Run, kind: str, seed: int) -> None:
         lead=recipe.lead,
         known=run.known,
         normalise=recipe.normalise,
+        predict=recipe.predict,
         text_width=width,
         reads=reads,
     ).to(memory_format=torch.channels_last)
@@ -332,6 +344,7 @@ def train_teacher(run: Run, kind: str, seed: int) -> None:
         lead=recipe.lead,
         known=run.known,
         normalise=recipe.normalise,
+        predict=recipe.predict,
         text_width=width,
         reads=reads,
         key=key,
@@ -465,6 +478,7 @@ def distill_one(run: Run, part: Part, method: Method, seed: int) -> None:
         lead=recipe.lead,
         known=run.known,
         normalise=recipe.normalise,
+        predict=recipe.predict,
     ).to(memory_format=torch.channels_last)
     objective = student_objective(run, student, method, targets, teacher)
     history = _fit(
@@ -478,6 +492,7 @@ def distill_one(run: Run, part: Part, method: Method, seed: int) -> None:
         lead=recipe.lead,
         known=run.known,
         normalise=recipe.normalise,
+        predict=recipe.predict,
         key=key,
         name=recipe.name,
         method=method.name,
@@ -521,3 +536,236 @@ def student_objective(
         teacher_width=teacher["part"]["width"],
         weight=method.weight,
     )
+
+
+# --- evaluate ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entrant:
+    """One forecaster to be scored: `row` are the fields of its result that are known already."""
+
+    name: str
+    key: str
+    row: dict[str, Any]
+    load: Callable[[], Student | Teacher] | None = None
+
+
+def evaluate(run: Run) -> list[dict[str, Any]]:
+    """Score persistence, climatology, every teacher and every student on the test splits."""
+    rows: list[dict[str, Any]] = []
+    run.first_only(lambda: rows.extend(_evaluate(run)))
+    return rows
+
+
+def _evaluate(run: Run) -> list[dict[str, Any]]:
+    rows, climatology = [], Climatology.fit(run.dataset)
+    for split in run.test_splits:
+        windows = run.windows(split, device=run.fabric.device)
+        for entrant in _entrants(run):
+            rows.append(_score_one(run, entrant, split, windows, climatology))
+    write_json(run.out / "scores.json", rows)
+    return rows
+
+
+def _entrants(run: Run) -> Iterator[_Entrant]:
+    recipe = run.recipe
+    for name in ("persistence", "climatology"):
+        row = {"backbone": name, "role": "reference", "method": name, "seed": None}
+        yield _Entrant(name=name, key=name, row=row)
+    for seed in recipe.seeds:
+        for kind in run.kinds:
+            folder = teacher_folder(run, kind, seed)
+            card = load_card(folder)
+            row = {
+                "backbone": recipe.teacher.backbone.name,
+                "role": "teacher",
+                "method": "teacher" if kind == "text" else "teacher-blind",
+                "seed": seed,
+                "narrator": card["narrator"],
+                "parameters": card["parameters"],
+            }
+            yield _Entrant(
+                name=f"teacher-{folder.name}", key=card["weights"], row=row,
+                load=lambda folder=folder: load_teacher(folder)[0],
+            )
+        for method in recipe.methods:
+            for part in recipe.students:
+                yield _student_entrant(run, part, method, seed)
+
+
+def _student_entrant(run: Run, part: Part, method: Method, seed: int) -> _Entrant:
+    folder = student_folder(run, part, method, seed)
+    card = load_card(folder)
+    row = {
+        "backbone": part.name,
+        "role": "student",
+        "method": method.name,
+        "seed": seed,
+        "narrator": run.recipe.narrator.name if method.teacher == "text" else "none",
+        "parameters": card["parameters"],
+    }
+    return _Entrant(
+        name=folder.name, key=card["weights"], row=row, load=lambda: load_student(folder)[0]
+    )
+
+
+def _score_one(
+    run: Run, entrant: _Entrant, split: str, windows: Windows, climatology: Climatology
+) -> dict[str, Any]:
+    """One result, from its file where that is of these weights and windows."""
+    path = run.out / "scores" / split / f"{entrant.name}.json"
+    key = digest([entrant.key, run.dataset.fingerprint, windows.starts.tolist(), s2kd.__version__])
+    if path.exists():
+        row = read_json(path)
+        if row.get("key") == key:
+            return row
+    told = run.report(f"score {entrant.name} on {split}")
+    predict, speed = _predictor(run, entrant, split, windows, climatology)
+    scores = score(
+        predict,
+        windows,
+        statistics=run.known,
+        climatology=climatology,
+        progress=lambda done, total: told(done, total, ""),
+    )
+    row = result_row(
+        scores=scores,
+        data=run.recipe.dataset.name,
+        preset=run.recipe.name,
+        split=split,
+        latency=speed,
+        fingerprint=run.dataset.fingerprint,
+        recipe=run.recipe.digest,
+        device=run.fabric.device,
+        **entrant.row,
+    )
+    row |= {"key": key, "settings": run.recipe.to_dict()}
+    if entrant.row["role"] != "reference" and entrant.row["narrator"] != "none":
+        row["reads_future"] = run.narrator.reads_future
+    write_json(path, row)
+    return row
+
+
+def _predictor(
+    run: Run, entrant: _Entrant, split: str, windows: Windows, climatology: Climatology
+) -> tuple[Callable[[torch.Tensor, Window], torch.Tensor], dict[str, Any] | None]:
+    """What forecasts, and how long one window takes it."""
+    if entrant.load is None:
+        if entrant.name == "persistence":
+            return persistence(windows.lead), None
+        return climatology_forecast(climatology, windows), None
+    model = entrant.load().to(run.fabric.device).to(memory_format=torch.channels_last)
+    reads = isinstance(model, Teacher) and model.reads
+    states = run.states(split) if reads else None
+    one = windows.gather(torch.tensor([0]))
+    tokens = states.tokens(one.index, one.past.device) if states is not None else None
+    speed = latency(_Alone(model, tokens), one.past)
+    return lambda past, window: foresee(model, past, window.index, states), speed
+
+
+class _Alone(torch.nn.Module):
+    """A model with one window's words already given, so that it is timed on frames alone."""
+
+    def __init__(self, model: Student | Teacher, tokens: Tokens | None) -> None:
+        super().__init__()
+        self.model, self.words = model, tokens
+
+    def forward(self, past: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.model, Teacher):
+            return self.model(past, self.words).future
+        return self.model(past).future
+
+
+# --- report ------------------------------------------------------------------------------------
+
+
+def report(run: Run) -> Path:
+    """`report.html` and `figures/`, from the files of the run alone."""
+    from s2kd.report import write_report
+
+    path = run.out / "report.html"
+    rows = read_scores(run.out)
+    write_report(path, rows=rows, curves=_curves(run), samples=_samples(run), recipe=run.recipe)
+    return path
+
+
+def read_scores(out: Path) -> list[dict[str, Any]]:
+    """What `evaluate` found."""
+    path = out / "scores.json"
+    if not path.exists():
+        raise S2KDError(f"{out}: has no scores.json yet; run `s2kd evaluate` first")
+    return read_json(path)
+
+
+def _curves(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """The log of every training, by name."""
+    import json
+
+    curves = {}
+    for kind in ("teachers", "students"):
+        for path in sorted((run.out / kind).glob("*/log.jsonl")):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            curves[f"{kind[:-1]} {path.parent.name}"] = [json.loads(line) for line in lines]
+    return curves
+
+
+@torch.no_grad()
+def _samples(run: Run) -> dict[str, Any]:
+    """The middle test window: its frames, its words, and what the first seed makes of it."""
+    windows, seed = run.windows("test"), run.recipe.seeds[0]
+    number = len(windows) // 2
+    window = windows.gather(torch.tensor([number]))
+    forecasts = {}
+    for entrant in _entrants(run):
+        if entrant.load is None or entrant.row["seed"] != seed:
+            continue
+        model = entrant.load()
+        states = run.states("test") if isinstance(model, Teacher) and model.reads else None
+        forecasts[_label(entrant)] = foresee(model, window.past, window.index, states)[0].numpy()
+    return {
+        "past": window.past[0].numpy(),
+        "truth": window.future[0].numpy(),
+        "forecasts": forecasts,
+        "narrative": _narrative(run, number),
+        "grid": run.dataset.grid,
+    }
+
+
+def _label(entrant: _Entrant) -> str:
+    row = entrant.row
+    return row["method"] if row["role"] == "teacher" else f"{row['backbone']} {row['method']}"
+
+
+def _narrative(run: Run, number: int) -> str:
+    """The words of one test window, as the teacher read them."""
+    if "text" not in run.kinds:
+        return ""
+    texts = narrate_windows(
+        run.windows("test"), run.narrator, run.known, run.out / "narratives.jsonl",
+        name=run.recipe.narrator.name,
+    )
+    return texts[number]
+
+
+# --- export ------------------------------------------------------------------------------------
+
+
+def export(run: Run) -> list[Path]:
+    """An ONNX file of the best student of every method, by validation error."""
+    from s2kd.export import export_onnx
+    from s2kd.forecaster import Forecaster
+
+    written = []
+    for method in run.recipe.methods:
+        folders = [
+            student_folder(run, part, method, seed)
+            for part in run.recipe.students
+            for seed in run.recipe.seeds
+        ]
+        best = min(folders, key=lambda folder: load_card(folder)["validation"])
+        path = best / "model.onnx"
+        if not path.exists():
+            export_onnx(Forecaster.load(best), path)
+        written.append(path)
+    return written

@@ -73,11 +73,11 @@ def freeze(teacher: Teacher) -> Teacher:
 
 
 def ask(teacher: Teacher, windows: Windows, states: States | None, index: Tensor) -> Target:
-    """Z_fused and the normalised forecast of a batch of windows."""
+    """Z_fused and the forecast, in the normaliser's unit, of a batch of windows."""
     window = windows.gather(index)
     tokens = states.tokens(index, window.past.device) if teacher.reads else None
     said = teacher(window.past, tokens)
-    return Target(latent=said.latent, forecast=teacher.normaliser(said.future))
+    return Target(latent=said.latent, forecast=teacher.normaliser.decoded(said.future, window.past))
 
 
 @torch.no_grad()

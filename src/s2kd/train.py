@@ -18,7 +18,7 @@ from s2kd.models import Student, Teacher
 from s2kd.nn import match_grids
 from s2kd.normalise import Normaliser
 from s2kd.recipe import Training
-from s2kd.types import S2KDError, Tokens
+from s2kd.types import Forecast, S2KDError, Tokens
 from s2kd.windows import Windows
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class States(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """What a frozen teacher says of a batch: Z_fused, and its forecast in normalised units."""
+    """What a frozen teacher says of a batch: Z_fused, and its forecast in the normaliser's unit."""
 
     latent: Float[Tensor, "batch d h w"] | None
     forecast: Float[Tensor, "batch lead channel height width"] | None
@@ -57,8 +57,8 @@ def prediction_loss(
     normaliser: Normaliser,
     exists: Float[Tensor, "height width"] | None,
 ) -> Scalar:
-    """L_pred (eq. 1): mean squared error in normalised units, over the cells that exist."""
-    squares = ((forecast - truth) / normaliser.scale[:, None, None]).square()
+    """L_pred (eq. 1): mean squared error in the normaliser's unit, over the cells that exist."""
+    squares = normaliser.error(forecast, truth).square()
     if exists is None:
         return squares.mean()
     return (squares * exists).sum() / (exists.sum() * math.prod(squares.shape[:-2]))
@@ -145,7 +145,7 @@ class Distilling(nn.Module):
         for term in self.terms:
             if self.hinting and term.compares != "latent":
                 continue
-            value = term.loss(*self._views(term.compares, own, target))
+            value = term.loss(*self._views(term.compares, own, target, window.past))
             values[term.name] = value.detach()
             weighted.append((term.weight, value))
         distillation = distillation_loss(weighted)
@@ -153,10 +153,12 @@ class Distilling(nn.Module):
             return distillation, values
         return student_loss(error, distillation, weight=self.weight), values
 
-    def _views(self, compares: str, own: Any, target: Target) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    def _views(
+        self, compares: str, own: Forecast, target: Target, past: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """(student's, teacher's) side of a term; P(Z) of eqs. 10 and 11 is made here."""
         if compares == "forecast":
-            return self.model.normaliser(own.future), target.forecast
+            return self.model.normaliser.decoded(own.future, past), target.forecast
         latent, wanted = match_grids(own.latent, target.latent)
         return self.project(latent), wanted
 

@@ -92,7 +92,8 @@ class GridSpec:
 class Statistics:
     """Per-channel facts of the training split, in physical units, over existing cells.
 
-    `quantiles` maps a probability to one value a channel.
+    `quantiles` maps a probability to one value a channel; `change` is the root mean square change
+    over the lead times of a forecast.
     """
 
     mean: tuple[float, ...]
@@ -100,6 +101,7 @@ class Statistics:
     minimum: tuple[float, ...]
     maximum: tuple[float, ...]
     quantiles: dict[float, tuple[float, ...]]
+    change: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

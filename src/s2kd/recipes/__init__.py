@@ -1,1 +1,85 @@
-"""Built-in experiments, as functions."""
+"""Built-in experiments as functions, and the recipe that fits any file.
+
+A built-in recipe is a function decorated with `@builtin`; its settings are keyword-only and
+`data` names the folder (or file) that its files lie in.
+"""
+
+import inspect
+from collections.abc import Callable
+
+from s2kd.recipe import Method, Part, Recipe, Term
+from s2kd.registry import nearest
+from s2kd.types import S2KDError
+
+_RECIPES: dict[str, Callable[..., Recipe]] = {}
+
+
+def builtin(make: Callable[..., Recipe]) -> Callable[..., Recipe]:
+    """Decorator: this recipe can be asked for by its function's name."""
+    _RECIPES[make.__name__] = make
+    return make
+
+
+def names() -> tuple[str, ...]:
+    """The built-in recipes."""
+    _load()
+    return tuple(sorted(_RECIPES))
+
+
+def summary(name: str) -> str:
+    """The first line of a recipe's description."""
+    _load()
+    return (inspect.getdoc(_RECIPES[name]) or "").partition("\n")[0]
+
+
+def needs_data(name: str) -> bool:
+    """Whether the recipe reads files that the user must have."""
+    _load()
+    parameter = inspect.signature(_RECIPES[name]).parameters.get("data")
+    return parameter is not None
+
+
+def get(name: str, *, data: str = "", world: str = "") -> Recipe:
+    """A built-in recipe; `data` is the folder of its files, `world` the demo's."""
+    _load()
+    if name not in _RECIPES:
+        raise S2KDError(
+            f"no recipe called {name!r}{nearest(name, _RECIPES)} (there are {', '.join(names())}); "
+            "a path to a gridded file or to a recipe's JSON will do too"
+        )
+    given = {key: value for key, value in (("data", data), ("world", world)) if value}
+    known = inspect.signature(_RECIPES[name]).parameters
+    for key in given:
+        if key not in known:
+            raise S2KDError(f"recipe {name!r} takes no --{key}")
+    if "data" in known and not data:
+        raise S2KDError(f"recipe {name!r} reads files: say where they are with --data FOLDER")
+    return _RECIPES[name](**given)
+
+
+def _load() -> None:
+    from s2kd.recipes import demo, standins  # noqa: F401
+
+
+# --- the ways to train a student -----------------------------------------------------------------
+
+BASELINE = Method(name="baseline")
+OUTPUT = Method(name="output", teacher="blind", terms=(Term(loss=Part(name="output")),))
+FITNET = Method(name="fitnet", teacher="blind", terms=(Term(loss=Part(name="fitnet")),))
+
+
+def s2kd(*, weight: float = 1.0, beta: float = 0.5, name: str = "s2kd") -> Method:
+    """S²-KD: L_pred + λ (L_semantic + β L_spectral) (eqs. 12 and 14), the paper's λ and β."""
+    return Method(
+        name=name,
+        teacher="text",
+        weight=weight,
+        terms=(
+            Term(loss=Part(name="semantic")),
+            Term(loss=Part(name="spectral"), weight=beta),
+        ),
+    )
+
+
+METHODS = (BASELINE, OUTPUT, FITNET, s2kd())
+"""What a recipe compares unless it says otherwise."""

@@ -1,0 +1,440 @@
+"""The command line: a verb is a stage.
+
+Nothing heavy is imported before a verb needs it, so that `s2kd --help` answers at once.
+"""
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from s2kd.recipe import Recipe
+    from s2kd.stages import Run
+
+app = typer.Typer(
+    name="s2kd",
+    help="Turn a heavy forecaster of gridded, moving fields into a small one that runs anywhere.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+data_app = typer.Typer(help="What a file holds, and which recipe fits it.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+What = Annotated[
+    str,
+    typer.Argument(
+        metavar="[RECIPE]",
+        help="A built-in recipe, a recipe's JSON file, or a gridded file (NetCDF, Zarr, GRIB). "
+        "Not needed where --out already holds a run.",
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", help="The folder of the run.")]
+Data = Annotated[str, typer.Option("--data", help="The folder that the recipe's files lie in.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Change one field of the recipe, for example seeds=[42,43,44] or "
+        "student_training.lr=3e-4.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Devices = Annotated[int, typer.Option("--devices", help="How many devices (or CPU processes).")]
+Nodes = Annotated[int, typer.Option("--nodes", help="How many machines.")]
+Accelerator = Annotated[str, typer.Option("--accelerator", help="auto, cpu, cuda or mps.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="32-true, bf16-mixed, … (Lightning Fabric's words).")
+]
+Strategy = Annotated[str, typer.Option("--strategy", help="auto, ddp, … (Lightning Fabric's).")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write its event files.")]
+World = Annotated[str, typer.Option("--world", help="The demo's world: atmosphere or plume.")]
+
+
+@app.callback()
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        import s2kd
+
+        print(s2kd.__version__)
+        raise typer.Exit
+
+
+# --- the road ------------------------------------------------------------------------------------
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/demo-WORLD.")] = None,
+    world: World = "atmosphere",
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Simulated data, a teacher that reads, a student that does not: all in about 2 minutes."""
+    from s2kd import recipes, stages
+
+    recipe = recipes.get("demo", world=world).with_settings(set_ or [])
+    folder = out or Path("runs") / f"demo-{world}"
+
+    def work(run: "Run") -> None:
+        stages.run_all(run)
+        run.say("Exporting to ONNX")
+        run.first_only(lambda: stages.export(run))
+
+    _work(recipe, folder, work, quiet=as_json)
+    _show(folder, as_json)
+
+
+@app.command()
+def run(
+    what: What = "",
+    out: Out = ...,  # type: ignore[assignment]
+    data: Data = "",
+    world: World = "",
+    set_: Set = None,
+    as_json: Json = False,
+    accelerator: Accelerator = "auto",
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    precision: Precision = "32-true",
+    strategy: Strategy = "auto",
+    tensorboard: TensorBoard = False,
+) -> None:
+    """The whole road for a recipe, or for any gridded file; goes on where it stopped."""
+    from s2kd import stages
+
+    recipe = _recipe(what, out, data, world, set_, show=not as_json)
+    machine = _machine(accelerator, devices, nodes, precision, strategy, tensorboard)
+    _work(recipe, out, stages.run_all, quiet=as_json, machine=machine)
+    _show(out, as_json)
+
+
+@app.command()
+def narrate(
+    what: What = "", out: Out = ..., data: Data = "", world: World = "", set_: Set = None
+) -> None:  # type: ignore[assignment]
+    """Put every window into words, and the words into token states."""
+    from s2kd import stages
+
+    _work(_recipe(what, out, data, world, set_), out, stages.narrate)
+    print(f"{out / 'narratives.jsonl'}")
+
+
+@app.command(name="train-teacher")
+def train_teacher(
+    what: What = "",
+    out: Out = ...,  # type: ignore[assignment]
+    data: Data = "",
+    world: World = "",
+    set_: Set = None,
+    accelerator: Accelerator = "auto",
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    precision: Precision = "32-true",
+    strategy: Strategy = "auto",
+    tensorboard: TensorBoard = False,
+) -> None:
+    """Stage 1: the teachers that the recipe's methods learn from."""
+    from s2kd import stages
+
+    def work(run: "Run") -> None:
+        stages.narrate(run)
+        stages.train_teachers(run)
+
+    machine = _machine(accelerator, devices, nodes, precision, strategy, tensorboard)
+    _work(_recipe(what, out, data, world, set_), out, work, machine=machine)
+    print(f"{out / 'teachers'}")
+
+
+@app.command()
+def distill(
+    what: What = "",
+    out: Out = ...,  # type: ignore[assignment]
+    data: Data = "",
+    world: World = "",
+    set_: Set = None,
+    accelerator: Accelerator = "auto",
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    precision: Precision = "32-true",
+    strategy: Strategy = "auto",
+    tensorboard: TensorBoard = False,
+) -> None:
+    """Stage 2: the students, each by each method."""
+    from s2kd import stages
+
+    def work(run: "Run") -> None:
+        stages.narrate(run)
+        stages.train_teachers(run)
+        stages.distill(run)
+
+    machine = _machine(accelerator, devices, nodes, precision, strategy, tensorboard)
+    _work(_recipe(what, out, data, world, set_), out, work, machine=machine)
+    print(f"{out / 'students'}")
+
+
+@app.command()
+def evaluate(out: Out = ..., as_json: Json = False) -> None:  # type: ignore[assignment]
+    """Score every model of a run on its test splits."""
+    from s2kd import stages
+
+    _work(stages.load_recipe(out), out, stages.evaluate, quiet=as_json)
+    _show(out, as_json, report=False)
+
+
+@app.command()
+def report(out: Out = ...) -> None:  # type: ignore[assignment]
+    """Write report.html and figures/ of a run."""
+    from s2kd import stages
+
+    _work(stages.load_recipe(out), out, stages.report)
+    print(out / "report.html")
+
+
+# --- using a student -----------------------------------------------------------------------------
+
+
+@app.command()
+def forecast(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's or a student's folder.")],
+    latest: Annotated[Path, typer.Argument(help="A gridded file whose last frames are the past.")],
+    out: Annotated[Path, typer.Option("--out", help="A .nc or .zarr to write.")],
+    student: Annotated[str, typer.Option("--student", help="Default: best validation.")] = "",
+    steps: Annotated[int, typer.Option("--steps", help="Default: as trained; more roll out.")] = 0,
+) -> None:
+    """The latest frames in, a CF forecast out."""
+    from s2kd import service
+
+    name = service.forecast_file(folder, latest, out, student=student, steps=steps)
+    print(f"{out} (by {name})")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's or a student's folder.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Default: beside the student.")] = None,
+    student: Annotated[str, typer.Option("--student", help="Default: best validation.")] = "",
+) -> None:
+    """A student as an ONNX file, normalising inside, checked against PyTorch."""
+    from s2kd.export import export_onnx
+    from s2kd.forecaster import Forecaster, find_student
+
+    found = find_student(folder, student)
+    path = out or found / "model.onnx"
+    export_onnx(Forecaster.load(found), path)
+    print(path)
+
+
+# --- looking around ------------------------------------------------------------------------------
+
+
+@app.command(name="list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="recipes, datasets, backbones, …; all if left out.")]
+    = "",
+    as_json: Json = False,
+) -> None:
+    """Every part and recipe that there is."""
+    from s2kd import catalogue
+
+    rows = catalogue.rows(kind)
+    if as_json:
+        _print_json(rows)
+        return
+    _print_table(["kind", "name", "what it is"], [[r["kind"], r["name"], r["about"]] for r in rows])
+
+
+@app.command()
+def check(
+    part: Annotated[str, typer.Argument(metavar="[KIND:]NAME", help="All parts if left out.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Run the contract on a part of ours, or on one of yours (MODULE:NAME)."""
+    from s2kd import catalogue
+
+    rows = catalogue.check(part)
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_table(
+            ["part", "check", "result"], [[r["part"], r["check"], r["result"]] for r in rows]
+        )
+    if any(row["result"] != "ok" for row in rows):
+        raise typer.Exit(1)
+
+
+@data_app.command()
+def describe(
+    path: Annotated[Path, typer.Argument(help="A file or folder.")], as_json: Json = False
+) -> None:
+    """What the file holds, what is wrong with it, and a recipe that fits."""
+    from s2kd import describe as looking
+    from s2kd import recipes
+
+    found = looking.describe(path)
+    recipe = recipes.for_description(found)
+    if as_json:
+        _print_json({**found.to_dict(), "recipe": recipe.to_dict() if recipe else None})
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(looking.render(found))
+    if recipe:
+        console.print(
+            f"A recipe that fits (save it as recipe.json, or run `s2kd run {path} --out DIR`):"
+        )
+        console.print_json(json.dumps(recipe.to_dict()))
+
+
+# --- what the verbs share ------------------------------------------------------------------------
+
+
+def _recipe(
+    what: str,
+    out: Path,
+    data: str,
+    world: str,
+    settings: Sequence[str] | None,
+    *,
+    show: bool = False,
+) -> "Recipe":
+    """A recipe by name, by JSON file, made for a gridded file, or the run folder's own."""
+    from s2kd import recipes, stages
+    from s2kd.files import read_json
+    from s2kd.recipe import Recipe
+    from s2kd.types import S2KDError
+
+    if not what:
+        if not (out / "recipe.json").exists():
+            raise S2KDError(f"{out}: holds no run yet, so say which recipe (`s2kd list recipes`)")
+        found = stages.load_recipe(out)
+    elif what.endswith(".json") and Path(what).is_file():
+        plain = read_json(Path(what))
+        found = Recipe.from_dict(plain.get("recipe", plain), where=what)
+    elif what in recipes.names():
+        found = recipes.get(what, data=data, world=world)
+    elif Path(what).exists():
+        found = _for_file(Path(what), show=show)
+    elif os.sep in what or Path(what).suffix:
+        raise S2KDError(f"{what}: no such file")
+    else:
+        found = recipes.get(what)
+    return found.with_settings(settings or [])
+
+
+def _for_file(path: Path, *, show: bool) -> "Recipe":
+    from s2kd import describe, recipes
+    from s2kd.types import S2KDError
+
+    recipe = recipes.for_description(describe.describe(path))
+    if recipe is None:
+        raise S2KDError(
+            f"{path}: no recipe fits it; `s2kd data describe {path}` says what it holds"
+        )
+    if show:
+        print(f"The recipe made for {path}:", file=sys.stderr)
+        print(json.dumps(recipe.to_dict(), indent=2), file=sys.stderr)
+    return recipe
+
+
+def _machine(
+    accelerator: str, devices: int, nodes: int, precision: str, strategy: str, tensorboard: bool
+) -> Any:  # noqa: ANN401
+    from s2kd.stages import Machine
+
+    return Machine(
+        accelerator=accelerator,
+        devices=devices,
+        nodes=nodes,
+        precision=precision,
+        strategy=strategy,
+        tensorboard=tensorboard,
+    )
+
+
+def _work(
+    recipe: "Recipe",
+    out: Path,
+    stage: Callable[["Run"], object],
+    *,
+    quiet: bool = False,
+    machine: Any = None,  # noqa: ANN401
+) -> None:
+    """Open the run, hold its folder, do the stage."""
+    from s2kd import console, stages
+
+    with stages.locked(out), console.shown(quiet=quiet) as shown:
+        more = {"machine": machine} if machine is not None else {}
+        run = stages.open_run(recipe, out, report=shown.report, say=shown.say, **more)
+        stage(run)
+
+
+def _show(out: Path, as_json: bool, *, report: bool = True) -> None:
+    """The table of a run's scores, one for every test split."""
+    from s2kd import stages
+    from s2kd.report import summary_rows, summary_table
+
+    rows = stages.read_scores(out)
+    if as_json:
+        _print_json(summary_rows(rows))
+        return
+    from rich.console import Console
+
+    console = Console()
+    for split in dict.fromkeys(row["split"] for row in rows):
+        console.print(summary_table([row for row in rows if row["split"] == split]))
+    if report:
+        console.print(f"Report: {out / 'report.html'}", highlight=False)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a verb; what the user can put right is one sentence and exit status 2."""
+    from s2kd.types import S2KDError
+
+    try:
+        app(args=arguments)
+    except S2KDError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _fail(f"the disk is full ({error.filename or 'while writing'}); free some and go on")
+        if isinstance(error, PermissionError):
+            _fail(f"{error.filename}: permission denied")
+        raise
+    except KeyboardInterrupt:
+        print("s2kd: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(sentence: str) -> None:
+    print(f"s2kd: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What the command line prints while it works: progress bars with time left, or plain lines."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Quiet:
+    """Nothing is shown."""
+
+    def report(self, stage: str) -> Callable[[int, int, str], None]:
+        return lambda done, total, word: None
+
+    def say(self, text: str) -> None:
+        """Not said."""
+
+
+class Lines(Quiet):
+    """For logs and pipes: a line when a stage ends, and every 30 seconds meanwhile."""
+
+    def report(self, stage: str) -> Callable[[int, int, str], None]:
+        start = last = time.monotonic()
+
+        def told(done: int, total: int, word: str) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if done >= total or now - last > 30:
+                last = now
+                tail = f" ({word})" if word else ""
+                self.say(f"{stage}: {done} of {total} in {now - start:.0f} s{tail}")
+
+        return told
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+class Bars(Quiet):
+    """For terminals: one bar a stage, with time left."""
+
+    def __init__(self, progress: object) -> None:
+        self._progress = progress
+
+    def report(self, stage: str) -> Callable[[int, int, str], None]:
+        task = None
+
+        def told(done: int, total: int, word: str) -> None:
+            nonlocal task
+            if task is None:
+                task = self._progress.add_task(stage, total=total, word=word)
+            # a training that stops early never reaches its total
+            self._progress.update(task, completed=done, total=total, word=word)
+
+        return told
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(text, highlight=False)
+
+
+@contextmanager
+def shown(*, quiet: bool = False) -> Iterator[Quiet]:
+    """Bars on a terminal, lines elsewhere; all of it on standard error."""
+    if quiet:
+        yield Quiet()
+        return
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[word]}"),
+        console=Console(stderr=True),
+    )
+    with progress:
+        yield Bars(progress)

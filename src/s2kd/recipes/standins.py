@@ -1,0 +1,1 @@
+"""Real fields that stand in for the official benchmarks, called by their own names."""
