@@ -123,7 +123,7 @@ def ssim(
     window: str = "gaussian",
     size: int | None = None,
     mask: Mask = None,
-    chunk: int = 64,
+    chunk: int | None = None,
 ) -> PerFrame:
     """Structural similarity of each frame (Wang et al. 2004), the mean of its map; 1 is equal.
 
@@ -132,8 +132,8 @@ def ssim(
     (`ssim_window`). `data_range` is the values' possible spread: never guessed, take it from the
     training split. The map is averaged where the window lies inside the grid, as scikit-image
     does. With a `mask`, every window's weights are renormalised over its existing cells, and the
-    mean runs over windows whose centre exists. `chunk` frames are filtered at a time, each 1-D
-    filter as a banded matrix product, which on CPU beats a one-channel convolution several times.
+    mean runs over windows whose centre exists. `chunk` frames are filtered at a time (None: as
+    many as stay in a processor's cache, or suit a GPU).
     """
     match window:
         case "gaussian":
@@ -151,15 +151,22 @@ def ssim(
     spread = torch.as_tensor(data_range, dtype=truth.dtype, device=truth.device)
     if not bool((spread > 0).all()):
         raise S2KDError(f"ssim: data_range must be positive, got {spread.tolist()}")
-    pair = (forecast.reshape(-1, height, width), truth.reshape(-1, height, width))
-    spreads = spread.expand(truth.shape[:-2]).reshape(-1, 1, 1)
-    filters = _Filters(height, width, size, window, mask, sample, truth)
-    parts = zip(*(whole.split(chunk) for whole in (*pair, spreads)), strict=True)
-    return torch.cat([filters.similarity(*part) for part in parts]).reshape(truth.shape[:-2])
+    # a GPU multiplies float32 matrices in TF32 where its user allows that: too coarse here
+    exact = torch.float64 if truth.is_cuda else truth.dtype
+    chunk = chunk or max(1, 2 ** (24 if truth.is_cuda else 18) // (height * width))
+    similarity = _Similarity(height, width, size, window, sample, mask, truth.to(exact))
+    whole = (
+        forecast.reshape(-1, height, width),
+        truth.reshape(-1, height, width),
+        spread.expand(truth.shape[:-2]).reshape(-1, 1, 1),
+    )
+    parts = zip(*(side.split(chunk) for side in whole), strict=True)
+    found = [similarity(*(side.to(exact) for side in part)) for part in parts]
+    return torch.cat(found).to(truth.dtype).reshape(truth.shape[:-2])
 
 
-class _Filters:
-    """Windowed means on one grid, and the similarity of two frames by them."""
+class _Similarity:
+    """SSIM of (frame, height, width) pairs on one grid."""
 
     def __init__(
         self,
@@ -167,59 +174,81 @@ class _Filters:
         width: int,
         size: int,
         window: str,
-        mask: Tensor | None,
         sample: bool,
+        mask: Tensor | None,
         like: Tensor,
     ) -> None:
-        self.rows = _band(height, size, window).to(like)
-        self.columns = _band(width, size, window).to(like).T.contiguous()
-        self.mask, self.seen, self.centres = None, None, None
+        self.rows = _bands(height, size, window, like)
+        self.columns = [
+            (s, e, band.T.contiguous()) for s, e, band in _bands(width, size, window, like)
+        ]
+        self.mask, self.seen, self.centres = mask, None, None
         cells = torch.tensor(float(size * size), dtype=like.dtype, device=like.device)
         if mask is not None:
             self.mask, edge = mask.to(like.device), size // 2
-            self.centres = self.mask[edge : height - edge, edge : width - edge].to(like)
+            self.centres = self.mask[edge : height - edge, edge : width - edge]
             if not self.centres.any():
                 raise S2KDError(
                     f"ssim: no {size}×{size} window inside the grid is centred on a cell that "
                     "exists; use a smaller window"
                 )
             # at least the centre is seen wherever the map counts; elsewhere any number will do
-            self.seen = self._filter(self.mask.to(like)).clamp_min(1e-6)
-            cells = cells * self.seen if sample else cells
+            self.seen = self._filter(self.mask.to(like)[None]).clamp_min(1e-6)
+            cells = cells * self.seen
         self.unbias = cells / (cells - 1).clamp_min(0.5) if sample else None
 
     def _filter(self, frames: Tensor) -> Tensor:
-        return self.rows @ (frames @ self.columns)
+        """Weighted sums over the window, first along rows of the grid and then along columns."""
+        count = len(frames)
+        along = torch.cat([frames[..., s:e] @ band for s, e, band in self.columns], -1)
+        parts = [torch.bmm(band.expand(count, -1, -1), along[:, s:e]) for s, e, band in self.rows]
+        return torch.cat(parts, -2)
 
     def _mean(self, frames: Tensor) -> Tensor:
         filtered = self._filter(frames)
         return filtered if self.seen is None else filtered / self.seen
 
-    def similarity(self, one: Tensor, other: Tensor, spread: Tensor) -> Tensor:
-        """SSIM of each of the (frame, height, width) pairs."""
+    def __call__(self, one: Tensor, other: Tensor, spread: Tensor) -> Tensor:
         c1, c2 = (0.01 * spread) ** 2, (0.03 * spread) ** 2
         # variances do not feel a shift, float32 does: 280 K squared leaves few digits
         centre = cell_mean(other, mask=self.mask)[:, None, None]
         one, other = one - centre, other - centre
         if self.mask is not None:
             one, other = torch.where(self.mask, one, 0), torch.where(self.mask, other, 0)
+        # in place from here on: what is written twice is memory, and that is what costs
         mean, other_mean = self._mean(one), self._mean(other)
-        variances = self._mean(one.square() + other.square()) - mean.square() - other_mean.square()
-        covariance = self._mean(one * other) - mean * other_mean
+        covariance = self._mean(one * other).addcmul_(mean, other_mean, value=-1)
+        variances = self._mean((one * one).addcmul_(other, other))
+        variances.addcmul_(mean, mean, value=-1).addcmul_(other_mean, other_mean, value=-1)
         if self.unbias is not None:
-            variances, covariance = variances * self.unbias, covariance * self.unbias
-        mean, other_mean = mean + centre, other_mean + centre
-        numerator = (2 * mean * other_mean + c1) * (2 * covariance + c2)
-        map_ = numerator / ((mean.square() + other_mean.square() + c1) * (variances + c2))
-        return cell_mean(map_, mask=None if self.centres is None else self.centres.bool())
+            covariance, variances = covariance * self.unbias, variances * self.unbias
+        mean, other_mean = mean.add_(centre), other_mean.add_(centre)
+        top = (mean * other_mean).mul_(2).add_(c1).mul_(covariance.mul_(2).add_(c2))
+        bottom = (mean * mean).addcmul_(other_mean, other_mean).add_(c1).mul_(variances.add_(c2))
+        return cell_mean(top.div_(bottom), mask=self.centres)
 
 
 @lru_cache(maxsize=32)
-def _band(length: int, size: int, window: str) -> Float[Tensor, "inside length"]:
-    """(length − size + 1, length): a 1-D filter at every place where it fits, as a matrix."""
+def _taps(size: int, window: str) -> np.ndarray:
     reach = np.arange(size) - size // 2
     taps = np.exp(-(reach**2) / (2 * 1.5**2)) if window == "gaussian" else np.ones(size)
-    band = np.zeros((length - size + 1, length))
-    for row in range(len(band)):
-        band[row, row : row + size] = taps / taps.sum()
-    return torch.from_numpy(band).float()
+    return taps / taps.sum()
+
+
+def _bands(length: int, size: int, window: str, like: Tensor) -> list[tuple[int, int, Tensor]]:
+    """A 1-D filter at every place where it fits, as banded matrices over stretches of the axis.
+
+    Each is (from, to, (outputs, to − from)). On CPU a matrix product beats a one-channel
+    convolution several times, and 16 outputs a matrix leave out most of the band's zeros.
+    """
+    inside = length - size + 1
+    block = inside if like.is_cuda else 16
+    bands = []
+    for start in range(0, inside, block):
+        count = min(block, inside - start)
+        band = np.zeros((count, count + size - 1))
+        for row in range(count):
+            band[row, row : row + size] = _taps(size, window)
+        matrix = torch.from_numpy(band).to(dtype=like.dtype, device=like.device)
+        bands.append((start, start + count + size - 1, matrix))
+    return bands
