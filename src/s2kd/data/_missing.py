@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from s2kd.data._record import shown
 from s2kd.types import S2KDError
 
 CHOICES = ("error", "mask", "fill")
@@ -78,8 +79,8 @@ class Missing:
         for channel, name in enumerate(self.channels):
             if (self.first[channel] == 0).all():
                 raise S2KDError(
-                    f"{where}: {name!r} has no values at all at {times[0]}, so there is nothing "
-                    "to carry forward; start the record later"
+                    f"{where}: {name!r} has no values at all at {shown(times[0])}, so there is "
+                    "nothing to carry forward; start the record later"
                 )
         return None if seen.all() else seen
 
@@ -92,8 +93,8 @@ class Missing:
         total = int(self.count[channel][wrong[channel]].sum())
         raise S2KDError(
             f"{where}: {self.channels[channel]!r} has {total} missing values, the first at "
-            f"{times[first[row, column]]}, row {row}, column {column}; set missing to what helps: "
-            f"{remedy}"
+            f"{shown(times[first[row, column]])}, row {row}, column {column}; set missing "
+            f"to what helps: {remedy}"
         )
 
 

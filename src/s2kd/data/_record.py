@@ -13,6 +13,11 @@ from s2kd.types import S2KDError
 DATE = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d)?)?)?)?)?")
 
 
+def shown(time: object) -> str:
+    """One time for people, to the second."""
+    return str(time)[:19]
+
+
 def step_numbers(where: str, times: np.ndarray) -> tuple[float, np.ndarray]:
     """The step in seconds, and each time's number of steps since the first.
 
@@ -20,14 +25,16 @@ def step_numbers(where: str, times: np.ndarray) -> tuple[float, np.ndarray]:
     one); times that repeat, run backwards or lie between steps are an S2KDError with the first.
     """
     if len(times) < 2:
-        raise S2KDError(f"{where}: holds a single time ({times[0]}); two are needed to forecast")
+        raise S2KDError(
+            f"{where}: holds a single time ({shown(times[0])}); two are needed to forecast"
+        )
     steps = seconds_between(times)
     if (steps <= 0).any():
         at = int(np.argmax(steps <= 0))
         what = "occurs twice" if steps[at] == 0 else "lies before the time that precedes it"
         raise S2KDError(
-            f"{where}: time {times[at + 1]} (number {at + 1}) {what}; sort the file by time and "
-            "drop repeated times"
+            f"{where}: time {shown(times[at + 1])} (number {at + 1}) {what}; sort the file by time "
+            "and drop repeated times"
         )
     values, counts = np.unique(np.round(steps, 3), return_counts=True)
     step = float(values[np.argmax(counts)])
@@ -37,7 +44,8 @@ def step_numbers(where: str, times: np.ndarray) -> tuple[float, np.ndarray]:
         at = int(np.argmax(odd))
         raise S2KDError(
             f"{where}: times must be one step apart (the commonest is {step:g} s) or whole steps "
-            f"missing, but {times[at]} is followed by {times[at + 1]}, {steps[at]:g} s later"
+            f"missing, but {shown(times[at])} is followed by {shown(times[at + 1])}, "
+            f"{steps[at]:g} s later"
         )
     return step, np.concatenate([[0], np.cumsum(np.round(ratios))]).astype(np.int64)
 
@@ -87,7 +95,8 @@ def split(
         if not own:
             raise S2KDError(
                 f"{where}: nothing is left for the {name} split out of {len(times)} frames "
-                f"({times[0]} to {times[-1]}) with a gap of {gap}; change the splits or the gap"
+                f"({shown(times[0])} to {shown(times[-1])}) with a gap of {gap}; "
+                "change the splits or the gap"
             )
     return splits
 

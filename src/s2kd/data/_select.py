@@ -3,14 +3,19 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from s2kd.data._cf import Axes, Source, expand, gridded, open_path, times_of, why_not_gridded
 from s2kd.data._plane import plane_of
+from s2kd.data._record import shown
 from s2kd.data._series import Piece, Reader, Series
 from s2kd.registry import nearest
 from s2kd.types import S2KDError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 KEPT_ATTRIBUTES = ("long_name", "standard_name", "units", "cell_methods")
 Fields = list[tuple[Source, dict[str, Axes]]]
@@ -71,12 +76,12 @@ def available(fields: Fields) -> list[str]:
 
 def listed(fields: Fields) -> str:
     """What there is, for people: levels as a range."""
-    shown = {}
+    names = {}
     for source, found in fields:
         for name, axes in found.items():
             levels = _levels(source, name, axes) if axes.extra else []
-            shown[name] = f"{name}@{levels[0]:g}…{levels[-1]:g}" if levels else name
-    return ", ".join(list(shown.values())[:24])
+            names[name] = f"{name}@{levels[0]:g}…{levels[-1]:g}" if levels else name
+    return ", ".join(list(names.values())[:24])
 
 
 def _pieces(path: str, fields: Fields, channel: str) -> list[Piece]:
@@ -107,10 +112,10 @@ def _piece(source: Source, name: str, axes: Axes, level: str) -> list[Piece]:
     if level and not entries:
         return []
     if len(axes.extra) > 1 or (axes.extra and not level):
-        shown = ", ".join(f"'{name}@{value:g}'" for value in levels[:4])
+        some = ", ".join(f"'{name}@{value:g}'" for value in levels[:4])
         raise S2KDError(
             f"{source.path}: {name!r} has the further dimension {' and '.join(axes.extra)}; "
-            f"choose one entry, as in variables=[{shown}]"
+            f"choose one entry, as in variables=[{some}]"
             if len(axes.extra) == 1 and levels
             else f"{source.path}: {name!r} has the further dimensions {', '.join(axes.extra)} "
             "and needs to be reduced to time, rows, columns and at most one numbered level"
@@ -141,8 +146,18 @@ def _levels(source: Source, name: str, axes: Axes) -> list[float]:
         return list(map(float, along.values)) if along.dtype.kind in "fiu" else []
     if axes.extra:
         return []
-    scalars = [c for n, c in array.coords.items() if c.size == 1 and str(n) not in ("step", "time")]
-    return [float(c.values.ravel()[0]) for c in scalars if c.dtype.kind in "fiu"][:1]
+    single = [c for n, c in array.coords.items() if c.size == 1 and _is_vertical(str(n), c)]
+    return [float(c.values.ravel()[0]) for c in single][:1]
+
+
+def _is_vertical(name: str, coordinate: "xr.DataArray") -> bool:
+    held = coordinate.attrs
+    return coordinate.dtype.kind in "fiu" and (
+        held.get("axis") == "Z"
+        or "positive" in held
+        or name.lower() in ("level", "lev", "plev", "height", "depth", "isobaricinhpa")
+        or name.lower() == "pressure_level"
+    )
 
 
 def _is_level(value: float, asked: str) -> bool:
@@ -188,10 +203,10 @@ def _check_times(path: str, lead: str, times: np.ndarray, channel: str, other: n
     apart = np.flatnonzero(times[:short] != other[:short])
     if len(apart) or len(times) != len(other):
         at = int(apart[0]) if len(apart) else short
-        shown = [str(t[at]) if at < len(t) else "its end" for t in (times, other)]
+        said = [shown(t[at]) if at < len(t) else "its end" for t in (times, other)]
         raise S2KDError(
             f"{path}: {lead!r} and {channel!r} must have the same times, but frame {at} is "
-            f"{shown[0]} in the one and {shown[1]} in the other"
+            f"{said[0]} in the one and {said[1]} in the other"
         )
 
 

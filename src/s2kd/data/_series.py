@@ -8,6 +8,7 @@ import numpy as np
 
 from s2kd.data._cf import Axes, Source
 from s2kd.data._plane import Plane
+from s2kd.data._record import shown
 from s2kd.types import S2KDError
 
 BLOCK_BYTES = 2**26
@@ -50,7 +51,7 @@ class Piece:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise S2KDError(
                 f"{self.source.path}: {self.variable!r} cannot be read between "
-                f"{self.times[local[0]]} and {self.times[local[-1]]} ({reason[0]})"
+                f"{shown(self.times[local[0]])} and {shown(self.times[local[-1]])} ({reason[0]})"
             ) from None
         values = values[None] if axes.time_dim is None else values
         values = values[:, None] if self.level_dim is None else values

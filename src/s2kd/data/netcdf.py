@@ -8,7 +8,7 @@ import numpy as np
 from s2kd.data import datasets
 from s2kd.data._missing import CHOICES, Missing
 from s2kd.data._plane import differing
-from s2kd.data._record import iso, split, step_numbers, stretches
+from s2kd.data._record import iso, shown, split, step_numbers, stretches
 from s2kd.data._select import (
     Fields,
     available,
@@ -135,8 +135,8 @@ def latest(
         remedy = "; missing='fill' carries the last value forward" if missing == "error" else ""
         raise S2KDError(
             f"{path}: {grid.channels[channel]!r} has {int(wrong.sum())} missing values in the last "
-            f"{past} frames, the first at {series.times[index][frame]}, row {row}, column {column}"
-            f"{remedy}"
+            f"{past} frames, the first at {shown(series.times[index][frame])}, row {row}, "
+            f"column {column}{remedy}"
         )
     frames[~np.isfinite(frames)] = 0.0
     return frames, series.times[index]
@@ -181,7 +181,9 @@ def _last(series: Series, grid: GridSpec, past: int, until: str) -> np.ndarray:
         asked = until.replace(" ", "T")
         count = int((iso(times).astype(f"U{len(asked)}") <= asked).sum())
         if not count:
-            raise S2KDError(f"{series.path}: no frame at or before {until}; it starts {times[0]}")
+            raise S2KDError(
+                f"{series.path}: no frame at or before {until}; it starts {shown(times[0])}"
+            )
         times = times[:count]
     if past == 1 and len(times) == 1:
         return np.zeros(1, dtype=np.int64)
@@ -202,7 +204,7 @@ def _last(series: Series, grid: GridSpec, past: int, until: str) -> np.ndarray:
     if len(absent):
         back = (numbers[-1] - absent[-1]) * step
         raise S2KDError(
-            f"{series.path}: the model needs the {past} frames up to {times[-1]}, "
+            f"{series.path}: the model needs the {past} frames up to {shown(times[-1])}, "
             f"{grid.step_seconds:g} s apart, but there is none {back:g} s before that"
         )
     return found
