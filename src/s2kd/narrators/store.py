@@ -1,0 +1,216 @@
+"""Narratives on disk: `narratives.jsonl`, one a line, only ever added to, safe to interrupt."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from s2kd.files import digest
+from s2kd.narrators import Narrator
+from s2kd.types import Past, S2KDError, Statistics
+from s2kd.windows import Windows
+
+Progress = Callable[[int, int], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Narrative:
+    """One line of the file: whose words on which window.
+
+    `window` is `Past.digest`, `index` the window's number within `split`. `given` is a hash of
+    all else that the narrator was handed (grid, training statistics, season, context); it is
+    empty where the words were made elsewhere.
+    """
+
+    window: str
+    split: str
+    index: int
+    narrator: str
+    version: str
+    reads_future: bool
+    text: str
+    given: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What the words depend on."""
+        return self.window, self.given, self.narrator, self.version
+
+
+def read_narratives(path: Path) -> list[Narrative]:
+    """Every whole line of the file; a torn last line is left out, a bad one is an S2KDError."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise S2KDError(f"{path}: no such file") from None
+    except OSError as error:
+        raise S2KDError(f"{path}: cannot be read ({error.strerror})") from None
+    return parsed(content, path)
+
+
+def parsed(content: bytes, path: Path) -> list[Narrative]:
+    """The narratives of whole lines; what follows the last line break is a torn line."""
+    lines = content.split(b"\n")[:-1]
+    return [_line(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _line(line: bytes, where: str) -> Narrative:
+    wanted = Narrative.__annotations__
+    try:
+        plain = json.loads(line)
+        known = {name: plain[name] for name in wanted if name in plain}
+        for name, value in known.items():
+            if type(value) is not wanted[name]:
+                raise TypeError(f"{name} is {value!r}")
+        return Narrative(**known)
+    except (ValueError, TypeError) as error:
+        raise S2KDError(
+            f"{where}: not a narrative ({error}); remove the line to have it made again"
+        ) from None
+
+
+class Store:
+    """A narratives file opened for adding; only one at a time can be. Made by `opened`."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self._file = path, file
+        content = file.read()
+        self._size = content.rfind(b"\n") + 1
+        self.texts = {line.key: line.text for line in parsed(content, path)}
+        if self._size < len(content):
+            file.truncate(self._size)
+
+    def add(self, narratives: list[Narrative]) -> None:
+        """Write lines and see them to the disk; on failure the file is as it was before."""
+        lines = [json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in narratives]
+        block = "".join(lines).encode("utf-8", "surrogatepass")
+        try:
+            self._file.seek(self._size)
+            rest = memoryview(block)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with suppress(OSError):  # if this fails too, the torn line is dropped when next opened
+                self._file.truncate(self._size)
+            raise S2KDError(
+                f"{self.path}: narratives could not be written ({error.strerror}); "
+                "those written before are kept"
+            ) from None
+        self._size += len(block)
+        self.texts.update((one.key, one.text) for one in narratives)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Store]:
+    """The store at `path`, made if need be and locked against other writers until it is left."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
+    except OSError as error:
+        raise S2KDError(f"{path}: cannot be opened for writing ({error.strerror})") from None
+    with file:
+        _lock(file, path)
+        yield Store(path, file)
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Hold the file until it is closed; the system lets go if the process dies."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: then the user has to take care
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise S2KDError(
+            f"{path}: another process is adding narratives; wait for it or use another folder"
+        ) from None
+
+
+def narrate_windows(
+    windows: Windows,
+    narrator: Narrator,
+    statistics: Statistics,
+    store: Path,
+    *,
+    name: str,
+    progress: Progress | None = None,
+    batch: int = 64,
+) -> list[str]:
+    """The narrative of every window of the split, in order; what `store` lacks is made and kept.
+
+    `name` is the narrator's registered name. `progress(done, total)` is called after every batch
+    that had to be made. Lines of other narrators and versions are left alone. A narrator's
+    `rearrange` is applied to the complete list, never to what is stored.
+    """
+    given = Given(statistics)
+    keeper, version = getattr(narrator, "kept_as", (name, narrator.version))
+    blank = Narrative(
+        window="",
+        split=windows.split,
+        index=0,
+        narrator=keeper,
+        version=version,
+        reads_future=narrator.reads_future,
+        text="",
+    )
+    wanted = []
+    for index in range(len(windows)):
+        past = windows.past_of(index, statistics)
+        wanted.append(replace(blank, window=past.digest, index=index, given=given(past)))
+    texts = {line.key: line.text for line in read_narratives(store)} if store.exists() else {}
+    if any(one.key not in texts for one in wanted):
+        with opened(store) as kept:
+            _fill(kept, wanted, windows, narrator, statistics, progress, batch)
+            texts = kept.texts
+    narratives = [texts[one.key] for one in wanted]
+    rearrange = getattr(narrator, "rearrange", None)
+    return narratives if rearrange is None else rearrange(narratives)
+
+
+def _fill(
+    kept: Store,
+    wanted: list[Narrative],
+    windows: Windows,
+    narrator: Narrator,
+    statistics: Statistics,
+    progress: Progress | None,
+    batch: int,
+) -> None:
+    """Make and add what is missing, batch by batch; windows alike in every respect once."""
+    missing = list({one.key: one for one in wanted if one.key not in kept.texts}.values())
+    if hasattr(narrator, "require"):  # so that a narrator that has not all the words says so now
+        narrator.require([one.window for one in missing])
+    for first in range(0, len(missing), batch):
+        block = missing[first : first + batch]
+        pasts = [windows.past_of(one.index, statistics) for one in block]
+        said = narrator.narrate(pasts)
+        if len(said) != len(block) or not all(isinstance(text, str) for text in said):
+            raise S2KDError(
+                f"narrator {block[0].narrator!r} gave {len(said)} texts for {len(block)} windows; "
+                "it must give one text a window"
+            )
+        kept.add([replace(one, text=text) for one, text in zip(block, said, strict=True)])
+        if progress is not None:
+            done = len(wanted) - len(missing) + first + len(block)
+            progress(done, len(wanted))
+
+
+class Given:
+    """Hash of what a narrator is handed besides the frames, computed once for each setting."""
+
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = digest(asdict(statistics))
+        self._known: dict[tuple, str] = {}
+
+    def __call__(self, past: Past) -> str:
+        """A short hash of grid, domain, statistics, season, part of the day and context."""
+        setting = (id(past.grid), past.domain, past.season, past.part_of_day, past.context)
+        if setting not in self._known:
+            plain = [past.grid.to_dict(), self._statistics, *setting[1:]]
+            self._known[setting] = digest(plain)
+        return self._known[setting]

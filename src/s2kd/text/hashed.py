@@ -1,0 +1,43 @@
+"""One frozen random vector a word: an encoder without weights, for tests and dry runs."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from s2kd.text import encoders
+from s2kd.text.frozen import blank
+from s2kd.types import S2KDError, Tokens
+
+
+@encoders.register("hashed")
+class Hashed:
+    """Words to standard normal vectors seeded by a hash of the word: the same on every machine."""
+
+    def __init__(self, *, width: int = 32) -> None:
+        if width < 1:
+            raise S2KDError(f"hashed: width must be at least 1, got {width}")
+        self.width = width
+        self.version = f"hashed-1 width={width}"
+        self._known: dict[str, Float[Tensor, " width"]] = {}
+
+    def encode(self, texts: Sequence[str]) -> Tokens:
+        """One vector a word; an empty text is all padding."""
+        words = [re.findall(r"\w+", text.lower()) for text in texts]
+        tokens = blank(len(texts), max(map(len, words), default=0), self.width)
+        for number, sentence in enumerate(words):
+            for place, word in enumerate(sentence):
+                tokens.values[number, place] = self._vector(word)
+            tokens.padding[number, : len(sentence)] = False
+        return tokens
+
+    def _vector(self, word: str) -> Float[Tensor, " width"]:
+        if word not in self._known:
+            seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+            drawn = np.random.default_rng(seed).standard_normal(self.width, dtype=np.float32)
+            self._known[word] = torch.from_numpy(drawn)
+        return self._known[word]

@@ -1,0 +1,299 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from s2kd.dataset import Dataset, Stretch
+from s2kd.narrators import narrators
+from s2kd.narrators.store import narrate_windows, opened, read_narratives
+from s2kd.normalise import statistics
+from s2kd.types import GridSpec, S2KDError
+from s2kd.windows import Windows
+
+
+class Counting:
+    """Says what it sees, in words with bytes of several lengths; counts its calls."""
+
+    reads_future = False
+
+    def __init__(self, version="1", stop_after=None):
+        self.version, self.stop_after, self.told, self.batches = version, stop_after, 0, []
+
+    def narrate(self, pasts):
+        if self.stop_after is not None and self.told >= self.stop_after:
+            raise KeyboardInterrupt
+        self.told += len(pasts)
+        self.batches.append(len(pasts))
+        return [f"{self.version}: é {past.frames.sum():.6f} ≥ “{past.context}”\n" for past in pasts]
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    frames = np.random.default_rng(0).standard_normal((60, 1, 6, 8)).astype("f4")
+    grid = GridSpec(channels=("a",), units=("1",), height=6, width=8, step_seconds=3600.0)
+    cuts = {"train": (0, 30), "val": (30, 40), "test": (40, 60)}
+    return Dataset(
+        name="made",
+        domain="generic",
+        grid=grid,
+        frames=frames,
+        times=np.datetime64("2001-01-01", "ns") + np.arange(60) * np.timedelta64(1, "h"),
+        splits={k: (Stretch(first=a, stop=b),) for k, (a, b) in cuts.items()},
+    )
+
+
+@pytest.fixture(scope="module")
+def windows(dataset):
+    return Windows(dataset, "train", past=4, lead=2)
+
+
+@pytest.fixture(scope="module")
+def known(dataset):
+    return statistics(dataset)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "run" / "narratives.jsonl"
+
+
+def test_narratives_are_kept_in_order_and_made_once(windows, known, store):
+    seen = []
+    first = Counting()
+    texts = narrate_windows(
+        windows, first, known, store, name="counting", batch=8, progress=lambda *p: seen.append(p)
+    )
+    assert texts == Counting().narrate([windows.past_of(i, known) for i in range(len(windows))])
+    assert first.batches == [8, 8, 8, 1]
+    assert seen == [(8, 25), (16, 25), (24, 25), (25, 25)]
+    again = Counting()
+    assert narrate_windows(windows, again, known, store, name="counting") == texts
+    assert again.told == 0
+    lines = [json.loads(line) for line in store.read_text(encoding="utf-8").splitlines()]
+    assert [line["index"] for line in lines] == list(range(25))
+    assert (
+        lines[3].items()
+        >= {
+            "window": windows.past_of(3, known).digest,
+            "split": "train",
+            "narrator": "counting",
+            "version": "1",
+            "reads_future": False,
+            "text": texts[3],
+        }.items()
+    )
+
+
+def test_splits_narrators_and_versions_share_a_file(dataset, windows, known, store):
+    val = Windows(dataset, "val", past=4, lead=2)
+    texts = narrate_windows(windows, Counting(), known, store, name="counting")
+    newer = Counting("2")
+    assert narrate_windows(windows, newer, known, store, name="counting") != texts
+    assert newer.told == len(windows)
+    narrate_windows(val, Counting(), known, store, name="counting")
+    narrate_windows(windows, Counting(), known, store, name="other")
+    again = Counting()
+    assert narrate_windows(windows, again, known, store, name="counting") == texts
+    assert again.told == 0
+    assert len(read_narratives(store)) == 3 * len(windows) + len(val)
+
+
+def test_other_statistics_make_other_narratives(windows, known, store):
+    narrate_windows(windows, Counting(), known, store, name="counting")
+    again = Counting()
+    narrate_windows(windows, again, replace(known, mean=(9.0,)), store, name="counting")
+    assert again.told == len(windows)
+
+
+def test_other_context_makes_other_narratives(dataset, windows, known, store):
+    told = replace(dataset, context=(("rain",),) * 60)
+    narrate_windows(windows, Counting(), known, store, name="counting")
+    rainy = Windows(told, "train", past=4, lead=2)
+    texts = narrate_windows(rainy, Counting(), known, store, name="counting")
+    assert all("rain" in text for text in texts)
+
+
+def test_torn_at_every_byte_of_the_last_lines_it_is_made_whole(windows, known, store):
+    whole = narrate_windows(windows, Counting(), known, store, name="counting", batch=5)
+    content = store.read_bytes()
+    lines = content.splitlines(keepends=True)
+    for length in range(len(content) - len(lines[-1]) - len(lines[-2]) - 1, len(content)):
+        store.write_bytes(content[:length])
+        again = Counting()
+        assert narrate_windows(windows, again, known, store, name="counting", batch=5) == whole
+        assert again.told == len(lines) - content[:length].count(b"\n")
+        assert store.read_bytes() == content
+
+
+def test_interrupted_and_resumed_equals_never_interrupted(windows, known, store, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        narrate_windows(windows, Counting(stop_after=12), known, store, name="counting", batch=6)
+    assert len(read_narratives(store)) == 12
+    rest = Counting()
+    narrate_windows(windows, rest, known, store, name="counting", batch=6)
+    assert rest.told == len(windows) - 12
+    narrate_windows(windows, Counting(), known, tmp_path / "other.jsonl", name="counting")
+    assert store.read_bytes() == (tmp_path / "other.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("bad", [b"not json", b'{"window": "a"}', b"[1]", b"3", b"", b"\xff\xfe"])
+def test_a_bad_line_is_named(bad, windows, known, store):
+    narrate_windows(windows, Counting(), known, store, name="counting")
+    lines = store.read_bytes().splitlines(keepends=True)
+    store.write_bytes(b"".join([*lines[:3], bad + b"\n", *lines[3:]]))
+    with pytest.raises(S2KDError, match=r"narratives\.jsonl, line 4: not a narrative"):
+        narrate_windows(windows, Counting(), known, store, name="counting")
+
+
+def test_a_field_of_the_wrong_type_is_refused(windows, known, store):
+    narrate_windows(windows, Counting(), known, store, name="counting")
+    plain = json.loads(store.read_text(encoding="utf-8").splitlines()[0])
+    store.write_text(json.dumps({**plain, "text": 3}) + "\n", encoding="utf-8")
+    with pytest.raises(S2KDError, match="line 1: not a narrative"):
+        read_narratives(store)
+
+
+def test_a_second_writer_is_refused(windows, known, store):
+    with opened(store), pytest.raises(S2KDError, match="another process is adding narratives"):
+        narrate_windows(windows, Counting(), known, store, name="counting")
+    narrate_windows(windows, Counting(), known, store, name="counting")
+    with opened(store):  # what is all there can be read meanwhile
+        narrate_windows(windows, Counting(), known, store, name="counting")
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from s2kd.narrators.store import opened
+with opened(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_dies(windows, known, store):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(store)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(S2KDError, match="another process"):
+            narrate_windows(windows, Counting(), known, store, name="counting")
+        holder.kill()
+        holder.wait()
+    assert narrate_windows(windows, Counting(), known, store, name="counting")
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from s2kd.narrators.store import Narrative, opened
+from s2kd.types import S2KDError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+line = dict(window="w", split="train", narrator="n", version="1", reads_future=False, text="x" * 50)
+try:
+    with opened(Path(sys.argv[1])) as store:
+        for first in range(0, 100, 4):
+            store.add([Narrative(index=i, **line) for i in range(first, first + 4)])
+except S2KDError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_an_error_and_leaves_whole_lines(store):
+    pytest.importorskip("resource")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(store)], capture_output=True, text=True, check=True
+    )
+    assert "could not be written" in done.stdout
+    content = store.read_bytes()
+    assert content.endswith(b"\n")
+    assert len(read_narratives(store)) == content.count(b"\n") == 8
+
+
+def test_a_place_that_cannot_be_written_is_named(windows, known, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(S2KDError, match=r"file/narratives\.jsonl: cannot be opened"):
+        narrate_windows(
+            windows, Counting(), known, tmp_path / "file" / "narratives.jsonl", name="counting"
+        )
+
+
+def test_a_narrator_must_give_one_text_a_window(windows, known, store):
+    class Short(Counting):
+        def narrate(self, pasts):
+            return ["one"]
+
+    with pytest.raises(S2KDError, match="gave 1 texts for 25 windows"):
+        narrate_windows(windows, Short(), known, store, name="short")
+    assert read_narratives(store) == []
+
+
+def test_windows_that_are_alike_are_narrated_once(dataset, known, store):
+    still = replace(dataset, frames=np.ones_like(dataset.frames))
+    windows = Windows(still, "train", past=4, lead=2)
+    narrator = Counting()
+    assert len(narrate_windows(windows, narrator, known, store, name="counting")) == 25
+    assert narrator.told == 1
+
+
+def test_shuffled_reads_what_the_other_wrote_and_hands_it_round(windows, known, store):
+    rules = narrators.build("rules")
+    texts = narrate_windows(windows, rules, known, store, name="rules")
+    before = store.read_bytes()
+    shuffled = narrators.build("shuffled", of="rules", seed=1)
+    got = narrate_windows(windows, shuffled, known, store, name="shuffled")
+    assert store.read_bytes() == before
+    assert got == shuffled.rearrange(texts)
+    assert sorted(got) == sorted(texts)
+    assert got != texts
+
+
+def test_recorded_gives_every_window_its_own_words(dataset, windows, known, store, tmp_path):
+    texts = narrate_windows(windows, Counting(), known, store, name="counting")
+    recorded = narrators.build("recorded", path=str(store))
+    assert recorded.reads_future is False
+    lines = store.read_bytes().splitlines(keepends=True)
+    store.write_bytes(b"".join(reversed(lines)))
+    recorded = narrators.build("recorded", path=store)
+    ours = tmp_path / "ours.jsonl"
+    assert narrate_windows(windows, recorded, known, ours, name="recorded") == texts
+    val = Windows(dataset, "val", past=4, lead=2)
+    with pytest.raises(S2KDError, match="5 of 5 windows have no narrative here"):
+        narrate_windows(val, recorded, known, ours, name="recorded")
+    with pytest.raises(S2KDError, match="1 of 2 windows"):
+        recorded.narrate([windows.past_of(0, known), val.past_of(0, known)])
+
+
+def test_recorded_versions_follow_the_words(windows, known, store):
+    narrate_windows(windows, Counting(), known, store, name="counting")
+    first = narrators.build("recorded", path=store).version
+    store.write_text(store.read_text("utf-8").replace("é", "è"), encoding="utf-8")
+    assert narrators.build("recorded", path=store).version != first
+
+
+def test_recorded_wants_one_maker(windows, known, store, tmp_path):
+    narrate_windows(windows, Counting("1"), known, store, name="counting")
+    texts = narrate_windows(windows, Counting("2"), known, store, name="counting")
+    with pytest.raises(S2KDError, match="version='1'; narrator='counting' version='2'"):
+        narrators.build("recorded", path=store)
+    second = narrators.build("recorded", path=store, version="2")
+    assert second.narrate([windows.past_of(7, known)]) == [texts[7]]
+    with pytest.raises(S2KDError, match="found none"):
+        narrators.build("recorded", path=store, narrator="nobody")
+    with pytest.raises(S2KDError, match="no such file"):
+        narrators.build("recorded", path=tmp_path / "nothing.jsonl")
+
+
+def test_recorded_keeps_the_mark_of_one_who_read_the_future(windows, known, store):
+    oracle = Counting()
+    oracle.reads_future = True
+    narrate_windows(windows, oracle, known, store, name="oracle")
+    assert all(line.reads_future for line in read_narratives(store))
+    assert narrators.build("recorded", path=store).reads_future is True
