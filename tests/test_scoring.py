@@ -1,0 +1,289 @@
+"""Scores of forecasts whose errors are known, and against metrics computed all at once."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from s2kd import metrics as m
+from s2kd import scoring
+from s2kd.climatology import Climatology
+from s2kd.dataset import Dataset, Stretch
+from s2kd.normalise import statistics
+from s2kd.types import GridSpec, S2KDError
+from s2kd.windows import Windows
+
+TIMES = 160
+
+
+def world(*, mask=None, latitude=True, height=12, width=16, seed=0):
+    """Two runs of smooth, drifting noise in two channels of unlike scales, 6-hourly."""
+    generator = np.random.default_rng(seed)
+    frames = generator.normal(size=(TIMES, 2, height, width))
+    for t in range(1, TIMES):
+        frames[t] = 0.9 * np.roll(frames[t - 1], 1, -1) + 0.3 * frames[t]
+    frames = (
+        frames * np.array([5.0, 400.0])[:, None, None] + np.array([280.0, 54_000.0])[:, None, None]
+    )
+    grid = GridSpec(
+        channels=("t850", "z500"),
+        units=("K", "m2 s-2"),
+        height=height,
+        width=width,
+        step_seconds=21_600.0,
+        latitude=tuple(np.linspace(75, 15, height)) if latitude else None,
+        longitude=tuple(np.linspace(200, 330, width)) if latitude else None,
+        mask=mask,
+    )
+    return Dataset(
+        name="made",
+        domain="weather",
+        grid=grid,
+        frames=frames.astype(np.float32),
+        times=np.datetime64("2013-01-01", "ns") + np.arange(TIMES) * np.timedelta64(6, "h"),
+        splits={
+            "train": (Stretch(first=0, stop=90),),
+            "val": (Stretch(first=90, stop=100),),
+            "test": (
+                Stretch(first=100, stop=125, name="calm"),
+                Stretch(first=130, stop=160, name="storm"),
+            ),
+        },
+    )
+
+
+def everything(windows):
+    return windows.gather(torch.arange(len(windows)))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+def test_batches_come_to_the_same_as_all_at_once(masked, batch_size):
+    mask = np.random.default_rng(0).random((12, 16)) < 0.9
+    made = world(mask=tuple(map(tuple, mask.tolist())) if masked else None)
+    known, windows = statistics(made), Windows(made, "test", past=4, lead=3)
+    where = torch.from_numpy(mask) if masked else None
+    scores = scoring.score(scoring.persistence(3), windows, statistics=known, batch_size=batch_size)
+    whole = everything(windows)
+    forecast, truth = whole.past[:, -1:].expand(-1, 3, -1, -1, -1), whole.future
+    mean, std, low, high = (
+        torch.tensor(v).double()[:, None, None]
+        for v in (known.mean, known.std, known.minimum, known.maximum)
+    )
+    one, other = ((x.double() - mean) / std for x in (forecast, truth))
+    for name in ("mse", "mae", "rmse", "mse_sum_per_frame", "mae_sum_per_frame"):
+        want = getattr(m, name)(one, other, mask=where).item()
+        assert scores.metrics[name] == pytest.approx(want, rel=1e-5), name
+    scaled = ((x.double() - low) / (high - low) for x in (forecast, truth))
+    similar = m.ssim(*scaled, data_range=1.0, mask=where)
+    assert scores.metrics["ssim"] == pytest.approx(similar.mean().item(), abs=1e-5)
+    weighted = m.latitude_weighted_rmse(one, other, latitude=made.grid.latitude, mask=where).item()
+    assert scores.metrics["latitude_weighted_rmse"] == pytest.approx(weighted, rel=1e-5)
+    for c, channel in enumerate(made.grid.channels):
+        here = np.s_[:, :, c : c + 1]
+        want = m.rmse(forecast[here].double(), truth[here].double(), mask=where).item()
+        assert scores.physical[channel]["rmse"] == pytest.approx(want, rel=1e-5)
+        for lead in range(3):
+            here = np.s_[:, lead : lead + 1, c : c + 1]
+            want = m.mae(forecast[here].double(), truth[here].double(), mask=where).item()
+            assert scores.by_lead[channel]["mae"][lead] == pytest.approx(want, rel=1e-5)
+            assert scores.by_lead[channel]["ssim"][lead] == pytest.approx(
+                similar[:, lead, c].mean().item(), abs=1e-5
+            )
+    each = [m.mse(a, b, mask=where).item() for a, b in zip(one, other, strict=True)]
+    np.testing.assert_allclose(scores.window_mse, each, rtol=1e-5)
+
+
+def test_a_perfect_forecast():
+    made = world()
+    windows = Windows(made, "test", past=4, lead=3)
+    climatology = Climatology.fit(made)
+    scores = scoring.score(
+        lambda past, window: window.future.clone(),
+        windows,
+        statistics=statistics(made),
+        climatology=climatology,
+    )
+    want = {"mse": 0, "mae": 0, "rmse": 0, "ssim": 1, "log_spectral_distance": 0}
+    want |= {"high_frequency_ratio": 1, "relative_quantile_error": 0}
+    for name, value in want.items():
+        assert scores.metrics[name] == pytest.approx(value, abs=1e-6), name
+    for channel in made.grid.channels:
+        assert scores.by_lead[channel]["acc"] == pytest.approx([1, 1, 1], abs=1e-6)
+        event = scores.extremes[channel]["above 90 %"]
+        assert (event["csi"], event["pod"], event["far"], event["bias"]) == (1, 1, 0, 1)
+        assert event["hits"] > 100
+
+
+def test_anomaly_correlation_uses_the_valid_time():
+    """The same sums by hand, with the climatology at the times of the future frames."""
+    made = world()
+    windows, climatology = Windows(made, "test", past=4, lead=3), Climatology.fit(made)
+    scores = scoring.score(
+        scoring.persistence(3), windows, statistics=statistics(made), climatology=climatology
+    )
+    sums = np.zeros((3, 3, 2))
+    cosine = np.cos(np.deg2rad(made.grid.latitude))[:, None]
+    for start in windows.starts:
+        for lead in range(3):
+            frame = start + 4 + lead
+            usual = climatology.at(made.times[frame : frame + 1])[0].astype(float)
+            f, t = made.frames[start + 3] - usual, made.frames[frame] - usual
+            for i, product in enumerate((f * t, f * f, t * t)):
+                sums[i, lead] += (product * cosine).sum((-2, -1))
+    want = sums[0] / np.sqrt(sums[1] * sums[2])
+    for c, channel in enumerate(made.grid.channels):
+        np.testing.assert_allclose(scores.by_lead[channel]["acc"], want[:, c], atol=1e-4)
+
+
+def test_climatology_as_a_forecast():
+    made = world()
+    windows, climatology = Windows(made, "test", past=4, lead=3), Climatology.fit(made)
+    predict = scoring.climatology_forecast(climatology, windows)
+    got = predict(everything(windows).past, everything(windows))
+    frame = int(windows.starts[-1]) + 4 + 2
+    np.testing.assert_allclose(got[-1, 2], climatology.at(made.times[frame : frame + 1])[0])
+    scores = scoring.score(
+        predict, windows, statistics=statistics(made), climatology=climatology, batch_size=5
+    )
+    assert scores.by_lead["t850"]["acc"] == [None] * 3
+    # drifting noise: what is usual says nothing, and costs about its variance
+    assert 0.5 < scores.metrics["mse"] < 2
+
+
+def test_groups_are_scored_apart():
+    made = world()
+    windows = Windows(made, "test", past=4, lead=3)
+
+    def predict(past, window):
+        late = torch.from_numpy(windows.groups[window.index.numpy()] == "storm")
+        bias = torch.tensor(statistics(made).std)[:, None, None]
+        return window.future + late[:, None, None, None, None] * bias
+
+    scores = scoring.score(predict, windows, statistics=statistics(made))
+    assert scores.by_group["calm"]["mse"] == pytest.approx(0, abs=1e-9)
+    assert scores.by_group["storm"]["mse"] == pytest.approx(1, rel=1e-3)
+    assert (scores.by_group["calm"]["windows"], scores.by_group["storm"]["windows"]) == (19, 24)
+    assert scores.metrics["mse"] == pytest.approx(24 / 43, rel=1e-3)
+
+
+def test_spectra_show_smoothing_and_are_those_of_first_middle_and_last_lead():
+    made = world(height=16, width=24)
+    windows = Windows(made, "test", past=4, lead=6)
+
+    def smooth(past, window):
+        future = window.future.clone()
+        pooled = torch.nn.functional.avg_pool2d(future[:, -1], 3, 1, 1, count_include_pad=False)
+        future[:, -1] = pooled
+        return future
+
+    scores = scoring.score(smooth, windows, statistics=statistics(made))
+    for channel in made.grid.channels:
+        found = scores.spectra[channel]
+        assert found["lead"] == [1, 4, 6]
+        assert found["wavenumber"] == list(range(9))
+        assert found["high_frequency_ratio"][:2] == pytest.approx([1, 1])
+        assert found["high_frequency_ratio"][2] < 0.3
+        assert found["log_spectral_distance"][2] > 0.2
+
+
+def test_scores_survive_json():
+    made = world()
+    windows, climatology = Windows(made, "test", past=4, lead=2), Climatology.fit(made)
+    scores = scoring.score(
+        scoring.climatology_forecast(climatology, windows),
+        windows,
+        statistics=statistics(made),
+        climatology=climatology,
+    )
+    text = json.dumps(scores.to_dict(), allow_nan=False)
+    assert scoring.Scores.from_dict(json.loads(text)) == scores
+    with pytest.raises(S2KDError, match="window_mse missing"):
+        scoring.Scores.from_dict({k: v for k, v in scores.to_dict().items() if k != "window_mse"})
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(8, 30, 7), (2, 30, None), (1, 5, None)])
+def test_grids_too_small_for_a_window(height, width, size):
+    made = world(height=height, width=width, latitude=False)
+    windows = Windows(made, "test", past=4, lead=2)
+    scores = scoring.score(scoring.persistence(2), windows, statistics=statistics(made))
+    if size is None:
+        assert scores.metrics["ssim"] is None
+        assert scores.conventions["ssim"] is None
+    else:
+        assert 0 < scores.metrics["ssim"] < 1
+        assert f"{size}×{size}" in scores.conventions["ssim"]
+
+
+def test_progress_and_overlap():
+    made = world()
+    windows, told = Windows(made, "test", past=4, lead=2, stride=2), []
+    scores = scoring.score(
+        scoring.persistence(2),
+        windows,
+        statistics=statistics(made),
+        batch_size=8,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told[-1] == (len(windows), len(windows))
+    assert len(told) == math.ceil(len(windows) / 8)
+    assert scores.conventions["overlap"] == 3
+
+
+def test_bad_forecasts_are_refused():
+    made = world()
+    windows, known = Windows(made, "test", past=4, lead=2), statistics(made)
+
+    def diverged(past, window):
+        future = window.future.clone()
+        future[window.index == 11] = math.nan
+        return future
+
+    with pytest.raises(S2KDError, match="test window 11 is not finite"):
+        scoring.score(diverged, windows, statistics=known)
+    with pytest.raises(S2KDError, match="the forecast has shape"):
+        scoring.score(scoring.persistence(3), windows, statistics=known)
+
+
+def test_gap_closed():
+    assert scoring.gap_closed(1.0, 0.75, 0.5) == 0.5
+    assert scoring.gap_closed(1.0, 0.25, 0.5) == 1.5
+    assert scoring.gap_closed(1.0, 1.5, 0.5) == -1
+    assert math.isnan(scoring.gap_closed(1.0, 0.75, 1.0))
+
+
+def test_latency_is_of_one_window_and_leaves_the_module_as_it_was():
+    seen = []
+
+    class Net(torch.nn.Module):
+        def forward(self, past):
+            seen.append((tuple(past.shape), self.training, torch.is_grad_enabled()))
+            return past
+
+    net = Net()
+    found = scoring.latency(net, torch.zeros(4, 2, 1, 3, 3), warmup=3, repeats=5)
+    assert seen == [((1, 2, 1, 3, 3), False, False)] * 8
+    assert net.training
+    assert 0 < found["p05_ms"] <= found["median_ms"] <= found["p95_ms"]
+    assert (found["device"], found["dtype"], found["batch"]) == ("cpu", "float32", 1)
+    with pytest.raises(S2KDError, match="repeats=0"):
+        scoring.latency(net, torch.zeros(1, 2, 1, 3, 3), repeats=0)
+
+
+def test_a_result_row_is_json():
+    made = world()
+    windows = Windows(made, "test", past=4, lead=2)
+    scores = scoring.score(scoring.persistence(2), windows, statistics=statistics(made))
+    about = {"data": "made", "preset": "small", "backbone": "unet", "method": "s2kd", "seed": 42}
+    row = scoring.result_row(
+        **about, role="student", split="test", narrator="rules", parameters=5, scores=scores
+    )
+    assert json.loads(json.dumps(row, allow_nan=False)) == row
+    assert row["metrics"] == scores.metrics
+    assert row["latency_ms"] is None
+    assert row["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert {*about, "role", "narrator", "reads_future", "hardware", "recipe"} <= set(row)
+    with pytest.raises(S2KDError, match="role='pupil'"):
+        scoring.result_row(**about, role="pupil", split="test", scores=scores)
