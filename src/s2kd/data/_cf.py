@@ -96,6 +96,8 @@ def open_path(path: Path) -> list[Source]:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         kind = {"h5netcdf": "NetCDF-4", "scipy": "NetCDF-3", "zarr": "Zarr", "cfgrib": "GRIB"}
         raise S2KDError(f"{path}: cannot be read as {kind[engine]} ({reason[0]})") from None
+    if engine == "zarr":  # a folder has no order of its own, and channels need one
+        data = data[sorted(map(str, data.data_vars))]
     return [Source(path=path, data=data)]
 
 
@@ -110,7 +112,7 @@ def engine_of(path: Path) -> str:
     if start == b"\x89HDF\r\n\x1a\n":
         return "h5netcdf"
     if start[:3] == b"CDF":
-        _need("scipy", path, "NetCDF-3", "pip install scipy")
+        _need("scipy", path, "NetCDF-3", "pip install 's2kd[netcdf3]'")
         return "scipy"
     if start[:4] == b"GRIB":
         _need("cfgrib", path, "GRIB", "pip install 's2kd[grib]'")

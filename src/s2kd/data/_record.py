@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +19,41 @@ def shown(time: object) -> str:
     return str(time)[:19]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Steps:
+    """How regular times are: numbers of the times at which something is amiss.
+
+    `step_seconds` is the commonest positive difference (0 for a single time); `missing` is how
+    many times the gaps lack.
+    """
+
+    step_seconds: float
+    repeated: np.ndarray
+    backwards: np.ndarray
+    between: np.ndarray
+    gaps: np.ndarray
+    missing: int
+
+
+def missing_steps(times: np.ndarray) -> Steps:
+    """Look at the differences of (time,) times of any calendar."""
+    steps = seconds_between(times)
+    values, counts = np.unique(np.round(steps[steps > 0], 3), return_counts=True)
+    step = float(values[np.argmax(counts)]) if len(values) else 0.0
+    ratios = steps / step if step else np.ones(len(steps))
+    # float32 times and leap seconds put a time a little off its step
+    whole = (steps > 0) & (np.abs(ratios - np.round(ratios)) <= 0.01)
+    gaps = whole & (np.round(ratios) > 1)
+    return Steps(
+        step_seconds=step,
+        repeated=np.flatnonzero(steps == 0) + 1,
+        backwards=np.flatnonzero(steps < 0) + 1,
+        between=np.flatnonzero((steps > 0) & ~whole) + 1,
+        gaps=np.flatnonzero(gaps) + 1,
+        missing=int((np.round(ratios[gaps]) - 1).sum()),
+    )
+
+
 def step_numbers(where: str, times: np.ndarray) -> tuple[float, np.ndarray]:
     """The step in seconds, and each time's number of steps since the first.
 
@@ -28,26 +64,25 @@ def step_numbers(where: str, times: np.ndarray) -> tuple[float, np.ndarray]:
         raise S2KDError(
             f"{where}: holds a single time ({shown(times[0])}); two are needed to forecast"
         )
-    steps = seconds_between(times)
-    if (steps <= 0).any():
-        at = int(np.argmax(steps <= 0))
-        what = "occurs twice" if steps[at] == 0 else "lies before the time that precedes it"
-        raise S2KDError(
-            f"{where}: time {shown(times[at + 1])} (number {at + 1}) {what}; sort the file by time "
-            "and drop repeated times"
-        )
-    values, counts = np.unique(np.round(steps, 3), return_counts=True)
-    step = float(values[np.argmax(counts)])
-    ratios = steps / step
-    odd = np.abs(ratios - np.round(ratios)) > 0.01
-    if odd.any():
-        at = int(np.argmax(odd))
+    found, steps = missing_steps(times), seconds_between(times)
+    for numbers, what in (
+        (found.repeated, "occurs twice"),
+        (found.backwards, "lies before the time that precedes it"),
+    ):
+        if len(numbers):
+            raise S2KDError(
+                f"{where}: time {shown(times[numbers[0]])} (number {numbers[0]}) {what}; sort the "
+                "file by time and drop repeated times"
+            )
+    step = found.step_seconds
+    if len(found.between):
+        at = int(found.between[0])
         raise S2KDError(
             f"{where}: times must be one step apart (the commonest is {step:g} s) or whole steps "
-            f"missing, but {shown(times[at])} is followed by {shown(times[at + 1])}, "
-            f"{steps[at]:g} s later"
+            f"missing, but {shown(times[at - 1])} is followed by {shown(times[at])}, "
+            f"{steps[at - 1]:g} s later"
         )
-    return step, np.concatenate([[0], np.cumsum(np.round(ratios))]).astype(np.int64)
+    return step, np.concatenate([[0], np.cumsum(np.round(steps / step))]).astype(np.int64)
 
 
 def stretches(numbers: np.ndarray, spacing: int) -> tuple[Stretch, ...]:

@@ -69,8 +69,8 @@ def available(fields: Fields) -> list[str]:
         for name, axes in found.items():
             if not axes.extra:
                 names[name] = None
-            for level in _levels(source, name, axes):
-                names[f"{name}@{level:g}"] = None
+            for level in levels_of(source, name, axes):
+                names[f"{name}@{level:.10g}"] = None
     return list(names)
 
 
@@ -79,7 +79,7 @@ def listed(fields: Fields) -> str:
     names = {}
     for source, found in fields:
         for name, axes in found.items():
-            levels = _levels(source, name, axes) if axes.extra else []
+            levels = levels_of(source, name, axes) if axes.extra else []
             names[name] = f"{name}@{levels[0]:g}…{levels[-1]:g}" if levels else name
     return ", ".join(list(names.values())[:24])
 
@@ -107,12 +107,12 @@ def _pieces(path: str, fields: Fields, channel: str) -> list[Piece]:
 
 def _piece(source: Source, name: str, axes: Axes, level: str) -> list[Piece]:
     """The piece in this file, or none where it does not hold the level."""
-    levels = _levels(source, name, axes)
+    levels = levels_of(source, name, axes)
     entries = [i for i, value in enumerate(levels) if level and _is_level(value, level)]
     if level and not entries:
         return []
     if len(axes.extra) > 1 or (axes.extra and not level):
-        some = ", ".join(f"'{name}@{value:g}'" for value in levels[:4])
+        some = ", ".join(f"'{name}@{value:.10g}'" for value in levels[:4])
         raise S2KDError(
             f"{source.path}: {name!r} has the further dimension {' and '.join(axes.extra)}; "
             f"choose one entry, as in variables=[{some}]"
@@ -136,7 +136,7 @@ def _piece(source: Source, name: str, axes: Axes, level: str) -> list[Piece]:
     ]
 
 
-def _levels(source: Source, name: str, axes: Axes) -> list[float]:
+def levels_of(source: Source, name: str, axes: Axes) -> list[float]:
     """The values of the one further dimension, or of a scalar level coordinate."""
     array = source.data[name]
     if len(axes.extra) == 1:

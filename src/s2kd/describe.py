@@ -1,0 +1,391 @@
+"""What a file holds, what is wrong with it, and the dataset settings that fit."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from s2kd.data._cf import Source, engine_of
+from s2kd.data._other import recognise
+from s2kd.data._record import missing_steps, shown, split, step_numbers, stretches
+from s2kd.data._select import Fields, fields_of, levels_of, series_of
+from s2kd.data._series import Series
+from s2kd.types import S2KDError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SCANNED_BYTES = 2**30
+"""How much is read at most for ranges and missing values; of more, an even sample."""
+
+LENGTHS = (12, 8, 6, 4, 3, 2, 1)
+MOST_CHANNELS = 6
+BENCHMARK = (
+    (("geopotential", "z"), (500.0, 50_000.0)),
+    (("temperature", "t", "ta"), (850.0, 85_000.0)),
+)
+"""The two fields of the WeatherBench benchmark: names, and levels in hPa or Pa."""
+
+KINDS = {"h5netcdf": "NetCDF-4", "scipy": "NetCDF-3", "zarr": "Zarr", "cfgrib": "GRIB"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable:
+    """One field: what it is and, over what was read, its range in `units`.
+
+    `missing` counts values that are not finite; `never` counts cells that are missing at every
+    time read. `levels` are the entries of its further dimension, if it has one.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    units: str = ""
+    long_name: str = ""
+    levels: tuple[float, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    mean: float | None = None
+    missing: int = 0
+    never: int = 0
+    frames_read: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What is at `path`; `recipe_dataset` is the dataset part that reads it, or None.
+
+    `problems` are sentences; `chosen` and `reason` say which variables the part takes and why;
+    `past` and `lead` (frames) suit the length of the record, 0 where nothing does.
+    """
+
+    path: str
+    kind: str
+    files: int = 1
+    gib: float = 0.0
+    variables: tuple[Variable, ...] = ()
+    frames: int = 0
+    first_time: str = ""
+    last_time: str = ""
+    step_seconds: float = 0.0
+    calendar: str = ""
+    height: int = 0
+    width: int = 0
+    latitude: tuple[float, float] | None = None
+    longitude: tuple[float, float] | None = None
+    wraps: bool = False
+    scanned: str = ""
+    problems: tuple[str, ...] = ()
+    chosen: tuple[str, ...] = ()
+    reason: str = ""
+    past: int = 0
+    lead: int = 0
+    recipe_dataset: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able data."""
+        return dataclasses.asdict(self)
+
+
+def describe(path: Path | str) -> Description:
+    """Look into a file, folder or pattern; only what cannot be read at all is an S2KDError.
+
+    TaxiBJ, Prometheus and WeatherBench layouts are told by their names and keys; anything else
+    must be NetCDF, Zarr or GRIB.
+    """
+    path = str(path)
+    known = recognise(Path(path).expanduser())
+    if known is not None:
+        return Description(
+            path=path,
+            kind=known.kind,
+            variables=tuple(Variable(name=n, dims=d) for n, d in known.arrays.items()),
+            reason=known.reason,
+            recipe_dataset={"name": known.part, "params": {"path": path}},
+        )
+    return _gridded(path, fields_of(path))
+
+
+def _gridded(path: str, fields: Fields) -> Description:
+    files = list(dict.fromkeys(source.path for source, _ in fields))
+    whole = _whole_variables(path, fields)
+    problems = [found for found in whole.values() if isinstance(found, str)]
+    series = {name: found for name, found in whole.items() if isinstance(found, Series)}
+    if not series:
+        raise S2KDError(problems[0])
+    budget = SCANNED_BYTES // len(series)
+    variables = tuple(_look(name, one, fields, budget) for name, one in series.items())
+    first = next(iter(series.values()))
+    sampled = [v for v in variables if v.frames_read < len(series[v.name].times)]
+    problems += _of_values(variables) + _of_times(first.times)
+    problems += [words for file in files for words in _of_chunks(file, series)]
+    chosen, reason = _choose(variables)
+    past, params = 0, {}
+    try:
+        past, params = _fit(path, series_of(path, fields, chosen), variables)
+    except S2KDError as error:
+        problems += [] if str(error) in problems else [str(error)]
+    plane = first.plane
+    return Description(
+        path=path,
+        kind=", ".join(sorted({KINDS[engine_of(file)] for file in files})),
+        files=len(files),
+        gib=round(sum(map(_size, files)) / 2**30, 4),
+        variables=variables,
+        frames=len(first.times),
+        first_time=shown(first.times[0]),
+        last_time=shown(first.times[-1]),
+        step_seconds=missing_steps(first.times).step_seconds,
+        calendar="standard" if first.times.dtype != object else str(first.times[0].calendar),
+        height=plane.height,
+        width=plane.width,
+        latitude=None if plane.latitude is None else (plane.latitude[0], plane.latitude[-1]),
+        longitude=None if plane.longitude is None else (plane.longitude[0], plane.longitude[-1]),
+        wraps=plane.wraps,
+        scanned="an even sample of the frames" if sampled else "every frame",
+        problems=tuple(problems),
+        chosen=chosen,
+        reason=reason,
+        past=past,
+        lead=past,
+        recipe_dataset={"name": "netcdf", "params": params} if past else None,
+    )
+
+
+def _size(path: Path) -> int:
+    return sum(p.stat().st_size for p in path.rglob("*")) if path.is_dir() else path.stat().st_size
+
+
+def _whole_variables(path: str, fields: Fields) -> dict[str, Series | str]:
+    """Every variable as a series of all its levels; a sentence where it cannot be one."""
+    found: dict[str, Series | str] = {}
+    for source, axes in fields:
+        for name in axes:
+            if name not in found:
+                levels = levels_of(source, name, axes[name]) if axes[name].extra else []
+                names = [f"{name}@{level:.10g}" for level in levels] or [name]
+                try:
+                    found[name] = series_of(path, fields, names)
+                except S2KDError as error:
+                    found[name] = str(error)
+    return found
+
+
+def _look(name: str, series: Series, fields: Fields, budget: int) -> Variable:
+    """One pass over the variable, or over an even sample of its stored chunks."""
+    index = _sample(series, budget)
+    low, high, total, count, absent = np.inf, -np.inf, 0.0, 0, 0
+    seen = np.zeros(series.shape[1:], dtype=bool)
+    for block in series.blocks(index):
+        finite = np.isfinite(block)
+        seen |= finite.any(0)
+        values = block if finite.all() else block[finite]
+        absent += block.size - values.size
+        if values.size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+            total, count = total + float(values.sum(dtype=np.float64)), count + values.size
+    source, axes = next((s, a[name]) for s, a in fields if name in a)
+    return Variable(
+        name=name,
+        dims=tuple(map(str, source.data[name].dims)),
+        units=series.units[0],
+        long_name=_long_name(source, name),
+        levels=tuple(levels_of(source, name, axes)) if axes.extra else (),
+        minimum=low if count else None,
+        maximum=high if count else None,
+        mean=total / count if count else None,
+        missing=absent,
+        never=int((~seen).sum()),
+        frames_read=len(index),
+    )
+
+
+def _long_name(source: Source, name: str) -> str:
+    held = source.data[name].attrs
+    return str(held.get("long_name") or held.get("standard_name") or "")
+
+
+def _sample(series: Series, budget: int) -> np.ndarray:
+    """All frames, or evenly spread runs of one stored chunk each, of about `budget` bytes."""
+    frames = len(series.times)
+    affordable = max(1, budget // (4 * int(np.prod(series.shape[1:]))))
+    if affordable >= frames:
+        return np.arange(frames)
+    chunk = min(series.readers[0].pieces[0].time_chunk, affordable)
+    starts = np.linspace(0, frames // chunk - 1, max(1, affordable // chunk)).astype(int) * chunk
+    return np.unique((starts[:, None] + np.arange(chunk)).ravel())
+
+
+def _of_values(variables: Sequence[Variable]) -> list[str]:
+    problems = []
+    for v in variables:
+        if v.minimum is None:
+            problems.append(f"{v.name!r} is missing at every time and place")
+        elif v.missing:
+            always = f", {v.never} cells at every time" if v.never else ""
+            problems.append(f"{v.name!r} has {v.missing} missing values{always}")
+        elif v.minimum == v.maximum:
+            problems.append(f"{v.name!r} is {v.minimum:g} at every time and place")
+    return problems
+
+
+def _of_times(times: np.ndarray) -> list[str]:
+    found, problems = missing_steps(times), []
+    for numbers, words in (
+        (found.repeated, "times repeat the one before"),
+        (found.backwards, "times lie before the one that precedes them"),
+        (found.between, "times lie between steps"),
+    ):
+        if len(numbers):
+            problems.append(f"{len(numbers)} {words}, the first is {shown(times[numbers[0]])}")
+    if len(found.gaps):
+        places = [f"{shown(times[i - 1])} to {shown(times[i])}" for i in found.gaps[:3]]
+        more = f" and {len(found.gaps) - 3} more" if len(found.gaps) > 3 else ""
+        problems.append(
+            f"{found.missing} times are missing in {len(found.gaps)} gaps "
+            f"({', '.join(places)}{more}); no window bridges them"
+        )
+    return problems
+
+
+def _of_chunks(path: Path, names: Iterable[str]) -> list[str]:
+    """Chunks that a Zarr store lacks: never written, or lost in copying; both read as one value."""
+    if engine_of(path) != "zarr":
+        return []
+    import zarr
+
+    store, problems = zarr.open_group(path, mode="r"), []
+    for name in names:
+        lacks = store[name].nchunks - store[name].nchunks_initialized if name in store else 0
+        if lacks:
+            problems.append(
+                f"{name!r} lacks {lacks} of {store[name].nchunks} stored chunks, which read as "
+                f"{store[name].fill_value}"
+            )
+    return problems
+
+
+def _choose(variables: Sequence[Variable]) -> tuple[tuple[str, ...], str]:
+    """The benchmark's two fields where the file has them, else the single-level ones."""
+    usable = [v for v in variables if v.minimum is not None and v.minimum != v.maximum]
+    pair = [_at_level(v, *wanted) for wanted in BENCHMARK for v in usable]
+    pair = [name for name in pair if name]
+    if len(pair) == len(BENCHMARK):
+        return tuple(pair), "the two fields of the WeatherBench benchmark"
+    single = [v.name for v in usable if not v.levels]
+    if single:
+        few = len(single) <= MOST_CHANNELS
+        which = "every field without levels" if few else f"the first {MOST_CHANNELS} fields"
+        return tuple(single[:MOST_CHANNELS]), f"{which} whose values differ"
+    middle = [f"{v.name}@{v.levels[len(v.levels) // 2]:.10g}" for v in usable if v.levels]
+    if middle:
+        return tuple(middle[:MOST_CHANNELS]), "the middle level of each field"
+    return tuple(v.name for v in variables[:1]), "no field has values that differ"
+
+
+def _at_level(variable: Variable, names: tuple[str, ...], levels: tuple[float, ...]) -> str:
+    if variable.name.lower() not in names:
+        return ""
+    return next((f"{variable.name}@{v:.10g}" for v in variable.levels if v in levels), "")
+
+
+def _fit(path: str, series: Series, variables: Sequence[Variable]) -> tuple[int, dict[str, Any]]:
+    """The longest past (and lead) that leaves enough windows in every split, and the settings."""
+    _, numbers = step_numbers(path, series.times)
+    unbroken = stretches(numbers, 1)
+    no_dates = {"train": (), "val": (), "test": ()}
+    for past in LENGTHS:
+        try:
+            splits = split(
+                path,
+                series.times,
+                unbroken,
+                ranges=no_dates,
+                fractions=(0.75, 0.1, 0.15),
+                gap=2 * past,
+            )
+        except S2KDError:
+            continue
+        windows = {
+            k: sum(max(0, s.stop - s.first - 2 * past + 1) for s in v) for k, v in splits.items()
+        }
+        if windows["train"] >= 20 and min(windows["val"], windows["test"]) >= 2:
+            params = {"path": path, "variables": list(series.channels), "gap": 2 * past}
+            return past, params | _further(series, variables)
+    raise S2KDError(
+        f"{path}: {len(series.times)} frames are too few to train, validate and test on, "
+        "even one frame ahead"
+    )
+
+
+def _further(series: Series, variables: Sequence[Variable]) -> dict[str, Any]:
+    """Settings that differ from their defaults."""
+    named = {channel.rpartition("@")[0] or channel for channel in series.channels}
+    used = [v for v in variables if v.name in named and v.missing]
+    only_never = all(v.missing == v.never * v.frames_read for v in used)
+    missing = {"missing": "mask" if only_never else "fill"} if used else {}
+    return missing | ({} if series.plane.latitude else {"domain": "generic"})
+
+
+def render(description: Description) -> "RenderableType":
+    """The description for a terminal."""
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.table import Table
+
+    d = description
+    table = Table()
+    rows = [_row(v) for v in d.variables]
+    for heading in rows[0] if rows else ():
+        if any(row[heading] for row in rows):
+            table.add_column(heading)
+    for row in rows:
+        table.add_row(*(escape(row[str(column.header)]) for column in table.columns))
+    return Group(escape(f"{d.path}: {d.kind}"), *([table] if rows else []), *map(escape, _lines(d)))
+
+
+def _row(v: Variable) -> dict[str, str]:
+    levels = f", {len(v.levels)} levels {v.levels[0]:g}…{v.levels[-1]:g}" if v.levels else ""
+    known = v.minimum is not None
+    return {
+        "variable": v.name,
+        "axes": ", ".join(v.dims) + levels,
+        "units": v.units,
+        "range": f"{v.minimum:.6g} … {v.maximum:.6g}" if known else "",
+        "mean": f"{v.mean:.6g}" if known else "",
+        "missing": str(v.missing) if v.frames_read else "",
+        "what it is": v.long_name,
+    }
+
+
+def _lines(d: Description) -> list[str]:
+    lines = []
+    if d.frames:
+        step = f", one every {d.step_seconds:g} s" if d.step_seconds else ""
+        lines += [
+            f"times: {d.frames}, {d.first_time} to {d.last_time}{step}, {d.calendar} calendar",
+            f"grid: {d.height} × {d.width} (rows × columns){_place(d)}",
+            f"size: {d.gib:.3g} GiB in {d.files} file{'s' * (d.files > 1)}; ranges and missing "
+            f"values are over {d.scanned}",
+        ]
+    lines += [f"problem: {problem}" for problem in d.problems]
+    if d.chosen:
+        lines.append(f"chosen: {', '.join(d.chosen)} ({d.reason})")
+    elif d.reason:
+        lines.append(d.reason)
+    if d.recipe_dataset:
+        lines.append(f"dataset part: {d.recipe_dataset['name']} {d.recipe_dataset['params']}")
+    if d.past:
+        lines.append(f"suggested: {d.past} past and {d.lead} future frames")
+    return lines
+
+
+def _place(d: Description) -> str:
+    if d.latitude is None or d.longitude is None:
+        return ", not geographic"
+    around = ", all the way round" if d.wraps else ""
+    north, south = d.latitude
+    west, east = d.longitude
+    return f", latitude {north:g} to {south:g}, longitude {west:g} to {east:g}{around}"
