@@ -181,7 +181,7 @@ def open_run(recipe: Recipe, out: Path, **settings: Any) -> Run:  # noqa: ANN401
                 f"{out}: belongs to another recipe ({old.get('name')!r}; it differs in "
                 f"{', '.join(differ)}); choose another --out, or delete the folder"
             )
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise S2KDError(
             f"{out}: is not empty and holds no recipe.json of ours; choose another --out"
         )

@@ -83,3 +83,9 @@ def s2kd(*, weight: float = 1.0, beta: float = 0.5, name: str = "s2kd") -> Metho
 
 METHODS = (BASELINE, OUTPUT, FITNET, s2kd())
 """What a recipe compares unless it says otherwise."""
+
+SMALL: dict[str, dict[str, int | float]] = {
+    "simvp": {"spatial": 4, "temporal": 16, "blocks": 3, "expansion": 2},
+    "unet": {"width": 4},
+}
+"""Settings that make a backbone small enough to try on two cores in a moment."""
