@@ -35,6 +35,7 @@ def test_every_different_text_is_encoded_once():
     asked = [text for batch in watched.asked for text in batch]
     assert sorted(asked) == sorted(set(TEXTS))
     assert [len(batch) for batch in watched.asked] == [3, 1]
+    assert asked == sorted(asked, key=len)  # short ones are not padded to long ones
     assert seen == [(3, 4), (4, 4)]
     assert states.index.tolist() == [0, 1, 2, 0, 3, 1, 2]
     assert states.lengths.tolist() == [5, 1, 0, 2]
