@@ -18,7 +18,8 @@ class Narrator(Protocol):
     `version` names all that the words depend on besides the frames (rules, prompt, model id and
     revision); it is stored with every narrative. A narrator may also have
     `rearrange(narratives: list[str]) -> list[str]`, applied to all narratives of one split once
-    they are complete (`shuffled` does).
+    they are complete (`shuffled` does); `kept_as`, the (name, version) that its words are stored
+    under; and `require(digests: Sequence[str])`, which refuses windows that it cannot narrate.
     """
 
     reads_future: bool
