@@ -127,7 +127,7 @@ class _Up(nn.Sequential):
         factor = 2 if enlarge else 1
         super().__init__(
             Conv(width, width * factor**2, 3, wraps=wraps),
-            nn.PixelShuffle(factor),
+            nn.PixelShuffle(factor) if enlarge else nn.Identity(),
             nn.GroupNorm(2, width),
             nn.SiLU(),
         )

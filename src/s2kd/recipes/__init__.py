@@ -6,7 +6,10 @@ A built-in recipe is a function decorated with `@builtin`; its settings are keyw
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
+from s2kd.describe import Description
 from s2kd.recipe import Method, Part, Recipe, Term
 from s2kd.registry import nearest
 from s2kd.types import S2KDError
@@ -83,6 +86,45 @@ def s2kd(*, weight: float = 1.0, beta: float = 0.5, name: str = "s2kd") -> Metho
 
 METHODS = (BASELINE, OUTPUT, FITNET, s2kd())
 """What a recipe compares unless it says otherwise."""
+
+
+
+def for_dataset(part: Part, *, past: int, lead: int, name: str, cells: int) -> Recipe:
+    """The recipe made for a user's own file: small models that train on a laptop.
+
+    `cells` is the size of a frame. A large grid is read in patches by the student, and its
+    teacher leaves out the branch that attends from every cell to every other.
+    """
+    from s2kd.recipes.standins import small_teacher, small_training
+
+    patch = 1 if cells <= 128 * 128 else 2 if cells <= 256 * 256 else 4
+    teacher = replace(small_teacher(), branches=cells <= 256 * 256)
+    student = Part(name="unet", params={"width": 16, "patch": patch})
+    return Recipe(
+        name=name,
+        dataset=part,
+        past=past,
+        lead=lead,
+        stride=2,
+        predict="change",
+        teacher=teacher,
+        students=(student,),
+        methods=METHODS,
+        teacher_training=small_training(12),
+        student_training=small_training(12),
+    )
+
+
+def for_description(found: Description) -> Recipe | None:
+    """A ready recipe for what `s2kd data describe` found, or None where nothing fits."""
+    if found.recipe_dataset is None:
+        return None
+    part = Part(**found.recipe_dataset)
+    past = found.past or 4
+    name = "".join(c if c.isalnum() else "_" for c in Path(found.path).stem) or "mine"
+    cells = max(1, found.height * found.width)
+    return for_dataset(part, past=past, lead=found.lead or past, name=name, cells=cells)
+
 
 SMALL: dict[str, dict[str, int | float]] = {
     "simvp": {"spatial": 4, "temporal": 16, "blocks": 3, "expansion": 2},

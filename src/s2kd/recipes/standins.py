@@ -1,1 +1,117 @@
 """Real fields that stand in for the official benchmarks, called by their own names."""
+
+from pathlib import Path
+
+from s2kd.recipe import Part, Recipe, TeacherSpec, Training
+from s2kd.recipes import METHODS, builtin
+from s2kd.types import S2KDError
+
+
+def _file(data: str, *names: str) -> str:
+    """`data` itself where it is a file, else the first of `names` in that folder."""
+    path = Path(data).expanduser()
+    if path.is_file():
+        return str(path)
+    if not path.is_dir():
+        raise S2KDError(f"--data {data}: no such file or folder")
+    for name in names:
+        if (path / name).exists():
+            return str(path / name)
+    raise S2KDError(f"--data {data}: holds no {' and no '.join(names)}")
+
+
+def small_teacher(*, spatial: int = 16, temporal: int = 64, width: int = 64) -> TeacherSpec:
+    """A SimVP that reads, small enough for two cores."""
+    params = {"spatial": spatial, "temporal": temporal, "blocks": 3, "expansion": 2}
+    return TeacherSpec(
+        backbone=Part(name="simvp", params={**params, "drop_path": 0.0}),
+        width=width,
+        heads=4,
+        depth=2,
+        dropout=0.0,
+    )
+
+
+def small_training(epochs: int, *, lr: float = 2e-3) -> Training:
+    """A fixed, short budget with a cosine schedule: what two cores can do for every method."""
+    return Training(epochs=epochs, lr=lr, schedule="cosine", clip=1.0)
+
+
+@builtin
+def ncep_air(*, data: str) -> Recipe:
+    """Near-surface air temperature over North America, 6-hourly (NCEP/NCAR), 24 h to 24 h."""
+    return Recipe(
+        name="ncep_air",
+        dataset=Part(
+            name="netcdf",
+            params={
+                "path": _file(data, "ncep_air_sig995_6h_2013_2014.nc"),
+                "variables": ["air"],
+                "train": ["2013-01-01", "2014-06-30"],
+                "val": ["2014-07-01", "2014-09-30"],
+                "test": ["2014-10-01", "2014-12-31"],
+                "gap": 8,
+            },
+        ),
+        past=4,
+        lead=4,
+        stride=2,
+        predict="change",
+        teacher=small_teacher(),
+        students=(Part(name="unet", params={"width": 8}),),
+        methods=METHODS,
+        teacher_training=small_training(14),
+        student_training=small_training(14),
+    )
+
+
+@builtin
+def taxi_sf(*, data: str) -> Recipe:
+    """Taxi in- and outflow over San Francisco, half-hourly, TaxiBJ's layout, 2 h to 2 h."""
+    return Recipe(
+        name="taxi_sf",
+        dataset=Part(
+            name="taxibj",
+            params={
+                "path": _file(data, "taxi_sf_32x32_30min.npz", "SF08_M32x32_T30_InOut.h5"),
+                "train_days": 16,
+                "val_days": 3,
+                "test_days": 4,
+                "gap": 8,
+            },
+        ),
+        past=4,
+        lead=4,
+        predict="change",
+        teacher=small_teacher(),
+        students=(Part(name="unet", params={"width": 8}),),
+        methods=METHODS,
+        teacher_training=small_training(14),
+        student_training=small_training(14),
+    )
+
+
+@builtin
+def fds_pool(*, data: str) -> Recipe:
+    """A pool fire in vertical planes (soot, heat release, temperature), from an FDS run."""
+    return Recipe(
+        name="fds_pool",
+        dataset=Part(
+            name="fds",
+            params={
+                "path": _file(data, "fds_pool_fire_hfg_21x21x21.npz"),
+                "layout": "volume",
+                "gap": 10,
+            },
+        ),
+        past=4,
+        lead=4,
+        stride=6,
+        test_stride=3,
+        predict="change",
+        teacher=small_teacher(),
+        students=(Part(name="unet", params={"width": 8}),),
+        methods=METHODS,
+        teacher_training=small_training(14),
+        student_training=small_training(14),
+    )
