@@ -265,10 +265,10 @@ def plume(
     test_members: int = 1,
     frames: int = 80,
     spin_up_frames: int = 16,
-    step_seconds: float = 0.25,
+    step_seconds: float | int = 0.25,
     height: int = 32,
     width: int = 64,
-    cell: float = 0.25,
+    cell: float | int = 0.25,
     velocities: bool = False,
     seed: int = 0,
 ) -> Dataset:
