@@ -94,5 +94,6 @@ class Registry(Generic[T]):
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self.package}.{module.name}")
         for plugin in entry_points(group=self.package):
-            if plugin.name not in self._entries:
-                self._add(plugin.name, plugin.load())
+            part = plugin.load()  # which may itself register it, by the decorator
+            if self._entries.get(plugin.name) is not part:
+                self._add(plugin.name, part)
