@@ -33,7 +33,10 @@ class FrameFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        mapped = np.load(path, mmap_mode="r")
+        try:
+            mapped = np.load(path, mmap_mode="r")
+        except (ValueError, EOFError) as error:
+            raise S2KDError(f"{path}: truncated or not a .npy of frames ({error})") from None
         if mapped.ndim != 4 or mapped.dtype != np.dtype("<f4") or not mapped.flags.c_contiguous:
             raise S2KDError(
                 f"{path}: has shape {mapped.shape} and type {mapped.dtype}, "
@@ -105,6 +108,13 @@ class Dataset:
         taken = sorted(
             (s.first, s.stop, split) for split, stretches in self.splits.items() for s in stretches
         )
+        count = self.frames.shape[0]
+        for first, stop, split in taken:
+            if not 0 <= first <= stop <= count:
+                raise S2KDError(
+                    f"{self.name}: split {split!r} has a stretch from frame {first} to {stop}, "
+                    f"but there are {count} frames"
+                )
         for (_, stop, one), (first, _, other) in zip(taken, taken[1:], strict=False):
             if first < stop:
                 raise S2KDError(
