@@ -32,7 +32,7 @@ def statistics(dataset: Dataset, *, lead: int = 1) -> Statistics:
     large against the spread (geopotential). Quantiles come from an even sample of frames.
     """
     count, mean, squares = 0, 0.0, 0.0
-    low, high, sample = np.inf, -np.inf, []
+    low, high, sample, seen = np.inf, -np.inf, [], 0
     total = sum(s.stop - s.first for s in dataset.splits["train"])
     if total == 0:
         raise S2KDError(f"{dataset.name}: the training split is empty")
@@ -48,10 +48,12 @@ def statistics(dataset: Dataset, *, lead: int = 1) -> Statistics:
             + delta**2 * count * n / (count + n)
         )
         mean = mean + delta * n / (count + n)
+        # thinned across blocks, which may be shorter than the spacing
+        sample.append(block[-seen % keep :: keep])
+        seen += len(block)
         count += n
         low = np.minimum(low, wide.min((0, 2)))
         high = np.maximum(high, wide.max((0, 2)))
-        sample.append(block[::keep])
     std = np.sqrt(squares / count)
     for channel, spread in zip(dataset.grid.channels, std, strict=True):
         if not np.isfinite(spread):
@@ -107,7 +109,8 @@ class Normaliser(nn.Module):
         self.predicts_change = change is not None
         self.register_buffer("offset", offset.float())
         self.register_buffer("scale", scale.float())
-        self.register_buffer("unit", (scale if change is None else change).float())
+        # a copy: files of weights refuse two tensors in one memory
+        self.register_buffer("unit", (scale if change is None else change).float().clone())
 
     @classmethod
     def from_statistics(
