@@ -1,0 +1,21 @@
+"""What several tests share: one thread, one Fabric, one small world."""
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # sums in one order, and room for other test runs beside this one
+
+
+@pytest.fixture(scope="session")
+def fabric():
+    from lightning_fabric import Fabric
+
+    return Fabric(accelerator="cpu", devices=1)
+
+
+@pytest.fixture(scope="session")
+def blobs():
+    """Five runs of 16 frames of one channel on a wrapping 8×8 grid: three train, one val, one test."""
+    from s2kd.data import datasets
+
+    return datasets.build("blobs", size=8, runs=5, length=16)

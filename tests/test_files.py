@@ -1,0 +1,81 @@
+import json
+import os
+import stat
+
+import pytest
+
+from s2kd.files import digest, read_json, whole_folder, write_json, write_text, write_whole
+from s2kd.types import S2KDError
+
+
+class Pulled(Exception):
+    """The plug."""
+
+
+def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "deep" / "er" / "note.txt"
+    write_text(path, "old")
+
+    def fail(beside):
+        beside.write_text("half")
+        assert path.read_text() == "old"
+        raise Pulled
+
+    with pytest.raises(Pulled):
+        write_whole(path, fail)
+    assert path.read_text() == "old"
+    assert [p.name for p in path.parent.iterdir()] == ["note.txt"], "something was left behind"
+    write_text(path, "new ²")
+    assert path.read_text(encoding="utf-8") == "new ²"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644, "others on the machine must be able to read"
+
+
+def test_the_writer_gets_a_path_in_the_same_folder(tmp_path):
+    """A rename across file systems would be a copy, which can be interrupted."""
+    seen = []
+    write_whole(tmp_path / "a.bin", lambda beside: (seen.append(beside), beside.write_bytes(b"x")))
+    assert seen[0].parent == tmp_path
+    assert seen[0] != tmp_path / "a.bin"
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "store"
+    with pytest.raises(Pulled), whole_folder(path) as beside:  # noqa: PT012
+        (beside / "half").write_text("x")
+        raise Pulled
+    assert os.listdir(tmp_path) == []  # noqa: PTH208
+    with whole_folder(path) as beside:
+        (beside / "all").write_text("x")
+        assert not path.exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["store"]
+    assert (path / "all").read_text() == "x"
+
+
+def test_json_survives(tmp_path):
+    value = {"ä": [1, 2.5, None, True], "nested": {"x": "²"}}
+    write_json(tmp_path / "v.json", value)
+    assert read_json(tmp_path / "v.json") == value
+
+
+@pytest.mark.parametrize("content", [b'{"torn": [1, 2', b"", b"\xff\xfe\x00", b"{} trailing"])
+def test_a_torn_json_is_named(tmp_path, content):
+    path = tmp_path / "torn.json"
+    path.write_bytes(content)
+    with pytest.raises(S2KDError, match=r"torn\.json: not readable as JSON"):
+        read_json(path)
+
+
+def test_a_missing_json_is_named(tmp_path):
+    with pytest.raises(S2KDError, match=r"gone\.json: no such file"):
+        read_json(tmp_path / "gone.json")
+
+
+def test_a_digest_depends_on_values_alone():
+    one = {"a": [1, 2], "b": {"x": 0.1, "y": None}}
+    other = {"b": {"y": None, "x": 0.1}, "a": [1, 2]}
+    assert digest(one) == digest(other)
+    # the same in every process and on every machine: caches are named by it
+    assert digest([1, "ä"]) == "14306595e49b70c10c942c0c"
+    assert digest(json.loads(json.dumps(one))) == digest(one)
+    different = [one, {**one, "a": [2, 1]}, {**one, "b": {}}, [one], "1", 1, 1.5, None]
+    assert len({digest(value) for value in different}) == len(different)

@@ -1,0 +1,85 @@
+from datetime import datetime, timedelta
+
+import cftime
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s2kd.times import (
+    day_of_year,
+    hour_of_day,
+    is_weekend,
+    part_of_day,
+    season,
+    seconds_between,
+    shift,
+)
+
+MOMENTS = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1)).map(
+    lambda moment: moment.replace(microsecond=0)
+)
+
+
+@given(st.lists(MOMENTS, min_size=1, max_size=5))
+def test_fields_are_those_of_the_standard_library(moments):
+    times = np.array(moments, dtype="datetime64[ns]")
+    hours = [m.hour + m.minute / 60 + m.second / 3600 for m in moments]
+    np.testing.assert_allclose(hour_of_day(times), hours, atol=1e-9)
+    assert day_of_year(times).tolist() == [m.timetuple().tm_yday for m in moments]
+    assert is_weekend(times).tolist() == [m.weekday() >= 5 for m in moments]
+
+
+@given(st.lists(MOMENTS, min_size=2, max_size=5))
+def test_seconds_between_are_those_of_the_standard_library(moments):
+    times = np.array(moments, dtype="datetime64[ns]")
+    want = [(b - a).total_seconds() for a, b in zip(moments, moments[1:], strict=False)]
+    np.testing.assert_allclose(seconds_between(times), want, rtol=1e-12)
+
+
+@given(MOMENTS, st.integers(-(10**7), 10**7))
+def test_shift_is_that_of_the_standard_library(moment, seconds):
+    moved = shift(np.datetime64(moment, "ns"), float(seconds))
+    assert moved == np.datetime64(moment + timedelta(seconds=seconds), "ns")
+
+
+def test_other_calendars_count_their_own_days():
+    noleap = np.array([cftime.DatetimeNoLeap(2020, 3, 1, 6, 30), cftime.DatetimeNoLeap(2020, 3, 2)])
+    assert day_of_year(noleap).tolist() == [60, 61]  # no 29 February, though 2020 has one
+    assert hour_of_day(noleap).tolist() == [6.5, 0.0]
+    assert seconds_between(noleap).tolist() == [17.5 * 3600]
+    assert is_weekend(noleap).tolist() == [False, False]
+    thirty = cftime.Datetime360Day(2001, 2, 30, 18)
+    assert shift(thirty, 6 * 3600.0) == cftime.Datetime360Day(2001, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("month", "north", "south"),
+    [
+        (12, "winter", "summer"),
+        (2, "winter", "summer"),
+        (3, "spring", "autumn"),
+        (5, "spring", "autumn"),
+        (6, "summer", "winter"),
+        (8, "summer", "winter"),
+        (9, "autumn", "spring"),
+        (11, "autumn", "spring"),
+    ],
+)
+def test_seasons_are_opposite_on_the_two_hemispheres(month, north, south):
+    for time in (
+        np.array([f"2001-{month:02d}-15"], dtype="datetime64[ns]"),
+        np.array([cftime.DatetimeNoLeap(2001, month, 15)]),
+    ):
+        assert season(time, southern=False) == north
+        assert season(time, southern=True) == south
+
+
+def test_the_day_has_four_parts():
+    hours = np.arange(24)
+    said = [
+        part_of_day(np.datetime64("1999-12-31") + np.array([h], "timedelta64[h]")) for h in hours
+    ]
+    assert said == (
+        ["night"] * 6 + ["morning"] * 4 + ["midday"] * 6 + ["evening"] * 4 + ["night"] * 4
+    )
