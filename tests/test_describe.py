@@ -161,6 +161,17 @@ def test_a_large_store_is_sampled_evenly(tmp_path, monkeypatch):
     assert "an even sample" in spoken(found)
 
 
+def test_chunks_that_are_slow_to_read_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(looking._series, "BLOCK_BYTES", 4 * 12 * 5)
+    path = tmp_path / "a.zarr"
+    made().to_zarr(path, zarr_format=2, encoding={"t": {"chunks": (21, 2, 2)}})
+    (problem,) = describe(path).problems
+    assert problem.startswith("'t' is stored 21 frames to a chunk")
+    assert problem.endswith("with at most 20 to a chunk")
+    made().to_zarr(path, zarr_format=2, mode="w", encoding={"t": {"chunks": (20, 2, 2)}})
+    assert describe(path).problems == ()
+
+
 @pytest.mark.parametrize("version", [2, 3])
 def test_chunks_that_a_store_lacks_are_told(tmp_path, version):
     path = tmp_path / "a.zarr"

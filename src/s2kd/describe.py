@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from s2kd.data import _series
 from s2kd.data._cf import Source, engine_of
 from s2kd.data._other import recognise
 from s2kd.data._record import missing_steps, shown, split, step_numbers, stretches
@@ -121,6 +122,7 @@ def _gridded(path: str, fields: Fields) -> Description:
     sampled = [v for v in variables if v.frames_read < len(series[v.name].times)]
     problems += _of_values(variables) + _of_times(first.times)
     problems += [words for file in files for words in _of_chunks(file, series)]
+    problems += [words for name, one in series.items() for words in _of_layout(name, one)]
     chosen, reason = _choose(variables)
     past, params = 0, {}
     try:
@@ -265,6 +267,18 @@ def _of_chunks(path: Path, names: Iterable[str]) -> list[str]:
                 f"{store[name].fill_value}"
             )
     return problems
+
+
+def _of_layout(name: str, series: Series) -> list[str]:
+    """Chunks so long in time that no block holds one: each is unpacked again for every block."""
+    chunk = series.readers[0].pieces[0].time_chunk
+    frame = 4 * int(np.prod(series.shape[1:]))
+    if chunk * frame <= 4 * _series.BLOCK_BYTES:
+        return []
+    return [
+        f"{name!r} is stored {chunk} frames to a chunk, which is slow to read in order of time; "
+        f"store it with at most {max(1, 4 * _series.BLOCK_BYTES // frame)} to a chunk"
+    ]
 
 
 def _choose(variables: Sequence[Variable]) -> tuple[tuple[str, ...], str]:
