@@ -187,17 +187,27 @@ def test_layouts_of_other_parts(tmp_path):
     np.savez(tmp_path / "dataset.npz", X_train=np.zeros((1, 4, 2, 4, 4)), Y_train=np.zeros(1))
     np.savez(tmp_path / "fire.npz", vol_u8=np.zeros((2, 1, 3, 3, 3), "u1"), time=np.zeros(2))
     np.save(tmp_path / "a1_fds.npy", np.zeros((5, 3, 4, 4), np.float16))
-    for name, part in (
-        ("BJ16_M32x32_T30_InOut.h5", "taxibj"),
-        ("dataset.npz", "taxibj"),
-        ("fire.npz", "prometheus"),
-        ("a1_fds.npy", "prometheus"),
+    for name, part, further in (
+        ("BJ16_M32x32_T30_InOut.h5", "taxibj", {}),
+        ("fire.npz", "fds", {"layout": "volume"}),
     ):
-        path = tmp_path / name
-        assert describe(path).recipe_dataset == {"name": part, "params": {"path": str(path)}}
-        assert f"dataset part: {part}" in spoken(describe(path))
+        params = {"path": str(tmp_path / name)} | further
+        found = describe(tmp_path / name)
+        assert found.recipe_dataset == {"name": part, "params": params}
+        assert f"dataset part: {part}" in spoken(found)
+        datasets.check(part, params)
+    windows = describe(tmp_path / "dataset.npz")
+    assert windows.recipe_dataset is None
+    assert windows.problems == ("no dataset part reads this layout",)
+    assert "cut already" in spoken(windows)
+    assert describe(tmp_path / "a1_fds.npy").kind == "Prometheus run"
     (tmp_path / "wb" / "geopotential_500").mkdir(parents=True)
-    assert describe(tmp_path / "wb").recipe_dataset["name"] == "weatherbench"
+    assert describe(tmp_path / "wb").kind == "WeatherBench folder"
+    (tmp_path / "runs" / "T").mkdir(parents=True)
+    (tmp_path / "runs" / "environments.json").write_text("{}")
+    params = {"path": str(tmp_path / "runs"), "layout": "runs"}
+    assert describe(tmp_path / "runs").recipe_dataset == {"name": "fds", "params": params}
+    assert describe(tmp_path / "runs" / "T").recipe_dataset["params"] == params | {"set": "T"}
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
     with pytest.raises(S2KDError, match=r"other\.npz: an NPZ with keys weights"):
         describe(tmp_path / "other.npz")
@@ -245,7 +255,10 @@ def test_real_files_of_other_parts():
     for name, part in (
         ("taxi_sf_32x32_30min.npz", "taxibj"),
         ("SF08_M32x32_T30_InOut.h5", "taxibj"),
-        ("fds_pool_fire_hfg_21x21x21.npz", "prometheus"),
-        ("fds_runs", "prometheus"),
+        ("fds_pool_fire_hfg_21x21x21.npz", "fds"),
+        ("fds_runs", "fds"),
+        ("fds_runs/P/b01.npy", "fds"),
     ):
-        assert describe(f"{REAL}/{name}").recipe_dataset["name"] == part
+        found = describe(f"{REAL}/{name}").recipe_dataset
+        assert found["name"] == part
+        assert datasets.build(part, **found["params"]).splits["train"]

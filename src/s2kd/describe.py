@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s2kd.data import _series
+from s2kd.data import _series, datasets
 from s2kd.data._cf import Source, engine_of
-from s2kd.data._other import recognise
+from s2kd.data._other import Known, recognise
 from s2kd.data._record import missing_steps, shown, split, step_numbers, stretches
 from s2kd.data._select import Fields, fields_of, levels_of, series_of
 from s2kd.data._series import Series
@@ -93,20 +93,27 @@ class Description:
 def describe(path: Path | str) -> Description:
     """Look into a file, folder or pattern; only what cannot be read at all is an S2KDError.
 
-    TaxiBJ, Prometheus and WeatherBench layouts are told by their names and keys; anything else
+    TaxiBJ, FDS, Prometheus and WeatherBench layouts are told by their names and keys; anything else
     must be NetCDF, Zarr or GRIB.
     """
     path = str(path)
     known = recognise(Path(path).expanduser())
     if known is not None:
-        return Description(
-            path=path,
-            kind=known.kind,
-            variables=tuple(Variable(name=n, dims=d) for n, d in known.arrays.items()),
-            reason=known.reason,
-            recipe_dataset={"name": known.part, "params": {"path": path}},
-        )
+        return _of_other(path, known)
     return _gridded(path, fields_of(path))
+
+
+def _of_other(path: str, known: Known) -> Description:
+    installed = known.part in datasets.names()
+    absent = f"no dataset part {known.part!r} is installed" if known.part else ""
+    return Description(
+        path=path,
+        kind=known.kind,
+        variables=tuple(Variable(name=n, dims=d) for n, d in known.arrays.items()),
+        problems=() if installed else (absent or "no dataset part reads this layout",),
+        reason=known.reason,
+        recipe_dataset={"name": known.part, "params": known.params} if installed else None,
+    )
 
 
 def _gridded(path: str, fields: Fields) -> Description:

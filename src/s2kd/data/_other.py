@@ -6,13 +6,17 @@ from pathlib import Path
 from s2kd.types import S2KDError
 
 
+CUT = "windows that are cut already, without times: nothing tells which of them share frames"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """A layout, the part that reads it, and its arrays' shapes."""
+    """A layout, the part that reads it (empty: none does), its settings and arrays' shapes."""
 
     kind: str
     part: str
     reason: str
+    params: dict[str, str] = field(default_factory=dict)
     arrays: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -35,17 +39,29 @@ def recognise(path: Path) -> Known | None:
 
 def _folder(path: Path) -> Known | None:
     names = {p.name for p in path.iterdir()}
-    if any(n.endswith("_InOut.h5") for n in names) or any(path.glob("train/X*.npy")):
-        return Known(kind="TaxiBJ folder", part="taxibj", reason="flows in the TaxiBJ layout")
-    if any(n.endswith("_input_data_reshaped.npy") for n in names):
-        return Known(kind="TaxiBJ+ folder", part="taxibj", reason="flows in the TaxiBJ+ layout")
-    if "environments.json" in names or any(n.endswith("_fds.npy") for n in names):
-        return Known(kind="FDS runs", part="prometheus", reason="one simulated fire a file")
+    if any(n.endswith("_InOut.h5") for n in names):
+        return _known("TaxiBJ folder", "taxibj", path, "flows in the TaxiBJ layout")
+    if "environments.json" in names:
+        return _runs(path)
+    if (path.parent / "environments.json").exists():
+        return _runs(path.parent, path.name)
+    if any(n.endswith("_fds.npy") for n in names):
+        return _known("Prometheus folder", "prometheus", path, "one simulated fire a file")
+    if any(n.endswith("_input_data_reshaped.npy") for n in names) or any(path.glob("train/X*.npy")):
+        return _known("TaxiBJ+ folder", "", path, CUT)
     if any(n.startswith("geopotential_500") and (path / n).is_dir() for n in names):
-        return Known(
-            kind="WeatherBench folder", part="weatherbench", reason="one folder a variable"
-        )
+        return _known("WeatherBench folder", "weatherbench", path, "one folder a variable")
     return None
+
+
+def _known(kind: str, part: str, path: Path, reason: str, **arrays: tuple[str, ...]) -> Known:
+    return Known(kind=kind, part=part, reason=reason, params={"path": str(path)}, arrays=arrays)
+
+
+def _runs(path: Path, name: str = "") -> Known:
+    """A folder of FDS runs, or one set of it."""
+    params = {"path": str(path), "layout": "runs"} | ({"set": name} if name else {})
+    return Known(kind="FDS runs", part="fds", reason="one simulated fire a file", params=params)
 
 
 def _npz(path: Path) -> Known:
@@ -56,15 +72,17 @@ def _npz(path: Path) -> Known:
             arrays = {name: _shape(held[name].shape) for name in held.files}
     except Exception as error:  # torn zip files raise several kinds
         raise S2KDError(f"{path}: cannot be read as NPZ ({error})") from None
-    if {"X_train", "Y_train"} <= arrays.keys() or {"flow", "date"} <= arrays.keys():
-        reason = "flows by half-hour: keys as in TaxiBJ"
-        return Known(kind="TaxiBJ arrays", part="taxibj", reason=reason, arrays=arrays)
-    if any(name.startswith("vol") for name in arrays) and "time" in arrays:
-        reason = "a fire in a volume: keys vol… and time"
-        return Known(kind="FDS volume", part="prometheus", reason=reason, arrays=arrays)
+    if "flow" in arrays and ("date" in arrays or "time" in arrays):
+        return _known("TaxiBJ arrays", "taxibj", path, "flows by half-hour", **arrays)
+    if {"X_train", "Y_train"} <= arrays.keys():
+        return _known("TaxiBJ windows", "", path, CUT, **arrays)
+    if {"vol_u8", "time"} <= arrays.keys():
+        params = {"path": str(path), "layout": "volume"}
+        reason = "a fire in a volume, read as vertical planes"
+        return Known(kind="FDS volume", part="fds", reason=reason, params=params, arrays=arrays)
     raise S2KDError(
         f"{path}: an NPZ with keys {', '.join(arrays)}, which no dataset reads (TaxiBJ has flow "
-        "and date or X_train and Y_train, FDS has vol_u8 and time)"
+        "and date, FDS has vol_u8 and time)"
     )
 
 
@@ -79,9 +97,11 @@ def _npy(path: Path) -> Known:
         raise S2KDError(
             f"{path}: has shape {shape}; a run has four axes (time, channel, height, width)"
         )
+    if (path.parent.parent / "environments.json").exists():
+        return _runs(path.parent.parent, path.parent.name)
+    reason = "one simulated fire of several: its folder is the dataset"
     arrays = {path.stem: _shape(shape)}
-    reason = "one simulated run, four axes"
-    return Known(kind="FDS run", part="prometheus", reason=reason, arrays=arrays)
+    return _known("Prometheus run", "prometheus", path.parent, reason, **arrays)
 
 
 def _hdf5(path: Path) -> Known | None:
@@ -93,8 +113,7 @@ def _hdf5(path: Path) -> Known | None:
     except OSError as error:
         raise S2KDError(f"{path}: cannot be read as HDF5 ({error})") from None
     if {"data", "date"} <= arrays.keys() and len(arrays["data"]) == 4:
-        reason = "flows by half-hour: keys data and date as in TaxiBJ"
-        return Known(kind="TaxiBJ HDF5", part="taxibj", reason=reason, arrays=arrays)
+        return _known("TaxiBJ HDF5", "taxibj", path, "flows by half-hour", **arrays)
     return None
 
 
