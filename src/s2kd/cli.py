@@ -414,6 +414,9 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; what the user can put right is one sentence and exit status 2."""
+    # Threads that wait for each other by spinning are up to thirty times slower on a machine that
+    # does something else as well; this is read when PyTorch is first imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     from s2kd.types import S2KDError
 
     try:
