@@ -5,7 +5,6 @@ from pathlib import Path
 
 from s2kd.types import S2KDError
 
-
 CUT = "windows that are cut already, without times: nothing tells which of them share frames"
 
 
