@@ -185,6 +185,27 @@ def test_atmosphere_looks_like_one(world):
     assert 1 < eddy[1] < 10
 
 
+def test_each_row_and_column_lies_where_the_grid_says(sphere):
+    world = datasets.build("atmosphere", members=3, days=1, spin_up_days=0, seed=9)
+    narrow = Sphere.make(height=32, width=64, truncation=21, dtype=np.float32)
+    flow = Flow(narrow, Climate())
+    draws = [np.random.default_rng([9, member]) for member in range(3)]
+    vorticity = [flow.jet + np.float32(1e-5) * eddies(narrow, rng) for rng in draws]
+    start = np.concatenate([*vorticity, np.repeat(flow.warm, 3, -1)], axis=-1)
+    states = simulate(narrow, Climate(), start, frames=4, step_seconds=6 * HOUR, generators=draws)
+    end = last(states)
+    fields = flow.heights(end[..., :3]), narrow.to_grid(end[..., 3:])
+    latitude = np.degrees(np.arcsin(sphere.sine))
+    for row, column in ((4, 10), (9, 50), (25, 33)):
+        there = np.abs(latitude - world.grid.latitude[row]).argmin()
+        assert world.grid.longitude[column] == pytest.approx(360 * column / 64)
+        for channel, field in enumerate(fields):
+            ours = world.frames[2 * 4 + 3, channel, row, column]  # the last frame of member 2
+            assert ours == pytest.approx(field[column, there, 2], rel=1e-6)
+    mirrored = world.frames[11, :, ::-1] - world.frames[11]
+    assert np.abs(mirrored).max() > 0.5  # the premise: north and south differ
+
+
 def test_persistence_grows_worse_with_lead(world):
     runs = world.frames.reshape(3, -1, 2, 32, 64)
     worse = [

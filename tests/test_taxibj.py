@@ -205,6 +205,15 @@ def test_faulty_npz_is_named(tmp_path, changed, message):
         datasets.build("taxibj", path=npz(tmp_path / "a.npz", **changed))
 
 
+def test_dates_may_be_stored_as_text_or_numbers(tmp_path):
+    text = [date.decode() for date in slots(5)]
+    one = datasets.build("taxibj", path=write(tmp_path / "a.h5", text, counts(240)), **SMALL)
+    number = np.array(text, dtype=np.int64)
+    other = datasets.build("taxibj", path=write(tmp_path / "b.h5", number, counts(240)), **SMALL)
+    assert (one.times == other.times).all()
+    assert one.times[47] == np.datetime64("2015-03-02T23:30")
+
+
 @pytest.mark.parametrize("name", ["a.h5", "a.npz"])
 def test_torn_files_are_refused(tmp_path, name):
     whole = npz(tmp_path / name) if name.endswith("npz") else write(tmp_path / name, slots(5), 0)
