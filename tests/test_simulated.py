@@ -6,8 +6,7 @@ import torch
 from scipy.special import lpmv
 
 from s2kd.data import datasets
-from s2kd.data._sphere import Sphere, legendre
-from s2kd.data.simulated_atmosphere import (
+from s2kd.data._barotropic import (
     GRAVITY,
     RADIUS,
     ROTATION,
@@ -17,8 +16,9 @@ from s2kd.data.simulated_atmosphere import (
     eddies,
     simulate,
 )
-from s2kd.data.simulated_plume import HEAT_CAPACITY, SOOT, Plume, burner
-from s2kd.data.simulated_plume import simulate as simulate_plume
+from s2kd.data._boussinesq import HEAT_CAPACITY, SOOT, Plume, burner
+from s2kd.data._boussinesq import simulate as simulate_plume
+from s2kd.data._sphere import Sphere, legendre
 from s2kd.types import S2KDError
 
 HOUR = 3600.0
