@@ -34,8 +34,9 @@ def pad_grid(
     right = padded_size(x.shape[-1], multiple) - x.shape[-1]
     if not down and not right:
         return x
-    if wraps and right:
-        x, right = wrap_columns(x, 0, right), 0
+    while wraps and right:  # a grid narrower than its padding goes round more than once
+        step = min(right, x.shape[-1])
+        x, right = wrap_columns(x, 0, step), right - step
     return F.pad(x, (0, right, 0, down), mode="replicate")
 
 
