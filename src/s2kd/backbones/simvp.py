@@ -43,10 +43,15 @@ class SimVP(nn.Module):
         super().__init__()
         if fuse_at not in CUTS:
             raise S2KDError(f"backbone 'simvp': fuse_at must be one of {CUTS}, got {fuse_at!r}")
-        if spatial % 2 or layers < 2 or layers % 2 or layers > 6 or blocks < 2:
+        if spatial < 2 or spatial % 2 or layers not in (2, 4, 6) or blocks < 2:
             raise S2KDError(
                 "backbone 'simvp': spatial must be even, layers 2, 4 or 6 and blocks at least 2, "
                 f"got {spatial}, {layers} and {blocks}"
+            )
+        if min(temporal, expansion) < 1 or not 0 <= drop_path < 1:
+            raise S2KDError(
+                "backbone 'simvp': temporal and expansion must be ≥ 1 and drop_path in [0, 1), "
+                f"got {temporal}, {expansion} and {drop_path}"
             )
         channels, wraps = len(grid.channels), grid.wraps
         self.past, self.lead, self.wraps, self.skip = past, lead, wraps, skip
@@ -68,9 +73,7 @@ class SimVP(nn.Module):
         shrink = 2 ** (layers // 2)
         self.latent_grid = (padded_size(grid.height) // shrink, padded_size(grid.width) // shrink)
         self.retime = nn.Linear(past, lead, bias=False) if lead != past else None
-        self.decoder = nn.ModuleList(
-            _Up(spatial, enlarge, wraps) for enlarge in reversed(halvings)
-        )
+        self.decoder = nn.ModuleList(_Up(spatial, enlarge, wraps) for enlarge in reversed(halvings))
         self.readout = nn.Conv2d(spatial, channels, 1)
 
     def encode(
@@ -145,8 +148,13 @@ class _GatedBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(in_width)
         self.mlp = nn.Sequential(
             nn.Conv2d(in_width, in_width * expansion, 1),
-            Conv(in_width * expansion, in_width * expansion, 3, groups=in_width * expansion,
-                 wraps=wraps),
+            Conv(
+                in_width * expansion,
+                in_width * expansion,
+                3,
+                groups=in_width * expansion,
+                wraps=wraps,
+            ),
             nn.GELU(),
             nn.Conv2d(in_width * expansion, in_width, 1),
         )
