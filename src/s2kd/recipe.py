@@ -5,6 +5,7 @@ import difflib
 import json
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -59,7 +60,7 @@ class Training:
             raise S2KDError(
                 f"schedule={self.schedule!r}: must be 'plateau', 'cosine' or 'constant'"
             )
-        if min(self.epochs, self.batch_size) < 1 or self.lr <= 0:
+        if min(self.epochs, self.batch_size) < 1 or not self.lr > 0:
             raise S2KDError(
                 f"training needs epochs ≥ 1, batch_size ≥ 1 and lr > 0, got "
                 f"{self.epochs}, {self.batch_size} and {self.lr}"
@@ -96,6 +97,10 @@ class Method:
             )
         if bool(self.terms) != (self.teacher != "none"):
             raise S2KDError(f"method {self.name!r}: losses and a teacher go together")
+        if self.hint_epochs < 0 or (self.hint_epochs and not self.terms):
+            raise S2KDError(
+                f"method {self.name!r}: hint_epochs={self.hint_epochs} wants losses to train on"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +150,11 @@ class Recipe:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any], *, where: str = "recipe") -> "Recipe":
+    def from_dict(cls, plain: Any, *, where: str = "recipe") -> "Recipe":
         """The inverse of `to_dict`; an unknown or missing field is an error that names it."""
         return read(cls, plain, where)
 
-    def with_settings(self, settings: typing.Iterable[str]) -> "Recipe":
+    def with_settings(self, settings: Iterable[str]) -> "Recipe":
         """`["student_training.lr=3e-4"]`: a copy with that field changed."""
         recipe = self
         for setting in settings:
@@ -166,7 +171,7 @@ class Recipe:
         return digest(self.to_dict())
 
 
-def _value(text: str) -> Any:  # noqa: ANN401
+def _value(text: str) -> Any:
     """JSON where it is JSON, else the text itself."""
     try:
         return json.loads(text)
@@ -174,12 +179,12 @@ def _value(text: str) -> Any:  # noqa: ANN401
         return text
 
 
-def _suggest(name: str, known: typing.Iterable[str]) -> str:
+def _suggest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _changed(node: Any, path: list[str], value: Any, setting: str, kind: Any) -> Any:  # noqa: ANN401
+def _changed(node: Any, path: list[str], value: Any, setting: str, kind: Any) -> Any:
     """`node` (plain data of a `kind`) with the field at `path` set."""
     head, *rest = path
     if isinstance(node, list):
@@ -202,7 +207,7 @@ def _changed(node: Any, path: list[str], value: Any, setting: str, kind: Any) ->
     return {**node, head: _changed(node.get(head, {}), rest, value, setting, inner)}
 
 
-def _changed_item(node: list, path: list[str], value: Any, setting: str, kind: Any) -> list:  # noqa: ANN401
+def _changed_item(node: list, path: list[str], value: Any, setting: str, kind: Any) -> list:
     """An item of a list is named by its number or by its `name`."""
     head, *rest = path
     names = [item.get("name", str(i)) for i, item in enumerate(node) if isinstance(item, dict)]
@@ -220,14 +225,14 @@ def _changed_item(node: list, path: list[str], value: Any, setting: str, kind: A
     return [*node[:number], item, *node[number + 1 :]]
 
 
-def _bare(kind: Any) -> Any:  # noqa: ANN401
+def _bare(kind: Any) -> Any:
     """A type without `| None`."""
     if isinstance(kind, types.UnionType):
         return next(k for k in typing.get_args(kind) if k is not type(None))
     return kind
 
 
-def read(kind: Any, plain: Any, where: str) -> Any:  # noqa: ANN401
+def read(kind: Any, plain: Any, where: str) -> Any:
     """Plain data as a `kind`, every field checked against its type."""
     if kind is Any:
         return plain
@@ -251,7 +256,7 @@ def read(kind: Any, plain: Any, where: str) -> Any:  # noqa: ANN401
     return plain
 
 
-def _read_dataclass(kind: Any, plain: Any, where: str) -> Any:  # noqa: ANN401
+def _read_dataclass(kind: Any, plain: Any, where: str) -> Any:
     if not isinstance(plain, dict):
         raise S2KDError(f"{where}: wants {kind.__name__} with its fields, got {plain!r}")
     hints = typing.get_type_hints(kind)

@@ -1,0 +1,165 @@
+import json
+import os
+from dataclasses import replace
+
+import pytest
+
+from s2kd import recipes
+from s2kd.recipe import Method, Part, Recipe, TeacherSpec, Term, Training
+from s2kd.types import S2KDError
+
+
+def tiny(**changes):
+    plain = {
+        "name": "tiny",
+        "dataset": Part(name="blobs", params={"size": 8}),
+        "past": 3,
+        "lead": 2,
+        "teacher": TeacherSpec(backbone=Part(name="simvp", params={"spatial": 4})),
+        "students": (Part(name="unet", params={"width": 4}), Part(name="simvp")),
+        "methods": recipes.METHODS,
+        "seeds": (42, 43),
+    }
+    return Recipe(**{**plain, **changes})
+
+
+@pytest.fixture(params=["tiny", *recipes.names()])
+def recipe(request):
+    """One of our own and every built-in; those that read files want the real data's folder."""
+    if request.param == "tiny":
+        return tiny()
+    if not recipes.needs_data(request.param):
+        return recipes.get(request.param)
+    data = os.environ.get("S2KD_REAL_DATA", "")
+    if not data:
+        pytest.skip("S2KD_REAL_DATA is not set: this recipe reads files")
+    try:
+        return recipes.get(request.param, data=data)
+    except S2KDError as error:
+        pytest.skip(str(error))
+
+
+def test_a_recipe_survives_json(recipe):
+    again = Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
+    # settings of parts are plain JSON: a tuple in them would come back as a list
+    assert again == recipe
+    assert again.digest == recipe.digest
+
+
+def leaves(node, path=()):
+    """(path, value) of everything in plain data that holds nothing further."""
+    pairs = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in pairs:
+        if isinstance(value, dict | list) and value:
+            yield from leaves(value, (*path, str(key)))
+        else:
+            yield ".".join((*path, str(key))), value
+
+
+def test_every_field_can_be_set_to_what_it_is(recipe):
+    settings = [f"{path}={json.dumps(value)}" for path, value in leaves(recipe.to_dict())]
+    assert len(settings) > 40
+    assert recipe.with_settings(settings) == recipe
+
+
+def test_settings_change_that_field_and_no_other():
+    recipe = tiny()
+    changed = recipe.with_settings(
+        [
+            "student_training.lr=3e-4",
+            "seeds=[7]",
+            "dataset.params.size=16",
+            "dataset.params.fresh=true",
+            "students.unet.params.width=8",
+            "students.1.params.spatial=2",
+            "methods.s2kd.terms.1.weight=0.25",
+            "teacher.backbone.params.fuse_at=mid",
+            "name=a name with = and spaces",
+        ]
+    )
+    plain = recipe.to_dict()
+    plain["student_training"]["lr"] = 3e-4
+    plain["seeds"] = [7]
+    plain["dataset"]["params"] = {"size": 16, "fresh": True}
+    plain["students"][0]["params"]["width"] = 8
+    plain["students"][1]["params"]["spatial"] = 2
+    plain["methods"][3]["terms"][1]["weight"] = 0.25
+    plain["teacher"]["backbone"]["params"]["fuse_at"] = "mid"
+    plain["name"] = "a name with = and spaces"
+    assert changed.to_dict() == plain
+    assert recipe == tiny(), "the recipe itself stays as it was"
+    assert changed.digest != recipe.digest
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("pst=4", r"--set pst=4: Recipe has no 'pst'; did you mean 'past'\? \(it has name, "),
+        ("student_training.lrr=1", r"Training has no 'lrr'; did you mean 'lr'\?"),
+        ("students.unett.params.width=8", r"no item 'unett'; did you mean 'unet'\?"),
+        ("methods.s2kdd.weight=2", r"no item 's2kdd'; did you mean 's2kd'\?"),
+        ("seeds.5=1", "no item '5'"),
+        ("past.frames=4", "nothing called 'frames' inside a plain value"),
+        ("past", "wants PATH=VALUE"),
+        ("past=three", r"past: wants int, got 'three'"),
+        ("past=2.5", r"past: wants int, got 2\.5"),
+        ("past=true", r"past: wants int, got True"),
+        ("past=0", "past, lead, stride and test_stride must be at least 1, got 0"),
+        ("student_training.lr=fast", r"student_training\.lr: wants float, got 'fast'"),
+        ("student_training.lr=NaN", "lr > 0"),
+        ("student_training.schedule=linear", "schedule='linear': must be 'plateau'"),
+        ("teacher.branches=1", r"teacher\.branches: wants bool, got 1"),
+        ("seeds=42", r"seeds: wants a list, got 42"),
+        ("seeds=[42,42]", r"seeds has the same one twice"),
+        ("dataset=blobs", r"dataset: wants Part with its fields, got 'blobs'"),
+        ("dataset.params=8", r"dataset\.params: wants settings by name, got 8"),
+        ('students=[{"nam":"unet"}]', r"students\[0\]: Part has no 'nam'; did you mean 'name'\?"),
+        ('students=[{"params":{}}]', r"students\[0\]: Part lacks name"),
+        ("students=[]", "at least one student, one method and one seed"),
+        ("methods.s2kd.teacher=none", "'s2kd': losses and a teacher go together"),
+        ("methods.s2kd.teacher=txt", "'s2kd': teacher must be text, blind or none, got 'txt'"),
+        ("methods.baseline.teacher=text", "'baseline': losses and a teacher go together"),
+        ("methods.baseline.hint_epochs=2", "'baseline': .*hint_epochs"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_would_be_right(setting, said):
+    with pytest.raises(S2KDError, match=said):
+        tiny().with_settings([setting])
+
+
+def test_a_file_of_something_else_is_refused():
+    with pytest.raises(S2KDError, match=r"mine\.json: wants Recipe with its fields, got \[1\]"):
+        Recipe.from_dict([1], where="mine.json")
+    with pytest.raises(S2KDError, match=r"mine\.json: Recipe lacks name, dataset, past"):
+        Recipe.from_dict({}, where="mine.json")
+
+
+def test_whole_numbers_are_numbers():
+    assert tiny().with_settings(["student_training.lr=1"]).student_training.lr == 1.0
+    assert isinstance(tiny().with_settings(["student_training.lr=1"]).student_training.lr, float)
+
+
+def test_the_digest_names_every_field():
+    recipe = tiny()
+    others = [
+        replace(recipe, past=4),
+        replace(recipe, predict="change"),
+        replace(recipe, seeds=(43, 42)),
+        replace(recipe, student_training=Training(clip=1.0)),
+        recipe.with_settings(["methods.s2kd.terms.0.loss.params.x=1"]),
+    ]
+    assert len({recipe.digest, *(other.digest for other in others)}) == 6
+
+
+def test_the_method_has_the_papers_weights():
+    """λ = 1 and β = 0.5 (the paper's settings; eqs. 12 and 14)."""
+    method = recipes.s2kd()
+    assert method == Method(
+        name="s2kd",
+        teacher="text",
+        weight=1.0,
+        terms=(
+            Term(loss=Part(name="semantic"), weight=1.0),
+            Term(loss=Part(name="spectral"), weight=0.5),
+        ),
+    )
