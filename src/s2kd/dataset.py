@@ -1,5 +1,6 @@
 """A dataset: one long array of frames, where each split's unbroken stretches lie in it."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -115,7 +116,7 @@ class Dataset:
                     f"{self.name}: split {split!r} has a stretch from frame {first} to {stop}, "
                     f"but there are {count} frames"
                 )
-        for (_, stop, one), (first, _, other) in zip(taken, taken[1:], strict=False):
+        for (_, stop, one), (first, _, other) in itertools.pairwise(taken):
             if first < stop:
                 raise S2KDError(
                     f"{self.name}: splits {one!r} and {other!r} share frames {first} to {stop - 1}"

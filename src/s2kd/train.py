@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -31,6 +31,7 @@ Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a word on the state."""
 
 
+@runtime_checkable
 class States(Protocol):
     """Token states by window number."""
 
@@ -45,6 +46,7 @@ class Target:
     forecast: Float[Tensor, "batch lead channel height width"] | None
 
 
+@runtime_checkable
 class Targets(Protocol):
     """A teacher's latents and forecasts by window number, stored or computed as asked for."""
 
@@ -261,8 +263,9 @@ def fit(
                 schedule.step()
             state.step += 1
             if progress is not None:
-                progress(state.epoch * batches + state.step, training.epochs * batches,
-                         _word(state))
+                progress(
+                    state.epoch * batches + state.step, training.epochs * batches, _word(state)
+                )
             if time.monotonic() - saved > save_seconds:
                 _save(path, state, objective, optimizer, schedule, fabric)
                 saved = time.monotonic()
@@ -329,7 +332,7 @@ def _end_epoch(
     state: _State,
     objective: Forecasting | Distilling,
     optimizer: torch.optim.Optimizer,
-    schedule: Any,  # noqa: ANN401
+    schedule: Any,
     training: Training,
     validate: Callable[[], float],
     hinting: bool,
@@ -374,7 +377,7 @@ def _save(
     state: _State,
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
-    schedule: Any,  # noqa: ANN401
+    schedule: Any,
     fabric: "Fabric",
 ) -> None:
     """The whole state, beside and renamed, by the first process."""
@@ -396,7 +399,7 @@ def _restore(
     state: _State,
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
-    schedule: Any,  # noqa: ANN401
+    schedule: Any,
     fabric: "Fabric",
 ) -> None:
     """Put back what `_save` wrote, if there is anything."""
@@ -449,11 +452,9 @@ class _Log:
             self._writer.close()
 
 
-def _tensorboard(folder: Path) -> Any:  # noqa: ANN401
+def _tensorboard(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise S2KDError(
-            "TensorBoard is not installed: pip install 's2kd[tensorboard]'"
-        ) from None
+        raise S2KDError("TensorBoard is not installed: pip install 's2kd[tensorboard]'") from None
     return SummaryWriter(folder / "tensorboard")
