@@ -1,9 +1,12 @@
-"""What several tests share: one thread, one Fabric, one small world."""
+"""What several tests share: one thread, no deadlines, one Fabric, one small world."""
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)  # sums in one order, and room for other test runs beside this one
+settings.register_profile("s2kd", deadline=None)  # a busy machine is no failure
+settings.load_profile("s2kd")
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +18,7 @@ def fabric():
 
 @pytest.fixture(scope="session")
 def blobs():
-    """Five runs of 16 frames of one channel on a wrapping 8×8 grid: three train, one val, one test."""
+    """Five runs of 16 frames of one channel on a wrapping 8×8 grid: three, one and one."""
     from s2kd.data import datasets
 
     return datasets.build("blobs", size=8, runs=5, length=16)

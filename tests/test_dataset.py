@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_splits_by_time_are_apart_and_in_order(lengths, train, val, gap):
         parts = [s for split in SPLITS for s in splits[split] if s.name == run.name]
         for part in parts:
             assert run.first <= part.first < part.stop <= run.stop
-        for one, other in zip(parts, parts[1:], strict=False):
+        for one, other in itertools.pairwise(parts):
             assert other.first - one.stop >= gap, "splits must be a gap apart"
         # nothing but the two gaps is thrown away
         kept = sum(part.stop - part.first for part in parts)

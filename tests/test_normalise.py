@@ -1,3 +1,4 @@
+import itertools
 import json
 from dataclasses import asdict
 
@@ -93,7 +94,7 @@ def test_statistics_do_not_depend_on_how_training_is_cut(cuts, offset, scale):
     frames = (offset + scale * noise(38)).astype(np.float32)
     edges = [0, *sorted(cuts), 30]
     whole = statistics(dataset(frames, train=((0, 30),)))
-    cut = statistics(dataset(frames, train=tuple(zip(edges, edges[1:], strict=False))))
+    cut = statistics(dataset(frames, train=tuple(itertools.pairwise(edges))))
     np.testing.assert_allclose(cut.mean, whole.mean, rtol=1e-9, atol=1e-9 * scale)
     np.testing.assert_allclose(cut.std, whole.std, rtol=1e-9)
 
@@ -108,7 +109,7 @@ def test_blocks_are_bounded_and_hold_every_training_frame_once():
 
 
 def test_quantiles_come_from_frames_evenly_spaced_over_all_of_training(monkeypatch):
-    """Also where blocks are shorter than the spacing, or memory would hold all of a large series."""
+    """Also where blocks are shorter than the spacing: a large series would fill the memory."""
     frames = noise(88, 1)
     train = tuple((f, f + 2) for f in range(0, 80, 2))
     monkeypatch.setattr(normalise, "SAMPLED_VALUES", 8 * 20)
