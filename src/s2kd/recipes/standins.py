@@ -55,7 +55,7 @@ def ncep_air(*, data: str) -> Recipe:
         ),
         past=4,
         lead=4,
-        stride=2,
+        stride=3,
         predict="change",
         teacher=small_teacher(),
         students=(Part(name="unet", params={"width": 8}),),
