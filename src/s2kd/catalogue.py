@@ -127,8 +127,8 @@ def _with_backbone(one: Callable, name: str, grid: Any) -> None:  # noqa: ANN401
     import torch
 
     torch.manual_seed(0)
-    small = recipes.SMALL.get(name, {})
-    one(backbones.build(name, grid, past=testing.PAST, lead=testing.LEAD, **small), grid)
+    preset = "tiny" if backbones.presets(name) else ""
+    one(backbones.build(name, grid, past=testing.PAST, lead=testing.LEAD, preset=preset), grid)
 
 
 def _built(one: Callable, registry: Registry, name: str) -> None:

@@ -4,12 +4,14 @@ One file each; decorate the class with `@backbones.register("name")`. Its constr
 `GridSpec` and keyword-only settings, of which `past` and `lead` (numbers of frames) are two.
 """
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
-from s2kd.registry import Registry
+from s2kd.registry import Registry, nearest
+from s2kd.types import GridSpec, S2KDError
 
 Carry = tuple[Tensor, ...]
 """What `decode` needs besides the latent (skip connections); empty for most."""
@@ -31,4 +33,43 @@ class Backbone(Protocol):
     ) -> Float[Tensor, "batch lead channel height width"]: ...
 
 
-backbones: Registry[Backbone] = Registry("backbone", "s2kd.backbones")
+PRESETS = ("paper", "small", "tiny")
+"""`paper`: the published size; `small`: trains on two cores; `tiny`: to try in a moment."""
+
+
+class Backbones(Registry[Backbone]):
+    """Backbones by name; `preset` is a setting that all of them have.
+
+    A backbone offers presets by a method `preset(name, grid)` on its class, which gives settings
+    (they may depend on the grid's size); settings named beside a preset win over it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("backbone", "s2kd.backbones")
+
+    def check(self, name: str, given: Iterable[str]) -> None:
+        """Refuse a setting that the backbone does not have."""
+        super().check(name, [key for key in given if key != "preset"])
+
+    def presets(self, name: str) -> tuple[str, ...]:
+        """The presets that a backbone offers."""
+        return PRESETS if hasattr(self.get(name), "preset") else ()
+
+    def settings(self, name: str, preset: str, grid: GridSpec) -> dict[str, Any]:
+        """What a preset stands for on this grid."""
+        if preset not in self.presets(name):
+            raise S2KDError(
+                f"backbone {name!r} has no preset {preset!r}{nearest(preset, PRESETS)}"
+                f" (it has {', '.join(self.presets(name)) or 'none'})"
+            )
+        return dict(self.get(name).preset(preset, grid))
+
+    def build(
+        self, name: str, /, grid: GridSpec, *, preset: str = "", **params: object
+    ) -> Backbone:  # type: ignore[override]
+        """Make a backbone; a setting it does not know, or that is missing, is an error."""
+        chosen = self.settings(name, preset, grid) if preset else {}
+        return super().build(name, grid, **{**chosen, **params})
+
+
+backbones = Backbones()

@@ -76,6 +76,15 @@ class SimVP(nn.Module):
         self.decoder = nn.ModuleList(_Up(spatial, enlarge, wraps) for enlarge in reversed(halvings))
         self.readout = nn.Conv2d(spatial, channels, 1)
 
+    @staticmethod
+    def preset(name: str, grid: GridSpec) -> dict[str, int | float]:
+        """Settings by size; `paper` is the deep variant that teaches on fires."""
+        return {
+            "paper": {"spatial": 64, "temporal": 512, "layers": 4, "blocks": 14},
+            "small": {"spatial": 16, "temporal": 64, "blocks": 3, "expansion": 2, "drop_path": 0.0},
+            "tiny": {"spatial": 4, "temporal": 16, "blocks": 3, "expansion": 2, "drop_path": 0.0},
+        }[name]
+
     def encode(
         self, past: Float[Tensor, "batch past channel height width"]
     ) -> tuple[Float[Tensor, "batch d h w"], Carry]:

@@ -46,6 +46,13 @@ class UNet(nn.Module):
         )
         self.pool = nn.MaxPool2d(2)
 
+    @staticmethod
+    def preset(name: str, grid: GridSpec) -> dict[str, int]:
+        """Settings by size; from 128 × 128 cells on the grid is read in patches of 4."""
+        width = {"paper": 52, "small": 8, "tiny": 4}[name]
+        large = grid.height * grid.width >= 128 * 128
+        return {"width": width, "patch": 4 if large else 1}
+
     def encode(
         self, past: Float[Tensor, "batch past channel height width"]
     ) -> tuple[Float[Tensor, "batch d h w"], Carry]:

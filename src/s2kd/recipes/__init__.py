@@ -88,7 +88,6 @@ METHODS = (BASELINE, OUTPUT, FITNET, s2kd())
 """What a recipe compares unless it says otherwise."""
 
 
-
 def for_dataset(part: Part, *, past: int, lead: int, name: str, cells: int) -> Recipe:
     """The recipe made for a user's own file: small models that train on a laptop.
 
@@ -124,10 +123,3 @@ def for_description(found: Description) -> Recipe | None:
     name = "".join(c if c.isalnum() else "_" for c in Path(found.path).stem) or "mine"
     cells = max(1, found.height * found.width)
     return for_dataset(part, past=past, lead=found.lead or past, name=name, cells=cells)
-
-
-SMALL: dict[str, dict[str, int | float]] = {
-    "simvp": {"spatial": 4, "temporal": 16, "blocks": 3, "expansion": 2},
-    "unet": {"width": 4},
-}
-"""Settings that make a backbone small enough to try on two cores in a moment."""

@@ -28,8 +28,13 @@ def demo(*, world: str = "atmosphere") -> Recipe:
         teacher=TeacherSpec(
             backbone=Part(
                 name="simvp",
-                params={"spatial": 16, "temporal": 64, "blocks": 3, "expansion": 2,
-                        "drop_path": 0.0},
+                params={
+                    "spatial": 16,
+                    "temporal": 64,
+                    "blocks": 3,
+                    "expansion": 2,
+                    "drop_path": 0.0,
+                },
             ),
             width=64,
             heads=4,
