@@ -31,7 +31,8 @@ def latency(
     """
     if warmup < 0 or repeats < 1:
         raise S2KDError(f"latency: warmup={warmup} and repeats={repeats} must be ≥ 0 and ≥ 1")
-    was_training = module.training
+    # each part's own mode: a wrapper in training mode may hold a model in evaluation mode
+    modes = [(part, part.training) for part in module.modules()]
     module.eval()
     past = past[:1]
     taken = []
@@ -44,7 +45,8 @@ def latency(
                 _wait(past.device)
                 taken.append(1e3 * (time.perf_counter() - start))
     finally:
-        module.train(was_training)
+        for part, training in modes:
+            part.training = training
     taken = taken[warmup:]
     return {
         "median_ms": statistics.median(taken),

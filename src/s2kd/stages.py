@@ -11,6 +11,7 @@ DIR/scores/<split>/<model>.json  one result a model, and scores.json with all of
 ```
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,18 +44,17 @@ from s2kd.narrators import Narrator, narrators
 from s2kd.narrators.store import narrate_windows
 from s2kd.normalise import statistics
 from s2kd.recipe import Method, Part, Recipe
-from s2kd.targets import LiveTargets, StoredTargets, store_targets
-from s2kd.text import encoders
-from s2kd.text.states import TextStates, encode_states
-from s2kd.train import Distilling, Forecasting, Weighted, fit, foresee, validation_error
 from s2kd.scoring import (
-    Scores,
     climatology_forecast,
     latency,
     persistence,
     result_row,
     score,
 )
+from s2kd.targets import LiveTargets, StoredTargets, store_targets
+from s2kd.text import encoders
+from s2kd.text.states import TextStates, encode_states
+from s2kd.train import Distilling, Forecasting, Weighted, fit, foresee, validation_error
 from s2kd.types import S2KDError, Statistics, Tokens, Window
 from s2kd.windows import Windows
 
@@ -161,7 +161,7 @@ class Run:
         self.fabric.barrier()
 
 
-def open_run(recipe: Recipe, out: Path, **settings: Any) -> Run:  # noqa: ANN401
+def open_run(recipe: Recipe, out: Path, **settings: Any) -> Run:
     """A run in a folder that is new, or that already belongs to this recipe.
 
     More seeds, methods or students may be added to a folder; anything else that differs would
@@ -172,11 +172,10 @@ def open_run(recipe: Recipe, out: Path, **settings: Any) -> Run:  # noqa: ANN401
     if out.exists() and not out.is_dir():
         raise S2KDError(f"{out}: is a file; --out wants a folder")
     if path.exists():
-        old = read_json(path).get("recipe", {})
-        new = recipe.to_dict()
+        old, new = load_recipe(out).to_dict(), recipe.to_dict()
         free = {"seeds", "methods", "students", "name"}
-        differ = [k for k in new if k not in free and old.get(k) != new[k]]
-        if differ:
+        differ = [k for k in new if k not in free and old[k] != new[k]]
+        if differ and _used(out):
             raise S2KDError(
                 f"{out}: belongs to another recipe ({old.get('name')!r}; it differs in "
                 f"{', '.join(differ)}); choose another --out, or delete the folder"
@@ -189,12 +188,20 @@ def open_run(recipe: Recipe, out: Path, **settings: Any) -> Run:  # noqa: ANN401
     return Run(recipe=recipe, out=out, **settings)
 
 
+def _used(out: Path) -> bool:
+    """Whether a run has left more in this folder than what it was asked for."""
+    return any(p.name != "recipe.json" and not p.name.startswith(".") for p in out.iterdir())
+
+
 def load_recipe(out: Path) -> Recipe:
     """The recipe that a run folder belongs to."""
     path = out / "recipe.json"
     if not path.exists():
         raise S2KDError(f"{out}: holds no recipe.json, so not the folder of a run")
-    return Recipe.from_dict(read_json(path).get("recipe"), where=str(path))
+    saved = read_json(path)
+    if not isinstance(saved, dict) or "recipe" not in saved:
+        raise S2KDError(f"{path}: not the recipe of a run of this program")
+    return Recipe.from_dict(saved["recipe"], where=str(path))
 
 
 def check_parts(recipe: Recipe) -> None:
@@ -215,19 +222,36 @@ def check_parts(recipe: Recipe) -> None:
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """One process a folder; the second is refused with a sentence."""
+    """One run a folder; the second is refused with a sentence.
+
+    Where the work fails before anything was made, what the lock itself made goes again.
+    """
     try:
         import fcntl
     except ImportError:  # no such locks on this system
         yield
         return
-    out.mkdir(parents=True, exist_ok=True)
+    if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "NODE_RANK", "RANK")):
+        yield  # the first of this run's processes holds the lock for all
+        return
+    new = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise S2KDError(f"{out}: is a file, or lies in one; --out wants a folder") from None
     with (out / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise S2KDError(f"{out}: another run is at work in this folder") from None
-        yield
+        try:
+            yield
+        except BaseException:
+            if new and not _used(out):
+                shutil.rmtree(out)
+            elif not (out / "recipe.json").exists():
+                (out / ".lock").unlink(missing_ok=True)
+            raise
 
 
 def run_all(run: Run) -> None:
@@ -236,7 +260,13 @@ def run_all(run: Run) -> None:
     train_teachers(run)
     distill(run)
     evaluate(run)
-    run.first_only(lambda: report(run))
+    run.first_only(lambda: None if _reported(run.out) else report(run))
+
+
+def _reported(out: Path) -> bool:
+    """Whether the report is of these scores, which are only written where they change."""
+    page, scores = out / "report.html", out / "scores.json"
+    return page.exists() and page.stat().st_mtime_ns >= scores.stat().st_mtime_ns
 
 
 # --- narrate -----------------------------------------------------------------------------------
@@ -363,7 +393,7 @@ def _fit(
     objective: Forecasting | Distilling,
     folder: Path,
     seed: int,
-    training: Any,  # noqa: ANN401
+    training: Any,
     states: TextStates | None,
     hint_epochs: int = 0,
 ) -> list[dict[str, Any]]:
@@ -446,7 +476,11 @@ def make_targets(run: Run, kind: str, seed: int) -> StoredTargets | LiveTargets:
     told = run.report(f"targets {folder.name}")
     run.first_only(
         lambda: store_targets(
-            folder, teacher, windows, states, key=key,
+            folder,
+            teacher,
+            windows,
+            states,
+            key=key,
             progress=lambda done, total: told(done, total, ""),
         )
     )
@@ -481,9 +515,7 @@ def distill_one(run: Run, part: Part, method: Method, seed: int) -> None:
         predict=recipe.predict,
     ).to(memory_format=torch.channels_last)
     objective = student_objective(run, student, method, targets, teacher)
-    history = _fit(
-        run, objective, folder, seed, recipe.student_training, None, method.hint_epochs
-    )
+    history = _fit(run, objective, folder, seed, recipe.student_training, None, method.hint_epochs)
     card = card_of(
         "student",
         part,
@@ -564,7 +596,9 @@ def _evaluate(run: Run) -> list[dict[str, Any]]:
         windows = run.windows(split, device=run.fabric.device)
         for entrant in _entrants(run):
             rows.append(_score_one(run, entrant, split, windows, climatology))
-    write_json(run.out / "scores.json", rows)
+    path = run.out / "scores.json"
+    if not path.exists() or read_json(path) != rows:
+        write_json(path, rows)
     return rows
 
 
@@ -586,7 +620,9 @@ def _entrants(run: Run) -> Iterator[_Entrant]:
                 "parameters": card["parameters"],
             }
             yield _Entrant(
-                name=f"teacher-{folder.name}", key=card["weights"], row=row,
+                name=f"teacher-{folder.name}",
+                key=card["weights"],
+                row=row,
                 load=lambda folder=folder: load_teacher(folder)[0],
             )
         for method in recipe.methods:
@@ -660,7 +696,7 @@ def _predictor(
     states = run.states(split) if reads else None
     one = windows.gather(torch.tensor([0]))
     tokens = states.tokens(one.index, one.past.device) if states is not None else None
-    speed = latency(_Alone(model, tokens), one.past)
+    speed = latency(_Alone(model, tokens).eval(), one.past)
     return lambda past, window: foresee(model, past, window.index, states), speed
 
 
@@ -742,7 +778,10 @@ def _narrative(run: Run, number: int) -> str:
     if "text" not in run.kinds:
         return ""
     texts = narrate_windows(
-        run.windows("test"), run.narrator, run.known, run.out / "narratives.jsonl",
+        run.windows("test"),
+        run.narrator,
+        run.known,
+        run.out / "narratives.jsonl",
         name=run.recipe.narrator.name,
     )
     return texts[number]
