@@ -56,6 +56,9 @@ Precision = Annotated[
 ]
 Strategy = Annotated[str, typer.Option("--strategy", help="auto, ddp, … (Lightning Fabric's).")]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write its event files.")]
+SaveEvery = Annotated[
+    float, typer.Option("--save-every", help="Seconds from one saved state to the next; 0: always.")
+]
 World = Annotated[str, typer.Option("--world", help="The demo's world: atmosphere or plume.")]
 
 
@@ -109,13 +112,14 @@ def run(
     precision: Precision = "32-true",
     strategy: Strategy = "auto",
     tensorboard: TensorBoard = False,
+    save_every: SaveEvery = 20.0,
 ) -> None:
     """The whole road for a recipe, or for any gridded file; goes on where it stopped."""
     from s2kd import stages
 
     recipe = _recipe(what, out, data, world, set_, show=not as_json)
     machine = _machine(accelerator, devices, nodes, precision, strategy, tensorboard)
-    _work(recipe, out, stages.run_all, quiet=as_json, machine=machine)
+    _work(recipe, out, stages.run_all, quiet=as_json, machine=machine, save_every=save_every)
     _show(out, as_json)
 
 
@@ -143,6 +147,7 @@ def train_teacher(
     precision: Precision = "32-true",
     strategy: Strategy = "auto",
     tensorboard: TensorBoard = False,
+    save_every: SaveEvery = 20.0,
 ) -> None:
     """Stage 1: the teachers that the recipe's methods learn from."""
     from s2kd import stages
@@ -152,7 +157,8 @@ def train_teacher(
         stages.train_teachers(run)
 
     machine = _machine(accelerator, devices, nodes, precision, strategy, tensorboard)
-    _work(_recipe(what, out, data, world, set_), out, work, machine=machine)
+    recipe = _recipe(what, out, data, world, set_)
+    _work(recipe, out, work, machine=machine, save_every=save_every)
     print(f"{out / 'teachers'}")
 
 
@@ -169,6 +175,7 @@ def distill(
     precision: Precision = "32-true",
     strategy: Strategy = "auto",
     tensorboard: TensorBoard = False,
+    save_every: SaveEvery = 20.0,
 ) -> None:
     """Stage 2: the students, each by each method."""
     from s2kd import stages
@@ -179,7 +186,8 @@ def distill(
         stages.distill(run)
 
     machine = _machine(accelerator, devices, nodes, precision, strategy, tensorboard)
-    _work(_recipe(what, out, data, world, set_), out, work, machine=machine)
+    recipe = _recipe(what, out, data, world, set_)
+    _work(recipe, out, work, machine=machine, save_every=save_every)
     print(f"{out / 'students'}")
 
 
@@ -240,8 +248,9 @@ def export(
 
 @app.command(name="list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="recipes, datasets, backbones, …; all if left out.")]
-    = "",
+    kind: Annotated[
+        str, typer.Argument(help="recipes, datasets, backbones, …; all if left out.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Every part and recipe that there is."""
@@ -370,18 +379,29 @@ def _work(
     *,
     quiet: bool = False,
     machine: Any = None,  # noqa: ANN401
+    save_every: float = 20.0,
 ) -> None:
     """Open the run, hold its folder, do the stage."""
     from s2kd import console, stages
 
+    quiet = quiet or not _first_process()
     with stages.locked(out), console.shown(quiet=quiet) as shown:
         more = {"machine": machine} if machine is not None else {}
+        more["save_seconds"] = save_every
         run = stages.open_run(recipe, out, report=shown.report, say=shown.say, **more)
         stage(run)
 
 
+def _first_process() -> bool:
+    """Whether this is the one of several processes that speaks (torchrun's, SLURM's, Fabric's)."""
+    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return all(rank == "0" for rank in ranks)
+
+
 def _show(out: Path, as_json: bool, *, report: bool = True) -> None:
     """The table of a run's scores, one for every test split."""
+    if not _first_process():
+        return
     from s2kd import stages
     from s2kd.report import summary_rows, summary_table
 
