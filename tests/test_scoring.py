@@ -1,14 +1,17 @@
 """Scores of forecasts whose errors are known, and against metrics computed all at once."""
 
+import dataclasses
 import json
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from s2kd import metrics as m
-from s2kd import scoring
+from s2kd import scoring, spectral
 from s2kd.climatology import Climatology
 from s2kd.dataset import Dataset, Stretch
 from s2kd.normalise import statistics
@@ -120,7 +123,7 @@ def test_a_perfect_forecast():
 def test_anomaly_correlation_uses_the_valid_time():
     """The same sums by hand, with the climatology at the times of the future frames."""
     made = world()
-    windows, climatology = Windows(made, "test", past=4, lead=3), Climatology.fit(made)
+    windows, climatology = Windows(made, "test", past=3, lead=3), Climatology.fit(made)
     scores = scoring.score(
         scoring.persistence(3), windows, statistics=statistics(made), climatology=climatology
     )
@@ -128,9 +131,9 @@ def test_anomaly_correlation_uses_the_valid_time():
     cosine = np.cos(np.deg2rad(made.grid.latitude))[:, None]
     for start in windows.starts:
         for lead in range(3):
-            frame = start + 4 + lead
+            frame = start + 3 + lead
             usual = climatology.at(made.times[frame : frame + 1])[0].astype(float)
-            f, t = made.frames[start + 3] - usual, made.frames[frame] - usual
+            f, t = made.frames[start + 2] - usual, made.frames[frame] - usual
             for i, product in enumerate((f * t, f * f, t * t)):
                 sums[i, lead] += (product * cosine).sum((-2, -1))
     want = sums[0] / np.sqrt(sums[1] * sums[2])
@@ -140,10 +143,10 @@ def test_anomaly_correlation_uses_the_valid_time():
 
 def test_climatology_as_a_forecast():
     made = world()
-    windows, climatology = Windows(made, "test", past=4, lead=3), Climatology.fit(made)
+    windows, climatology = Windows(made, "test", past=3, lead=3), Climatology.fit(made)
     predict = scoring.climatology_forecast(climatology, windows)
     got = predict(everything(windows).past, everything(windows))
-    frame = int(windows.starts[-1]) + 4 + 2
+    frame = int(windows.starts[-1]) + 3 + 2
     np.testing.assert_allclose(got[-1, 2], climatology.at(made.times[frame : frame + 1])[0])
     scores = scoring.score(
         predict, windows, statistics=statistics(made), climatology=climatology, batch_size=5
@@ -187,6 +190,20 @@ def test_spectra_show_smoothing_and_are_those_of_first_middle_and_last_lead():
         assert found["high_frequency_ratio"][:2] == pytest.approx([1, 1])
         assert found["high_frequency_ratio"][2] < 0.3
         assert found["log_spectral_distance"][2] > 0.2
+
+
+@pytest.mark.parametrize("wraps", [False, True])
+def test_spectra_are_tapered_along_axes_that_do_not_wrap(wraps):
+    made = world()
+    made = dataclasses.replace(made, grid=dataclasses.replace(made.grid, wraps=wraps))
+    windows = Windows(made, "test", past=4, lead=3)
+    scores = scoring.score(scoring.persistence(3), windows, statistics=statistics(made))
+    truth = everything(windows).future
+    power = spectral.radial_power_spectrum(truth, periodic=(False, wraps)).mean(0)
+    for c, channel in enumerate(made.grid.channels):
+        np.testing.assert_allclose(
+            scores.spectra[channel]["truth"][2], power[2, c].tolist(), rtol=1e-4, atol=1e-6
+        )
 
 
 def test_scores_survive_json():
@@ -287,3 +304,38 @@ def test_a_result_row_is_json():
     assert {*about, "role", "narrator", "reads_future", "hardware", "recipe"} <= set(row)
     with pytest.raises(S2KDError, match="role='pupil'"):
         scoring.result_row(**about, role="pupil", split="test", scores=scores)
+
+
+@pytest.mark.skipif("S2KD_REAL_DATA" not in os.environ, reason="S2KD_REAL_DATA is not set")
+def test_persistence_of_real_air_temperature():
+    """Floors known beforehand: 2.49 K at 6 hours, 3.27 K at 24, 4.64 K at 72."""
+    import h5py
+
+    with h5py.File(Path(os.environ["S2KD_REAL_DATA"]) / "ncep_air_sig995_6h_2013_2014.nc") as file:
+        air = np.asarray(file["air"], dtype=np.float32)[:, None]
+        latitude, longitude = (tuple(map(float, file[name])) for name in ("lat", "lon"))
+    grid = GridSpec(
+        channels=("air",),
+        units=("K",),
+        height=25,
+        width=53,
+        step_seconds=21_600.0,
+        latitude=latitude,
+        longitude=longitude,
+    )
+    made = Dataset(
+        name="air",
+        domain="weather",
+        grid=grid,
+        frames=air,
+        times=np.datetime64("2013-01-01", "ns") + np.arange(len(air)) * np.timedelta64(6, "h"),
+        splits={
+            "train": (Stretch(first=0, stop=20),),
+            "val": (),
+            "test": (Stretch(first=20, stop=len(air)),),
+        },
+    )
+    windows = Windows(made, "test", past=1, lead=12, stride=3)
+    scores = scoring.score(scoring.persistence(12), windows, statistics=statistics(made))
+    found = [scores.by_lead["air"]["rmse"][lead - 1] for lead in (1, 4, 12)]
+    assert found == pytest.approx([2.49, 3.27, 4.64], rel=0.02)

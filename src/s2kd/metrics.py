@@ -215,17 +215,21 @@ class _Similarity:
         one, other = one - centre, other - centre
         if self.mask is not None:
             one, other = torch.where(self.mask, one, 0), torch.where(self.mask, other, 0)
-        # in place from here on: what is written twice is memory, and that is what costs
+        # few passes over memory, which is what costs: where taps sum to one, c2 goes in before
+        plain = self.unbias is None and self.mask is None
+        early, late = (c2, None) if plain else (torch.zeros_like(c2), c2)
         mean, other_mean = self._mean(one), self._mean(other)
-        covariance = self._mean(one * other).addcmul_(mean, other_mean, value=-1)
-        variances = self._mean((one * one).addcmul_(other, other))
+        covariance = self._mean(torch.addcmul(early, one, other, value=2))
+        variances = self._mean(torch.addcmul(early, one, one).addcmul_(other, other))
+        covariance.addcmul_(mean, other_mean, value=-2)
         variances.addcmul_(mean, mean, value=-1).addcmul_(other_mean, other_mean, value=-1)
-        if self.unbias is not None:
-            covariance, variances = covariance * self.unbias, variances * self.unbias
+        if late is not None:
+            scale = 1 if self.unbias is None else self.unbias
+            covariance, variances = covariance * scale + late, variances * scale + late
         mean, other_mean = mean.add_(centre), other_mean.add_(centre)
-        top = (mean * other_mean).mul_(2).add_(c1).mul_(covariance.mul_(2).add_(c2))
-        bottom = (mean * mean).addcmul_(other_mean, other_mean).add_(c1).mul_(variances.add_(c2))
-        return cell_mean(top.div_(bottom), mask=self.centres)
+        covariance.mul_(torch.addcmul(c1, mean, other_mean, value=2))
+        variances.mul_(torch.addcmul(c1, mean, mean).addcmul_(other_mean, other_mean))
+        return cell_mean(covariance.div_(variances), mask=self.centres)
 
 
 @lru_cache(maxsize=32)
