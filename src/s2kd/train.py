@@ -63,7 +63,9 @@ def prediction_loss(
     squares = normaliser.error(forecast, truth).square()
     if exists is None:
         return squares.mean()
-    return (squares * exists).sum() / (exists.sum() * math.prod(squares.shape[:-2]))
+    # chosen, not multiplied: what stands for a missing cell may overflow when squared
+    squares = torch.where(exists > 0, squares, 0.0)
+    return squares.sum() / (exists.sum() * math.prod(squares.shape[:-2]))
 
 
 def distillation_loss(terms: Sequence[tuple[float, Scalar]]) -> Scalar:
@@ -240,6 +242,9 @@ def fit(
     ends with the same numbers, because the order of windows depends on seed and epoch alone and
     the random state is part of the checkpoint.
     """
+    _check_hints(objective, training, hint_epochs)
+    # first of all: what a checkpoint holds of the optimizer goes where the parameters are
+    objective.to(fabric.device)
     optimizer = torch.optim.Adam(
         objective.parameters(), lr=training.lr, weight_decay=training.weight_decay
     )
@@ -282,6 +287,19 @@ def fit(
         )
     objective.model.load_state_dict(state.best_weights)
     return state.history
+
+
+def _check_hints(objective: Forecasting | Distilling, training: Training, hint_epochs: int) -> None:
+    """Hints need something to compare, and epochs after them from which weights are chosen."""
+    if hint_epochs == 0:
+        return
+    terms = objective.terms if isinstance(objective, Distilling) else ()
+    if not any(term.compares == "latent" for term in terms):
+        raise S2KDError(f"hint_epochs={hint_epochs}: the method has no loss on latents to train on")
+    if hint_epochs >= training.epochs:
+        raise S2KDError(
+            f"hint_epochs={hint_epochs} leaves none of the {training.epochs} epochs for forecasting"
+        )
 
 
 def _order(count: int, seed: int, epoch: int) -> Tensor:

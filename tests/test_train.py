@@ -1,0 +1,510 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from s2kd.checkpoint import build_student, build_teacher
+from s2kd.data import datasets
+from s2kd.dataset import Dataset, Stretch
+from s2kd.losses import losses
+from s2kd.normalise import Normaliser, statistics
+from s2kd.recipe import Part, TeacherSpec, Training
+from s2kd.targets import LiveTargets
+from s2kd.text.hashed import Hashed
+from s2kd.text.states import encode_states
+from s2kd.train import Distilling, Forecasting, Weighted, fit, prediction_loss, validation_error
+from s2kd.types import S2KDError
+from s2kd.windows import Windows
+
+PAST, LEAD = 3, 2
+SPEC = TeacherSpec(
+    backbone=Part(name="simvp", params={"spatial": 4, "temporal": 8, "blocks": 2, "expansion": 2}),
+    width=16,
+    heads=4,
+    depth=1,
+)
+
+
+class Pulled(Exception):
+    """The plug."""
+
+
+def built(data, *, seed=0, predict="change", **settings):
+    torch.manual_seed(seed)
+    return build_student(
+        Part(name="unet", params={"width": 4, **settings}), data.grid, past=PAST, lead=LEAD,
+        known=statistics(data, lead=LEAD), normalise="zscore", predict=predict,
+    )  # fmt: skip
+
+
+def taught(data, *, seed=0, reads=True):
+    torch.manual_seed(seed)
+    return build_teacher(
+        SPEC, data.grid, past=PAST, lead=LEAD, known=statistics(data, lead=LEAD),
+        normalise="zscore", predict="change", text_width=8, reads=reads,
+    )  # fmt: skip
+
+
+def windows(data, split="train"):
+    return Windows(data, split, past=PAST, lead=LEAD)
+
+
+def states(count):
+    """A text a window; every fifth says nothing."""
+    texts = ["" if i % 5 == 0 else f"blob {i} drifts east {i % 3}" for i in range(count)]
+    return encode_states(texts, Hashed(width=8))
+
+
+S2KD = (("semantic", 1.0), ("spectral", 0.5))
+
+
+def distilling(student, data, teacher, *, terms=S2KD, weight=1.0):
+    train = windows(data)
+    made = [Weighted(name, beta, losses.build(name), losses.compares(name)) for name, beta in terms]
+    live = LiveTargets(teacher, train, states(len(train)))
+    return Distilling(student, train, live, made, teacher_width=16, weight=weight)
+
+
+def weights(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def assert_equal(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=0, msg=name)
+
+
+def learn(objective, folder, fabric, *, count=None, validate=None, **settings):
+    """`fit` on the objective's own windows with the validation split's error."""
+    training = {"epochs": 3, "batch_size": 12, "schedule": "constant", **settings}
+    fixed = ("seed", "progress", "save_seconds", "hint_epochs")
+    more = {key: training.pop(key) for key in fixed if key in training}
+    model, data = objective.model, objective._windows.dataset
+    if validate is None:
+        val = windows(data, "val")
+        held = states(len(val))
+        validate = lambda: validation_error(model, val, held, fabric)  # noqa: E731
+    return fit(
+        objective, count=count or len(windows(data)), validate=validate,
+        training=Training(**training), folder=folder, fabric=fabric, **{"seed": 42, **more},
+    )  # fmt: skip
+
+
+# --- losses --------------------------------------------------------------------------------------
+
+
+def test_the_forecast_error_is_a_mean_over_existing_cells_in_the_unit():
+    generator = torch.Generator().manual_seed(0)
+    truth, forecast = (
+        torch.randn(2, 3, 2, 4, 5, generator=generator, dtype=torch.float64) for _ in range(2)
+    )
+    exists = (torch.rand(4, 5, generator=generator) > 0.4).double()
+    unit = np.array([2.0, 0.5])
+    scaler = Normaliser(torch.zeros(2), torch.ones(2), change=torch.from_numpy(unit)).double()
+    squares = [
+        ((forecast - truth)[b, t, c, y, x].item() / unit[c]) ** 2
+        for b, t, c, y, x in np.ndindex(2, 3, 2, 4, 5)
+        if exists[y, x]
+    ]
+    got = prediction_loss(forecast, truth, scaler, exists.float())
+    np.testing.assert_allclose(got, np.mean(squares), rtol=1e-12)
+    np.testing.assert_allclose(
+        prediction_loss(forecast, truth, scaler, None),
+        (((forecast - truth).numpy() / unit[:, None, None]) ** 2).mean(),
+        rtol=1e-12,
+    )
+
+
+@pytest.mark.parametrize("fill", [0.0, 1e6, 1e36])
+def test_cells_that_do_not_exist_do_not_influence_the_loss(fill, fabric):
+    """Not even where the number that stands for them overflows when squared."""
+    mask = np.ones((8, 8), bool)
+    mask[2:5, 1:7] = False
+    rng = np.random.default_rng(0)
+    frames = rng.standard_normal((15, 1, 8, 8)).astype(np.float32)
+    data = datasets.build("blobs", size=8, runs=3, length=5)
+    known = statistics(data, lead=LEAD)
+    splits = {
+        s: (Stretch(first=f, stop=f + 5),) for s, f in (("train", 0), ("val", 5), ("test", 10))
+    }
+    grid = replace(data.grid, mask=tuple(map(tuple, mask.tolist())))
+    model = built(data)
+
+    def said(filled):
+        masked = Dataset(
+            name="masked", domain="generic", grid=grid, frames=filled, times=data.times,
+            splits=splits,
+        )  # fmt: skip
+        index = torch.tensor([0])
+        objective = Forecasting(model.eval(), windows(masked), None)
+        loss, _ = objective(index)
+        loss.backward()
+        gradient = model.backbone.head[0].weight.grad.clone()
+        model.zero_grad()
+        return loss, validation_error(model, windows(masked, "val"), None, fabric), gradient
+
+    # one window a split, so that its future is nobody's past
+    filled = frames.copy()
+    for first in (PAST, 5 + PAST):
+        filled[first : first + LEAD, :, ~mask] = fill
+    assert known.std[0] > 0
+    for one, other in zip(said(frames), said(filled), strict=True):
+        assert torch.isfinite(torch.as_tensor(one)).all()
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_every_window_counts_the_same_whatever_the_batch(blobs, fabric):
+    model, val = built(blobs).eval(), windows(blobs, "val")
+    alone = [
+        prediction_loss(model(w.past).future, w.future, model.normaliser, None).item()
+        for w in val.batches(1)
+    ]
+    for size in (1, 5, 32):
+        got = validation_error(model, val, None, fabric, batch_size=size)
+        np.testing.assert_allclose(got, np.mean(alone), rtol=1e-5)
+
+
+def test_validating_leaves_the_model_as_it_was(blobs, fabric):
+    model = built(blobs).train()
+    before = weights(model)
+    validation_error(model, windows(blobs, "val"), None, fabric)
+    assert_equal(weights(model), before)
+    assert model.training
+
+
+# --- stage 1 and the baseline --------------------------------------------------------------------
+
+
+def test_a_student_learns_to_beat_persistence(tmp_path, fabric):
+    data = datasets.build("blobs", size=8, runs=20, length=16)
+    student, val = built(data), windows(data, "val")
+    history = learn(
+        Forecasting(student, windows(data), None), tmp_path, fabric,
+        epochs=8, lr=1e-2, schedule="cosine",
+    )  # fmt: skip
+    train = [record["train"] for record in history]
+    assert train[-1] < 0.5 * train[0]
+    still = [
+        prediction_loss(w.past[:, -1:].expand_as(w.future), w.future, student.normaliser, None)
+        for w in val.batches(len(val))
+    ]
+    error = validation_error(student, val, None, fabric)
+    assert error < 0.75 * float(still[0])
+    assert error == min(record["val"] for record in history), "the best weights are put back"
+
+
+class Watched:
+    """Token states that note which windows were asked for."""
+
+    def __init__(self, inner):
+        self.inner, self.asked = inner, []
+
+    def tokens(self, index, device):
+        self.asked.append(index.tolist())
+        return self.inner.tokens(index, device)
+
+
+def test_every_epoch_sees_every_window_once_in_an_order_of_its_own(blobs, tmp_path, fabric):
+    count = len(windows(blobs))
+    orders = {}
+    for name, seed in (("one", 42), ("same", 42), ("other", 43)):
+        watched = Watched(states(count))
+        objective = Forecasting(taught(blobs), windows(blobs), watched)
+        learn(
+            objective, tmp_path / name, fabric, seed=seed, epochs=2, batch_size=10,
+            validate=lambda: 1.0,
+        )  # fmt: skip
+        assert [len(batch) for batch in watched.asked] == [10, 10, 10, 6] * 2
+        flat = [number for batch in watched.asked for number in batch]
+        orders[name] = flat
+        assert sorted(flat[:count]) == sorted(flat[count:]) == list(range(count))
+        assert flat[:count] != flat[count:]
+    assert orders["one"] == orders["same"] != orders["other"]
+
+
+def test_the_same_seed_gives_the_same_numbers(blobs, tmp_path, fabric):
+    said = []
+    for name, seed in (("one", 42), ("same", 42), ("other", 43)):
+        teacher = taught(blobs, seed=seed)
+        objective = Forecasting(teacher, windows(blobs), states(36))
+        history = learn(objective, tmp_path / name, fabric, seed=seed, epochs=2)
+        said.append((history, weights(teacher)))
+    assert said[0][0] == said[1][0] != said[2][0]
+    assert_equal(said[0][1], said[1][1])
+
+
+def test_what_is_logged_is_the_history(blobs, tmp_path, fabric):
+    objective = distilling(built(blobs), blobs, taught(blobs), weight=2.0)
+    history = learn(objective, tmp_path, fabric)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == history
+    assert [record["epoch"] for record in history] == [0, 1, 2]
+    for record in history:
+        terms = record["terms"]
+        assert set(terms) == {"forecast", "semantic", "spectral"}
+        # eq. 14: means over the epoch's windows add up as the terms of one batch do
+        total = terms["forecast"] + 2.0 * (terms["semantic"] + 0.5 * terms["spectral"])
+        np.testing.assert_allclose(record["train"], total, rtol=1e-5)
+
+
+# --- learning rate and stopping ------------------------------------------------------------------
+
+
+def scripted(blobs, tmp_path, fabric, errors, **settings):
+    """A training whose validation errors are given; the weights after every epoch."""
+    student, seen = built(blobs), []
+    answers = iter(errors)
+
+    def validate():
+        seen.append(weights(student))
+        return next(answers)
+
+    objective = Forecasting(student, windows(blobs), None)
+    history = learn(
+        objective, tmp_path, fabric, count=4, batch_size=4, epochs=len(errors), validate=validate,
+        **settings,
+    )  # fmt: skip
+    return student, history, seen
+
+
+def test_the_rate_is_divided_by_ten_after_exactly_five_flat_epochs(blobs, tmp_path, fabric):
+    errors = [1.0] * 12 + [0.5] + [0.5] * 6
+    _, history, _ = scripted(
+        blobs, tmp_path, fabric, errors, schedule="plateau", lr=1e-2, stop_patience=100
+    )
+    rates = [round(np.log10(record["lr"]), 6) for record in history]
+    # best in epoch 0: epochs 1 to 5 are flat, then 6 to 10; epoch 12 is better, 13 to 17 flat
+    assert rates == [-2] * 6 + [-3] * 5 + [-4] * 7 + [-5]
+
+
+def test_the_rate_falls_as_a_cosine_to_nothing(blobs, tmp_path, fabric):
+    objective = Forecasting(built(blobs), windows(blobs), None)
+    history = learn(
+        objective, tmp_path, fabric, epochs=4, schedule="cosine", lr=1e-2, validate=lambda: 1.0
+    )
+    want = 0.5e-2 * (1 + np.cos(np.pi * np.arange(1, 5) / 4))
+    np.testing.assert_allclose([record["lr"] for record in history], want, atol=1e-12)
+
+
+def test_it_stops_after_patience_and_puts_the_best_weights_back(blobs, tmp_path, fabric):
+    errors = [5.0, 4.0, 3.0, 3.5, 3.2, 3.1, 1.0, 0.5]
+    student, history, seen = scripted(blobs, tmp_path, fabric, errors, stop_patience=3)
+    assert [record["val"] for record in history] == errors[:6]
+    assert_equal(weights(student), seen[2])
+    name = "backbone.head.0.weight"
+    assert not torch.equal(seen[2][name], seen[5][name])
+
+
+def test_an_error_that_is_never_a_number_is_named(blobs, tmp_path, fabric):
+    with pytest.raises(S2KDError, match="never a number; lower the learning rate"):
+        scripted(blobs, tmp_path, fabric, [float("nan")] * 3)
+
+
+def test_gradients_are_clipped(blobs, tmp_path, fabric):
+    """Adam forgets a gradient's size, so only that the norm is bounded can be seen."""
+    student = built(blobs)
+    objective = Forecasting(student, windows(blobs), None)
+    norms = []
+
+    def progress(done, total, word):
+        grads = [p.grad.flatten() for p in student.parameters()]
+        norms.append(torch.cat(grads).norm().item())
+
+    learn(objective, tmp_path, fabric, epochs=1, clip=1e-3, progress=progress)
+    np.testing.assert_allclose(norms, 1e-3, rtol=1e-3)
+
+
+# --- stage 2 -------------------------------------------------------------------------------------
+
+
+def test_the_students_objective_is_eqs_10_to_14(blobs):
+    teacher = taught(blobs)
+    student = built(blobs)
+    objective = distilling(student, blobs, teacher, weight=3.0, terms=(*S2KD, ("output", 0.25)))
+    index = torch.tensor([3, 0, 17])
+    loss, terms = objective(index)
+    window = windows(blobs).gather(index)
+    own = student(window.past)  # in training mode the batch's own statistics: the same numbers
+    said = teacher.eval()(window.past, states(36).tokens(index))
+    projected = torch.einsum("bdhw,ed->behw", own.latent, objective.project.weight[..., 0, 0])
+    projected = projected + objective.project.bias[:, None, None]
+    amplitudes = [torch.fft.fft2(z, norm="ortho").abs() for z in (projected, said.latent)]
+    unit = student.normaliser.unit[:, None, None]
+    want = {
+        "forecast": ((own.future - window.future) / unit).square().mean(),
+        "semantic": (projected - said.latent).square().mean(),
+        "spectral": (amplitudes[0] - amplitudes[1]).abs().mean(),
+        "output": ((own.future - said.future) / unit).square().mean(),
+    }
+    assert terms.keys() == want.keys()
+    for name, value in want.items():
+        torch.testing.assert_close(terms[name], value.detach(), rtol=1e-4, atol=1e-6, msg=name)
+    distillation = want["semantic"] + 0.5 * want["spectral"] + 0.25 * want["output"]
+    torch.testing.assert_close(loss, want["forecast"] + 3.0 * distillation, rtol=1e-4, atol=1e-6)
+
+
+def test_a_coarser_student_is_compared_on_its_own_grid(fabric):
+    data = datasets.build("blobs", size=16, runs=3, length=8)
+    student, teacher = built(data, patch=2), taught(data)
+    assert (student.backbone.latent_grid, teacher.latent_grid) == ((2, 2), (4, 4))
+    objective = distilling(student, data, teacher, terms=(("semantic", 1.0),))
+    index = torch.tensor([0, 2])
+    _, terms = objective(index)
+    window = windows(data).gather(index)
+    latent = teacher.eval()(window.past, states(len(windows(data))).tokens(index)).latent
+    coarse = latent.unflatten(3, (2, 2)).mean(4).unflatten(2, (2, 2)).mean(3)
+    own = objective.project(student(window.past).latent)
+    torch.testing.assert_close(terms["semantic"], (own - coarse).square().mean().detach())
+
+
+def test_the_teacher_is_only_asked(blobs, tmp_path, fabric):
+    teacher, student = taught(blobs), built(blobs)
+    objective = distilling(student, blobs, teacher)
+    before, start = weights(teacher), weights(student)
+    learn(objective, tmp_path, fabric, epochs=2)
+    assert_equal(weights(teacher), before)  # running statistics of its norms included
+    assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+    held = {id(p) for p in objective.parameters()}
+    assert not held & {id(p) for p in teacher.parameters()}
+    assert not torch.equal(student.state_dict()["backbone.head.0.weight"],
+                           start["backbone.head.0.weight"])  # fmt: skip
+
+
+def test_hints_train_the_latent_alone(blobs):
+    student = built(blobs)
+    objective = distilling(
+        student, blobs, taught(blobs), terms=(*S2KD, ("output", 1.0)), weight=9.0
+    )
+    objective.hinting = True
+    loss, terms = objective(torch.tensor([1, 2]))
+    torch.testing.assert_close(loss.detach(), terms["semantic"] + 0.5 * terms["spectral"])
+    assert "output" not in terms
+    loss.backward()
+    learns = {n.split(".")[1] for n, p in student.named_parameters() if p.grad is not None}
+    assert learns == {"down1", "down2", "down3", "bottom", "up3"}
+    assert objective.project.weight.grad is not None
+
+
+def test_hint_epochs_come_first_and_choose_no_weights(blobs, tmp_path, fabric):
+    student, seen = built(blobs), []
+    answers = iter([0.0, 0.0, 7.0, 5.0, 6.0])
+
+    def validate():
+        seen.append(weights(student))
+        return next(answers)
+
+    objective = distilling(student, blobs, taught(blobs))
+    history = learn(objective, tmp_path, fabric, epochs=5, hint_epochs=2, validate=validate)
+    assert [record.get("hint", False) for record in history] == [True, True, False, False, False]
+    for record in history:
+        terms = record["terms"]
+        latent = terms["semantic"] + 0.5 * terms["spectral"]
+        whole = latent if record.get("hint") else latent + terms["forecast"]
+        np.testing.assert_allclose(record["train"], whole, rtol=1e-5)
+    assert_equal(weights(student), seen[3])
+    head = "backbone.head.0.weight"
+    assert torch.equal(seen[0][head], seen[1][head])
+    assert not torch.equal(seen[1][head], seen[2][head])
+
+
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        (S2KD, "hint_epochs=3 leaves none of the 3 epochs"),
+        ((("output", 1.0),), "no loss on latents to train on"),
+    ],
+)
+def test_hints_that_cannot_be_are_refused(blobs, tmp_path, fabric, terms, said):
+    objective = distilling(built(blobs), blobs, taught(blobs), terms=terms)
+    with pytest.raises(S2KDError, match=said):
+        learn(objective, tmp_path, fabric, hint_epochs=3)
+
+
+# --- going on ------------------------------------------------------------------------------------
+
+
+def objective_of(stage, data):
+    """Fresh objects, seeded as a run seeds them."""
+    if stage == "teacher":  # dropout and stochastic depth draw from the random state
+        return Forecasting(taught(data, seed=7), windows(data), states(36))
+    if stage == "hints":
+        return distilling(built(data, seed=7), data, taught(data, seed=1))
+    return Forecasting(built(data, seed=7), windows(data), None)
+
+
+SETTINGS = {
+    "teacher": {"schedule": "cosine", "clip": 1.0},
+    "hints": {"schedule": "plateau", "plateau_patience": 0, "hint_epochs": 1},
+    "baseline": {"schedule": "constant", "stop_patience": 1, "lr": 3e-2},
+}
+
+
+@pytest.mark.parametrize("stage", list(SETTINGS))
+def test_an_interrupted_training_ends_with_the_same_numbers(blobs, tmp_path, fabric, stage):
+    """Three epochs of three steps, pulled at the first, within, at the end of and after epochs."""
+    whole = objective_of(stage, blobs)
+    want = learn(whole, tmp_path / "whole", fabric, **SETTINGS[stage])
+    pulls = iter([1, 2, 3, 4, 5, 8, 9])
+    pull, resumed = next(pulls), None
+
+    def progress(done, total, word):
+        if done >= pull:
+            raise Pulled
+
+    for attempt in range(8):
+        objective = objective_of(stage, blobs)
+        if (tmp_path / "cut" / "checkpoint.pt").exists():
+            torch.manual_seed(1000 + attempt)  # the random state must come from the checkpoint
+        try:
+            resumed = learn(
+                objective, tmp_path / "cut", fabric, progress=progress, save_seconds=0.0,
+                **SETTINGS[stage],
+            )  # fmt: skip
+            break
+        except Pulled:
+            pull = next(pulls, 10**9)
+    assert attempt >= 4, "it was hardly interrupted"
+    assert resumed == want
+    assert_equal(weights(objective.model), weights(whole.model))
+    log = (tmp_path / "cut" / "log.jsonl").read_text()
+    assert log == (tmp_path / "whole" / "log.jsonl").read_text()
+
+
+def interrupted(blobs, folder, fabric):
+    def progress(done, total, word):
+        if done == 5:
+            raise Pulled
+
+    with pytest.raises(Pulled):
+        learn(objective_of("baseline", blobs), folder, fabric, progress=progress, save_seconds=0.0)
+    return folder / "checkpoint.pt"
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9, 0.999])
+def test_a_truncated_checkpoint_is_refused(blobs, tmp_path, fabric, keep):
+    path = interrupted(blobs, tmp_path, fabric)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(S2KDError, match=r"checkpoint\.pt: truncated or not a checkpoint of this"):
+        learn(objective_of("baseline", blobs), tmp_path, fabric)
+
+
+def test_another_models_checkpoint_is_refused(blobs, tmp_path, fabric):
+    interrupted(blobs, tmp_path, fabric)
+    other = Forecasting(built(blobs, width=5), windows(blobs), None)
+    with pytest.raises(S2KDError, match="not a checkpoint of this training"):
+        learn(other, tmp_path, fabric)
+
+
+def test_progress_counts_steps_and_tells_the_last_error(blobs, tmp_path, fabric):
+    told = []
+    learn(
+        objective_of("baseline", blobs), tmp_path, fabric, epochs=2, validate=lambda: 0.25,
+        progress=lambda *said: told.append(said),
+    )  # fmt: skip
+    assert [(done, total) for done, total, _ in told] == [(i, 6) for i in range(1, 7)]
+    assert told[0][2] == "epoch 1"
+    assert told[-1][2] == "epoch 2, validation 0.2500"
