@@ -123,7 +123,7 @@ def _of(kind: str, name: str) -> Iterator[tuple[str, Callable[[], None]]]:
             yield one.__name__, partial(_built, one, registry, name)
 
 
-def _with_backbone(one: Callable, name: str, grid: Any) -> None:  # noqa: ANN401
+def _with_backbone(one: Callable, name: str, grid: Any) -> None:
     import torch
 
     torch.manual_seed(0)

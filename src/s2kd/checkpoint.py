@@ -32,7 +32,14 @@ def versions() -> dict[str, str]:
 
 
 def build_student(
-    part: Part, grid: GridSpec, *, past: int, lead: int, known: Statistics, normalise: str, predict: str
+    part: Part,
+    grid: GridSpec,
+    *,
+    past: int,
+    lead: int,
+    known: Statistics,
+    normalise: str,
+    predict: str,
 ) -> Student:
     """A student, not yet trained."""
     backbone = backbones.build(part.name, grid, past=past, lead=lead, **part.params)
@@ -131,7 +138,7 @@ def card_of(
     known: Statistics,
     normalise: str,
     predict: str,
-    **more: Any,  # noqa: ANN401
+    **more: Any,
 ) -> dict[str, Any]:
     """The card of a `student` or `teacher`: what `load_student` needs, and where it came from."""
     from dataclasses import asdict
@@ -196,6 +203,6 @@ def load_teacher(folder: Path) -> tuple[Teacher, dict[str, Any]]:
     return teacher.eval(), card
 
 
-def model_key(**inputs: Any) -> str:  # noqa: ANN401
+def model_key(**inputs: Any) -> str:
     """The name of everything a trained model depends on."""
     return digest(inputs)

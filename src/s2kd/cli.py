@@ -62,15 +62,24 @@ SaveEvery = Annotated[
 World = Annotated[str, typer.Option("--world", help="The demo's world: atmosphere or plume.")]
 
 
-@app.callback()
-def _version(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         import s2kd
 
         print(s2kd.__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Turn a heavy forecaster of gridded, moving fields into a small one that runs anywhere."""
 
 
 # --- the road ------------------------------------------------------------------------------------
@@ -359,7 +368,7 @@ def _for_file(path: Path, *, show: bool) -> "Recipe":
 
 def _machine(
     accelerator: str, devices: int, nodes: int, precision: str, strategy: str, tensorboard: bool
-) -> Any:  # noqa: ANN401
+) -> Any:
     from s2kd.stages import Machine
 
     return Machine(
@@ -378,7 +387,7 @@ def _work(
     stage: Callable[["Run"], object],
     *,
     quiet: bool = False,
-    machine: Any = None,  # noqa: ANN401
+    machine: Any = None,
     save_every: float = 20.0,
 ) -> None:
     """Open the run, hold its folder, do the stage."""

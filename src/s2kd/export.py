@@ -73,8 +73,20 @@ def export_onnx(forecaster: Forecaster, path: Path) -> dict[str, Any]:
 def public_card(forecaster: Forecaster) -> dict[str, Any]:
     """What a user of the file must know: shapes, channels, units, grid, origin."""
     card = forecaster.card
-    keep = ("grid", "past", "lead", "method", "seed", "name", "parameters", "versions",
-            "attributes", "validation", "fingerprint", "source")
+    keep = (
+        "grid",
+        "past",
+        "lead",
+        "method",
+        "seed",
+        "name",
+        "parameters",
+        "versions",
+        "attributes",
+        "validation",
+        "fingerprint",
+        "source",
+    )
     return {key: card[key] for key in keep if key in card}
 
 
@@ -87,9 +99,7 @@ def run_onnx(
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return session.run(["future"], {"past": np.asarray(past, dtype=np.float32)})[0]
 
 

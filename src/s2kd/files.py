@@ -38,7 +38,7 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401
+def read_json(path: Path) -> Any:
     """The JSON in `path`; a file that is missing or torn is an S2KDError that names it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ from s2kd.train import States, Target
 from s2kd.types import S2KDError
 from s2kd.windows import Windows
 
-FORMAT = 1
+FORMAT, NOTE = 1, "key.json"
 VIEWS = ("latent", "forecast")
 
 
@@ -27,10 +27,14 @@ class StoredTargets:
     """What a store holds, by window number; in memory where it fits `memory_bytes`."""
 
     def __init__(self, folder: Path, *, memory_bytes: int = 2**30) -> None:
-        paths = {view: folder / f"{view}.npy" for view in VIEWS}
-        here = {view: path for view, path in paths.items() if path.exists()}
-        size = sum(path.stat().st_size for path in here.values())
+        note = read_json(folder / NOTE)
+        if note.get("done") != note.get("windows"):
+            raise S2KDError(
+                f"{folder}: holds the targets of {note.get('done')} of {note.get('windows')} windows"
+            )
+        here = {view: folder / f"{view}.npy" for view in note.get("views", ())}
         try:
+            size = sum(path.stat().st_size for path in here.values())
             self._views = {
                 view: np.load(path, mmap_mode=None if size <= memory_bytes else "r")
                 for view, path in here.items()
@@ -42,8 +46,10 @@ class StoredTargets:
 
     def gather(self, index: Tensor, device: torch.device | str) -> Target:
         """The targets of these windows, as float32 on `device`."""
-        return Target(latent=self._take("latent", index, device),
-                      forecast=self._take("forecast", index, device))
+        return Target(
+            latent=self._take("latent", index, device),
+            forecast=self._take("forecast", index, device),
+        )
 
     def _take(self, view: str, index: Tensor, device: torch.device | str) -> Tensor | None:
         if view not in self._views:
@@ -56,9 +62,7 @@ class StoredTargets:
 class LiveTargets:
     """The same from the teacher itself, for data too large to store or that is augmented."""
 
-    def __init__(
-        self, teacher: Teacher, windows: Windows, states: States | None
-    ) -> None:
+    def __init__(self, teacher: Teacher, windows: Windows, states: States | None) -> None:
         self._teacher, self._windows, self._states = freeze(teacher), windows, states
 
     @torch.no_grad()
@@ -97,7 +101,7 @@ def store_targets(
     Blocks already written by a run that was killed are not done again.
     """
     wanted = {"format": FORMAT, "key": key, "views": list(views), "windows": len(windows)}
-    note = folder / "key.json"
+    note = folder / NOTE
     done = read_json(note) if note.exists() else {}
     if {k: done.get(k) for k in wanted} != wanted:
         shutil.rmtree(folder, ignore_errors=True)
@@ -126,6 +130,11 @@ def store_targets(
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    if path.exists():
+    if not path.exists():
+        return np.lib.format.open_memmap(path, mode="w+", dtype="<f2", shape=shape)
+    try:
         return np.lib.format.open_memmap(path, mode="r+")
-    return np.lib.format.open_memmap(path, mode="w+", dtype="<f2", shape=shape)
+    except (ValueError, EOFError) as error:
+        raise S2KDError(
+            f"{path.parent}: truncated or not a store of targets ({error}); delete it"
+        ) from None

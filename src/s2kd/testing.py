@@ -63,8 +63,13 @@ def student_of(backbone: Backbone, grid: GridSpec) -> Student:
 def teacher_of(backbone: Backbone, grid: GridSpec) -> Teacher:
     """The backbone as a teacher that reads."""
     return Teacher(
-        backbone, identity(len(grid.channels)), wraps=grid.wraps, text_width=TEXT_WIDTH,
-        width=16, heads=4, depth=2,
+        backbone,
+        identity(len(grid.channels)),
+        wraps=grid.wraps,
+        text_width=TEXT_WIDTH,
+        width=16,
+        heads=4,
+        depth=2,
     )
 
 
