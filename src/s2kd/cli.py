@@ -446,7 +446,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Threads that wait for each other by spinning are up to thirty times slower on a machine that
     # does something else as well; this is read when PyTorch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    from s2kd.types import S2KDError
+    from s2kd.errors import S2KDError
 
     try:
         app(args=arguments)

@@ -13,11 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from s2kd.errors import S2KDError
+
 Domain = Literal["weather", "traffic", "fire", "generic"]
-
-
-class S2KDError(Exception):
-    """Anything the user can put right; the command line prints it without a traceback."""
 
 
 @dataclass(frozen=True, kw_only=True)
