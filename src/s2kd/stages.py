@@ -42,6 +42,7 @@ from s2kd.losses import losses
 from s2kd.models import Student, Teacher
 from s2kd.narrators import Narrator, narrators
 from s2kd.narrators.store import narrate_windows
+from s2kd.nn import padded_size
 from s2kd.normalise import statistics
 from s2kd.recipe import Method, Part, Recipe
 from s2kd.scoring import (
@@ -117,7 +118,15 @@ class Run:
     def dataset(self) -> Dataset:
         """The frames and splits."""
         self.say(f"Reading {self.recipe.dataset.name}")
-        return datasets.build(self.recipe.dataset.name, **self.recipe.dataset.params)
+        dataset = datasets.build(self.recipe.dataset.name, **self.recipe.dataset.params)
+        size = (dataset.grid.height, dataset.grid.width)
+        padded = tuple(padded_size(length) for length in size)
+        if size != padded:
+            self.say(
+                f"The grid of {size[0]}×{size[1]} is padded to {padded[0]}×{padded[1]} inside the "
+                "models and cropped again (large grids that are read in patches: a little more)"
+            )
+        return dataset
 
     @cached_property
     def known(self) -> Statistics:
