@@ -133,6 +133,7 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.memmap:
     if not path.exists():
         return np.lib.format.open_memmap(path, mode="w+", dtype="<f2", shape=shape)
     try:
+        np.load(path, mmap_mode="r")  # opened for writing, a short file would be filled with zeros
         return np.lib.format.open_memmap(path, mode="r+")
     except (ValueError, EOFError) as error:
         raise S2KDError(
