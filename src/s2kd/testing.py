@@ -168,7 +168,7 @@ BACKBONE_CHECKS: tuple[Check, ...] = (
 
 
 def _pair(compares: str) -> tuple[torch.Tensor, torch.Tensor]:
-    shape = (4, 3, 8, 6) if compares == "latent" else (4, 2, 3, 8, 6)
+    shape = (4, 2, 3, 8, 6) if compares == "forecast" else (4, 3, 8, 6)
     generator = torch.Generator().manual_seed(0)
     one, other = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
     return one, other

@@ -1,12 +1,20 @@
 """Distillation losses: plain functions of what student and teacher hold. One file each.
 
 Decorate a function `loss(student, teacher, *, setting=…) -> scalar` with
-`@losses.register("name", compares="latent")`, or `compares="forecast"`.
+`@losses.register("name", compares="latent")`; `compares` says what it is given of each side:
+
+- `latent`: P(Z) and Z_fused, equally wide and on one grid
+- `unprojected`: Z and Z_fused on one grid, each as wide as it is
+- `forecast`: the two forecasts in normalised units
+- `stages`: the features from shallow to deep. Such a loss has weights of its own, so it is a
+  class, `Loss(student_widths, teacher_widths, wraps, *, setting=…)`, whose `forward` takes the
+  two lists of features and whose `ramp(epoch)` is a factor of its weight (see `review.py`).
 """
 
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,15 +22,16 @@ from s2kd.registry import Registry
 from s2kd.types import S2KDError
 
 Latent = Float[Tensor, "batch d h w"]
+OtherLatent = Float[Tensor, "batch e h w"]
 Frames = Float[Tensor, "batch lead channel height width"]
 Scalar = Float[Tensor, ""]
 LossFn = Callable[[Tensor, Tensor], Tensor]
 
-COMPARES = ("latent", "forecast")
+COMPARES = ("latent", "unprojected", "forecast", "stages")
 
 
 class Losses(Registry[Scalar]):
-    """Losses by name; `latent` losses see (P(Z), Z_fused), `forecast` ones normalised frames."""
+    """Losses by name, each with what it compares."""
 
     def __init__(self) -> None:
         super().__init__("loss", "s2kd.losses")
@@ -39,13 +48,18 @@ class Losses(Registry[Scalar]):
         return add
 
     def compares(self, name: str) -> str:
-        """`latent` or `forecast`."""
+        """What the loss is given of each side: one of `COMPARES`."""
         return getattr(self.get(name), "compares", "latent")
 
     def build(self, name: str, /, **params: object) -> LossFn:  # type: ignore[override]
-        """The loss with its settings bound: a function of student and teacher."""
+        """The loss with its settings bound: a function of student and teacher (or a class)."""
         self.check(name, params)
         return partial(self.get(name), **params)
 
 
 losses = Losses()
+
+
+def wide(x: Tensor) -> Tensor:
+    """float32 at least: half precision is too short for sums of squares, and FFTs refuse it."""
+    return x if x.dtype == torch.float64 else x.float()
