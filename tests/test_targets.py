@@ -112,7 +112,7 @@ def test_a_whole_store_is_left_alone_and_a_stale_one_made_again(asked, tmp_path)
     assert said == []
     assert contents(folder) == before
     # other words, under the key that names them
-    teacher, windows, states = asked
+    teacher, windows, _ = asked
     flipped = torch.flip(torch.arange(36), (0,))
     reread = encode_states([f"text {i}" for i in flipped.tolist()], Hashed(width=8))
     store_targets(folder, teacher, windows, reread, key="two", batch_size=5, progress=progress)

@@ -28,10 +28,9 @@ class StoredTargets:
 
     def __init__(self, folder: Path, *, memory_bytes: int = 2**30) -> None:
         note = read_json(folder / NOTE)
-        if note.get("done") != note.get("windows"):
-            raise S2KDError(
-                f"{folder}: holds the targets of {note.get('done')} of {note.get('windows')} windows"
-            )
+        done, windows = note.get("done"), note.get("windows")
+        if done != windows:
+            raise S2KDError(f"{folder}: holds the targets of {done} of {windows} windows")
         here = {view: folder / f"{view}.npy" for view in note.get("views", ())}
         try:
             size = sum(path.stat().st_size for path in here.values())
