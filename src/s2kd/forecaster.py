@@ -51,6 +51,8 @@ class Forecaster:
                 f"forecast: {int((~np.isfinite(past)).sum())} of the input values are not finite"
             )
         steps = steps or self.lead
+        if steps < 1:
+            raise S2KDError(f"forecast: steps must be at least 1, got {steps}")
         frames = torch.from_numpy(np.ascontiguousarray(past, dtype=np.float32))
         done: list[torch.Tensor] = []
         while sum(part.shape[1] for part in done) < steps:

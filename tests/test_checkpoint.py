@@ -1,0 +1,292 @@
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from s2kd.checkpoint import (
+    build_student,
+    build_teacher,
+    card_of,
+    load_student,
+    load_teacher,
+    save_model,
+    versions,
+)
+from s2kd.files import read_json, write_json
+from s2kd.forecaster import Forecaster, find_student
+from s2kd.nn import parameter_count
+from s2kd.normalise import Normaliser, statistics
+from s2kd.recipe import Part, TeacherSpec
+from s2kd.testing import words
+from s2kd.types import S2KDError
+
+PAST, LEAD = 3, 2
+PART = Part(name="unet", params={"width": 4})
+SPEC = TeacherSpec(
+    backbone=Part(name="simvp", params={"spatial": 4, "temporal": 8, "blocks": 2, "expansion": 2}),
+    width=16,
+    heads=4,
+    depth=2,
+)
+
+
+def scattered(model):
+    """Every number away from its initial value, running statistics too."""
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(0.1 * torch.rand(tensor.shape))
+    return model.eval()
+
+
+def save_student(folder, data, *, seed=0, part=PART, predict="change", lead=LEAD, **more):
+    torch.manual_seed(seed)
+    known = statistics(data, lead=lead)
+    shape = {"past": PAST, "lead": lead, "known": known, "normalise": "zscore", "predict": predict}
+    student = scattered(build_student(part, data.grid, **shape))
+    save_model(folder, student, card_of("student", part, data.grid, **shape, **more))
+    return student
+
+
+def save_teacher(folder, data, *, reads=True):
+    torch.manual_seed(0)
+    known = statistics(data, lead=LEAD)
+    shape = {
+        "past": PAST, "lead": LEAD, "known": known, "normalise": "minmax", "predict": "frames",
+    }  # fmt: skip
+    teacher = build_teacher(SPEC, data.grid, **shape, text_width=5, reads=reads)
+    scattered(teacher)
+    save_model(
+        folder, teacher, card_of("teacher", SPEC, data.grid, **shape, text_width=5, reads=reads)
+    )
+    return teacher
+
+
+def past(data, batch=2, seed=0):
+    rng = np.random.default_rng(seed)
+    grid = data.grid
+    shape = (batch, PAST, len(grid.channels), grid.height, grid.width)
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+# --- there and back ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("predict", ["frames", "change"])
+def test_a_student_comes_back_bit_for_bit(blobs, tmp_path, predict):
+    student = save_student(tmp_path, blobs, predict=predict)
+    torch.manual_seed(99)
+    again, card = load_student(tmp_path)
+    assert not again.training
+    frames = torch.from_numpy(past(blobs))
+    one, other = student(frames), again(frames)
+    torch.testing.assert_close(other.future, one.future, rtol=0, atol=0)
+    torch.testing.assert_close(other.latent, one.latent, rtol=0, atol=0)
+    assert card["parameters"] == parameter_count(student)
+    assert card["versions"] == versions()
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_teacher_comes_back_bit_for_bit(blobs, tmp_path, reads):
+    teacher = save_teacher(tmp_path, blobs, reads=reads)
+    again, _ = load_teacher(tmp_path)
+    assert again.reads == reads
+    frames, read = torch.from_numpy(past(blobs, 3)), words()
+    want = teacher(frames, read).future
+    torch.testing.assert_close(again(frames, read).future, want, rtol=0, atol=0)
+
+
+def test_a_grid_with_places_and_holes_comes_back(blobs, tmp_path):
+    grid = replace(
+        blobs.grid,
+        latitude=tuple(np.linspace(70.1, -70.3, 8).tolist()),
+        longitude=tuple(np.linspace(0.1, 315.3, 8).tolist()),
+        mask=tuple(tuple(bool((r + c) % 3) for c in range(8)) for r in range(8)),
+    )
+    save_student(tmp_path, replace(blobs, grid=grid))
+    assert Forecaster.load(tmp_path).grid == grid
+
+
+def test_a_student_carries_nothing_of_its_teacher(blobs, tmp_path):
+    """On the file itself: the backbone and the normaliser, and no other tensor."""
+    student = save_student(tmp_path, blobs)
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        keys = set(file.keys())
+        sizes = {key: file.get_tensor(key).numel() for key in keys}
+    foreign = ("teacher", "text", "project", "attend", "read.", "null", "blocks", "cells")
+    assert [key for key in keys if any(word in key for word in foreign)] == []
+    want = {f"backbone.{name}" for name in student.backbone.state_dict()}
+    want |= {"normaliser.offset", "normaliser.scale", "normaliser.unit"}
+    assert keys == want
+    learned = {f"backbone.{name}" for name, _ in student.backbone.named_parameters()}
+    assert sum(sizes[name] for name in learned) == parameter_count(student)
+    # while the teacher's file has them, so the names above would have been seen
+    save_teacher(tmp_path / "teacher", blobs)
+    with safe_open(tmp_path / "teacher" / "model.safetensors", framework="pt") as file:
+        told = " ".join(file.keys())
+    for word in ("project", "attend", "read.", "null", "blocks", "cells"):
+        assert word in told
+
+
+def test_a_normaliser_made_by_hand_can_be_saved(blobs, tmp_path):
+    student = save_student(tmp_path, blobs)
+    student.normaliser = Normaliser(torch.zeros(1), torch.ones(1))
+    save_model(tmp_path / "other", student, {"kind": "student"})
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [0, 7, 300, -1])
+def test_a_truncated_file_is_refused(blobs, tmp_path, keep):
+    save_student(tmp_path, blobs)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(S2KDError, match=r"model\.safetensors: truncated or not safetensors"):
+        load_student(tmp_path)
+
+
+def test_one_changed_bit_is_refused(blobs, tmp_path):
+    save_student(tmp_path, blobs)
+    path = tmp_path / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(S2KDError, match=r"not the weights that model\.json beside it"):
+        load_student(tmp_path)
+
+
+def test_weights_exchanged_between_folders_are_refused(blobs, tmp_path):
+    save_student(tmp_path / "one", blobs, seed=1)
+    save_student(tmp_path / "two", blobs, seed=2)
+    shutil.copy(tmp_path / "one" / "model.safetensors", tmp_path / "two" / "model.safetensors")
+    with pytest.raises(S2KDError, match=r"two/model\.safetensors: not the weights that"):
+        load_student(tmp_path / "two")
+
+
+def test_a_card_of_another_model_is_refused(blobs, tmp_path):
+    """A card edited by hand: its part no longer has the weights' shapes."""
+    save_student(tmp_path, blobs)
+    card = read_json(tmp_path / "model.json")
+    card["part"]["params"]["width"] = 5
+    write_json(tmp_path / "model.json", card)
+    with pytest.raises(S2KDError, match="does not fit the model its card describes"):
+        load_student(tmp_path)
+
+
+def test_files_of_other_things_are_refused(blobs, tmp_path):
+    with pytest.raises(S2KDError, match=r"no model\.json in it, so not the folder of a trained"):
+        load_student(tmp_path)
+    for content in ([1, 2], {"format": "another", "kind": "student"}, {}):
+        write_json(tmp_path / "model.json", content)
+        with pytest.raises(S2KDError, match=r"model\.json: not a model card of this program"):
+            load_student(tmp_path)
+    (tmp_path / "model.json").write_text('{"format": "s2kd-mod')
+    with pytest.raises(S2KDError, match=r"model\.json: not readable as JSON"):
+        load_student(tmp_path)
+    save_student(tmp_path, blobs)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(S2KDError, match="the model's folder is incomplete"):
+        load_student(tmp_path)
+
+
+def test_a_teacher_is_no_student_nor_the_other_way_round(blobs, tmp_path):
+    save_teacher(tmp_path / "teacher", blobs)
+    save_student(tmp_path / "student", blobs)
+    with pytest.raises(S2KDError, match="holds a teacher; a student is wanted"):
+        load_student(tmp_path / "teacher")
+    with pytest.raises(S2KDError, match="holds a student; a teacher is wanted"):
+        load_teacher(tmp_path / "student")
+
+
+def test_the_card_is_written_last(blobs, tmp_path):
+    """A folder with a card is complete: where writing fails between the two, it has none."""
+    with pytest.raises(TypeError):
+        save_student(tmp_path, blobs, unwritable=object())
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+# --- a student in use ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def forecaster(blobs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("student")
+    save_student(folder, blobs)
+    return Forecaster.load(folder)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])
+def test_beyond_its_lead_it_feeds_its_own_frames_back(blobs, forecaster, steps):
+    frames = past(blobs)
+    known = list(torch.from_numpy(frames).unbind(1))
+    with torch.no_grad():
+        while len(known) < PAST + steps:
+            last = torch.stack(known[-PAST:], 1)
+            known += forecaster.student(last).future.unbind(1)
+    want = torch.stack(known[PAST : PAST + steps], 1)
+    got = forecaster.predict(frames, steps=steps)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_a_lead_longer_than_the_past_rolls_out_too(blobs, tmp_path):
+    student = save_student(tmp_path, blobs, lead=5)
+    forecaster, frames = Forecaster.load(tmp_path), past(blobs)
+    with torch.no_grad():
+        one = student(torch.from_numpy(frames)).future
+        two = student(one[:, -PAST:]).future
+    want = torch.cat([one, two], 1)[:, :8].numpy()
+    np.testing.assert_array_equal(forecaster.predict(frames, steps=8), want)
+    np.testing.assert_array_equal(forecaster.predict(frames), one)
+
+
+def test_float64_and_views_will_do(blobs, forecaster):
+    frames = past(blobs)
+    want = forecaster.predict(frames)
+    np.testing.assert_array_equal(forecaster.predict(frames.astype(np.float64)), want)
+    np.testing.assert_array_equal(forecaster.predict(np.asfortranarray(frames)), want)
+    assert want.shape == (2, LEAD, 1, 8, 8)
+    assert want.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("spoil", "steps", "said"),
+    [
+        (lambda f: f[:, :2], 0, r"past has shape \(2, 2, 1, 8, 8\), this student takes \(batch, 3"),
+        (lambda f: f[..., :7], 0, r"shape \(2, 3, 1, 8, 7\)"),
+        (lambda f: f.repeat(2, 2), 0, r"shape \(2, 3, 2, 8, 8\)"),
+        (lambda f: np.where(f > 1.5, np.nan, f), 0, r"\d+ of the input values are not finite"),
+        (lambda f: np.full_like(f, np.inf), 0, "384 of the input values are not finite"),
+        (lambda f: f, -1, "steps must be at least 1, got -1"),
+    ],
+)
+def test_what_it_cannot_take_is_refused(blobs, forecaster, spoil, steps, said):
+    with pytest.raises(S2KDError, match=said):
+        forecaster.predict(spoil(past(blobs)), steps=steps)
+
+
+def test_a_run_gives_the_student_asked_for_or_the_best(blobs, tmp_path):
+    for name, error in (("unet-a", 0.5), ("unet-b", 0.25), ("unet-c", 0.75)):
+        save_student(tmp_path / "students" / name, blobs, validation=error)
+    assert find_student(tmp_path).name == "unet-b"
+    assert find_student(tmp_path, "unet-c").name == "unet-c"
+    assert find_student(tmp_path / "students" / "unet-a").name == "unet-a"
+    with pytest.raises(S2KDError, match=r"no student 'unet-d' \(there are unet-a, unet-b, unet-c"):
+        find_student(tmp_path, "unet-d")
+    with pytest.raises(S2KDError, match="no such folder"):
+        find_student(tmp_path / "gone")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(S2KDError, match="holds no trained student"):
+        find_student(tmp_path / "empty")
+
+
+def test_the_card_is_plain_json_with_what_is_needed(blobs, tmp_path):
+    save_student(tmp_path, blobs, method="s2kd", validation=0.5)
+    card = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
+    want = {"format", "kind", "part", "grid", "past", "lead", "normalise", "predict", "statistics"}
+    want |= {"parameters", "weights", "versions"}
+    assert set(card) == want | {"method", "validation"}
