@@ -117,7 +117,10 @@ def test_settings_change_that_field_and_no_other():
         ('students=[{"params":{}}]', r"students\[0\]: Part lacks name"),
         ("students=[]", "at least one student, one method and one seed"),
         ("methods.s2kd.teacher=none", "'s2kd': losses and a teacher go together"),
-        ("methods.s2kd.teacher=txt", "'s2kd': teacher must be text, blind or none, got 'txt'"),
+        (
+            "methods.s2kd.teacher=txt",
+            "'s2kd': teacher must be text, blind, stored or none, got 'txt'",
+        ),
         ("methods.baseline.teacher=text", "'baseline': losses and a teacher go together"),
         ("methods.baseline.hint_epochs=2", "'baseline': .*hint_epochs"),
     ],
@@ -163,3 +166,19 @@ def test_the_method_has_the_papers_weights():
             Term(loss=Part(name="spectral"), weight=0.5),
         ),
     )
+
+
+def test_methods_may_be_given_by_name():
+    recipe = tiny().with_settings(['methods=["baseline","review","s2kd"]', "methods.s2kd.weight=2"])
+    assert [method.name for method in recipe.methods] == ["baseline", "review", "s2kd"]
+    assert recipe.methods[2] == recipes.s2kd(weight=2.0)
+    plain = tiny().to_dict()
+    mixed = [*(method.name for method in recipes.ALL_METHODS), {"name": "mine"}]
+    read = Recipe.from_dict({**plain, "methods": mixed}).methods
+    assert read == (*recipes.ALL_METHODS, Method(name="mine"))
+    assert Recipe.from_dict({**plain, "methods": [m.name for m in recipes.METHODS]}) == tiny()
+
+
+def test_a_misspelt_method_is_named_with_the_nearest():
+    with pytest.raises(S2KDError, match=r"no method called 'revew'; did you mean 'review'\?"):
+        tiny().with_settings(['methods=["baseline","revew"]'])

@@ -79,9 +79,9 @@ class Term:
 class Method:
     """A way to train a student: which losses, against which teacher.
 
-    `teacher` is `text` (the privileged one), `blind` (the same one trained without text) or
-    `none`. `weight` is λ of eq. 14. `hint_epochs` > 0 first trains on the latent terms alone
-    (FitNets in two stages).
+    `teacher` is `text` (the privileged one), `blind` (the same one trained without text),
+    `stored` (the forecasts in the recipe's `stored.path`) or `none`. `weight` is λ of eq. 14.
+    `hint_epochs` > 0 first trains on the latent terms alone (FitNets in two stages).
     """
 
     name: str
@@ -91,9 +91,10 @@ class Method:
     hint_epochs: int = 0
 
     def __post_init__(self) -> None:
-        if self.teacher not in ("text", "blind", "none"):
+        if self.teacher not in ("text", "blind", "stored", "none"):
             raise S2KDError(
-                f"method {self.name!r}: teacher must be text, blind or none, got {self.teacher!r}"
+                f"method {self.name!r}: teacher must be text, blind, stored or none, "
+                f"got {self.teacher!r}"
             )
         if bool(self.terms) != (self.teacher != "none"):
             raise S2KDError(f"method {self.name!r}: losses and a teacher go together")
@@ -101,6 +102,70 @@ class Method:
             raise S2KDError(
                 f"method {self.name!r}: hint_epochs={self.hint_epochs} wants losses to train on"
             )
+
+
+def s2kd(
+    *, weight: float = 1.0, beta: float = 0.5, name: str = "s2kd", teacher: str = "text"
+) -> Method:
+    """S²-KD: L_pred + λ (L_semantic + β L_spectral) (eqs. 12 and 14), the paper's λ and β."""
+    terms = (_term("semantic"), _term("spectral", beta))
+    return Method(name=name, teacher=teacher, weight=weight, terms=terms)
+
+
+def _term(loss: str, weight: float = 1.0) -> Term:
+    return Term(loss=Part(name=loss), weight=weight)
+
+
+ALL_METHODS: tuple[Method, ...] = (
+    Method(name="baseline"),
+    Method(name="output", teacher="blind", terms=(_term("output"),)),
+    Method(name="fitnet", teacher="blind", terms=(_term("fitnet"),)),
+    # Romero et al. 2015 drop the hint in the second stage; here it goes on beside the output
+    Method(
+        name="fitnet_two_stage",
+        teacher="blind",
+        terms=(_term("fitnet"), _term("output")),
+        hint_epochs=5,
+    ),
+    Method(name="review", teacher="blind", terms=(_term("review"),)),
+    Method(name="relational", teacher="blind", terms=(_term("relational"),)),
+    # the published weight: a mean over the cells of unit vectors is small
+    Method(name="attention", teacher="blind", terms=(_term("attention", 1000.0),)),
+    Method(name="sdkd", teacher="blind", terms=(_term("sdkd"),)),
+    # the two halves of S²-KD alone
+    Method(name="spectral", teacher="text", terms=(_term("spectral", 0.5),)),
+    Method(name="semantic", teacher="text", terms=(_term("semantic"),)),
+    s2kd(),
+    # from somebody's forecasts in a file
+    Method(name="output_stored", teacher="stored", terms=(_term("output"),)),
+    s2kd(name="s2kd_stored", teacher="stored"),
+)
+"""Every built-in way to train a student; a recipe may give one by its name alone."""
+
+
+def method_named(name: str, *, where: str = "recipe") -> Method:
+    """A built-in method; an unknown name is an error that suggests the nearest."""
+    known = {method.name: method for method in ALL_METHODS}
+    if name not in known:
+        raise S2KDError(
+            f"{where}: no method called {name!r}{_suggest(name, known)}"
+            f" (there are {', '.join(known)})"
+        )
+    return known[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """Somebody's forecasts as the teacher: a NetCDF file or Zarr folder.
+
+    `latent` names the variable that holds the teacher's features (time, feature, row, column),
+    for methods that compare latents. `variables` maps a channel to the file's name for it where
+    they differ (`{"t2m": "2m_temperature"}`; a level is chosen as in `geopotential@500`).
+    """
+
+    path: str = ""
+    latent: str = ""
+    variables: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +192,7 @@ class Recipe:
     methods: tuple[Method, ...]
     teacher_training: Training = Training(schedule="cosine", clip=1.0)
     student_training: Training = Training()
+    stored: Stored = Stored()
     seeds: tuple[int, ...] = (42,)
 
     def __post_init__(self) -> None:
@@ -257,6 +323,8 @@ def read(kind: Any, plain: Any, where: str) -> Any:
 
 
 def _read_dataclass(kind: Any, plain: Any, where: str) -> Any:
+    if kind is Method and isinstance(plain, str):
+        return method_named(plain, where=where)
     if not isinstance(plain, dict):
         raise S2KDError(f"{where}: wants {kind.__name__} with its fields, got {plain!r}")
     hints = typing.get_type_hints(kind)

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from s2kd.describe import Description
-from s2kd.recipe import Method, Part, Recipe, Term
+from s2kd.recipe import ALL_METHODS as ALL_METHODS
+from s2kd.recipe import Part, Recipe, method_named, s2kd
 from s2kd.registry import nearest
 from s2kd.types import S2KDError
 
@@ -66,26 +67,9 @@ def _load() -> None:
 
 # --- the ways to train a student -----------------------------------------------------------------
 
-BASELINE = Method(name="baseline")
-OUTPUT = Method(name="output", teacher="blind", terms=(Term(loss=Part(name="output")),))
-FITNET = Method(name="fitnet", teacher="blind", terms=(Term(loss=Part(name="fitnet")),))
-
-
-def s2kd(*, weight: float = 1.0, beta: float = 0.5, name: str = "s2kd") -> Method:
-    """S²-KD: L_pred + λ (L_semantic + β L_spectral) (eqs. 12 and 14), the paper's λ and β."""
-    return Method(
-        name=name,
-        teacher="text",
-        weight=weight,
-        terms=(
-            Term(loss=Part(name="semantic")),
-            Term(loss=Part(name="spectral"), weight=beta),
-        ),
-    )
-
-
+BASELINE, OUTPUT, FITNET = (method_named(name) for name in ("baseline", "output", "fitnet"))
 METHODS = (BASELINE, OUTPUT, FITNET, s2kd())
-"""What a recipe compares unless it says otherwise."""
+"""What a recipe compares unless it says otherwise; `ALL_METHODS` are all there are."""
 
 
 def for_dataset(part: Part, *, past: int, lead: int, name: str, cells: int) -> Recipe:
