@@ -1,4 +1,4 @@
-"""SimVP with the gated spatial translator (Gao et al. 2022; gSTA: Tan et al. 2022)."""
+"""SimVP (Gao et al. 2022) with its Inception translator or the gated one (Tan et al. 2022)."""
 
 import numpy as np
 import torch
@@ -6,10 +6,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from s2kd.backbones import Carry, backbones
+from s2kd.backbones._frames import (
+    BlockCore,
+    check_cut,
+    check_frames,
+    core_widths,
+    from_cut,
+    retime,
+    until_cut,
+)
+from s2kd.backbones._inception import InceptionCore
 from s2kd.nn import Conv, DropPath, crop_grid, pad_grid, padded_size
 from s2kd.types import GridSpec, S2KDError
 
-CUTS = ("pre", "mid", "post")
+TRANSLATORS = ("gsta", "inception")
 
 
 @backbones.register("simvp")
@@ -23,6 +33,10 @@ class SimVP(nn.Module):
     For `lead` ≠ `past` the frames are mixed linearly in the decoder. The layers and their sizes
     follow OpenSTL's description; with 10 frames of 1 channel, 64, 512, 4 and 8 it has the
     published 46.77 million parameters for one skip and `past` = `lead`.
+
+    `translator` is `gsta`, gated large kernels with an `expansion`-fold MLP and `drop_path`, or
+    `inception` (version 1), a U of `blocks` Inception layers down and as many up, which has
+    neither. The U's own skips pass by a latent in its middle.
     """
 
     def __init__(
@@ -35,24 +49,21 @@ class SimVP(nn.Module):
         temporal: int = 512,
         layers: int = 4,
         blocks: int = 8,
+        translator: str = "gsta",
         expansion: int = 8,
         drop_path: float = 0.1,
         fuse_at: str = "post",
         skip: bool = True,
     ) -> None:
         super().__init__()
-        if fuse_at not in CUTS:
-            raise S2KDError(f"backbone 'simvp': fuse_at must be one of {CUTS}, got {fuse_at!r}")
-        if spatial < 2 or spatial % 2 or layers not in (2, 4, 6) or blocks < 2:
-            raise S2KDError(
-                "backbone 'simvp': spatial must be even, layers 2, 4 or 6 and blocks at least 2, "
-                f"got {spatial}, {layers} and {blocks}"
-            )
+        self.cut = check_cut("simvp", fuse_at)
+        check_frames("simvp", spatial, layers, blocks)
         if min(temporal, expansion) < 1 or not 0 <= drop_path < 1:
             raise S2KDError(
                 "backbone 'simvp': temporal and expansion must be ≥ 1 and drop_path in [0, 1), "
                 f"got {temporal}, {expansion} and {drop_path}"
             )
+        self._check_translator(translator, temporal, fuse_at, skip)
         channels, wraps = len(grid.channels), grid.wraps
         self.past, self.lead, self.wraps, self.skip = past, lead, wraps, skip
         self.height, self.width = grid.height, grid.width
@@ -62,17 +73,20 @@ class SimVP(nn.Module):
             for i, halve in enumerate(halvings)
         )
         stacked = past * spatial
-        ends = [stacked, *[temporal] * (blocks - 1), stacked]
-        rates = np.linspace(min(0.01, drop_path), drop_path, blocks).tolist()
-        self.translator = nn.ModuleList(
-            _GatedBlock(i, o, expansion, rate, wraps)
-            for i, o, rate in zip(ends[:-1], ends[1:], rates, strict=True)
-        )
-        self.cut = {"pre": 0, "mid": blocks // 2, "post": blocks}[fuse_at]
-        self.latent_width = ends[self.cut]
+        self.translator: BlockCore | InceptionCore
+        if translator == "inception":
+            self.translator = InceptionCore(stacked, temporal, blocks, wraps=wraps)
+        else:
+            rates = np.linspace(min(0.01, drop_path), drop_path, blocks).tolist()
+            gated = (
+                _GatedBlock(i, o, expansion, rate, wraps)
+                for (i, o), rate in zip(core_widths(stacked, temporal, blocks), rates, strict=True)
+            )
+            self.translator = BlockCore(gated, stacked, temporal)
+        self.latent_width = self.translator.widths[self.cut]
         shrink = 2 ** (layers // 2)
         self.latent_grid = (padded_size(grid.height) // shrink, padded_size(grid.width) // shrink)
-        self.retime = nn.Linear(past, lead, bias=False) if lead != past else None
+        self.retime = retime(past, lead)
         self.decoder = nn.ModuleList(_Up(spatial, enlarge, wraps) for enlarge in reversed(halvings))
         self.readout = nn.Conv2d(spatial, channels, 1)
 
@@ -94,31 +108,40 @@ class SimVP(nn.Module):
         for layer in self.encoder[1:]:
             x = layer(x)
         x = x.unflatten(0, (-1, self.past)).flatten(1, 2)
-        for block in self.translator[: self.cut]:
-            x = block(x)
-        return x, (first,) if self.skip else ()
+        x, kept = until_cut(self.translator, x, self.cut)
+        return x, (first, *kept) if self.skip else kept
 
     def decode(
         self, latent: Float[Tensor, "batch d h w"], carry: Carry
     ) -> Float[Tensor, "batch lead channel height width"]:
         """What is left of the translator, then every frame by itself."""
-        x = latent
-        for block in self.translator[self.cut :]:
-            x = block(x)
-        x = self._to_lead(x.unflatten(1, (self.past, -1)).flatten(0, 1))
+        kept = carry[1:] if self.skip else carry
+        x = from_cut(self.translator, latent, kept, self.cut)
+        x = self.retime(x.unflatten(1, (self.past, -1)).flatten(0, 1))
         for layer in self.decoder[:-1]:
             x = layer(x)
         if self.skip:
-            x = x + self._to_lead(carry[0])
+            x = x + self.retime(carry[0])
         frames = crop_grid(self.readout(self.decoder[-1](x)), self.height, self.width)
         return frames.unflatten(0, (-1, self.lead))
 
-    def _to_lead(self, x: Float[Tensor, "frames d h w"]) -> Float[Tensor, "others d h w"]:
-        """As many frames as are to be forecast."""
-        if self.retime is None:
-            return x
-        by_time = x.unflatten(0, (-1, self.past)).movedim(1, -1)
-        return self.retime(by_time).movedim(-1, 1).flatten(0, 1)
+    @staticmethod
+    def _check_translator(translator: str, temporal: int, fuse_at: str, skip: bool) -> None:
+        if translator not in TRANSLATORS:
+            raise S2KDError(
+                f"backbone 'simvp': translator must be one of {TRANSLATORS}, got {translator!r}"
+            )
+        if translator == "inception" and temporal % 2:
+            raise S2KDError(
+                "backbone 'simvp': temporal must be even with translator 'inception', "
+                f"got {temporal}"
+            )
+        if translator == "inception" and fuse_at == "mid" and not skip:
+            raise S2KDError(
+                "backbone 'simvp': skip=False cannot be had with translator 'inception' and "
+                "fuse_at 'mid', where the translator's own skips pass by the latent; "
+                "fuse 'pre' or 'post'"
+            )
 
 
 class _Down(nn.Sequential):
