@@ -452,15 +452,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=arguments)
     except S2KDError as error:
         _fail(str(error))
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            _fail(f"the disk is full ({error.filename or 'while writing'}); free some and go on")
-        if isinstance(error, PermissionError):
-            _fail(f"{error.filename}: permission denied")
-        raise
     except KeyboardInterrupt:
         print("s2kd: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if _no_space(error):
+            _fail("the disk is full; free some space, and the same command goes on from here")
+        if isinstance(error, PermissionError):
+            _fail(f"{error.filename}: permission denied")
+        raise
+
+
+def _no_space(error: Exception) -> bool:
+    """Whether nothing more could be written: a full disk, a quota, a limit on a file's size.
+
+    safetensors and HDF5 say so in words only; PyTorch says where its archive broke off.
+    """
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, OSError) and error.errno in codes:
+        return True
+    words = (*map(os.strerror, codes), "inline_container", "PytorchStreamWriter")
+    return any(word in str(error) for word in words)
 
 
 def _fail(sentence: str) -> None:
