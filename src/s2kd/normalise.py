@@ -48,8 +48,9 @@ def statistics(dataset: Dataset, *, lead: int = 1) -> Statistics:
             + delta**2 * count * n / (count + n)
         )
         mean = mean + delta * n / (count + n)
-        # thinned across blocks, which may be shorter than the spacing
-        sample.append(block[-seen % keep :: keep])
+        # thinned across blocks, which may be shorter than the spacing; copied, since a view would
+        # keep its whole block, and so the series, in memory
+        sample.append(block[-seen % keep :: keep].copy())
         seen += len(block)
         count += n
         low = np.minimum(low, wide.min((0, 2)))
