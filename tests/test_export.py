@@ -1,0 +1,132 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from s2kd.checkpoint import build_student, card_of, save_model
+from s2kd.export import TOLERANCE, _prove, export_onnx, run_onnx
+from s2kd.forecaster import Forecaster
+from s2kd.models import Student
+from s2kd.recipe import Part
+from s2kd.testing import identity, small_grid
+from s2kd.types import S2KDError, Statistics
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+PART = Part(name="unet", params={"width": 4})
+GRID = small_grid(12, 10, wraps=True)
+KNOWN = Statistics(
+    mean=(55_000.0, -3.0), std=(900.0, 0.5), minimum=(0.0, -9.0), maximum=(1.0, 9.0),
+    quantiles={0.5: (54_000.0, -3.0)}, change=(120.0, 0.25),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def forecaster(tmp_path_factory):
+    """On a grid that wraps and must be padded, with scales far from one, forecasting changes."""
+    torch.manual_seed(0)
+    shape = {
+        "past": 3, "lead": 2, "known": KNOWN, "normalise": "zscore", "predict": "change",
+    }  # fmt: skip
+    student = build_student(PART, GRID, **shape)
+    student.train()
+    for _ in range(3):  # running statistics away from zero and one
+        student(frames(4))
+    folder = tmp_path_factory.mktemp("student")
+    card = card_of("student", PART, GRID, **shape, method="s2kd", seed=42, recipe={"long": "one"})
+    save_model(folder, student.eval(), card)
+    return Forecaster.load(folder)
+
+
+def frames(batch, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn((batch, 3, 2, 12, 10), generator=generator)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (KNOWN.mean, KNOWN.std))
+    return mean + std * noise
+
+
+@pytest.fixture(scope="module")
+def exported(forecaster, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "student.onnx"
+    return path, export_onnx(forecaster, path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_the_file_forecasts_as_pytorch_does(forecaster, exported, batch):
+    past = frames(batch, seed=batch).numpy()
+    want, got = forecaster.predict(past), run_onnx(exported[0], past)
+    assert got.shape == (batch, 2, 2, 12, 10)
+    scale = np.abs(want).max((0, 1, 3, 4), keepdims=True)
+    assert (np.abs(got - want) / scale).max() <= TOLERANCE <= 1e-5
+    # the change itself agrees too: it is small beside the field it is added to
+    moved = np.abs(got - want)[:, :, 1].max() / np.abs(want - past[:, -1:])[:, :, 1].max()
+    assert moved < 1e-4
+
+
+@pytest.mark.slow
+def test_the_file_says_what_it_is(exported):
+    path, card = exported
+    model = onnx.load(str(path))
+    onnx.checker.check_model(model)
+    told = json.loads({entry.key: entry.value for entry in model.metadata_props}["s2kd"])
+    assert told == json.loads(json.dumps(card))
+    assert told == json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert told["grid"]["channels"] == ["field0", "field1"]
+    assert told["grid"]["units"] == ["1", "1"]
+    assert (told["past"], told["lead"], told["method"], told["seed"]) == (3, 2, "s2kd", 42)
+    assert "recipe" not in told, "the file goes to users, not to those who train"
+    (given,), (gives,) = model.graph.input, model.graph.output
+    for value, name, shape in ((given, "past", [3, 2, 12, 10]), (gives, "future", [2, 2, 12, 10])):
+        assert value.name == name
+        first, *others = value.type.tensor_type.shape.dim
+        assert first.dim_param, "the batch is free"
+        assert [dim.dim_value for dim in others] == shape
+    # one file is all there is to carry
+    assert sorted(p.name for p in path.parent.iterdir()) == ["student.json", "student.onnx"]
+
+
+class _Repeats(torch.nn.Module):
+    """A backbone that forecasts the last two frames again."""
+
+    latent_width, latent_grid = 2, (12, 10)
+
+    def encode(self, past):
+        return past[:, -1], (past[:, -2:],)
+
+    def decode(self, latent, carry):
+        return carry[0]
+
+
+@pytest.mark.parametrize(("factor", "agrees"), [(1.0, True), (1.001, False), (np.nan, False)])
+def test_a_file_that_does_not_agree_is_no_proof(tmp_path, factor, agrees):
+    """An ONNX graph made by hand that is the student, or nearly, or gives no numbers."""
+    from onnx import TensorProto, helper
+
+    card = {"grid": GRID.to_dict(), "past": 3, "lead": 2}
+    card["statistics"] = {"mean": KNOWN.mean, "std": KNOWN.std}
+    repeats = Forecaster(Student(_Repeats(), identity(2)), card)
+    numbers = [
+        helper.make_tensor(name, TensorProto.INT64, [1], [value])
+        for name, value in (("from", 1), ("to", 3), ("axis", 1))
+    ]
+    factor = helper.make_tensor("factor", TensorProto.FLOAT, [], [factor])
+    nodes = [
+        helper.make_node("Slice", ["past", "from", "to", "axis"], ["last"]),
+        helper.make_node("Mul", ["last", "factor"], ["future"]),
+    ]
+    shapes = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", count, 2, 12, 10])
+        for name, count in (("past", 3), ("future", 2))
+    ]
+    graph = helper.make_graph(nodes, "hand", shapes[:1], shapes[1:], [*numbers, factor])
+    opset = [helper.make_opsetid("", 18)]
+    path = tmp_path / "hand.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(path))
+    if agrees:
+        _prove(repeats, path)
+        return
+    with pytest.raises(S2KDError, match="the ONNX file differs from PyTorch by"):
+        _prove(repeats, path)
