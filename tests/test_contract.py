@@ -1,0 +1,337 @@
+"""Every part there is keeps its contract, and the contract finds the faults that it is for."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from s2kd import catalogue, testing
+from s2kd.backbones import backbones
+from s2kd.data import datasets
+from s2kd.losses import losses
+from s2kd.narrators import narrators
+from s2kd.text import encoders
+from s2kd.types import S2KDError, Tokens
+
+HEAVY = {"encoders:minilm", "datasets:atmosphere", "datasets:plume"}
+"""Parts that take seconds: they load a language model, or simulate a world."""
+
+CHECKS = [
+    pytest.param(run, id=f"{part}-{name}", marks=[pytest.mark.slow] if part in HEAVY else [])
+    for part, name, run in catalogue._checks("")
+]
+
+
+@pytest.mark.parametrize("run", CHECKS)
+def test_every_part_keeps_its_contract(run):
+    run()
+
+
+def test_every_part_that_can_be_made_is_checked():
+    checked = {param.id.partition("-")[0] for param in CHECKS}
+    left_out = {
+        f"{kind}:{name}"
+        for kind, registry in catalogue.REGISTRIES.items()
+        for name in registry.names()
+    } - checked
+    for part in left_out:
+        kind, _, name = part.partition(":")
+        options = catalogue.REGISTRIES[kind].options(name)
+        needed = [key for key, option in options.items() if option.default is option.empty]
+        assert needed, f"{part} needs nothing and is not checked"
+    assert {"backbones:unet", "backbones:simvp", "losses:spectral", "narrators:rules"} <= checked
+    assert {"datasets:blobs", "encoders:hashed"} <= checked
+
+
+def test_the_catalogue_lists_every_part_with_a_word_on_it():
+    rows = catalogue.rows()
+    for kind, registry in catalogue.REGISTRIES.items():
+        assert [r["name"] for r in rows if r["kind"] == kind] == list(registry.names())
+    assert all(row["about"] for row in rows)
+    (unet,) = [row for row in catalogue.rows("backbones") if row["name"] == "unet"]
+    assert unet["settings"] == {"past": None, "lead": None, "width": 52, "patch": 1}
+    with pytest.raises(S2KDError, match="no kind 'backbone'; did you mean 'backbones'"):
+        catalogue.rows("backbone")
+
+
+# --- planted faults ------------------------------------------------------------------------------
+
+
+class Sound(nn.Module):
+    """The smallest backbone that keeps the contract; the faulty ones differ in one place."""
+
+    def __init__(self, grid, *, past, lead):
+        super().__init__()
+        self.lead = lead
+        self.latent_width, self.latent_grid = 6, (grid.height, grid.width)
+        channels = len(grid.channels)
+        mode = "circular" if grid.wraps else "zeros"
+        self.see = nn.Conv2d(past * channels, 6, 1)
+        self.mix = nn.Conv2d(6, 6, (1, 3), padding=(0, 1), padding_mode=mode)
+        self.tell = nn.Conv2d(6, lead * channels, 1)
+
+    def encode(self, past):
+        return torch.tanh(self.mix(self.see(past.flatten(1, 2)))), ()
+
+    def decode(self, latent, carry):
+        return self.tell(latent).unflatten(1, (self.lead, -1))
+
+
+class MixesExamples(Sound):
+    def encode(self, past):
+        latent, carry = super().encode(past)
+        return latent - latent.mean(0, keepdim=True), carry
+
+
+class HasAnIdleLayer(Sound):
+    def __init__(self, grid, *, past, lead):
+        super().__init__(grid, past=past, lead=lead)
+        self.idle = nn.Linear(3, 3)
+
+
+class HasADeadLayer(HasAnIdleLayer):
+    """Used, but multiplied by nothing."""
+
+    def decode(self, latent, carry):
+        return super().decode(latent, carry) + 0.0 * self.idle(torch.ones(3)).sum()
+
+
+class MisstatesItsLatent(Sound):
+    def __init__(self, grid, *, past, lead):
+        super().__init__(grid, past=past, lead=lead)
+        self.latent_grid = (grid.height // 4, grid.width // 4)
+
+
+class ForgetsALead(Sound):
+    def decode(self, latent, carry):
+        return super().decode(latent, carry)[:, :-1]
+
+
+class HidesAWeight(Sound):
+    """Keeps a number outside its state, which a file of weights would lose."""
+
+    def __init__(self, grid, *, past, lead):
+        super().__init__(grid, past=past, lead=lead)
+        self.calls = 0.0
+
+    def decode(self, latent, carry):
+        self.calls += 1.0
+        return super().decode(latent, carry) + self.calls
+
+
+class StopsAtTheDateline(Sound):
+    def __init__(self, grid, *, past, lead):
+        super().__init__(grid, past=past, lead=lead)
+        self.mix.padding_mode = "zeros"
+
+
+FAULTS = [
+    (MixesExamples, {"examples_do_not_mix", "teacher_examples_do_not_mix"}),
+    (HasAnIdleLayer, {"every_parameter_learns"}),
+    (HasADeadLayer, {"every_parameter_learns"}),
+    (ForgetsALead, {"forecasts_every_channel_at_every_lead"}),
+    (HidesAWeight, {"state_survives_a_round_trip"}),
+    (StopsAtTheDateline, {"turns_with_the_globe"}),
+]
+
+
+def failing(backbone_class):
+    """The checks that a backbone fails on a wrapping grid."""
+    grid, failed = testing.small_grid(wraps=True), set()
+    for check in testing.BACKBONE_CHECKS:
+        torch.manual_seed(0)
+        try:
+            check(backbone_class(grid, past=testing.PAST, lead=testing.LEAD), grid)
+        except AssertionError:
+            failed.add(check.__name__)
+    return failed
+
+
+def test_a_sound_backbone_fails_nothing():
+    assert failing(Sound) == set()
+
+
+@pytest.mark.parametrize(("faulty", "caught"), FAULTS, ids=lambda x: getattr(x, "__name__", ""))
+def test_a_faulty_backbone_is_caught(faulty, caught):
+    assert caught <= failing(faulty)
+
+
+def test_a_latent_other_than_announced_is_caught():
+    grid = testing.small_grid()
+    made = MisstatesItsLatent(grid, past=testing.PAST, lead=testing.LEAD)
+    with pytest.raises(AssertionError, match=r"latent is \(6, 16, 24\), said \(6, 4, 6\)"):
+        testing.latent_is_as_announced(made, grid)
+
+
+def _offset(student, teacher):
+    return (student - teacher).square().mean() + 0.1
+
+
+def _nothing(student, teacher):
+    return 0.0 * student.sum()
+
+
+def _wrong_gradient(student, teacher):
+    return (student.detach() - teacher).square().mean() * (student - teacher).square().mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "check", "said"),
+    [
+        (_offset, testing.zero_at_a_match, "equal sides cost something"),
+        (_nothing, testing.zero_at_a_match, "different sides cost nothing"),
+    ],
+)
+def test_a_faulty_loss_is_caught(loss, check, said):
+    with pytest.raises(AssertionError, match=said):
+        check(loss, "latent")
+
+
+def test_a_wrong_gradient_is_caught():
+    with pytest.raises(Exception, match="Jacobian mismatch"):
+        testing.gradient_is_right(_wrong_gradient, "latent")
+
+
+class Narrates:
+    reads_future, version = False, "one"
+
+    def __init__(self, tell):
+        self._tell = tell
+
+    def narrate(self, pasts):
+        return self._tell(pasts)
+
+
+@pytest.mark.parametrize(
+    ("tell", "said"),
+    [
+        (lambda pasts: ["calm"] * (len(pasts) - 1), "3 texts for 4 windows"),
+        (lambda pasts: ["calm " * 121 for _ in pasts], "121 words, more than 120"),
+        (lambda pasts: [f"{np.random.default_rng().random()}" for _ in pasts], "differently"),
+    ],
+)
+def test_a_faulty_narrator_is_caught(tell, said):
+    with pytest.raises(AssertionError, match=said):
+        testing.one_text_a_window(Narrates(tell))
+
+
+class Encodes:
+    width, version = 4, "one"
+
+    def __init__(self, fault):
+        self._fault = fault
+
+    def encode(self, texts):
+        lengths = torch.tensor([len(text.split()) for text in texts])[:, None]
+        longest = max(1, int(lengths.max()))
+        padding = torch.arange(longest)[None] >= lengths
+        values = torch.ones(len(texts), longest, 4)
+        if self._fault == "reads its neighbours":
+            values = values * longest
+        if self._fault == "makes words of nothing":
+            padding[:, 0] = False
+        if self._fault == "is narrower than it says":
+            values = values[..., :3]
+        return Tokens(values=values, padding=padding)
+
+
+@pytest.mark.parametrize(
+    "fault", ["reads its neighbours", "makes words of nothing", "is narrower than it says"]
+)
+def test_a_faulty_encoder_is_caught(fault):
+    testing.padding_does_not_matter(Encodes(""))
+    with pytest.raises(AssertionError):
+        testing.padding_does_not_matter(Encodes(fault))
+
+
+def test_a_faulty_dataset_is_caught(blobs):
+    from dataclasses import replace
+
+    testing.frames_are_finite_and_split(blobs)
+    holes = blobs.frames.copy()
+    holes[3, 0, 2, 2] = np.nan
+    with pytest.raises(AssertionError, match="'train' holds values that are not finite"):
+        testing.frames_are_finite_and_split(replace(blobs, frames=holes))
+    with pytest.raises(AssertionError, match="time does not go on"):
+        testing.frames_are_finite_and_split(replace(blobs, times=blobs.times[::-1].copy()))
+    with pytest.raises(AssertionError, match="split 'val' is empty"):
+        testing.frames_are_finite_and_split(replace(blobs, splits={**blobs.splits, "val": ()}))
+
+
+# --- someone else's part -------------------------------------------------------------------------
+
+
+OUTSIDER = """
+import torch
+from torch import nn
+from s2kd.backbones import backbones
+
+@backbones.register("{name}")
+class Theirs(nn.Module):
+    def __init__(self, grid, *, past, lead):
+        super().__init__()
+        self.lead, self.latent_width = lead, 6
+        self.latent_grid = (grid.height, grid.width)
+        self.see = nn.Conv2d(past * len(grid.channels), 6, 1)
+        self.tell = nn.Conv2d(6, lead * len(grid.channels), 1)
+
+    def encode(self, past):
+        return torch.tanh(self.see(past.flatten(1, 2))), ()
+
+    def decode(self, latent, carry):
+        {body}
+        return self.tell(latent).unflatten(1, (self.lead, -1))
+"""
+
+
+@pytest.fixture
+def outsider(tmp_path, monkeypatch):
+    """Write someone's module that registers a backbone; it is forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    backbones.names()
+    known = dict(backbones._entries)
+
+    def write(module, body=""):
+        (tmp_path / f"{module}.py").write_text(OUTSIDER.format(name=module, body=body))
+        return module
+
+    yield write
+    backbones._entries.clear()
+    backbones._entries.update(known)
+
+
+def test_an_outsiders_part_is_checked_by_module_and_name(outsider):
+    for what in (f"{outsider('theirs_sound')}:Theirs", "theirs_sound:theirs_sound"):
+        rows = catalogue.check(what)
+        assert {row["part"] for row in rows} == {"backbones:theirs_sound"}
+        assert [row for row in rows if row["result"] != "ok"] == []
+        assert len(rows) == 2 * len(testing.BACKBONE_CHECKS)
+
+
+def test_what_breaks_in_an_outsiders_part_is_a_result_not_a_crash(outsider):
+    module = outsider("theirs_broken", "latent = latent @ torch.ones(7, 7)")
+    rows = catalogue.check(f"{module}:Theirs")
+    broken = {row["check"]: row["result"] for row in rows if row["result"] != "ok"}
+    assert "RuntimeError" in broken["forecasts_every_channel_at_every_lead"]
+    assert "latent_is_as_announced" not in broken
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("unett", "no part called 'unett'; did you mean 'unet'"),
+        ("backbones:spectral", "no part called 'backbones:spectral'"),
+        ("nowhere_at_all:X", "cannot import 'nowhere_at_all'"),
+        ("json:dumps", "'json' registers no part called 'dumps'; decorate it"),
+    ],
+)
+def test_what_cannot_be_checked_is_named(what, said):
+    with pytest.raises(S2KDError, match=said):
+        catalogue.check(what)
+
+
+def test_names_are_those_of_the_registries():
+    registries = (datasets, narrators, encoders, backbones, losses)
+    assert tuple(catalogue.REGISTRIES.values()) == registries
+    rows = catalogue.check("losses:semantic")
+    assert [row["check"] for row in rows] == [check.__name__ for check in testing.LOSS_CHECKS]
