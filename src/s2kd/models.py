@@ -29,7 +29,7 @@ class Student(nn.Module):
         """Eq. 1's F(X; θ), and the latent Z that distillation compares."""
         latent, carry = self.backbone.encode(self.normaliser(past))
         future = self.normaliser.future(self.backbone.decode(latent, carry), past)
-        return Forecast(future=future, latent=latent)
+        return Forecast(future=future, latent=latent, carry=carry)
 
 
 class Teacher(nn.Module):
@@ -78,7 +78,8 @@ class Teacher(nn.Module):
         seen, carry = self.backbone.encode(self.normaliser(past))
         fused = self.fuse(seen, tokens)
         future = self.backbone.decode(self.from_cells(fused), carry)
-        return Forecast(future=self.normaliser.future(future, past), latent=fused)
+        future = self.normaliser.future(future, past)
+        return Forecast(future=future, latent=fused, carry=carry)
 
     def fuse(self, seen: Float[Tensor, "batch e h w"], tokens: Tokens | None) -> Latent:
         """Z_v (eq. 3) and Z_s (eq. 4) to Z_fused: eqs. 5-9, N times, Z_s the same each time."""

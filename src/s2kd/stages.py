@@ -466,10 +466,13 @@ def distill(run: Run) -> None:
                 distill_one(run, student, method, seed)
 
 
-def make_targets(run: Run, kind: str, seed: int) -> StoredTargets | LiveTargets:
+def make_targets(
+    run: Run, kind: str, seed: int, *, live: bool = False
+) -> StoredTargets | LiveTargets:
     """What this teacher says of every training window, stored once.
 
-    Where the store would be larger than the machine's budget, the teacher answers live.
+    Where the store would be larger than the machine's budget, or with `live`, the teacher
+    answers live: features of several stages are not stored.
     """
     folder = run.out / "targets" / f"{kind}-seed{seed}"
     teacher, card = load_teacher(teacher_folder(run, kind, seed))
@@ -479,7 +482,7 @@ def make_targets(run: Run, kind: str, seed: int) -> StoredTargets | LiveTargets:
     frames = windows.lead * len(run.dataset.grid.channels)
     cells = int(np.prod(teacher.latent_grid))
     size = run.dataset.grid.height * run.dataset.grid.width * frames + teacher.latent_width * cells
-    if len(windows) * size * 2 > run.machine.target_gigabytes * 2**30:
+    if live or len(windows) * size * 2 > run.machine.target_gigabytes * 2**30:
         return LiveTargets(teacher, windows, states)
     key = digest([card["weights"], card["key"], states.key if states else None])
     told = run.report(f"targets {folder.name}")
@@ -511,7 +514,8 @@ def distill_one(run: Run, part: Part, method: Method, seed: int) -> None:
     )
     if _finished(folder, key):
         return
-    targets = make_targets(run, method.teacher, seed) if taught else None
+    live = "stages" in _compared(method)
+    targets = make_targets(run, method.teacher, seed, live=live) if taught else None
     _begin(run, folder, key)
     torch.manual_seed(seed)
     student = build_student(
@@ -547,6 +551,11 @@ def distill_one(run: Run, part: Part, method: Method, seed: int) -> None:
         **_outcome(history),
     )
     _finish(run, folder, student, card)
+
+
+def _compared(method: Method) -> set[str]:
+    """What this method's losses compare."""
+    return {losses.compares(term.loss.name) for term in method.terms}
 
 
 def student_objective(

@@ -80,7 +80,8 @@ def ask(teacher: Teacher, windows: Windows, states: States | None, index: Tensor
     window = windows.gather(index)
     tokens = states.tokens(index, window.past.device) if teacher.reads else None
     said = teacher(window.past, tokens)
-    return Target(latent=said.latent, forecast=teacher.normaliser.decoded(said.future, window.past))
+    forecast = teacher.normaliser.decoded(said.future, window.past)
+    return Target(latent=said.latent, forecast=forecast, stages=said.stages)
 
 
 @torch.no_grad()

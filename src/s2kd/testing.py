@@ -194,6 +194,34 @@ def gradient_is_right(loss: LossFn, compares: str) -> None:
 
 LOSS_CHECKS: tuple[Check, ...] = (zero_at_a_match, gradient_is_right)
 
+
+def stages_teach_student_and_loss(loss: Callable[..., torch.nn.Module], compares: str) -> None:
+    """Of any widths and grids, the cost is a number that reaches all weights and the student."""
+    generator = torch.Generator().manual_seed(0)
+    grids = ((3, 12, 10), (4, 6, 5)), ((5, 12, 16), (2, 12, 10), (6, 4, 5))
+    own, wanted = ([torch.randn(4, *g, generator=generator) for g in side] for side in grids)
+    own = [stage.requires_grad_() for stage in own]
+    made = loss([3, 4], [5, 2, 6], False).train()
+    cost = made(own, wanted)
+    assert torch.isfinite(cost), "the cost is not finite"
+    assert cost > 0, "different features cost nothing"
+    cost.backward()
+    idle = [n for n, p in made.named_parameters() if p.grad is None]
+    assert not idle, f"no gradient reaches {', '.join(idle)}"
+    assert all(stage.grad.any() for stage in own), "a stage of the student learns nothing"
+
+
+def weight_rises_to_one(loss: Callable[..., torch.nn.Module], compares: str) -> None:
+    """`ramp` never falls and ends at 1."""
+    made = loss([3], [4], True)
+    ramp = [made.ramp(epoch) for epoch in range(1000)]
+    assert min(ramp) >= 0, "the weight is negative"
+    assert ramp == sorted(ramp), "the weight falls"
+    assert ramp[-1] == 1, "the weight does not end at 1"
+
+
+STAGE_LOSS_CHECKS: tuple[Check, ...] = (stages_teach_student_and_loss, weight_rises_to_one)
+
 # --- narrators and text encoders -----------------------------------------------------------------
 
 

@@ -40,10 +40,14 @@ class States(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """What a frozen teacher says of a batch: Z_fused, and its forecast in the normaliser's unit."""
+    """What a frozen teacher says of a batch: Z_fused, and its forecast in the normaliser's unit.
+
+    `stages` are its features from shallow to deep, where it answers live.
+    """
 
     latent: Float[Tensor, "batch d h w"] | None
     forecast: Float[Tensor, "batch lead channel height width"] | None
+    stages: tuple[Tensor, ...] = ()
 
 
 @runtime_checkable
@@ -104,7 +108,10 @@ class Forecasting(nn.Module):
 
 @dataclass(frozen=True)
 class Weighted:
-    """One loss of L_distill: its name, weight, function and which view it compares."""
+    """One loss of L_distill: its name, weight, function and which view it compares.
+
+    Where it compares stages, `loss` is the class, yet to be made for their widths.
+    """
 
     name: str
     weight: float
@@ -115,8 +122,9 @@ class Weighted:
 class Distilling(nn.Module):
     """Stage 2: a student learns the forecast and what a frozen teacher holds (eq. 14).
 
-    The projection P lives here, not in the student, so a saved student carries nothing that it
-    will not use. While `hinting`, only the terms on latents count (FitNets' first stage).
+    The projection P and the weights of losses on stages live here, not in the student, so a
+    saved student carries nothing that it will not use. While `hinting`, only the terms on latents
+    count (FitNets' first stage).
     """
 
     def __init__(
@@ -134,9 +142,14 @@ class Distilling(nn.Module):
         self.project: nn.Module | None = None
         if any(term.compares == "latent" for term in terms):
             self.project = nn.Conv2d(model.backbone.latent_width, teacher_width, 1)
-        self.hinting = False
+        self.hinting, self.epoch = False, 0
         self._windows, self._targets = windows, targets
         self._exists = exists_or_none(windows)
+        self.reviews = nn.ModuleDict()
+        for term in terms:
+            if term.compares == "stages":
+                wraps = windows.dataset.grid.wraps
+                self.reviews[term.name] = term.loss(*self._stage_widths(term.name), wraps)
 
     def forward(self, index: Index) -> LossAndTerms:
         """The loss of the training windows with these numbers, and its terms."""
@@ -147,11 +160,15 @@ class Distilling(nn.Module):
         values = {"forecast": error.detach()}
         weighted = []
         for term in self.terms:
-            if self.hinting and term.compares != "latent":
+            if self.hinting and term.compares == "forecast":
                 continue
-            value = term.loss(*self._views(term.compares, own, target, window.past))
+            loss, weight = term.loss, term.weight
+            if term.compares == "stages":
+                loss = self.reviews[term.name]
+                weight = weight * loss.ramp(self.epoch)
+            value = loss(*self._views(term.compares, own, target, window.past))
             values[term.name] = value.detach()
-            weighted.append((term.weight, value))
+            weighted.append((weight, value))
         distillation = distillation_loss(weighted)
         if self.hinting:
             return distillation, values
@@ -159,12 +176,30 @@ class Distilling(nn.Module):
 
     def _views(
         self, compares: str, own: Forecast, target: Target, past: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor] | tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """(student's, teacher's) side of a term; P(Z) of eqs. 10 and 11 is made here."""
         if compares == "forecast":
             return self.model.normaliser.decoded(own.future, past), target.forecast
+        if compares == "stages":
+            return own.stages, target.stages
         latent, wanted = match_grids(own.latent, target.latent)
-        return self.project(latent), wanted
+        return (latent if compares == "unprojected" else self.project(latent)), wanted
+
+    @torch.no_grad()
+    def _stage_widths(self, name: str) -> tuple[list[int], list[int]]:
+        """Features of every stage of student and teacher, found on one window."""
+        index = torch.tensor([0])
+        device = next(self.model.parameters()).device
+        was_training = self.model.training
+        own = self.model.eval()(self._windows.gather(index).past.to(device))
+        self.model.train(was_training)
+        wanted = self._targets.gather(index, self._windows.device).stages
+        if not wanted:
+            raise S2KDError(
+                f"loss {name!r} compares the teacher's stages, which stored targets do not hold; "
+                "let the teacher answer live (LiveTargets)"
+            )
+        return [stage.shape[1] for stage in own.stages], [stage.shape[1] for stage in wanted]
 
 
 def foresee(
@@ -260,7 +295,7 @@ def fit(
         objective.train()
         hinting = state.epoch < hint_epochs
         if isinstance(objective, Distilling):
-            objective.hinting = hinting
+            objective.hinting, objective.epoch = hinting, state.epoch
         order = _order(count, seed, state.epoch).split(training.batch_size)
         for index in order[state.step :]:
             _learn(wrapped, optimizer, index, training, fabric, state)
@@ -294,7 +329,7 @@ def _check_hints(objective: Forecasting | Distilling, training: Training, hint_e
     if hint_epochs == 0:
         return
     terms = objective.terms if isinstance(objective, Distilling) else ()
-    if not any(term.compares == "latent" for term in terms):
+    if not any(term.compares != "forecast" for term in terms):
         raise S2KDError(f"hint_epochs={hint_epochs}: the method has no loss on latents to train on")
     if hint_epochs >= training.epochs:
         raise S2KDError(

@@ -138,10 +138,22 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """A prediction in physical units, and the latent it was decoded from."""
+    """A prediction in physical units, and the latent and `carry` it was decoded from."""
 
     future: Float[Tensor, "batch lead channel height width"]
     latent: Float[Tensor, "batch d h w"]
+    carry: tuple[Tensor, ...] = ()
+
+    @property
+    def stages(self) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
+        """Features from shallow to deep, each with its own width and grid: carry, then latent.
+
+        What was encoded frame by frame, (batch·past, d, h, w), becomes (batch, past·d, h, w);
+        what is not a grid of features is left out.
+        """
+        batch = len(self.latent)
+        grids = [x for x in self.carry if x.ndim == 4 and len(x) % batch == 0]
+        return (*(x.unflatten(0, (batch, -1)).flatten(1, 2) for x in grids), self.latent)
 
 
 @dataclass(frozen=True, kw_only=True)
