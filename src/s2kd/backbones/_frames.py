@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, cat, nn
@@ -14,6 +14,7 @@ CUTS = ("pre", "mid", "post")
 """Where a teacher reads: before the core, in its middle or after it."""
 
 
+@runtime_checkable
 class Core(Protocol):
     """What works on all frames at once, stacked as channels, in two halves.
 
