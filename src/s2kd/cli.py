@@ -62,12 +62,13 @@ SaveEvery = Annotated[
 World = Annotated[str, typer.Option("--world", help="The demo's world: atmosphere or plume.")]
 
 
-def _print_version(asked: bool) -> None:
+def _print_version(asked: bool) -> bool:
     if asked:
         import s2kd
 
         print(s2kd.__version__)
         raise typer.Exit
+    return asked
 
 
 @app.callback()
