@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from s2kd import recipes
+from s2kd import catalogue, recipes
 from s2kd.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -147,6 +147,22 @@ def test_readme_python_parses_and_its_imports_exist():
         for module, names in re.findall(r"^from (s2kd[\w.]*) import (.*)$", body, re.MULTILINE):
             for name in names.split(","):
                 _resolve(f"{module}.{name.strip()}")
+
+
+def test_the_generated_reference_names_every_part_and_verb(tmp_path):
+    subprocess.run(
+        [sys.executable, str(ROOT / "docs/generate.py"), str(tmp_path)],
+        check=True,
+        capture_output=True,
+    )
+    parts, verbs = ((tmp_path / name).read_text("utf-8") for name in ("parts.md", "verbs.md"))
+    known = {row["name"] for row in catalogue.rows()}
+    assert set(re.findall(r"^\| `(\w+)` \|", parts, re.MULTILINE)) == known
+    assert "`netcdf`" in parts
+    assert "`path`, `variables=()`" in parts
+    told = set(re.findall(r"^## s2kd (.+)$", verbs, re.MULTILINE))
+    assert {"demo", "run", "forecast", "data describe"} <= told
+    assert "`--precision`" in verbs
 
 
 DRIVER = """

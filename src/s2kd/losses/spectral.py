@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from s2kd.losses import Latent, Scalar, losses
+from s2kd.losses import Latent, Scalar, losses, wide
 from s2kd.spectral import amplitude
 from s2kd.types import S2KDError
 
@@ -41,7 +41,7 @@ def amplitude_distance(
     and every pair counts twice; without the weights the unpaired columns would count double.
     """
     width = one.shape[-1]
-    weights = torch.full((width // 2 + 1,), 2.0, dtype=_wide(one).dtype, device=one.device)
+    weights = torch.full((width // 2 + 1,), 2.0, dtype=wide(one).dtype, device=one.device)
     weights[0] = 1.0
     if width % 2 == 0:
         weights[-1] = 1.0  # the shortest wave is its own mirror image
@@ -50,12 +50,7 @@ def amplitude_distance(
 
 
 def _half_amplitude(x: Float[Tensor, "*lead h w"]) -> Float[Tensor, "*lead h half"]:
-    return torch.fft.rfft2(_wide(x), norm="ortho").abs()
-
-
-def _wide(x: Tensor) -> Tensor:
-    """float32 at least: half-precision FFTs are refused on CPU and inexact on GPU."""
-    return x if x.dtype == torch.float64 else x.float()
+    return torch.fft.rfft2(wide(x), norm="ortho").abs()
 
 
 def share_above(latent: Latent, *, cutoff: float = 0.5) -> torch.Tensor:
