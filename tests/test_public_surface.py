@@ -1,0 +1,73 @@
+"""The names that s2kd promises, where they come from, and that asking for them is all it costs."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import s2kd
+
+PROMISED = {
+    "GridSpec": "s2kd.types",
+    "Window": "s2kd.types",
+    "Forecast": "s2kd.types",
+    "Part": "s2kd.recipe",
+    "Recipe": "s2kd.recipe",
+    "narrate": "s2kd.stages",
+    "train_teacher": "s2kd.stages",
+    "distill": "s2kd.stages",
+    "evaluate": "s2kd.stages",
+    "Forecaster": "s2kd.forecaster",
+    "check": "s2kd.catalogue",
+    "S2KDError": "s2kd.errors",
+}
+
+
+def test_the_promised_names_are_these_and_no_others():
+    assert set(s2kd.__all__) == set(PROMISED)
+    assert len(s2kd.__all__) == len(PROMISED)
+
+
+@pytest.mark.parametrize(("name", "home"), PROMISED.items())
+def test_a_name_is_the_thing_itself(name, home):
+    found = getattr(s2kd, name)
+    assert found is getattr(importlib.import_module(home), name)
+    assert found.__doc__, "a promise is explained"
+    assert name in dir(s2kd)
+
+
+def test_an_unknown_name_is_an_ordinary_error():
+    with pytest.raises(AttributeError, match="module 's2kd' has no attribute 'teach'"):
+        s2kd.teach  # noqa: B018
+    with pytest.raises(ImportError):
+        from s2kd import teach  # noqa: F401
+
+
+def test_from_s2kd_import_everything():
+    names = {}
+    exec("from s2kd import *", names)
+    assert set(PROMISED) <= set(names)
+
+
+def test_importing_the_package_imports_nothing_else():
+    code = """
+import sys
+before = set(sys.modules)
+import s2kd
+assert s2kd.__version__ and s2kd.__all__
+loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(*loaded - sys.stdlib_module_names)
+s2kd.S2KDError
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["s2kd"]
+
+
+def test_the_version_is_the_one_that_is_installed():
+    import tomllib
+    from pathlib import Path
+
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    assert tomllib.loads(project.read_text())["project"]["version"] == s2kd.__version__
