@@ -261,16 +261,73 @@ def list_(
     kind: Annotated[
         str, typer.Argument(help="recipes, datasets, backbones, …; all if left out.")
     ] = "",
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure",
+            help="For backbones: also multiply-adds, activation memory and latency of every "
+            "preset on this machine.",
+        ),
+    ] = False,
+    preset: Annotated[str, typer.Option("--preset", help="For backbones: this one only.")] = "",
+    device: Annotated[str, typer.Option("--device", help="Where to measure.")] = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Every part and recipe that there is."""
+    """Every part and recipe that there is; for backbones, every preset and what it costs."""
     from s2kd import catalogue
 
+    if kind == "backbones":
+        _list_backbones(measure, preset, device, as_json)
+        return
     rows = catalogue.rows(kind)
     if as_json:
         _print_json(rows)
         return
     _print_table(["kind", "name", "what it is"], [[r["kind"], r["name"], r["about"]] for r in rows])
+
+
+def _list_backbones(measure: bool, preset: str, device: str, as_json: bool) -> None:
+    from s2kd import console
+    from s2kd import measure as costs
+    from s2kd.backbones import PRESETS
+    from s2kd.errors import S2KDError
+
+    if preset and preset not in PRESETS:
+        raise S2KDError(f"--preset {preset}: must be one of {', '.join(PRESETS)}")
+    sizes = [size for size in costs.sizes() if preset in ("", size.preset)]
+    if not measure:
+        rows = [costs.row(size) for size in sizes]
+    else:
+        rows = []
+        with console.shown(quiet=as_json) as shown:
+            told = shown.report("measure")
+            for number, size in enumerate(sizes):
+                rows.append(costs.measured(size, device=device))
+                told(number + 1, len(sizes), f"{size.name} {size.preset}")
+    if as_json:
+        _print_json(rows)
+        return
+    head = ["backbone", "preset", "role", "frames", "grid", "M par."]
+    cells = [
+        [r["name"], r["preset"], r["role"], r["frames"], r["grid"], f"{r['parameters'] / 1e6:.2f}"]
+        for r in rows
+    ]
+    if measure:
+        head += ["G MACs", "MiB", "ms"]
+        for cell, r in zip(cells, rows, strict=True):
+            cell += [
+                f"{r['multiply_adds'] / 1e9:.2f}",
+                f"{r['activation_bytes'] / 2**20:.0f}",
+                f"{r['latency_ms']:.1f}",
+            ]
+    _print_table(head, cells)
+    if measure:
+        spent, where = rows[0]["latency"], rows[0]["hardware"]
+        print(
+            f"Parameters in millions, multiply-adds in thousand millions, MiB of activations "
+            f"kept for a training step. One window at a time on {where.get('gpu', where['processor'])} ({spent['device']}, "
+            f"{spent['dtype']}, {spent['threads']} threads), median of {spent['repeats']}."
+        )
 
 
 @app.command()
