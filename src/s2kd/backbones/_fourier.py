@@ -8,10 +8,10 @@ from torch import Tensor, nn
 class SpectralProduct(nn.Module):
     """Two complex linear layers on every mode of the grid's FFT (AFNO: Guibas et al. 2022).
 
-    The features are in `groups` (a divisor of `width`) that do not mix; ReLU acts on real and
-    imaginary parts between the layers. The weights are the same for every mode, so the whole
-    turns with the grid. A linear path beside it carries what the ReLU cuts off. There is no
-    soft threshold.
+    The features are in `groups` (a divisor of `width`) that do not mix, and the weights are the
+    same for every mode. ReLU acts on real and imaginary parts between the layers, which a shift
+    of the field rotates into each other: unlike a convolution, this tells where things are. A
+    linear path beside it carries what the ReLU cuts off. There is no soft threshold.
     """
 
     def __init__(self, width: int, groups: int) -> None:

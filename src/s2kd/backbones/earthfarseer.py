@@ -48,7 +48,7 @@ class EarthFarseer(nn.Module):
     """
 
     turns = False
-    """Learned positions: a turned globe is another input."""
+    """Learned positions and Fourier blocks tell places apart: a turned globe is another input."""
 
     def __init__(
         self,
