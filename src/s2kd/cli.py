@@ -325,8 +325,8 @@ def _list_backbones(measure: bool, preset: str, device: str, as_json: bool) -> N
         spent, where = rows[0]["latency"], rows[0]["hardware"]
         print(
             f"Parameters in millions, multiply-adds in thousand millions, MiB of activations "
-            f"kept for a training step. One window at a time on {where.get('gpu', where['processor'])} ({spent['device']}, "
-            f"{spent['dtype']}, {spent['threads']} threads), median of {spent['repeats']}."
+            f"kept for a training step. One window at a time on "
+            f"{where.get('gpu', where['processor'])} ({spent['device']}, {spent['dtype']}, {spent['threads']} threads), median of {spent['repeats']}."
         )
 
 
@@ -490,10 +490,11 @@ def _print_json(value: object) -> None:
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*head)
+    table = Table(*head, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in rows:
         table.add_row(*row)
     Console().print(table)
