@@ -323,10 +323,11 @@ def _list_backbones(measure: bool, preset: str, device: str, as_json: bool) -> N
     _print_table(head, cells)
     if measure:
         spent, where = rows[0]["latency"], rows[0]["hardware"]
+        processor = where.get("gpu", where["processor"])
         print(
-            f"Parameters in millions, multiply-adds in thousand millions, MiB of activations "
-            f"kept for a training step. One window at a time on "
-            f"{where.get('gpu', where['processor'])} ({spent['device']}, {spent['dtype']}, {spent['threads']} threads), median of {spent['repeats']}."
+            "Parameters in millions, multiply-adds in thousand millions, MiB of activations kept "
+            f"for a training step. One window at a time on {processor} ({spent['device']}, "
+            f"{spent['dtype']}, {spent['threads']} threads), median of {spent['repeats']}."
         )
 
 
