@@ -6,6 +6,7 @@ DIR/narratives.jsonl             one narrative a window
 DIR/states/<split>.safetensors   token states
 DIR/teachers/<kind>-seed<n>/     kind is `text` or `blind` (the same teacher without text)
 DIR/targets/<kind>-seed<n>/      what the frozen teacher says of every training window
+DIR/targets/stored/              what the forecasts in somebody's file say of them
 DIR/students/<student>-<method>-seed<n>/
 DIR/scores/<split>/<model>.json  one result a model, and scores.json with all of them
 ```
@@ -36,6 +37,7 @@ from s2kd.checkpoint import (
 )
 from s2kd.climatology import Climatology
 from s2kd.data import datasets
+from s2kd.data._cf import expand
 from s2kd.dataset import Dataset
 from s2kd.files import digest, read_json, write_json
 from s2kd.losses import losses
@@ -43,7 +45,7 @@ from s2kd.models import Student, Teacher
 from s2kd.narrators import Narrator, narrators
 from s2kd.narrators.store import narrate_windows
 from s2kd.nn import padded_size
-from s2kd.normalise import statistics
+from s2kd.normalise import Normaliser, statistics
 from s2kd.recipe import Method, Part, Recipe
 from s2kd.scoring import (
     climatology_forecast,
@@ -52,6 +54,7 @@ from s2kd.scoring import (
     result_row,
     score,
 )
+from s2kd.stored import StoredForecasts, store_forecasts
 from s2kd.targets import LiveTargets, StoredTargets, store_targets
 from s2kd.text import encoders
 from s2kd.text.states import TextStates, encode_states
@@ -182,7 +185,7 @@ def open_run(recipe: Recipe, out: Path, **settings: Any) -> Run:
         raise S2KDError(f"{out}: is a file; --out wants a folder")
     if path.exists():
         old, new = load_recipe(out).to_dict(), recipe.to_dict()
-        free = {"seeds", "methods", "students", "name"}
+        free = {"seeds", "methods", "students", "stored", "name"}
         differ = [k for k in new if k not in free and old[k] != new[k]]
         if differ and _used(out):
             raise S2KDError(
@@ -227,6 +230,37 @@ def check_parts(recipe: Recipe) -> None:
     ]
     for registry, part in pairs:
         registry.check(part.name, part.params)
+    _check_stored(recipe)
+
+
+def _check_stored(recipe: Recipe) -> None:
+    """Stored forecasts and methods that learn from them go together, and the file is there."""
+    methods = [method for method in recipe.methods if method.teacher == "stored"]
+    if recipe.stored.path and not methods:
+        raise S2KDError(
+            "stored.path is set, but no method learns from stored forecasts; add one, as in "
+            '--set \'methods=["baseline","output_stored"]\''
+        )
+    for method in methods:
+        if not recipe.stored.path:
+            raise S2KDError(
+                f"method {method.name!r} learns from stored forecasts: say where they are with "
+                "--set stored.path=FILE"
+            )
+        compared = _compared(method)
+        if "stages" in compared:
+            raise S2KDError(
+                f"method {method.name!r} compares features of several stages, which stored "
+                "forecasts do not hold"
+            )
+        if compared != {"forecast"} and not recipe.stored.latent:
+            raise S2KDError(
+                f"method {method.name!r} compares latents: name the variable of "
+                f"{recipe.stored.path} that holds the teacher's features with "
+                "--set stored.latent=NAME"
+            )
+    if methods:
+        expand(recipe.stored.path)
 
 
 @contextmanager
@@ -265,6 +299,8 @@ def locked(out: Path) -> Iterator[None]:
 
 def run_all(run: Run) -> None:
     """Narrate, teach, distil, evaluate, report."""
+    if any(method.teacher == "stored" for method in run.recipe.methods):
+        copy_stored(run)  # first, so that what does not fit is told before anything is trained
     narrate(run)
     train_teachers(run)
     distill(run)
@@ -474,6 +510,8 @@ def make_targets(
     Where the store would be larger than the machine's budget, or with `live`, the teacher
     answers live: features of several stages are not stored.
     """
+    if kind == "stored":
+        return StoredTargets(run.out / "targets" / "stored")
     folder = run.out / "targets" / f"{kind}-seed{seed}"
     teacher, card = load_teacher(teacher_folder(run, kind, seed))
     windows = run.windows("train", device=run.fabric.device)
@@ -499,11 +537,37 @@ def make_targets(
     return StoredTargets(folder)
 
 
+def copy_stored(run: Run) -> dict[str, Any]:
+    """Somebody's forecasts of every training window into `targets/stored`; what a card would say.
+
+    Only the fields that distilling reads of a teacher's card: the identity of what it says, and
+    the width of its latent.
+    """
+    forecasts = StoredForecasts(run.recipe.stored, run.windows("train"))
+    folder, told = run.out / "targets" / "stored", run.report("targets stored")
+    normaliser = Normaliser.from_statistics(
+        run.known, kind=run.recipe.normalise, predict=run.recipe.predict
+    )
+    run.first_only(
+        lambda: store_forecasts(
+            folder, forecasts, normaliser, progress=lambda done, total: told(done, total, "")
+        )
+    )
+    content = read_json(folder / "key.json")["content"]
+    return {"weights": content, "part": {"width": forecasts.latent_width or 0}}
+
+
+def _teacher_card(run: Run, kind: str, seed: int) -> dict[str, Any] | None:
+    """What is written about the teacher that a method learns from."""
+    if kind == "none":
+        return None
+    return copy_stored(run) if kind == "stored" else load_card(teacher_folder(run, kind, seed))
+
+
 def distill_one(run: Run, part: Part, method: Method, seed: int) -> None:
     """One student by one method."""
     recipe, folder = run.recipe, student_folder(run, part, method, seed)
-    taught = method.teacher != "none"
-    teacher = load_card(teacher_folder(run, method.teacher, seed)) if taught else None
+    teacher = _teacher_card(run, method.teacher, seed)
     key = model_key(
         **_inputs(run),
         student=asdict(part),
@@ -515,7 +579,7 @@ def distill_one(run: Run, part: Part, method: Method, seed: int) -> None:
     if _finished(folder, key):
         return
     live = "stages" in _compared(method)
-    targets = make_targets(run, method.teacher, seed, live=live) if taught else None
+    targets = make_targets(run, method.teacher, seed, live=live) if teacher else None
     _begin(run, folder, key)
     torch.manual_seed(seed)
     student = build_student(
@@ -558,6 +622,15 @@ def _compared(method: Method) -> set[str]:
     return {losses.compares(term.loss.name) for term in method.terms}
 
 
+def _check_relations(run: Run, method: Method) -> None:
+    share = run.recipe.student_training.batch_size // run.fabric.world_size
+    if share < 3:
+        raise S2KDError(
+            f"method {method.name!r} compares the examples of a batch with one another and wants "
+            f"at least 3 a process, not {share}; raise student_training.batch_size"
+        )
+
+
 def student_objective(
     run: Run,
     student: Student,
@@ -569,6 +642,8 @@ def student_objective(
     windows = run.windows("train", device=run.fabric.device)
     if targets is None or teacher is None:
         return Forecasting(student, windows, None)
+    if "relational" in {term.loss.name for term in method.terms}:
+        _check_relations(run, method)
     terms = [
         Weighted(
             term.loss.name,
