@@ -201,6 +201,12 @@ class Recipe:
                 "recipe: past, lead, stride and test_stride must be at least 1, got "
                 f"{self.past}, {self.lead}, {self.stride} and {self.test_stride}"
             )
+        for what, value, known in (
+            ("normalise", self.normalise, ("zscore", "minmax")),
+            ("predict", self.predict, ("frames", "change")),
+        ):
+            if value not in known:
+                raise S2KDError(f"recipe: {what}={value!r} must be {' or '.join(map(repr, known))}")
         if not self.students or not self.methods or not self.seeds:
             raise S2KDError("recipe: needs at least one student, one method and one seed")
         for what, names in (
