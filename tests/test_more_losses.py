@@ -1,13 +1,20 @@
 """Losses on latents beyond the method's own, against slow loops in float64."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import road
 import torch
 
+from s2kd import stages
+from s2kd.checkpoint import load_student
 from s2kd.losses import losses
 from s2kd.losses.attention import attention_map
 from s2kd.losses.relational import angles, distances
 from s2kd.losses.sdkd import low_pass
+from s2kd.recipes import ALL_METHODS
 from s2kd.types import S2KDError
 
 
@@ -170,3 +177,52 @@ def test_half_precision_is_widened(name):
 )
 def test_what_stands_between(name, compares):
     assert losses.compares(name) == compares
+
+
+# --- as methods ----------------------------------------------------------------------------------
+
+OWN = tuple(method for method in ALL_METHODS if method.teacher != "stored")
+
+
+def recipe_of(*methods, **training):
+    quick = replace(road.QUICK, epochs=1)
+    return replace(
+        road.tiny(),
+        methods=methods,
+        teacher_training=quick,
+        student_training=replace(quick, **training),
+    )
+
+
+@pytest.fixture(scope="module")
+def taught():
+    """A folder with both teachers, trained for one epoch."""
+    out = road.scratch() / "methods"
+    run = stages.open_run(recipe_of(*OWN), out)
+    stages.narrate(run)
+    stages.train_teachers(run)
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", OWN, ids=lambda method: method.name)
+def test_every_method_trains_on_blobs(taught, method):
+    epochs = 1
+    if method.hint_epochs:
+        method, epochs = replace(method, hint_epochs=1), 2
+    run = replace(taught, recipe=recipe_of(method, epochs=epochs))
+    stages.distill(run)
+    folder = stages.student_folder(run, run.recipe.students[0], method, 42)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert len(lines) == epochs
+    assert set(lines[-1]["terms"]) == {"forecast", *(term.loss.name for term in method.terms)}
+    assert all(np.isfinite(value) and value > 0 for value in lines[-1]["terms"].values())
+    plain = load_student(folder)[0]  # refuses weights that a student does not have
+    assert torch.isfinite(plain(run.windows("test").gather(torch.arange(2)).past).future).all()
+
+
+def test_relations_need_three_in_a_batch(taught):
+    method = next(method for method in OWN if method.name == "relational")
+    run = replace(taught, recipe=recipe_of(method, batch_size=2))
+    with pytest.raises(S2KDError, match="at least 3 a process, not 2"):
+        stages.distill(run)
