@@ -20,6 +20,7 @@ PROMISED = {
     "evaluate": "s2kd.stages",
     "Forecaster": "s2kd.forecaster",
     "check": "s2kd.catalogue",
+    "wrap": "s2kd.wrapping",
     "S2KDError": "s2kd.errors",
 }
 

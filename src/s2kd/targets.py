@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from s2kd.files import read_json, write_json
-from s2kd.models import Teacher
+from s2kd.models import Student, Teacher
 from s2kd.train import States, Target
 from s2kd.types import S2KDError
 from s2kd.windows import Windows
@@ -61,7 +61,9 @@ class StoredTargets:
 class LiveTargets:
     """The same from the teacher itself, for data too large to store or that is augmented."""
 
-    def __init__(self, teacher: Teacher, windows: Windows, states: States | None) -> None:
+    def __init__(
+        self, teacher: Teacher | Student, windows: Windows, states: States | None = None
+    ) -> None:
         self._teacher, self._windows, self._states = freeze(teacher), windows, states
 
     @torch.no_grad()
@@ -70,16 +72,21 @@ class LiveTargets:
         return ask(self._teacher, self._windows, self._states, index)
 
 
-def freeze(teacher: Teacher) -> Teacher:
+def freeze(teacher: Teacher | Student) -> Teacher | Student:
     """Evaluation mode, no gradients: stage 2 only asks."""
     return teacher.eval().requires_grad_(False)
 
 
-def ask(teacher: Teacher, windows: Windows, states: States | None, index: Tensor) -> Target:
+def ask(
+    teacher: Teacher | Student, windows: Windows, states: States | None, index: Tensor
+) -> Target:
     """Z_fused and the forecast, in the normaliser's unit, of a batch of windows."""
     window = windows.gather(index)
-    tokens = states.tokens(index, window.past.device) if teacher.reads else None
-    said = teacher(window.past, tokens)
+    if isinstance(teacher, Teacher):
+        tokens = states.tokens(index, window.past.device) if teacher.reads else None
+        said = teacher(window.past, tokens)
+    else:
+        said = teacher(window.past)
     forecast = teacher.normaliser.decoded(said.future, window.past)
     return Target(latent=said.latent, forecast=forecast, stages=said.stages)
 
@@ -87,7 +94,7 @@ def ask(teacher: Teacher, windows: Windows, states: States | None, index: Tensor
 @torch.no_grad()
 def store_targets(
     folder: Path,
-    teacher: Teacher,
+    teacher: Teacher | Student,
     windows: Windows,
     states: States | None,
     *,
