@@ -17,6 +17,10 @@ from s2kd.recipe import Part, TeacherSpec
 from s2kd.types import GridSpec, S2KDError, Statistics
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
+NEEDED = (
+    "kind", "part", "grid", "past", "lead", "normalise", "predict", "statistics", "weights",
+)  # fmt: skip
+"""What a model cannot be built again without."""
 
 
 def versions() -> dict[str, str]:
@@ -97,6 +101,9 @@ def load_card(folder: Path) -> dict[str, Any]:
     card = read_json(path)
     if not isinstance(card, dict) or card.get("format") != "s2kd-model-1":
         raise S2KDError(f"{path}: not a model card of this program")
+    lacking = [name for name in NEEDED if name not in card]
+    if lacking:
+        raise S2KDError(f"{path}: an incomplete model card (it lacks {', '.join(lacking)})")
     return card
 
 

@@ -398,7 +398,9 @@ def _recipe(
         found = stages.load_recipe(out)
     elif what.endswith(".json") and Path(what).is_file():
         plain = read_json(Path(what))
-        found = Recipe.from_dict(plain.get("recipe", plain), where=what)
+        if isinstance(plain, dict) and "recipe" in plain:  # as a run saves it
+            plain = plain["recipe"]
+        found = Recipe.from_dict(plain, where=what)
     elif what in recipes.names():
         found = recipes.get(what, data=data, world=world)
     elif Path(what).exists():
