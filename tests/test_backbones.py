@@ -1,19 +1,21 @@
 import pytest
 import torch
 
-from s2kd.backbones import Backbone, backbones
+from s2kd.backbones import PRESETS, Backbone, backbones
 from s2kd.nn import parameter_count
-from s2kd.recipes import SMALL
 from s2kd.testing import small_grid
 from s2kd.types import S2KDError
 
-ALL = sorted(SMALL)
+SMALL = {
+    "simvp": {"spatial": 4, "temporal": 16, "blocks": 3, "expansion": 2},
+    "unet": {"width": 4},
+}
 
 
 def small(name, grid, *, past=3, lead=2, **settings):
     torch.manual_seed(0)
-    made = backbones.build(name, grid, past=past, lead=lead, **{**SMALL[name], **settings})
-    return made.eval()
+    chosen = {**SMALL.get(name, {"preset": "tiny"}), **settings}
+    return backbones.build(name, grid, past=past, lead=lead, **chosen).eval()
 
 
 def frames(grid, count=3, *, batch=2, seed=0):
@@ -52,17 +54,34 @@ def test_unet_has_the_students_size(patch, millions):
     assert round(parameter_count(made) / 1e6, 3) == millions
 
 
-def test_every_backbone_has_a_small_form():
-    assert set(SMALL) >= set(backbones.names())
-    for name in backbones.names():
-        made = small(name, small_grid())
+@pytest.mark.parametrize("name", backbones.names())
+def test_presets_are_of_three_sizes(name):
+    sizes = []
+    for preset in PRESETS:
+        with torch.device("meta"):
+            made = backbones.build(name, small_grid(32, 64), past=12, lead=12, preset=preset)
         assert isinstance(made, Backbone)
-        assert parameter_count(made) < 100_000
+        sizes.append(parameter_count(made))
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > 4e6
+    assert sizes[-1] < 3e5
+
+
+def test_a_preset_is_settings_and_those_beside_it_win():
+    grid = small_grid()
+    settings = backbones.settings("unet", "tiny", grid)
+    plain = backbones.build("unet", grid, past=3, lead=2, **settings)
+    named = backbones.build("unet", grid, past=3, lead=2, preset="tiny")
+    assert parameter_count(plain) == parameter_count(named)
+    wider = backbones.build("unet", grid, past=3, lead=2, preset="tiny", width=6)
+    assert wider.latent_width == 24
+    with pytest.raises(S2KDError, match="no preset 'tinny'; did you mean 'tiny'"):
+        backbones.build("unet", grid, past=3, lead=2, preset="tinny")
 
 
 @pytest.mark.parametrize(("height", "width"), [(25, 53), (33, 49), (21, 21), (1, 3)])
 @pytest.mark.parametrize("wraps", [False, True])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", backbones.names())
 def test_any_grid_will_do(name, height, width, wraps):
     grid = small_grid(height, width, wraps=wraps)
     made, past = small(name, grid), frames(grid)
@@ -81,20 +100,20 @@ def test_patches_take_any_grid(height, width, wraps):
 
 
 @pytest.mark.parametrize(("past", "lead"), [(1, 1), (4, 1), (2, 5)])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", backbones.names())
 def test_any_number_of_frames_will_do(name, past, lead):
     grid = small_grid()
     made = small(name, grid, past=past, lead=lead)
     assert forecast(made, frames(grid, past)).shape == (2, lead, 2, 16, 24)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", sorted(SMALL))
 def test_latents_of_all_backbones_lie_on_one_grid(name):
     """A quarter of the grid padded to a multiple of eight: nothing is resampled to compare."""
     assert small(name, small_grid(25, 53)).latent_grid == (8, 14)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", sorted(SMALL))
 def test_wrapping_turns_and_edges_do_not(name):
     for wraps in (True, False):
         grid = small_grid(wraps=wraps)
@@ -104,14 +123,14 @@ def test_wrapping_turns_and_edges_do_not(name):
         assert close == wraps
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", backbones.names())
 def test_the_order_of_frames_matters(name):
     grid = small_grid()
     made, past = small(name, grid), frames(grid)
     assert not torch.allclose(forecast(made, past.flip(1)), forecast(made, past), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", backbones.names())
 def test_the_forecast_comes_from_the_latent(name):
     grid = small_grid()
     made, past = small(name, grid), frames(grid)

@@ -55,9 +55,12 @@ def test_fitnet_is_half_of_that_and_output_the_same_of_frames():
     np.testing.assert_allclose(losses.build("output")(one, other), want, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(6, 8), (6, 7), (5, 8), (5, 7), (1, 1), (1, 2)])
+@pytest.mark.parametrize("features", [4, 5])
 @pytest.mark.parametrize("axes", AXES)
-def test_spectral_is_numpys(axes):
-    one, other = pair()
+def test_spectral_is_numpys(axes, features, rows, columns):
+    """On even and odd sizes: half of the modes are computed, and which have twins depends on it."""
+    one, other = (z[:, :features, :rows, :columns] for z in pair())
     got = losses.build("spectral", axes=axes)(one, other)
     np.testing.assert_allclose(got, oracle_spectral(one.numpy(), other.numpy(), axes), rtol=1e-12)
 

@@ -7,7 +7,6 @@ from torch import nn
 
 from s2kd.backbones import backbones
 from s2kd.models import CrossAttention, ReadText, SpectralBranches, Student, Teacher
-from s2kd.recipes import SMALL
 from s2kd.testing import LEAD, PAST, TEXT_WIDTH, frames, identity, small_grid, words
 from s2kd.types import S2KDError, Tokens
 
@@ -16,7 +15,7 @@ GRID = small_grid(wraps=True)
 
 def backbone(name="simvp", grid=GRID):
     torch.manual_seed(0)
-    return backbones.build(name, grid, past=PAST, lead=LEAD, **SMALL[name])
+    return backbones.build(name, grid, past=PAST, lead=LEAD, preset="tiny")
 
 
 def teacher(name="simvp", **settings):
@@ -167,7 +166,7 @@ def test_one_branch_sees_its_neighbours_and_the_other_everything():
     assert felt == [6, 96], "3×3 around the corner: two rows (not round the pole), three columns"
 
 
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize("name", backbones.names())
 def test_every_weight_of_a_teacher_learns(name):
     made = teacher(name).train()
     made(frames(GRID, PAST), words()).future.square().mean().backward()
@@ -188,7 +187,7 @@ def test_a_fused_latent_has_mean_zero_and_variance_one_a_token():
         torch.testing.assert_close(latent.var(1, correction=0), one, rtol=0, atol=1e-2)
 
 
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize("name", backbones.names())
 def test_the_latent_of_a_teacher_is_what_is_decoded(name):
     made, past = scattered(teacher(name)), frames(GRID, PAST)
     said = made(past, words())
