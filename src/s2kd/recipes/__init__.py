@@ -75,14 +75,14 @@ METHODS = (BASELINE, OUTPUT, FITNET, s2kd())
 def for_dataset(part: Part, *, past: int, lead: int, name: str, cells: int) -> Recipe:
     """The recipe made for a user's own file: small models that train on a laptop.
 
-    `cells` is the size of a frame. A large grid is read in patches by the student, and its
-    teacher leaves out the branch that attends from every cell to every other.
+    `cells` is the size of a frame. A large grid is read in patches and in smaller batches, and
+    its teacher leaves out the branch that attends from every cell of the latent to every other.
     """
-    from s2kd.recipes.standins import small_teacher, small_training
+    from s2kd.recipes.standins import small_training, wide_teacher
 
     patch = 1 if cells <= 128 * 128 else 2 if cells <= 256 * 256 else 4
-    teacher = replace(small_teacher(), branches=cells <= 256 * 256)
-    student = Part(name="unet", params={"width": 16, "patch": patch})
+    latent_cells = cells / (4 * patch) ** 2
+    training = replace(small_training(12), batch_size=16 if patch < 4 else 4)
     return Recipe(
         name=name,
         dataset=part,
@@ -90,11 +90,11 @@ def for_dataset(part: Part, *, past: int, lead: int, name: str, cells: int) -> R
         lead=lead,
         stride=2,
         predict="change",
-        teacher=teacher,
-        students=(student,),
+        teacher=replace(wide_teacher(unet=36, patch=patch), branches=latent_cells <= 1024),
+        students=(Part(name="unet", params={"width": 12, "patch": patch}),),
         methods=METHODS,
-        teacher_training=small_training(12),
-        student_training=small_training(12),
+        teacher_training=training,
+        student_training=training,
     )
 
 
