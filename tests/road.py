@@ -3,6 +3,7 @@
 import atexit
 import functools
 import json
+import multiprocessing
 import os
 import shutil
 import sys
@@ -112,3 +113,38 @@ def content(folder: Path, pattern: str = "**/*") -> dict[str, bytes]:
 def weights(out: Path) -> dict[str, bytes]:
     """The weights of every model of a run, byte by byte."""
     return content(out, "*/*/model.safetensors")
+
+
+# --- the command line in processes of its own ----------------------------------------------------
+
+
+def start(arguments: list[str], log: Path, *, largest_file: int = 0) -> multiprocessing.Process:
+    """`s2kd ARGUMENTS` in a process forked from a server that has imported everything once.
+
+    Importing takes longer than a tiny run. What it says goes to `log`; a `largest_file` (bytes)
+    makes further writing fail as on a full disk.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["s2kd.stages", "s2kd.figures", "lightning_fabric", "matplotlib.pyplot", "road"]
+    )
+    process = context.Process(target=_verb, args=(arguments, str(log), largest_file))
+    process.start()
+    return process
+
+
+def _verb(arguments: list[str], log: str, largest_file: int) -> None:
+    import torch
+
+    from s2kd.cli import main
+
+    with Path(log).open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    torch.set_num_threads(1)
+    if largest_file:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    main(arguments)

@@ -7,7 +7,6 @@ imported everything once, because importing takes longer than the run.
 import dataclasses
 import json
 import multiprocessing
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,33 +26,16 @@ RECIPE = dataclasses.replace(
 )
 
 
-def _work(recipe: str, out: str, log: str) -> None:
-    """What `s2kd run RECIPE --out OUT` does, in the process that is killed."""
-    from s2kd.cli import main
-
-    with Path(log).open("w") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-        torch.set_num_threads(1)
-        main(["run", recipe, "--out", out, "--save-every", "0", "--accelerator", "cpu"])
-
-
 class Runs:
     """Starts runs in a folder, to their end or to a point at which they are killed."""
 
     def __init__(self, folder: Path) -> None:
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(
-            ["s2kd.stages", "s2kd.figures", "lightning_fabric", "matplotlib.pyplot", "road"]
-        )
         self.folder, self.out = folder, folder / "run"
         self.recipe = road.saved_recipe(folder, RECIPE)
 
     def _start(self) -> multiprocessing.Process:
-        paths = (str(self.recipe), str(self.out), str(self.folder / "log.txt"))
-        process = self._context.Process(target=_work, args=paths)
-        process.start()
-        return process
+        arguments = ["run", str(self.recipe), "--out", str(self.out), "--save-every", "0"]
+        return road.start([*arguments, "--accelerator", "cpu"], self.folder / "log.txt")
 
     def to_the_end(self) -> str:
         """What was said on the way."""
@@ -79,7 +61,6 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     runs = Runs(tmp_path_factory.mktemp("undisturbed"))
     runs.to_the_end()
     return runs.out
