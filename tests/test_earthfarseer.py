@@ -76,7 +76,7 @@ def test_groups_of_features_do_not_mix():
     assert felt.tolist() == [True] * 4 + [False] * 4
 
 
-def test_without_the_relu_and_biases_the_product_is_a_filter():
+def test_without_the_relu_and_biases_the_product_is_a_filter(monkeypatch):
     """Which turns both ways; the ReLU of real and imaginary parts is what does not."""
     layer = scattered(SpectralProduct(4, 2)).double()
     x = noise(1, 8, 6, 4)
@@ -85,13 +85,9 @@ def test_without_the_relu_and_biases_the_product_is_a_filter():
             bias.zero_()
     for axis in (1, 2):
         assert not torch.allclose(layer(x.roll(1, axis)), layer(x).roll(1, axis))
-    kept = torch.Tensor.relu
-    try:
-        torch.Tensor.relu = lambda part: part
-        for axis in (1, 2):
-            torch.testing.assert_close(layer(x.roll(1, axis)), layer(x).roll(1, axis))
-    finally:
-        torch.Tensor.relu = kept
+    monkeypatch.setattr(torch.Tensor, "relu", lambda part: part)
+    for axis in (1, 2):
+        torch.testing.assert_close(layer(x.roll(1, axis)), layer(x).roll(1, axis))
 
 
 def test_a_fourier_block_is_two_residuals():
