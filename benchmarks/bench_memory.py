@@ -75,17 +75,18 @@ def use_store(path: Path, cache: Path) -> None:
     dataset = datasets.build("netcdf", path=str(path), cache=str(cache), variables=VARIABLES)
     print(f"  {dataset.frames.shape} frames, fingerprint {dataset.fingerprint[:8]}", flush=True)
     known = statistics(dataset, lead=LEAD)
+    print(f"  std {known.std}", flush=True)
     windows = Windows(dataset, "train", past=PAST, lead=LEAD, stride=PAST + LEAD)
     total = 0.0
     for index in torch.randperm(len(windows)).split(BATCH):
         total += float(windows.gather(index).past.mean())
-    print(f"  std {known.std}, {len(windows)} windows read, sum of means {total:.1f}", flush=True)
+    print(f"  {len(windows)} windows read, sum of means {total:.1f}", flush=True)
 
 
-def peak(command: list[str]) -> tuple[float, float]:
+def peak(command: list[str], *, quiet: bool = False) -> tuple[float, float]:
     """Peak resident memory in GiB and wall seconds of a child; a child that fails ends it all."""
     start = time.perf_counter()
-    child = subprocess.Popen(command)
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL if quiet else None)
     _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
@@ -102,7 +103,7 @@ def run_case(data: str) -> dict:
         settings = ["teacher_training.epochs=1", "student_training.epochs=1"]
         for setting in [*settings, "stride=8", "test_stride=8"]:
             command += ["--set", setting]
-        gib, seconds = peak(command)
+        gib, seconds = peak(command, quiet=True)
     return {
         "case": "s2kd run ncep_air, one epoch",
         "peak_gib": gib,
