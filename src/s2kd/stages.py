@@ -14,7 +14,7 @@ DIR/scores/<split>/<model>.json  one result a model, and scores.json with all of
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -302,8 +302,9 @@ def run_all(run: Run) -> None:
     if any(method.teacher == "stored" for method in run.recipe.methods):
         copy_stored(run)  # first, so that what does not fit is told before anything is trained
     narrate(run)
-    train_teachers(run)
-    distill(run)
+    for seed in run.recipe.seeds:  # whole seeds first: a run that is cut short is a table already
+        train_teachers(run, seeds=(seed,))
+        distill(run, seeds=(seed,))
     evaluate(run)
     run.first_only(lambda: None if _reported(run.out) else report(run))
 
@@ -363,9 +364,9 @@ def student_folder(run: Run, student: Part, method: Method, seed: int) -> Path:
     return run.out / "students" / f"{student.name}-{method.name}-seed{seed}"
 
 
-def train_teachers(run: Run) -> None:
-    """Stage 1: every teacher that the methods learn from, for every seed (eq. 13)."""
-    for seed in run.recipe.seeds:
+def train_teachers(run: Run, *, seeds: Sequence[int] = ()) -> None:
+    """Stage 1: every teacher that the methods learn from, for these seeds or all (eq. 13)."""
+    for seed in seeds or run.recipe.seeds:
         for kind in run.kinds:
             train_teacher(run, kind, seed)
 
@@ -494,9 +495,9 @@ def _outcome(history: list[dict[str, Any]]) -> dict[str, Any]:
 # --- distil ------------------------------------------------------------------------------------
 
 
-def distill(run: Run) -> None:
-    """Stage 2: every student by every method, for every seed (eq. 14)."""
-    for seed in run.recipe.seeds:
+def distill(run: Run, *, seeds: Sequence[int] = ()) -> None:
+    """Stage 2: every student by every method, for these seeds or all (eq. 14)."""
+    for seed in seeds or run.recipe.seeds:
         for method in run.recipe.methods:
             for student in run.recipe.students:
                 distill_one(run, student, method, seed)
