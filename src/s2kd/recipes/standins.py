@@ -32,14 +32,14 @@ def small_teacher(*, spatial: int = 16, temporal: int = 64, width: int = 64) -> 
     )
 
 
-def wide_teacher(*, unet: int = 24, patch: int = 1, width: int = 64) -> TeacherSpec:
+def wide_teacher(*, unet: int = 24, width: int = 64, **params: int) -> TeacherSpec:
     """A U-Net three times as wide as the student, that reads.
 
     For two cores: a small SimVP, given the same epochs on these few thousand frames, ended behind
     the student that it was to teach (docs/log.md), and costs three times as much a step.
     """
     return TeacherSpec(
-        backbone=Part(name="unet", params={"width": unet, "patch": patch}),
+        backbone=Part(name="unet", params={"width": unet, **params}),
         width=width,
         heads=4,
         depth=2,
