@@ -2,7 +2,8 @@
 
     python benchmarks/bench_ssim.py [frames]
 
-Same Gaussian window, same data range, one thread each, side by side. Exits 1 where the ratio is
+Same Gaussian window, same data range, one thread each, processor time, side by side. Exits 1 where
+the ratio is
 below 4 or the two differ by more than 1e-5.
 """
 
