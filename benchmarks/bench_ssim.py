@@ -3,8 +3,7 @@
     python benchmarks/bench_ssim.py [frames]
 
 Same Gaussian window, same data range, one thread each, processor time, side by side. Exits 1 where
-the ratio is
-below 4 or the two differ by more than 1e-5.
+the ratio is below 4 or the two differ by more than 1e-5.
 """
 
 import sys
