@@ -2,9 +2,12 @@
 
     python docs/generate.py [FOLDER]
 
-Nothing in it is typed by hand, so it is made anew rather than kept.
+Nothing in it is typed by hand, so it is made anew rather than kept. The tables of sizes in
+docs/method.md are made here too, from results/backbones.json, which is what
+`s2kd list backbones --measure --json` printed.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -65,8 +68,48 @@ def _cell(text: str) -> str:
     return text.replace("|", r"\|").replace("\n", " ")
 
 
+METHOD = Path(__file__).parent / "method.md"
+MEASURED = Path(__file__).parent.parent / "results" / "backbones.json"
+START, END = "<!-- sizes: made by docs/generate.py -->", "<!-- end of sizes -->"
+
+
+def sizes(rows: list[dict]) -> str:
+    """The table of parameters and costs, with where they were measured."""
+    lines = [
+        "| backbone | preset | role | frames | grid | parameters (M) | multiply-adds (G) "
+        "| activations (MiB) | latency (ms) |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        lines.append(
+            f"| `{r['name']}` | {r['preset']} | {r['role']} | {r['frames']} | {r['grid']} "
+            f"| {r['parameters'] / 1e6:.2f} | {r['multiply_adds'] / 1e9:.2f} "
+            f"| {r['activation_bytes'] / 2**20:.0f} | {r['latency_ms']:.1f} |"
+        )
+    spent, where = rows[0]["latency"], rows[0]["hardware"]
+    lines += [
+        "",
+        f"Two channels; teachers with their alignment, without the frozen text encoder. One window "
+        f"at a time on {where.get('gpu', where['processor'])} ({spent['device']}, "
+        f"{spent['dtype']}, {spent['threads']} threads), median of {spent['repeats']}. "
+        "Activations are what a training step keeps for one window.",
+    ]
+    return "\n".join(lines)
+
+
+def with_sizes(page: str, rows: list[dict]) -> str:
+    """`page` with the table between its two marks."""
+    before, _, rest = page.partition(START)
+    _, _, after = rest.partition(END)
+    return f"{before}{START}\n\n{sizes(rows)}\n\n{END}{after}"
+
+
 def main(folder: Path = FOLDER) -> None:
-    """Write both pages."""
+    """Write both pages, and the tables in docs/method.md."""
+    if MEASURED.exists():
+        rows = json.loads(MEASURED.read_text(encoding="utf-8"))
+        page = with_sizes(METHOD.read_text(encoding="utf-8"), rows)
+        METHOD.write_text(page, encoding="utf-8")
     folder.mkdir(parents=True, exist_ok=True)
     for name, page in (("parts.md", parts()), ("verbs.md", verbs())):
         (folder / name).write_text(page.rstrip() + "\n", encoding="utf-8")

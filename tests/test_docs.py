@@ -1,6 +1,7 @@
 """What the documents say is true: commands parse, code runs, links and names lead somewhere."""
 
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -248,3 +249,13 @@ def test_nothing_names_the_place_it_was_written_in():
         text = path.read_text("utf-8").lower()
         found = [word for word in words if re.search(rf"(?<![\w-]){re.escape(word)}", text)]
         assert not found, f"{path.relative_to(ROOT)} holds {found}"
+
+
+def test_the_table_of_sizes_is_the_generated_one():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    page = generate.METHOD.read_text(encoding="utf-8")
+    rows = json.loads(generate.MEASURED.read_text(encoding="utf-8"))
+    assert generate.with_sizes(page, rows) == page
+    assert f"{rows[0]['parameters'] / 1e6:.2f}" in page
