@@ -1,0 +1,243 @@
+"""Every verb's happy path, as a user types it."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import gridded
+import numpy as np
+import pytest
+import road
+import xarray as xr
+
+from s2kd import recipes
+from s2kd.cli import main
+from s2kd.data import datasets
+from s2kd.recipe import Recipe
+
+
+def settings(*changes: str) -> list[str]:
+    return [argument for change in changes for argument in ("--set", change)]
+
+
+QUICK = ("teacher_training.epochs=1", "student_training.epochs=1", "text.name=hashed")
+SMALL = settings(
+    *QUICK,
+    f"teacher.backbone={json.dumps(dataclasses.asdict(road.TEACHER.backbone))}",
+    "teacher.width=16",
+    'students=[{"name": "unet", "params": {"width": 4}}]',
+)
+OURS = json.dumps([dataclasses.asdict(recipes.s2kd())])
+
+
+@pytest.fixture
+def verb(capsys):
+    """Call a verb that must succeed; what it printed on standard output."""
+
+    def call(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        assert stopped.value.code in (0, None), said.err
+        return said.out
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def done():
+    return road.finished()
+
+
+@pytest.fixture
+def mine(done, tmp_path):
+    return road.copy_of(done, tmp_path / "run")
+
+
+def test_every_verb_answers_help():
+    asked = subprocess.run(
+        [*road.S2KD, "--help"], capture_output=True, text=True, env=road.environment(), check=True
+    )
+    for name in ("demo", "run", "narrate", "train-teacher", "distill", "evaluate", "report",
+                 "forecast", "export", "list", "check", "data"):  # fmt: skip
+        assert name in asked.stdout
+
+
+def test_help_waits_for_nothing_heavy():
+    code = (
+        "import sys\nfrom s2kd.cli import main\n"
+        "try: main(['run', '--help'])\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'transformers', 'xarray', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_version(verb):
+    import s2kd
+
+    assert verb("--version").strip() == s2kd.__version__
+
+
+def test_the_road_verb_by_verb_ends_like_run(verb, done, tmp_path):
+    out, recipe = tmp_path / "run", road.saved_recipe(tmp_path)
+    assert verb("narrate", recipe, "--out", out).strip() == str(out / "narratives.jsonl")
+    assert not (out / "teachers").exists()
+    assert verb("train-teacher", recipe, "--out", out).strip() == str(out / "teachers")
+    assert {p.name for p in (out / "teachers").iterdir()} == {"text-seed42", "blind-seed42"}
+    assert not (out / "students").exists()
+    assert verb("distill", "--out", out).strip() == str(out / "students")
+    assert not (out / "scores.json").exists()
+    table = verb("evaluate", "--out", out)
+    assert not (out / "report.html").exists()
+    assert verb("report", "--out", out).strip() == str(out / "report.html")
+    assert (out / "report.html").stat().st_size > 10_000
+    for word in ("persistence", "teacher", "baseline", "output", "fitnet", "s2kd"):
+        assert word in table
+    assert road.weights(out) == road.weights(done)
+
+
+def test_run_prints_the_scores_as_pure_json(verb, mine):
+    summary = json.loads(verb("run", "--out", mine, "--json"))
+    scores = json.loads((mine / "scores.json").read_text())
+    assert [row["method"] for row in summary] == [row["method"] for row in scores]
+    assert json.loads(verb("evaluate", "--out", mine, "--json")) == summary
+
+
+def test_run_shows_the_table_and_names_the_report(verb, mine):
+    said = verb("run", "--out", mine)
+    assert "s2kd" in said
+    assert "report.html" in said.replace("\n", "")
+
+
+def test_settings_add_to_a_run(verb, mine):
+    verb("run", "--out", mine, "--set", "seeds=[42,43]")
+    rows = json.loads((mine / "scores.json").read_text())
+    assert {row["seed"] for row in rows} == {None, 42, 43}
+
+
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory):
+    return gridded.write(gridded.waves(), tmp_path_factory.mktemp("data") / "waves.nc")
+
+
+def test_a_users_file_goes_the_whole_road_without_a_recipe(verb, waves, tmp_path):
+    out = tmp_path / "run"
+    said = verb("run", waves, "--out", out, *settings(*QUICK, "students.unet.params.width=4"))
+    assert "waves" in said
+    rows = json.loads((out / "scores.json").read_text())
+    assert {row["method"] for row in rows} >= {"persistence", "teacher", "baseline", "s2kd"}
+    assert all(np.isfinite(row["metrics"]["mse"]) for row in rows)
+    verb("forecast", out, waves, "--out", tmp_path / "forecast.nc")
+    made = xr.load_dataset(tmp_path / "forecast.nc")["t2m"]
+    assert 250 < float(made.mean()) < 310, "in Kelvin"
+
+
+def test_describe_prints_json_with_a_recipe_that_fits(verb, waves):
+    found = json.loads(verb("data", "describe", waves, "--json"))
+    assert found["height"] == 12
+    recipe = Recipe.from_dict(found["recipe"])
+    assert recipe.dataset.params["path"] == str(waves)
+    assert "t2m" in verb("data", "describe", waves)
+
+
+@pytest.mark.parametrize("world", ["atmosphere", "plume"])
+def test_the_demos_recipe_is_known_to_the_verbs(verb, tmp_path, world):
+    """Its narratives are the cheapest stage that proves it; smaller worlds are quicker."""
+    small = {
+        "atmosphere": ("members=3", "days=10"),
+        "plume": ("members=3", "frames=16", "spin_up_frames=4"),
+    }[world]
+    changes = settings(*(f"dataset.params.{change}" for change in small))
+    out = tmp_path / "run"
+    verb("narrate", "demo", "--world", world, "--out", out, *SMALL, *changes)
+    lines = (out / "narratives.jsonl").read_text().splitlines()
+    assert len(lines) > 10
+    assert all(json.loads(line)["text"] for line in lines)
+
+
+@pytest.mark.slow
+def test_demo_goes_the_whole_road(verb, tmp_path):
+    out = tmp_path / "run"
+    small = settings("dataset.params.members=3", "dataset.params.days=14", f"methods={OURS}")
+    rows = json.loads(verb("demo", "--out", out, "--json", *SMALL, *small))
+    assert {row["method"] for row in rows} >= {"persistence", "teacher", "s2kd"}
+    assert (out / "report.html").exists()
+    assert list(out.glob("students/*/model.onnx"))
+
+
+# --- using a student -----------------------------------------------------------------------------
+
+
+def test_forecast_names_its_student(verb, done, tmp_path):
+    dataset = datasets.build("blobs", **road.tiny().dataset.params)
+    frames = xr.Dataset(
+        {"density": (("time", "y", "x"), dataset.frames[-6:, 0], {"units": "1"})},
+        coords={"time": dataset.times[-6:]},
+    )
+    latest = gridded.write(frames, tmp_path / "latest.nc")
+    student = "unet-fitnet-seed42"
+    for name in ("forecast.nc", "forecast.zarr"):
+        out = tmp_path / name
+        assert verb("forecast", done, latest, "--out", out, "--student", student).strip() == (
+            f"{out} (by {student})"
+        )
+        assert out.exists()
+
+
+def test_export_writes_a_file_that_forecasts_the_same(verb, mine, tmp_path):
+    pytest.importorskip("onnxruntime")
+    from s2kd.export import run_onnx
+    from s2kd.forecaster import Forecaster
+
+    path = tmp_path / "student.onnx"
+    arguments = ("export", mine, "--out", path, "--student", "unet-s2kd-seed42")
+    assert verb(*arguments).strip() == str(path)
+    past = datasets.build("blobs", **road.tiny().dataset.params).frames[None, -3:]
+    expected = Forecaster.load(mine, student="unet-s2kd-seed42").predict(past)
+    np.testing.assert_allclose(run_onnx(path, past), expected, rtol=1e-4, atol=1e-5)
+
+
+# --- looking around ------------------------------------------------------------------------------
+
+
+def test_list_is_pure_json_and_knows_every_kind(verb):
+    rows = json.loads(verb("list", "--json"))
+    kinds = {"recipes", "datasets", "narrators", "encoders", "backbones", "losses"}
+    assert {row["kind"] for row in rows} == kinds
+    assert all(row["about"] for row in rows), "every part says what it is"
+    named = {row["name"] for row in rows if row["kind"] == "recipes"}
+    assert named == set(recipes.names())
+    assert "unet" in verb("list", "backbones")
+    assert "blobs" not in verb("list", "backbones")
+
+
+def test_check_runs_the_contract(verb):
+    rows = json.loads(verb("check", "losses:spectral", "--json"))
+    assert rows
+    assert {row["result"] for row in rows} == {"ok"}
+    assert "ok" in verb("check", "unet")
+
+
+def test_check_says_when_an_outsiders_part_breaks_it(capsys, tmp_path, monkeypatch):
+    """A loss that forgets its gradient: found, and the exit status says so."""
+    from s2kd.losses import losses
+
+    (tmp_path / "outsider.py").write_text(
+        "from s2kd.losses import losses\n\n\n"
+        '@losses.register("forgetful")\n'
+        "def forgetful(student, teacher):\n"
+        '    """A loss without a gradient."""\n'
+        "    return (student.detach() - teacher).square().mean()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main(["check", "outsider:forgetful", "--json"])
+    finally:
+        losses._entries.pop("forgetful", None)
+        sys.modules.pop("outsider", None)
+    assert stopped.value.code == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["part"] for row in rows} == {"losses:forgetful"}
+    assert any(row["result"] != "ok" for row in rows)
