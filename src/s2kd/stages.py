@@ -382,6 +382,14 @@ def _inputs(run: Run) -> dict[str, Any]:
     }
 
 
+def _shape(run: Run) -> dict[str, Any]:
+    """What a model must be made for: grid, frames, units."""
+    recipe = run.recipe
+    names = ("past", "lead", "normalise", "predict")
+    shape = {name: getattr(recipe, name) for name in names}
+    return {"grid": run.dataset.grid, "known": run.known, **shape}
+
+
 def train_teacher(run: Run, kind: str, seed: int) -> None:
     """One teacher; `blind` is the same one without the alignment and the words."""
     recipe, folder, reads = run.recipe, teacher_folder(run, kind, seed), kind == "text"
@@ -400,12 +408,7 @@ def train_teacher(run: Run, kind: str, seed: int) -> None:
     width = run.states("train").width if reads else 1
     teacher = build_teacher(
         recipe.teacher,
-        run.dataset.grid,
-        past=recipe.past,
-        lead=recipe.lead,
-        known=run.known,
-        normalise=recipe.normalise,
-        predict=recipe.predict,
+        **_shape(run),
         text_width=width,
         reads=reads,
     ).to(memory_format=torch.channels_last)
@@ -415,12 +418,7 @@ def train_teacher(run: Run, kind: str, seed: int) -> None:
     card = card_of(
         "teacher",
         recipe.teacher,
-        run.dataset.grid,
-        past=recipe.past,
-        lead=recipe.lead,
-        known=run.known,
-        normalise=recipe.normalise,
-        predict=recipe.predict,
+        **_shape(run),
         text_width=width,
         reads=reads,
         key=key,
@@ -585,24 +583,14 @@ def distill_one(run: Run, part: Part, method: Method, seed: int) -> None:
     torch.manual_seed(seed)
     student = build_student(
         part,
-        run.dataset.grid,
-        past=recipe.past,
-        lead=recipe.lead,
-        known=run.known,
-        normalise=recipe.normalise,
-        predict=recipe.predict,
+        **_shape(run),
     ).to(memory_format=torch.channels_last)
     objective = student_objective(run, student, method, targets, teacher)
     history = _fit(run, objective, folder, seed, recipe.student_training, None, method.hint_epochs)
     card = card_of(
         "student",
         part,
-        run.dataset.grid,
-        past=recipe.past,
-        lead=recipe.lead,
-        known=run.known,
-        normalise=recipe.normalise,
-        predict=recipe.predict,
+        **_shape(run),
         key=key,
         name=recipe.name,
         method=method.name,

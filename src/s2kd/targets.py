@@ -5,6 +5,7 @@ the windows, the narratives and the version of this code; a store with another k
 is made again.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -138,7 +139,9 @@ def store_targets(
 
 def _open(path: Path, shape: tuple[int, ...]) -> np.memmap:
     if not path.exists():
-        return np.lib.format.open_memmap(path, mode="w+", dtype="<f2", shape=shape)
+        array = np.lib.format.open_memmap(path, mode="w+", dtype="<f2", shape=shape)
+        _reserve(path)
+        return array
     try:
         np.load(path, mmap_mode="r")  # opened for writing, a short file would be filled with zeros
         return np.lib.format.open_memmap(path, mode="r+")
@@ -146,3 +149,10 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.memmap:
         raise S2KDError(
             f"{path.parent}: truncated or not a store of targets ({error}); delete it"
         ) from None
+
+
+def _reserve(path: Path) -> None:
+    """Take the file's whole space now: a disk that fills under a memory map kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

@@ -52,25 +52,15 @@ def small_training(epochs: int, *, lr: float = 2e-3) -> Training:
     return Training(epochs=epochs, lr=lr, schedule="cosine", clip=1.0)
 
 
-@builtin
-def ncep_air(*, data: str) -> Recipe:
-    """Near-surface air temperature over North America, 6-hourly (NCEP/NCAR), 24 h to 24 h."""
+def _standin(name: str, dataset: Part, *, stride: int = 1, test_stride: int = 1) -> Recipe:
+    """What the stand-ins have in common: four frames to four, and a budget for two cores."""
     return Recipe(
-        name="ncep_air",
-        dataset=Part(
-            name="netcdf",
-            params={
-                "path": _file(data, "ncep_air_sig995_6h_2013_2014.nc"),
-                "variables": ["air"],
-                "train": ["2013-01-01", "2014-06-30"],
-                "val": ["2014-07-01", "2014-09-30"],
-                "test": ["2014-10-01", "2014-12-31"],
-                "gap": 8,
-            },
-        ),
+        name=name,
+        dataset=dataset,
         past=4,
         lead=4,
-        stride=3,
+        stride=stride,
+        test_stride=test_stride,
         predict="change",
         teacher=wide_teacher(),
         students=(Part(name="unet", params={"width": 8}),),
@@ -78,55 +68,41 @@ def ncep_air(*, data: str) -> Recipe:
         teacher_training=small_training(14),
         student_training=small_training(14),
     )
+
+
+@builtin
+def ncep_air(*, data: str) -> Recipe:
+    """Near-surface air temperature over North America, 6-hourly (NCEP/NCAR), 24 h to 24 h."""
+    params = {
+        "path": _file(data, "ncep_air_sig995_6h_2013_2014.nc"),
+        "variables": ["air"],
+        "train": ["2013-01-01", "2014-06-30"],
+        "val": ["2014-07-01", "2014-09-30"],
+        "test": ["2014-10-01", "2014-12-31"],
+        "gap": 8,
+    }
+    return _standin("ncep_air", Part(name="netcdf", params=params), stride=3)
 
 
 @builtin
 def taxi_sf(*, data: str) -> Recipe:
     """Taxi in- and outflow over San Francisco, half-hourly, TaxiBJ's layout, 2 h to 2 h."""
-    return Recipe(
-        name="taxi_sf",
-        dataset=Part(
-            name="taxibj",
-            params={
-                "path": _file(data, "taxi_sf_32x32_30min.npz", "SF08_M32x32_T30_InOut.h5"),
-                "train_days": 16,
-                "val_days": 3,
-                "test_days": 4,
-                "gap": 8,
-            },
-        ),
-        past=4,
-        lead=4,
-        predict="change",
-        teacher=wide_teacher(),
-        students=(Part(name="unet", params={"width": 8}),),
-        methods=METHODS,
-        teacher_training=small_training(14),
-        student_training=small_training(14),
-    )
+    params = {
+        "path": _file(data, "taxi_sf_32x32_30min.npz", "SF08_M32x32_T30_InOut.h5"),
+        "train_days": 16,
+        "val_days": 3,
+        "test_days": 4,
+        "gap": 8,
+    }
+    return _standin("taxi_sf", Part(name="taxibj", params=params))
 
 
 @builtin
 def fds_pool(*, data: str) -> Recipe:
     """A pool fire in vertical planes (soot, heat release, temperature), from an FDS run."""
-    return Recipe(
-        name="fds_pool",
-        dataset=Part(
-            name="fds",
-            params={
-                "path": _file(data, "fds_pool_fire_hfg_21x21x21.npz"),
-                "layout": "volume",
-                "gap": 10,
-            },
-        ),
-        past=4,
-        lead=4,
-        stride=6,
-        test_stride=3,
-        predict="change",
-        teacher=wide_teacher(),
-        students=(Part(name="unet", params={"width": 8}),),
-        methods=METHODS,
-        teacher_training=small_training(14),
-        student_training=small_training(14),
-    )
+    params = {
+        "path": _file(data, "fds_pool_fire_hfg_21x21x21.npz"),
+        "layout": "volume",
+        "gap": 10,
+    }
+    return _standin("fds_pool", Part(name="fds", params=params), stride=6, test_stride=3)
