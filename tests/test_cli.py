@@ -166,6 +166,22 @@ def test_demo_goes_the_whole_road(verb, tmp_path):
     assert list(out.glob("students/*/model.onnx"))
 
 
+@pytest.mark.slow
+def test_two_processes_share_a_run(tmp_path):
+    """The second process of a run is not taken for a second run in the same folder."""
+    recipe = road.tiny()
+    recipe = dataclasses.replace(recipe, methods=(recipes.BASELINE,))
+    command = [*road.S2KD, "run", str(road.saved_recipe(tmp_path, recipe)), "--json"]
+    command += ["--out", str(tmp_path / "run"), "--accelerator", "cpu", "--devices", "2"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=road.environment(), timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MEMBER: 2/2" in done.stderr, "the premise: there were two"
+    rows = json.loads((tmp_path / "run/scores.json").read_text())
+    assert [row["method"] for row in rows] == ["persistence", "climatology", "baseline"]
+
+
 # --- using a student -----------------------------------------------------------------------------
 
 
