@@ -93,7 +93,7 @@ def demo(
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Simulated data, a teacher that reads, a student that does not: all in about 2 minutes."""
+    """Simulated data, a teacher that reads, a student that does not: all in 2 to 3 minutes."""
     from s2kd import recipes, stages
 
     recipe = recipes.get("demo", world=world).with_settings(set_ or [])
@@ -101,7 +101,7 @@ def demo(
 
     def work(run: "Run") -> None:
         stages.run_all(run)
-        run.say("Exporting to ONNX")
+        run.say("Exporting the best student to ONNX")
         run.first_only(lambda: stages.export(run))
 
     _work(recipe, folder, work, quiet=as_json)

@@ -1,6 +1,10 @@
 """A student as an ONNX file: physical units in and out, any batch size."""
 
 import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,23 +45,24 @@ def export_onnx(forecaster: Forecaster, path: Path) -> dict[str, Any]:
     import onnx
 
     sample = _sample(forecaster, 2)
-    # a copy in the plain memory layout: the exporter refuses others
+    # in the plain memory layout: the exporter refuses others
     plain = _Plain(forecaster.student).eval().to(memory_format=torch.contiguous_format)
 
     card = public_card(forecaster)
 
     def write(beside: Path) -> None:
-        program = torch.onnx.export(
-            plain,
-            (sample,),
-            dynamo=True,
-            input_names=["past"],
-            output_names=["future"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
-            opset_version=18,
-            external_data=False,
-            verbose=False,
-        )
+        with _silence():
+            program = torch.onnx.export(
+                plain,
+                (sample,),
+                dynamo=True,
+                input_names=["past"],
+                output_names=["future"],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+                opset_version=18,
+                external_data=False,
+                verbose=False,
+            )
         program.save(str(beside))
         model = onnx.load(str(beside))
         entry = model.metadata_props.add()
@@ -68,6 +73,20 @@ def export_onnx(forecaster: Forecaster, path: Path) -> dict[str, Any]:
     write_whole(path, write)
     write_json(path.with_suffix(".json"), card)
     return card
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep back what the exporter says of packages that it could also have used."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def public_card(forecaster: Forecaster) -> dict[str, Any]:

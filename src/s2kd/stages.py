@@ -872,21 +872,13 @@ def _narrative(run: Run, number: int) -> str:
 # --- export ------------------------------------------------------------------------------------
 
 
-def export(run: Run) -> list[Path]:
-    """An ONNX file of the best student of every method, by validation error."""
+def export(run: Run) -> Path:
+    """An ONNX file of the run's best student by validation error, beside its weights."""
     from s2kd.export import export_onnx
-    from s2kd.forecaster import Forecaster
+    from s2kd.forecaster import Forecaster, find_student
 
-    written = []
-    for method in run.recipe.methods:
-        folders = [
-            student_folder(run, part, method, seed)
-            for part in run.recipe.students
-            for seed in run.recipe.seeds
-        ]
-        best = min(folders, key=lambda folder: load_card(folder)["validation"])
-        path = best / "model.onnx"
-        if not path.exists():
-            export_onnx(Forecaster.load(best), path)
-        written.append(path)
-    return written
+    best = find_student(run.out)
+    path = best / "model.onnx"
+    if not path.exists() or path.stat().st_mtime_ns < (best / "model.json").stat().st_mtime_ns:
+        export_onnx(Forecaster.load(best), path)
+    return path

@@ -1,4 +1,4 @@
-"""The demo: simulated worlds, everything in about two minutes on two cores."""
+"""The demo: simulated worlds, everything in two to three minutes on two cores."""
 
 from s2kd.recipe import Part, Recipe, TeacherSpec, Training
 from s2kd.recipes import METHODS, builtin
@@ -9,14 +9,18 @@ WORLDS = ("atmosphere", "plume")
 
 @builtin
 def demo(*, world: str = "atmosphere") -> Recipe:
-    """No download, about 2 minutes on 2 cores: a simulated atmosphere, or plume (--world plume).
+    """No download, 2 to 3 minutes on 2 cores: a simulated atmosphere, or plume (--world plume).
 
     The student is kept far smaller than the teacher and both train for the same few epochs, so
     that there is a gap to distil.
     """
     if world not in WORLDS:
         raise S2KDError(f"recipe 'demo': world must be one of {WORLDS}, got {world!r}")
-    params = {"members": 8, "days": 50, "step_hours": 12} if world == "atmosphere" else {}
+    params = (
+        {"members": 8, "days": 50, "step_hours": 12, "height": 24, "width": 48}
+        if world == "atmosphere"
+        else {}
+    )
     return Recipe(
         name=f"demo-{world}",
         dataset=Part(name=world, params=params),
@@ -43,6 +47,6 @@ def demo(*, world: str = "atmosphere") -> Recipe:
         ),
         students=(Part(name="unet", params={"width": 6}),),
         methods=METHODS,
-        teacher_training=Training(epochs=8, lr=2e-3, schedule="cosine", clip=1.0),
-        student_training=Training(epochs=10, lr=2e-3, schedule="cosine", clip=1.0),
+        teacher_training=Training(epochs=8, lr=3e-3, schedule="cosine", clip=1.0),
+        student_training=Training(epochs=8, lr=3e-3, schedule="cosine", clip=1.0),
     )
