@@ -4,7 +4,7 @@
 
 Nothing in it is typed by hand, so it is made anew rather than kept. The tables of sizes in
 docs/method.md are made here too, from results/backbones.json, which is what
-`s2kd list backbones --measure --json` printed.
+`s2kd list backbones --json` printed, with `--measure` for some or all presets.
 """
 
 import json
@@ -81,12 +81,18 @@ def sizes(rows: list[dict]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
+        costs = "– | – | –"
+        if "latency" in r:
+            costs = (
+                f"{r['multiply_adds'] / 1e9:.2f} | {r['activation_bytes'] / 2**20:.0f} "
+                f"| {r['latency_ms']:.1f}"
+            )
         lines.append(
             f"| `{r['name']}` | {r['preset']} | {r['role']} | {r['frames']} | {r['grid']} "
-            f"| {r['parameters'] / 1e6:.2f} | {r['multiply_adds'] / 1e9:.2f} "
-            f"| {r['activation_bytes'] / 2**20:.0f} | {r['latency_ms']:.1f} |"
+            f"| {r['parameters'] / 1e6:.2f} | {costs} |"
         )
-    spent, where = rows[0]["latency"], rows[0]["hardware"]
+    measured = next(r for r in rows if "latency" in r)
+    spent, where = measured["latency"], measured["hardware"]
     lines += [
         "",
         f"Two channels; teachers with their alignment, without the frozen text encoder. One window "
