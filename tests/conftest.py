@@ -5,7 +5,8 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)  # sums in one order, and room for other test runs beside this one
-settings.register_profile("s2kd", deadline=None)  # a busy machine is no failure
+# a busy machine is no failure, and a failure comes again on the next run
+settings.register_profile("s2kd", deadline=None, derandomize=True)
 settings.load_profile("s2kd")
 
 
