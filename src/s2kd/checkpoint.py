@@ -1,15 +1,13 @@
 """Weights with all that is needed to use them: model.safetensors beside model.json."""
 
-import platform
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-import s2kd
 from s2kd.backbones import backbones
 from s2kd.files import digest, read_json, write_json, write_whole
+from s2kd.hardware import versions
 from s2kd.models import Student, Teacher
 from s2kd.nn import parameter_count
 from s2kd.normalise import Normaliser
@@ -21,18 +19,6 @@ NEEDED = (
     "kind", "part", "grid", "past", "lead", "normalise", "predict", "statistics", "weights",
 )  # fmt: skip
 """What a model cannot be built again without."""
-
-
-def versions() -> dict[str, str]:
-    """What made a result: package, PyTorch, NumPy and Python."""
-    import numpy
-
-    return {
-        "s2kd": s2kd.__version__,
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def build_student(

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+import s2kd
 from s2kd.types import S2KDError
 
 
@@ -68,8 +69,8 @@ def _wait(device: torch.device) -> None:
 
 def versions(*more: str) -> dict[str, str]:
     """Versions of s2kd, torch, numpy and Python (and of further packages) in use."""
-    found = {name: _version(name) for name in ("s2kd", "torch", "numpy", *more)}
-    return {**found, "python": sys.version.split()[0]}
+    found = {name: _version(name) for name in ("torch", "numpy", *more)}
+    return {"s2kd": s2kd.__version__, **found, "python": sys.version.split()[0]}
 
 
 def _version(name: str) -> str:
