@@ -47,6 +47,6 @@ def demo(*, world: str = "atmosphere") -> Recipe:
         ),
         students=(Part(name="unet", params={"width": 6}),),
         methods=METHODS,
-        teacher_training=Training(epochs=8, lr=3e-3, schedule="cosine", clip=1.0),
-        student_training=Training(epochs=8, lr=3e-3, schedule="cosine", clip=1.0),
+        teacher_training=Training(epochs=10, lr=3e-3, schedule="cosine", clip=1.0),
+        student_training=Training(epochs=10, lr=3e-3, schedule="cosine", clip=1.0),
     )
