@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from s2kd import cli_data
+from s2kd.console import print_json as _print_json
+
 if TYPE_CHECKING:
     from s2kd.recipe import Recipe
     from s2kd.stages import Run
@@ -25,8 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
-data_app = typer.Typer(help="What a file holds, and which recipe fits it.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
+app.add_typer(cli_data.app, name="data")
 
 What = Annotated[
     str,
@@ -60,6 +62,7 @@ SaveEvery = Annotated[
     float, typer.Option("--save-every", help="Seconds from one saved state to the next; 0: always.")
 ]
 World = Annotated[str, typer.Option("--world", help="The demo's world: atmosphere or plume.")]
+Preset = Annotated[str, typer.Option("--preset", help="A benchmark's size: paper or small.")]
 
 
 def _print_version(asked: bool) -> bool:
@@ -114,6 +117,7 @@ def run(
     out: Out = ...,  # type: ignore[assignment]
     data: Data = "",
     world: World = "",
+    preset: Preset = "",
     set_: Set = None,
     as_json: Json = False,
     accelerator: Accelerator = "auto",
@@ -127,7 +131,7 @@ def run(
     """The whole road for a recipe, or for any gridded file; goes on where it stopped."""
     from s2kd import stages
 
-    recipe = _recipe(what, out, data, world, set_, show=not as_json)
+    recipe = _recipe(what, out, data, world, preset, set_, show=not as_json)
     machine = _machine(accelerator, devices, nodes, precision, strategy, tensorboard)
     _work(recipe, out, stages.run_all, quiet=as_json, machine=machine, save_every=save_every)
     _show(out, as_json)
@@ -135,12 +139,17 @@ def run(
 
 @app.command()
 def narrate(
-    what: What = "", out: Out = ..., data: Data = "", world: World = "", set_: Set = None
-) -> None:  # type: ignore[assignment]
+    what: What = "",
+    out: Out = ...,  # type: ignore[assignment]
+    data: Data = "",
+    world: World = "",
+    preset: Preset = "",
+    set_: Set = None,
+) -> None:
     """Put every window into words, and the words into token states."""
     from s2kd import stages
 
-    _work(_recipe(what, out, data, world, set_), out, stages.narrate)
+    _work(_recipe(what, out, data, world, preset, set_), out, stages.narrate)
     print(f"{out / 'narratives.jsonl'}")
 
 
@@ -150,6 +159,7 @@ def train_teacher(
     out: Out = ...,  # type: ignore[assignment]
     data: Data = "",
     world: World = "",
+    preset: Preset = "",
     set_: Set = None,
     accelerator: Accelerator = "auto",
     devices: Devices = 1,
@@ -167,7 +177,7 @@ def train_teacher(
         stages.train_teachers(run)
 
     machine = _machine(accelerator, devices, nodes, precision, strategy, tensorboard)
-    recipe = _recipe(what, out, data, world, set_)
+    recipe = _recipe(what, out, data, world, preset, set_)
     _work(recipe, out, work, machine=machine, save_every=save_every)
     print(f"{out / 'teachers'}")
 
@@ -178,6 +188,7 @@ def distill(
     out: Out = ...,  # type: ignore[assignment]
     data: Data = "",
     world: World = "",
+    preset: Preset = "",
     set_: Set = None,
     accelerator: Accelerator = "auto",
     devices: Devices = 1,
@@ -196,7 +207,7 @@ def distill(
         stages.distill(run)
 
     machine = _machine(accelerator, devices, nodes, precision, strategy, tensorboard)
-    recipe = _recipe(what, out, data, world, set_)
+    recipe = _recipe(what, out, data, world, preset, set_)
     _work(recipe, out, work, machine=machine, save_every=save_every)
     print(f"{out / 'students'}")
 
@@ -350,30 +361,6 @@ def check(
         raise typer.Exit(1)
 
 
-@data_app.command()
-def describe(
-    path: Annotated[Path, typer.Argument(help="A file or folder.")], as_json: Json = False
-) -> None:
-    """What the file holds, what is wrong with it, and a recipe that fits."""
-    from s2kd import describe as looking
-    from s2kd import recipes
-
-    found = looking.describe(path)
-    recipe = recipes.for_description(found)
-    if as_json:
-        _print_json({**found.to_dict(), "recipe": recipe.to_dict() if recipe else None})
-        return
-    from rich.console import Console
-
-    console = Console()
-    console.print(looking.render(found))
-    if recipe:
-        console.print(
-            f"A recipe that fits (save it as recipe.json, or run `s2kd run {path} --out DIR`):"
-        )
-        console.print_json(json.dumps(recipe.to_dict()))
-
-
 # --- what the verbs share ------------------------------------------------------------------------
 
 
@@ -382,6 +369,7 @@ def _recipe(
     out: Path,
     data: str,
     world: str,
+    preset: str,
     settings: Sequence[str] | None,
     *,
     show: bool = False,
@@ -402,7 +390,7 @@ def _recipe(
             plain = plain["recipe"]
         found = Recipe.from_dict(plain, where=what)
     elif what in recipes.names():
-        found = recipes.get(what, data=data, world=world)
+        found = recipes.get(what, data=data, world=world, preset=preset)
     elif Path(what).exists():
         found = _for_file(Path(what), show=show)
     elif os.sep in what or Path(what).suffix:
@@ -486,10 +474,6 @@ def _show(out: Path, as_json: bool, *, report: bool = True) -> None:
         console.print(summary_table([row for row in rows if row["split"] == split]))
     if report:
         console.print(f"Report: {out / 'report.html'}", highlight=False)
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

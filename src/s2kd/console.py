@@ -1,5 +1,6 @@
-"""What the command line prints while it works: progress bars with time left, or plain lines."""
+"""What the command line prints: progress bars with time left, or plain lines; JSON."""
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -88,3 +89,8 @@ def shown(*, quiet: bool = False) -> Iterator[Quiet]:
     )
     with progress:
         yield Bars(progress)
+
+
+def print_json(value: object) -> None:
+    """`value` on standard output, indented."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))

@@ -43,15 +43,19 @@ def needs_data(name: str) -> bool:
     return parameter is not None
 
 
-def get(name: str, *, data: str = "", world: str = "") -> Recipe:
-    """A built-in recipe; `data` is the folder of its files, `world` the demo's."""
+def get(name: str, *, data: str = "", world: str = "", preset: str = "") -> Recipe:
+    """A built-in recipe; `data` is the folder of its files, `world` the demo's.
+
+    `preset` is a benchmark's size, paper or small.
+    """
     _load()
     if name not in _RECIPES:
         raise S2KDError(
             f"no recipe called {name!r}{nearest(name, _RECIPES)} (there are {', '.join(names())}); "
             "a path to a gridded file or to a recipe's JSON will do too"
         )
-    given = {key: value for key, value in (("data", data), ("world", world)) if value}
+    settings = {"data": data, "world": world, "preset": preset}
+    given = {key: value for key, value in settings.items() if value}
     known = inspect.signature(_RECIPES[name]).parameters
     for key in given:
         if key not in known:
@@ -62,7 +66,7 @@ def get(name: str, *, data: str = "", world: str = "") -> Recipe:
 
 
 def _load() -> None:
-    from s2kd.recipes import demo, standins  # noqa: F401
+    from s2kd.recipes import benchmarks, demo, standins  # noqa: F401
 
 
 # --- the ways to train a student -----------------------------------------------------------------

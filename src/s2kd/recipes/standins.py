@@ -52,7 +52,7 @@ def small_training(epochs: int, *, lr: float = 2e-3) -> Training:
     return Training(epochs=epochs, lr=lr, schedule="cosine", clip=1.0)
 
 
-def _standin(name: str, dataset: Part, *, stride: int = 1, test_stride: int = 1) -> Recipe:
+def standin(name: str, dataset: Part, *, stride: int = 1, test_stride: int = 1) -> Recipe:
     """What the stand-ins have in common: four frames to four, and a budget for two cores."""
     return Recipe(
         name=name,
@@ -81,7 +81,7 @@ def ncep_air(*, data: str) -> Recipe:
         "test": ["2014-10-01", "2014-12-31"],
         "gap": 8,
     }
-    return _standin("ncep_air", Part(name="netcdf", params=params), stride=3)
+    return standin("ncep_air", Part(name="netcdf", params=params), stride=3)
 
 
 @builtin
@@ -94,7 +94,7 @@ def taxi_sf(*, data: str) -> Recipe:
         "test_days": 4,
         "gap": 8,
     }
-    return _standin("taxi_sf", Part(name="taxibj", params=params))
+    return standin("taxi_sf", Part(name="taxibj", params=params))
 
 
 @builtin
@@ -105,4 +105,4 @@ def fds_pool(*, data: str) -> Recipe:
         "layout": "volume",
         "gap": 10,
     }
-    return _standin("fds_pool", Part(name="fds", params=params), stride=6, test_stride=3)
+    return standin("fds_pool", Part(name="fds", params=params), stride=6, test_stride=3)

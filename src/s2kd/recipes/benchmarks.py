@@ -1,0 +1,76 @@
+"""The official benchmarks, at the paper's sizes or at one that trains on a laptop."""
+
+from pathlib import Path
+
+from s2kd.recipe import Part, Recipe, TeacherSpec, Training
+from s2kd.recipes import METHODS, builtin
+from s2kd.recipes.standins import standin
+from s2kd.registry import nearest
+from s2kd.types import S2KDError
+
+PRESETS = ("paper", "small")
+STUDENTS = ("unet", "resnet", "mixer")
+
+
+def paper(
+    name: str,
+    dataset: Part,
+    *,
+    teacher: str,
+    depth: int,
+    lr: float = 1e-3,
+    past: int = 12,
+    lead: int = 12,
+    normalise: str = "zscore",
+) -> Recipe:
+    """The published sizes and settings: one teacher, three students, 100 epochs at most.
+
+    `depth` is N, the number of alignment layers of this `teacher`; `lr` is its learning rate.
+    """
+    return Recipe(
+        name=name,
+        dataset=dataset,
+        past=past,
+        lead=lead,
+        normalise=normalise,
+        teacher=TeacherSpec(
+            backbone=Part(name=teacher, params={"preset": "paper"}), width=512, depth=depth
+        ),
+        students=tuple(Part(name=one, params={"preset": "paper"}) for one in STUDENTS),
+        methods=METHODS,
+        teacher_training=Training(lr=lr, schedule="cosine", clip=1.0),
+    )
+
+
+def small(name: str, dataset: Part, *, stride: int = 1, test_stride: int = 1) -> Recipe:
+    """Four frames to four with a U-Net that reads and a small one that does not: two cores do."""
+    return standin(name, dataset, stride=stride, test_stride=test_stride)
+
+
+def check_preset(recipe: str, preset: str) -> None:
+    """Refuse a preset that is not one of `PRESETS`."""
+    if preset not in PRESETS:
+        raise S2KDError(
+            f"recipe {recipe!r}: preset must be {' or '.join(PRESETS)}, got {preset!r}"
+            f"{nearest(preset, PRESETS)}"
+        )
+
+
+def existing(data: str) -> str:
+    """`data` as it was given, if there is such a file or folder; an address is taken as it is."""
+    if "://" not in data and not Path(data).expanduser().exists():
+        raise S2KDError(f"--data {data}: no such file or folder")
+    return data
+
+
+@builtin
+def weatherbench(*, data: str, preset: str = "paper") -> Recipe:
+    """WeatherBench: Z500 and T850 at 5.625°, 6-hourly, 3 days to 3 days (small: 1 to 1)."""
+    check_preset("weatherbench", preset)
+    params = {"path": existing(data)}
+    if preset == "paper":
+        part = Part(name="weatherbench", params=params)
+        return paper("weatherbench", part, teacher="triton", depth=3)
+    # six years, as OpenSTL's short settings have: enough for a model this small
+    part = Part(name="weatherbench", params={**params, "train": ["2010", "2015"]})
+    return small("weatherbench_small", part, stride=6, test_stride=4)
