@@ -60,6 +60,17 @@ def student_of(backbone: Backbone, grid: GridSpec) -> Student:
     return Student(backbone, identity(len(grid.channels)))
 
 
+class FramesOnly(torch.nn.Module):
+    """A student that gives frames and nothing else, as it is deployed."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, past: torch.Tensor) -> torch.Tensor:
+        return self.student(past).future
+
+
 def teacher_of(backbone: Backbone, grid: GridSpec) -> Teacher:
     """The backbone as a teacher that reads."""
     return Teacher(
@@ -119,6 +130,16 @@ def state_survives_a_round_trip(backbone: Backbone, grid: GridSpec) -> None:
     torch.testing.assert_close(student(past).future, before, rtol=0, atol=0)
 
 
+def exports_with_any_batch(backbone: Backbone, grid: GridSpec) -> None:
+    """`torch.export` takes the student, and its program forecasts the same for another batch."""
+    student, past = student_of(backbone, grid).eval(), frames(grid, PAST)
+    program = torch.export.export(
+        FramesOnly(student), (past,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+    )
+    one = past[:1]
+    torch.testing.assert_close(program.module()(one), student(one).future, rtol=1e-4, atol=1e-4)
+
+
 def turns_with_the_globe(backbone: Backbone, grid: GridSpec) -> None:
     """Where the grid wraps, turning the input turns the forecast (by eight columns).
 
@@ -162,6 +183,7 @@ BACKBONE_CHECKS: tuple[Check, ...] = (
     examples_do_not_mix,
     every_parameter_learns,
     state_survives_a_round_trip,
+    exports_with_any_batch,
     turns_with_the_globe,
     teacher_reads_its_narrative,
     teacher_examples_do_not_mix,
