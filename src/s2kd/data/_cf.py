@@ -61,7 +61,7 @@ class Axes:
 def expand(path: str) -> list[Path]:
     """The files that `path` names: one file, a Zarr folder, a folder of files, or a pattern."""
     given = Path(path).expanduser()
-    if _is_zarr(given) or given.is_file():
+    if is_zarr(given) or given.is_file():
         return [given]
     if given.is_dir():
         found = sorted(p for p in given.iterdir() if p.suffix.lower() in ENDINGS)
@@ -95,7 +95,8 @@ def open_path(path: Path) -> list[Source]:
     except Exception as error:  # each backend raises its own kinds
         reason = str(error).strip().splitlines() or [type(error).__name__]
         kind = {"h5netcdf": "NetCDF-4", "scipy": "NetCDF-3", "zarr": "Zarr", "cfgrib": "GRIB"}
-        raise S2KDError(f"{path}: cannot be read as {kind[engine]} ({reason[0]})") from None
+        cut = "; it is cut short: fetch or copy it again" if "truncated" in reason[0] else ""
+        raise S2KDError(f"{path}: cannot be read as {kind[engine]} ({reason[0]}){cut}") from None
     if engine == "zarr":  # a folder has no order of its own, and channels need one
         data = data[sorted(map(str, data.data_vars))]
     return [Source(path=path, data=data)]
@@ -103,7 +104,7 @@ def open_path(path: Path) -> list[Source]:
 
 def engine_of(path: Path) -> str:
     """The xarray engine that reads `path`, told by its first bytes and not by its name."""
-    if _is_zarr(path):
+    if is_zarr(path):
         return "zarr"
     if path.is_dir():
         raise S2KDError(f"{path}: a folder that is not a Zarr store")
@@ -136,7 +137,8 @@ def _open_grib(path: Path) -> list[Source]:
     return [Source(path=path, data=data) for data in opened]
 
 
-def _is_zarr(path: Path) -> bool:
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a Zarr store."""
     return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata"))
 
 

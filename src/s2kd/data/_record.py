@@ -136,20 +136,24 @@ def split(
     return splits
 
 
+def checked_range(where: str, name: str, dates: Sequence[object]) -> tuple[str, str]:
+    """A split's first and last date as text; anything else is an S2KDError."""
+    given = [str(date).replace(" ", "T") for date in dates]
+    if len(given) != 2 or not all(DATE.fullmatch(date) for date in given):
+        raise S2KDError(
+            f"{where}: {name} must be a first and a last date such as "
+            f"['2013-01-01', '2014-06-30'], got {list(dates)} (train, val and test go together)"
+        )
+    return given[0], given[1]
+
+
 def _by_dates(
     where: str, times: np.ndarray, ranges: Mapping[str, Sequence[str]], gap: int
 ) -> dict[str, tuple[Stretch, ...]]:
     """Frames from each first date to each last one, both whole: "2014-06" ends with June."""
     text, found = iso(times), []
     for name in SPLITS:
-        given = [str(date).replace(" ", "T") for date in ranges[name]]
-        if len(given) != 2 or not all(DATE.fullmatch(date) for date in given):
-            raise S2KDError(
-                f"{where}: {name} must be a first and a last date such as "
-                f"['2013-01-01', '2014-06-30'], got {list(ranges[name])} "
-                "(train, val and test go together)"
-            )
-        low, high = given
+        low, high = checked_range(where, name, ranges[name])
         # compared over as many characters as were given, a date stands for all of its day
         after = text.astype(f"U{len(low)}") >= low
         before = text.astype(f"U{len(high)}") <= high

@@ -36,20 +36,27 @@ def series_of(path: str, fields: Fields, variables: Sequence[str] | str = ()) ->
     channels = wanted or tuple(dict.fromkeys(n for _, found in fields for n in found))
     if len(set(channels)) < len(channels):
         raise S2KDError(f"{path}: variables names the same one twice ({', '.join(channels)})")
-    pieces = {channel: _pieces(path, fields, channel) for channel in channels}
+    return joined(path, {channel: pieces_of(path, fields, channel) for channel in channels}, fields)
+
+
+def joined(path: str, pieces: dict[str, list[Piece]], fields: Fields | None = None) -> Series:
+    """Channels by name as one series; `fields` are the opened files, where not all are used."""
     _check_agreement(path, pieces)
+    channels = tuple(pieces)
     one = pieces[channels[0]]
     attributes = {channel: _attributes(pieces[channel][0]) for channel in channels}
+    used = [piece.source for own in pieces.values() for piece in own]
+    sources = used if fields is None else [source for source, _ in fields]
     return Series(
         path=path,
-        files=tuple(dict.fromkeys(source.path for source, _ in fields)),
+        files=tuple(dict.fromkeys(source.path for source in sources)),
         channels=channels,
         units=tuple(attributes[channel].get("units", "") for channel in channels),
         attributes=attributes,
         plane=one[0].plane,
         times=np.concatenate([piece.times for piece in one]),
         readers=_readers(list(pieces.values())),
-        source=_origin(fields[0][0]),
+        source=_origin(sources[0]),
     )
 
 
@@ -84,7 +91,7 @@ def listed(fields: Fields) -> str:
     return ", ".join(list(names.values())[:24])
 
 
-def _pieces(path: str, fields: Fields, channel: str) -> list[Piece]:
+def pieces_of(path: str, fields: Fields, channel: str) -> list[Piece]:
     """The pieces of one channel in time order, with their place in the series."""
     exact = any(channel in found for _, found in fields)
     name, _, level = (channel, "", "") if exact else channel.rpartition("@")

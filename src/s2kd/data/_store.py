@@ -70,7 +70,12 @@ def _key(series: Series, index: np.ndarray, missing: str) -> str:
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:
-    """Name, total size and latest change in ns; of a Zarr folder, of all that is in it."""
+    """Name, total size and latest change in ns; of a Zarr folder, of all that is in it.
+
+    What is at an address has neither: its name alone must do.
+    """
+    if not path.exists():
+        return (str(path), 0, 0)
     inside = [p.stat() for p in path.rglob("*")] if path.is_dir() else []
     stats = [path.stat(), *inside]
     return (str(path.resolve()), sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats))

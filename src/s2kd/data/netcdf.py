@@ -80,7 +80,7 @@ def netcdf(
     return Dataset(
         name=Path(path).stem,
         domain=domain,
-        grid=_grid(series, step * time_stride, exists),
+        grid=grid_of(series, step * time_stride, exists),
         frames=frames,
         times=times,
         splits=splits,
@@ -90,7 +90,8 @@ def netcdf(
     )
 
 
-def _grid(series: Series, step_seconds: float, exists: np.ndarray | None) -> GridSpec:
+def grid_of(series: Series, step_seconds: float, exists: np.ndarray | None) -> GridSpec:
+    """The grid of a series whose frames are taken `step_seconds` apart."""
     plane = series.plane
     return GridSpec(
         channels=series.channels,
@@ -116,11 +117,19 @@ def latest(
     be the grid's. Cells outside `grid.mask` are filled as in training; NaN elsewhere is an error
     unless `missing="fill"`, which carries each cell's last value among these frames forward.
     """
-    if missing not in ("error", "fill"):
-        raise S2KDError(f"missing={missing!r}: must be 'error' or 'fill' here")
     fields = fields_of(path)
     _check_channels(path, fields, grid)
     series = series_of(path, fields, grid.channels)
+    return latest_of(series, grid, past, until=until, missing=missing)
+
+
+def latest_of(
+    series: Series, grid: GridSpec, past: int, *, until: str = "", missing: str = "error"
+) -> tuple[np.ndarray, np.ndarray]:
+    """`latest` of a series that is open already."""
+    if missing not in ("error", "fill"):
+        raise S2KDError(f"missing={missing!r}: must be 'error' or 'fill' here")
+    path = series.path
     _check_fits(series, grid)
     index = _last(series, grid, past, until)
     frames = series.read(index)
