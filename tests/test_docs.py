@@ -42,6 +42,9 @@ def parse(arguments: list[str]) -> None:
     """As the program would, up to the point where it would begin to work."""
     command, name = typer.main.get_command(app), "s2kd"
     while hasattr(command, "commands"):
+        default = getattr(command, "default", None)  # a verb that need not be said
+        if default and arguments[0] not in command.commands:
+            arguments = [default, *arguments]
         name, *arguments = arguments
         assert name in command.commands, f"no verb {name!r}"
         command = command.commands[name]

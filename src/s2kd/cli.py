@@ -4,20 +4,37 @@ Nothing heavy is imported before a verb needs it, so that `s2kd --help` answers 
 """
 
 import errno
-import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2kd import cli_data
+from s2kd import cli_data, cli_narrate
+from s2kd.cli_shared import (
+    Accelerator,
+    Data,
+    Devices,
+    Json,
+    Nodes,
+    Out,
+    Precision,
+    Preset,
+    SaveEvery,
+    Set,
+    Strategy,
+    TensorBoard,
+    What,
+    World,
+    first_process,
+    recipe_of,
+    work_on,
+)
 from s2kd.console import print_json as _print_json
 
 if TYPE_CHECKING:
-    from s2kd.recipe import Recipe
     from s2kd.stages import Run
 
 app = typer.Typer(
@@ -29,40 +46,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(cli_data.app, name="data")
-
-What = Annotated[
-    str,
-    typer.Argument(
-        metavar="[RECIPE]",
-        help="A built-in recipe, a recipe's JSON file, or a gridded file (NetCDF, Zarr, GRIB). "
-        "Not needed where --out already holds a run.",
-    ),
-]
-Out = Annotated[Path, typer.Option("--out", help="The folder of the run.")]
-Data = Annotated[str, typer.Option("--data", help="The folder that the recipe's files lie in.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="PATH=VALUE",
-        help="Change one field of the recipe, for example seeds=[42,43,44] or "
-        "student_training.lr=3e-4.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Devices = Annotated[int, typer.Option("--devices", help="How many devices (or CPU processes).")]
-Nodes = Annotated[int, typer.Option("--nodes", help="How many machines.")]
-Accelerator = Annotated[str, typer.Option("--accelerator", help="auto, cpu, cuda or mps.")]
-Precision = Annotated[
-    str, typer.Option("--precision", help="32-true, bf16-mixed, … (Lightning Fabric's words).")
-]
-Strategy = Annotated[str, typer.Option("--strategy", help="auto, ddp, … (Lightning Fabric's).")]
-TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write its event files.")]
-SaveEvery = Annotated[
-    float, typer.Option("--save-every", help="Seconds from one saved state to the next; 0: always.")
-]
-World = Annotated[str, typer.Option("--world", help="The demo's world: atmosphere or plume.")]
-Preset = Annotated[str, typer.Option("--preset", help="A benchmark's size: paper or small.")]
+app.add_typer(cli_narrate.app, name="narrate")
 
 
 def _print_version(asked: bool) -> bool:
@@ -107,7 +91,7 @@ def demo(
         run.say("Exporting the best student to ONNX")
         run.first_only(lambda: stages.export(run))
 
-    _work(recipe, folder, work, quiet=as_json)
+    work_on(recipe, folder, work, quiet=as_json)
     _show(folder, as_json)
 
 
@@ -131,26 +115,10 @@ def run(
     """The whole road for a recipe, or for any gridded file; goes on where it stopped."""
     from s2kd import stages
 
-    recipe = _recipe(what, out, data, world, preset, set_, show=not as_json)
+    recipe = recipe_of(what, out, data, world, preset, set_, show=not as_json)
     machine = _machine(accelerator, devices, nodes, precision, strategy, tensorboard)
-    _work(recipe, out, stages.run_all, quiet=as_json, machine=machine, save_every=save_every)
+    work_on(recipe, out, stages.run_all, quiet=as_json, machine=machine, save_every=save_every)
     _show(out, as_json)
-
-
-@app.command()
-def narrate(
-    what: What = "",
-    out: Out = ...,  # type: ignore[assignment]
-    data: Data = "",
-    world: World = "",
-    preset: Preset = "",
-    set_: Set = None,
-) -> None:
-    """Put every window into words, and the words into token states."""
-    from s2kd import stages
-
-    _work(_recipe(what, out, data, world, preset, set_), out, stages.narrate)
-    print(f"{out / 'narratives.jsonl'}")
 
 
 @app.command(name="train-teacher")
@@ -177,8 +145,8 @@ def train_teacher(
         stages.train_teachers(run)
 
     machine = _machine(accelerator, devices, nodes, precision, strategy, tensorboard)
-    recipe = _recipe(what, out, data, world, preset, set_)
-    _work(recipe, out, work, machine=machine, save_every=save_every)
+    recipe = recipe_of(what, out, data, world, preset, set_)
+    work_on(recipe, out, work, machine=machine, save_every=save_every)
     print(f"{out / 'teachers'}")
 
 
@@ -207,8 +175,8 @@ def distill(
         stages.distill(run)
 
     machine = _machine(accelerator, devices, nodes, precision, strategy, tensorboard)
-    recipe = _recipe(what, out, data, world, preset, set_)
-    _work(recipe, out, work, machine=machine, save_every=save_every)
+    recipe = recipe_of(what, out, data, world, preset, set_)
+    work_on(recipe, out, work, machine=machine, save_every=save_every)
     print(f"{out / 'students'}")
 
 
@@ -217,7 +185,7 @@ def evaluate(out: Out = ..., as_json: Json = False) -> None:  # type: ignore[ass
     """Score every model of a run on its test splits."""
     from s2kd import stages
 
-    _work(stages.load_recipe(out), out, stages.evaluate, quiet=as_json)
+    work_on(stages.load_recipe(out), out, stages.evaluate, quiet=as_json)
     _show(out, as_json, report=False)
 
 
@@ -226,7 +194,7 @@ def report(out: Out = ...) -> None:  # type: ignore[assignment]
     """Write report.html and figures/ of a run."""
     from s2kd import stages
 
-    _work(stages.load_recipe(out), out, stages.report)
+    work_on(stages.load_recipe(out), out, stages.report)
     print(out / "report.html")
 
 
@@ -364,57 +332,6 @@ def check(
 # --- what the verbs share ------------------------------------------------------------------------
 
 
-def _recipe(
-    what: str,
-    out: Path,
-    data: str,
-    world: str,
-    preset: str,
-    settings: Sequence[str] | None,
-    *,
-    show: bool = False,
-) -> "Recipe":
-    """A recipe by name, by JSON file, made for a gridded file, or the run folder's own."""
-    from s2kd import recipes, stages
-    from s2kd.files import read_json
-    from s2kd.recipe import Recipe
-    from s2kd.types import S2KDError
-
-    if not what:
-        if not (out / "recipe.json").exists():
-            raise S2KDError(f"{out}: holds no run yet, so say which recipe (`s2kd list recipes`)")
-        found = stages.load_recipe(out)
-    elif what.endswith(".json") and Path(what).is_file():
-        plain = read_json(Path(what))
-        if isinstance(plain, dict) and "recipe" in plain:  # as a run saves it
-            plain = plain["recipe"]
-        found = Recipe.from_dict(plain, where=what)
-    elif what in recipes.names():
-        found = recipes.get(what, data=data, world=world, preset=preset)
-    elif Path(what).exists():
-        found = _for_file(Path(what), show=show)
-    elif os.sep in what or Path(what).suffix:
-        raise S2KDError(f"{what}: no such file")
-    else:
-        found = recipes.get(what)
-    return found.with_settings(settings or [])
-
-
-def _for_file(path: Path, *, show: bool) -> "Recipe":
-    from s2kd import describe, recipes
-    from s2kd.types import S2KDError
-
-    recipe = recipes.for_description(describe.describe(path))
-    if recipe is None:
-        raise S2KDError(
-            f"{path}: no recipe fits it; `s2kd data describe {path}` says what it holds"
-        )
-    if show:
-        print(f"The recipe made for {path}:", file=sys.stderr)
-        print(json.dumps(recipe.to_dict(), indent=2), file=sys.stderr)
-    return recipe
-
-
 def _machine(
     accelerator: str, devices: int, nodes: int, precision: str, strategy: str, tensorboard: bool
 ) -> Any:
@@ -430,35 +347,9 @@ def _machine(
     )
 
 
-def _work(
-    recipe: "Recipe",
-    out: Path,
-    stage: Callable[["Run"], object],
-    *,
-    quiet: bool = False,
-    machine: Any = None,
-    save_every: float = 20.0,
-) -> None:
-    """Open the run, hold its folder, do the stage."""
-    from s2kd import console, stages
-
-    quiet = quiet or not _first_process()
-    with stages.locked(out), console.shown(quiet=quiet) as shown:
-        more = {"machine": machine} if machine is not None else {}
-        more["save_seconds"] = save_every
-        run = stages.open_run(recipe, out, report=shown.report, say=shown.say, **more)
-        stage(run)
-
-
-def _first_process() -> bool:
-    """Whether this is the one of several processes that speaks (torchrun's, SLURM's, Fabric's)."""
-    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    return all(rank == "0" for rank in ranks)
-
-
 def _show(out: Path, as_json: bool, *, report: bool = True) -> None:
     """The table of a run's scores, one for every test split."""
-    if not _first_process():
+    if not first_process():
         return
     from s2kd import stages
     from s2kd.report import summary_rows, summary_table

@@ -50,7 +50,7 @@ RULES = (
 )
 ORDER = (
     "Each variable has four maps: first, middle and last of {steps} frames {spacing} apart, and "
-    "the change from first to last (red up, blue down). Brighter is higher."
+    "the change from first to last (red rose, blue fell). Brighter is higher."
 )
 ONE_FRAME = (
     "Each variable is one frame, shown three times; its change is blank. Brighter is higher."

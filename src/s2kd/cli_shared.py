@@ -1,0 +1,125 @@
+"""What several files of verbs share: their common options, the recipe asked for, the run opened."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from s2kd.recipe import Recipe
+    from s2kd.stages import Run
+
+What = Annotated[
+    str,
+    typer.Argument(
+        metavar="[RECIPE]",
+        help="A built-in recipe, a recipe's JSON file, or a gridded file (NetCDF, Zarr, GRIB). "
+        "Not needed where --out already holds a run.",
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", help="The folder of the run.")]
+Data = Annotated[str, typer.Option("--data", help="The folder that the recipe's files lie in.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Change one field of the recipe, for example seeds=[42,43,44] or "
+        "student_training.lr=3e-4.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Devices = Annotated[int, typer.Option("--devices", help="How many devices (or CPU processes).")]
+Nodes = Annotated[int, typer.Option("--nodes", help="How many machines.")]
+Accelerator = Annotated[str, typer.Option("--accelerator", help="auto, cpu, cuda or mps.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="32-true, bf16-mixed, … (Lightning Fabric's words).")
+]
+Strategy = Annotated[str, typer.Option("--strategy", help="auto, ddp, … (Lightning Fabric's).")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write its event files.")]
+SaveEvery = Annotated[
+    float, typer.Option("--save-every", help="Seconds from one saved state to the next; 0: always.")
+]
+World = Annotated[str, typer.Option("--world", help="The demo's world: atmosphere or plume.")]
+Preset = Annotated[str, typer.Option("--preset", help="A benchmark's size: paper or small.")]
+
+
+def recipe_of(
+    what: str,
+    out: Path,
+    data: str,
+    world: str,
+    preset: str,
+    settings: Sequence[str] | None,
+    *,
+    show: bool = False,
+) -> "Recipe":
+    """A recipe by name, by JSON file, made for a gridded file, or the run folder's own."""
+    from s2kd import recipes, stages
+    from s2kd.files import read_json
+    from s2kd.recipe import Recipe
+    from s2kd.types import S2KDError
+
+    if not what:
+        if not (out / "recipe.json").exists():
+            raise S2KDError(f"{out}: holds no run yet, so say which recipe (`s2kd list recipes`)")
+        found = stages.load_recipe(out)
+    elif what.endswith(".json") and Path(what).is_file():
+        plain = read_json(Path(what))
+        if isinstance(plain, dict) and "recipe" in plain:  # as a run saves it
+            plain = plain["recipe"]
+        found = Recipe.from_dict(plain, where=what)
+    elif what in recipes.names():
+        found = recipes.get(what, data=data, world=world, preset=preset)
+    elif Path(what).exists():
+        found = _for_file(Path(what), show=show)
+    elif os.sep in what or Path(what).suffix:
+        raise S2KDError(f"{what}: no such file")
+    else:
+        found = recipes.get(what)
+    return found.with_settings(settings or [])
+
+
+def _for_file(path: Path, *, show: bool) -> "Recipe":
+    from s2kd import describe, recipes
+    from s2kd.types import S2KDError
+
+    recipe = recipes.for_description(describe.describe(path))
+    if recipe is None:
+        raise S2KDError(
+            f"{path}: no recipe fits it; `s2kd data describe {path}` says what it holds"
+        )
+    if show:
+        print(f"The recipe made for {path}:", file=sys.stderr)
+        print(json.dumps(recipe.to_dict(), indent=2), file=sys.stderr)
+    return recipe
+
+
+def work_on(
+    recipe: "Recipe",
+    out: Path,
+    stage: Callable[["Run"], object],
+    *,
+    quiet: bool = False,
+    machine: Any = None,
+    save_every: float = 20.0,
+) -> None:
+    """Open the run, hold its folder, do the stage."""
+    from s2kd import console, stages
+
+    quiet = quiet or not first_process()
+    with stages.locked(out), console.shown(quiet=quiet) as shown:
+        more = {"machine": machine} if machine is not None else {}
+        more["save_seconds"] = save_every
+        run = stages.open_run(recipe, out, report=shown.report, say=shown.say, **more)
+        stage(run)
+
+
+def first_process() -> bool:
+    """Whether this is the one of several processes that speaks (torchrun's, SLURM's, Fabric's)."""
+    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return all(rank == "0" for rank in ranks)
