@@ -93,6 +93,7 @@ class Dataset:
         want = (len(self.grid.channels), self.grid.height, self.grid.width)
         if tuple(self.frames.shape[1:]) != want:
             raise S2KDError(
+    `notices` are sentences on what was left out in reading, told once when a run opens its data.
                 f"{self.name}: frames have shape {tuple(self.frames.shape)}, "
                 f"the grid wants (time, {', '.join(map(str, want))})"
             )
@@ -105,6 +106,7 @@ class Dataset:
                 raise S2KDError(f"{self.name}: has no split called {split!r}")
         self._refuse_shared_frames()
 
+    notices: tuple[str, ...] = ()
     def _refuse_shared_frames(self) -> None:
         taken = sorted(
             (s.first, s.stop, split) for split, stretches in self.splits.items() for s in stretches

@@ -122,6 +122,8 @@ class Run:
         """The frames and splits."""
         self.say(f"Reading {self.recipe.dataset.name}")
         dataset = datasets.build(self.recipe.dataset.name, **self.recipe.dataset.params)
+        for notice in dataset.notices:
+            self.say(notice)
         size = (dataset.grid.height, dataset.grid.width)
         padded = tuple(padded_size(length) for length in size)
         if size != padded:
