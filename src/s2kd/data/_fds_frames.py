@@ -18,29 +18,30 @@ def shrink(
     *,
     crop: Sequence[int] | None,
     pool: int,
+    part: str = "fds",
 ) -> Float[np.ndarray, "time channel rows columns"]:
     """Rows and columns cut out, then averaged over blocks of `pool` × `pool`; float32."""
     height, width = frames.shape[2:]
-    top, bottom, left, right = (0, height, 0, width) if crop is None else _four(crop)
+    top, bottom, left, right = (0, height, 0, width) if crop is None else _four(crop, part)
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         raise S2KDError(
-            f"fds: crop={[top, bottom, left, right]} (first row, stop row, first column, stop "
+            f"{part}: crop={[top, bottom, left, right]} (first row, stop row, first column, stop "
             f"column) does not lie in {height}×{width} cells"
         )
     rows, columns = bottom - top, right - left
     if pool < 1 or rows % pool or columns % pool:
         raise S2KDError(
-            f"fds: pool={pool} does not divide {rows}×{columns} cells; crop them to a multiple"
+            f"{part}: pool={pool} does not divide {rows}×{columns} cells; crop them to a multiple"
         )
     kept = frames[:, :, top:bottom, left:right].astype(np.float32)
     blocks = kept.reshape(*kept.shape[:2], rows // pool, pool, columns // pool, pool)
     return blocks.mean(axis=(3, 5), dtype=np.float32)
 
 
-def _four(crop: Sequence[int]) -> Sequence[int]:
+def _four(crop: Sequence[int], part: str) -> Sequence[int]:
     if len(crop) != 4:
         raise S2KDError(
-            f"fds: crop={list(crop)} must be four numbers: first row, stop row, first column, "
+            f"{part}: crop={list(crop)} must be four numbers: first row, stop row, first column, "
             "stop column"
         )
     return crop

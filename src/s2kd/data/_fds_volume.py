@@ -35,7 +35,7 @@ def from_volume(
     _check(path, held, skip, planes, quantities)
     time = held["time"][skip:].astype(np.float64)
     step = float(np.median(np.diff(time))) if step_seconds is None else float(step_seconds)
-    _check_step(time, step, gap)
+    check_step(time, step, gap)
     stored = [shrink(_plane(held, skip, p, quantities), crop=crop, pool=pool) for p in planes]
     clock = time[0] + step * np.arange(int((time[-1] - time[0]) / step + 1e-9) + 1)
     length = len(clock)
@@ -112,12 +112,13 @@ def _check(
         )
 
 
-def _check_step(time: np.ndarray, step: float, gap: int) -> None:
+def check_step(time: np.ndarray, step: float, gap: int) -> None:
+    """Refuse a gap that would let both sides of a cut be made of one stored frame."""
     if step <= 0:
         raise S2KDError(f"fds: step_seconds={step} must be positive")
     apart = float(np.diff(time).max())
     least = int(np.ceil(2 * apart / step)) - 1
-    if gap < least:  # else both sides of a cut could be made of one stored frame
+    if gap < least:
         raise S2KDError(
             f"fds: gap={gap} frames of {step:.3g} s are too short a gap between splits, as stored "
             f"frames lie up to {apart:.3g} s apart; wants gap ≥ {least}"
