@@ -16,6 +16,23 @@ SPLITS = ("train", "val", "test")
 """What every dataset has; further test splits are named `test_…` (`test_unseen`)."""
 
 
+class FrameHash:
+    """The hash of frames' content, block by block and whatever the blocks."""
+
+    def __init__(self) -> None:
+        import hashlib
+
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def update(self, frames: np.ndarray) -> None:
+        """Go on with these; nothing is copied that lies in one piece already."""
+        self._hash.update(np.ascontiguousarray(frames).reshape(-1).view(np.uint8))
+
+    def hexdigest(self) -> str:
+        """The hash so far."""
+        return self._hash.hexdigest()
+
+
 @runtime_checkable
 class Frames(Protocol):
     """Anything that gives frames by slice: an array in memory, or `FrameFile` on disk."""
@@ -76,6 +93,9 @@ class Dataset:
     that share no frame. `local_time` says that the hour of `times` is the hour on the spot.
     `context` gives facts for narrators by frame, aligned with `times`. `attributes` are CF
     attributes by channel, `source` is a word on origin for the history of what is written.
+    `notices` are sentences on what was left out in reading, told once when a run opens its data.
+    `window` is the only (past, lead) that windows may have, where a stretch's first frames are
+    not like its last ones.
     """
 
     name: str
@@ -88,12 +108,13 @@ class Dataset:
     context: tuple[tuple[str, ...], ...] | None = None
     attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     source: str = ""
+    notices: tuple[str, ...] = ()
+    window: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         want = (len(self.grid.channels), self.grid.height, self.grid.width)
         if tuple(self.frames.shape[1:]) != want:
             raise S2KDError(
-    `notices` are sentences on what was left out in reading, told once when a run opens its data.
                 f"{self.name}: frames have shape {tuple(self.frames.shape)}, "
                 f"the grid wants (time, {', '.join(map(str, want))})"
             )
@@ -106,7 +127,6 @@ class Dataset:
                 raise S2KDError(f"{self.name}: has no split called {split!r}")
         self._refuse_shared_frames()
 
-    notices: tuple[str, ...] = ()
     def _refuse_shared_frames(self) -> None:
         taken = sorted(
             (s.first, s.stop, split) for split, stretches in self.splits.items() for s in stretches
@@ -126,15 +146,19 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of every frame and of the splits: what trained models and caches are keyed by."""
-        import hashlib
+        """A hash of every frame and of the splits: what trained models and caches are keyed by.
 
-        content = hashlib.blake2b(digest_size=16)
-        block = max(1, 2**24 // int(np.prod(self.frames.shape[1:])))
-        for first in range(0, self.frames.shape[0], block):
-            content.update(np.ascontiguousarray(self.frames[first : first + block]).tobytes())
+        Frames that know the hash of their content (`content`) are not read for it.
+        """
+        content = getattr(self.frames, "content", "")
+        if not content:
+            hashed = FrameHash()
+            block = max(1, 2**24 // int(np.prod(self.frames.shape[1:])))
+            for first in range(0, self.frames.shape[0], block):
+                hashed.update(self.frames[first : first + block])
+            content = hashed.hexdigest()
         splits = {k: [(s.first, s.stop, s.name) for s in v] for k, v in self.splits.items()}
-        return digest([content.hexdigest(), self.grid.to_dict(), splits])
+        return digest([content, self.grid.to_dict(), splits])
 
 
 def chronological(

@@ -33,6 +33,12 @@ class Windows:
             raise S2KDError(
                 f"{dataset.name}: no split called {split!r} (there are {', '.join(dataset.splits)})"
             )
+        if dataset.window not in (None, (past, lead)):
+            raise S2KDError(
+                f"{dataset.name}: comes in windows of {dataset.window[0]} past and "
+                f"{dataset.window[1]} future frames that differ in kind, so past={past} and "
+                f"lead={lead} cannot be cut from them"
+            )
         self.dataset, self.split, self.past, self.lead = dataset, split, past, lead
         length = past + lead
         starts = [np.arange(s.first, s.stop - length + 1, stride) for s in dataset.splits[split]]
