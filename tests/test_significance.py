@@ -3,7 +3,21 @@
 import numpy as np
 import pytest
 
-from s2kd.significance import compare, default_block, holm, paired_bootstrap
+from s2kd.significance import (
+    block_for,
+    compare,
+    decorrelation_time,
+    default_block,
+    exceeds_share,
+    function_interval,
+    gap_closed_interval,
+    hierarchical_bootstrap,
+    holm,
+    paired_bootstrap,
+    ratio_interval,
+    share_ratio_interval,
+    winner,
+)
 from s2kd.types import S2KDError
 
 
@@ -67,7 +81,7 @@ def test_the_standard_error_is_that_of_the_blocks():
     from scipy.stats import t
 
     gain = np.random.default_rng(0).standard_normal(60)
-    found = paired_bootstrap(gain, np.zeros(60), block=1, resamples=20_000)
+    found = paired_bootstrap(gain, np.zeros(60), block=1, resamples=8000)
     half = t.ppf(0.975, 59) * gain.std(ddof=1) / np.sqrt(60)
     assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
 
@@ -105,10 +119,215 @@ def test_compare_averages_seeds_and_adjusts():
         compare(errors, reference="blind", block=4)
 
 
-def test_blocks_span_overlapping_windows_but_leave_enough_of_them():
+def test_blocks_span_overlapping_windows_and_leave_ten_of_them_where_they_can():
     assert default_block(600, overlap=24) == 48
-    assert default_block(60, overlap=24) == 10
-    assert default_block(3, overlap=24) == 1
+    assert default_block(300, overlap=24) == 30
+    # too few windows: never a block shorter than what shares frames
+    assert default_block(60, overlap=24) == 24
+    assert default_block(3, overlap=1) == 1
+
+
+def test_the_decorrelation_time_is_that_of_theory():
+    """AR(1): 1 + 2 Σ ρᵏ = (1 + ρ) / (1 − ρ)."""
+    generator = np.random.default_rng(0)
+    for rho in (0.0, 0.5, 0.8):
+        series = autocorrelated(generator, 30, 3000, rho)
+        found = np.mean([decorrelation_time(s) for s in series])
+        # whole numbers, rounded up
+        assert found == pytest.approx((1 + rho) / (1 - rho) + 0.5, abs=0.8)
+    assert decorrelation_time(np.ones(50)) == 1
+    slow = autocorrelated(generator, 1, 2000, 0.95)[0]
+    assert block_for([slow[:2000]], overlap=2) == decorrelation_time(slow) > 20
+    assert block_for([np.ones(2000)], overlap=9) == 18
+
+
+def test_few_blocks_give_no_p_value():
+    errors = np.random.default_rng(0).random((2, 36))
+    few = paired_bootstrap(*errors, block=6)
+    assert few.p_value is None
+    assert few.low < few.difference < few.high
+    assert few.note == "6.0 blocks of 6 windows: too few for a p-value"
+    assert paired_bootstrap(*errors, block=3).p_value is not None
+    (row,) = compare({"a": errors[:1], "b": errors[1:]}, reference="a", block=6)
+    assert (row["p_value"], row["p_holm"]) == (None, None)
+    (row,) = compare({"a": errors[:1], "b": errors[1:]}, reference="a", block=20)
+    assert (row["low"], row["high"], row["p_holm"]) == (None, None, None)
+    assert row["note"] == "36 windows hold fewer than 4 blocks of 20: nothing can be said"
+    assert row["difference"] == pytest.approx((errors[1] - errors[0]).mean())
+
+
+# --- seeds ---------------------------------------------------------------------------------------
+
+
+def trained(generator, seeds, windows, *, spread, rho=0.6, mean=0.0):
+    """Differences by seed and window: a bias of each seed, a part all share, a part of its own."""
+    shared, own = autocorrelated(generator, 2, windows, rho)[0], None
+    own = autocorrelated(generator, seeds, windows, rho)
+    return mean + spread * generator.standard_normal(seeds)[:, None] + 0.5 * (shared + own)
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.5])
+def test_drawing_seeds_too_covers_what_another_training_would_show(spread):
+    generator = np.random.default_rng(12)
+    covered = false = 0
+    for i in range(160):
+        gain = trained(generator, 5, 240, spread=spread, mean=0.1)
+        found = hierarchical_bootstrap(gain, np.zeros((5, 240)), block=12, resamples=300, seed=i)
+        covered += found.low <= 0.1 <= found.high
+        none = hierarchical_bootstrap(gain - 0.1, 0 * gain, block=12, resamples=300, seed=i + 999)
+        false += none.p_value < 0.05
+    assert 0.91 <= covered / 160 <= 0.985
+    assert false / 160 <= 0.09
+
+
+def test_averaging_seeds_speaks_only_of_the_models_there_are():
+    """The premise of drawing them: the seeds' luck would pass for the method's merit."""
+    generator, covered = np.random.default_rng(2), 0
+    for i in range(100):
+        gain = trained(generator, 5, 240, spread=0.5)
+        found = paired_bootstrap(gain.mean(0), np.zeros(240), block=12, resamples=300, seed=i)
+        covered += found.low <= 0 <= found.high
+    assert covered < 70
+
+
+def test_one_seed_counts_nothing_but_the_windows():
+    generator = np.random.default_rng(0)
+    gain = np.repeat(autocorrelated(generator, 1, 200, 0.5, 0.1), 3, axis=0)
+    both = hierarchical_bootstrap(gain, np.zeros((3, 200)), block=8)
+    one = paired_bootstrap(gain[0], np.zeros(200), block=8)
+    assert both.difference == pytest.approx(one.difference)
+    assert both.high == pytest.approx(one.high, rel=0.02)
+    assert (both.seeds, one.seeds) == (3, 1)
+
+
+def test_seeds_must_be_enough_and_matched():
+    with pytest.raises(S2KDError, match="2 of them say nothing of their spread"):
+        hierarchical_bootstrap(np.zeros((2, 40)), np.ones((2, 40)), block=2)
+    with pytest.raises(S2KDError, match="3 seeds against 4"):
+        hierarchical_bootstrap(np.zeros((3, 40)), np.ones((4, 40)), block=2)
+
+
+# --- ratios --------------------------------------------------------------------------------------
+
+
+def three_methods(generator, *, closed, gap, seeds=1, windows=240):
+    """Errors of baseline, student and teacher over windows of unlike difficulty."""
+    hard = 2 + 0.5 * autocorrelated(generator, 1, windows, 0.6)
+    one, other = (0.3 * autocorrelated(generator, seeds, windows, 0.6) for _ in range(2))
+    return hard + gap + 0 * one, hard + (1 - closed) * gap + one, hard + other
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_the_gap_closed_is_covered(seeds):
+    generator, covered, claimed = np.random.default_rng(4), 0, 0
+    for i in range(120):
+        parts = three_methods(generator, closed=0.6, gap=0.4, seeds=seeds)
+        found = gap_closed_interval(*parts, block=12, seed=i)
+        assert found.value == pytest.approx(
+            (parts[0] - parts[1]).mean() / (parts[0] - parts[2]).mean()
+        )
+        covered += found.low <= 0.6 <= found.high
+        claimed += found.low > 0.6
+    assert covered / 120 >= 0.91
+    assert claimed / 120 <= 0.07
+
+
+def test_a_gap_that_is_not_there_has_no_bounds():
+    generator = np.random.default_rng(0)
+    parts = three_methods(generator, closed=0.5, gap=0.004)
+    assert gap_closed_interval(*parts, block=12).low is None
+    same = np.ones(80)
+    for teacher in (same, same + 1):
+        none = gap_closed_interval(same, same - 0.1, teacher, block=4)
+        assert (none.value, none.low, none.note) == (
+            None,
+            None,
+            "the teacher is no better than the baseline",
+        )
+
+
+def test_fieller_by_hand():
+    """Independent windows: the roots of the quadratic with Student's quantile."""
+    from scipy.stats import t
+
+    generator = np.random.default_rng(1)
+    bottom = 1 + 0.5 * generator.standard_normal(80)
+    top = 0.5 * bottom + 0.3 * generator.standard_normal(80)
+    found = ratio_interval(top, bottom, block=1, resamples=8000)
+    spread = np.cov(top, bottom) / 80 * t.ppf(0.975, 79) ** 2
+    quadratic = [
+        bottom.mean() ** 2 - spread[1, 1],
+        -2 * (top.mean() * bottom.mean() - spread[0, 1]),
+        top.mean() ** 2 - spread[0, 0],
+    ]
+    assert [found.low, found.high] == pytest.approx(sorted(np.roots(quadratic)), rel=0.02)
+
+
+def test_twice_the_share_of_another():
+    generator = np.random.default_rng(0)
+    baseline, student, _ = three_methods(generator, closed=0.9, gap=1.0)
+    other = baseline - 0.3 + 0.2 * autocorrelated(generator, 1, 240, 0.6)
+    found = share_ratio_interval(baseline, student, other, block=12)
+    assert found.value == pytest.approx((baseline - student).mean() / (baseline - other).mean())
+    assert found.low > 2
+    assert exceeds_share(baseline, student, other, block=12).low > 0
+    assert exceeds_share(baseline, student, other, times=4.0, block=12).low < 0
+    useless = share_ratio_interval(baseline, student, baseline + 1e-3 * other, block=12)
+    assert useless.value < 0
+
+
+def test_a_score_of_counts_is_covered():
+    """CSI of events that come in spells, against the value of a very long record."""
+    generator, windows = np.random.default_rng(3), 240
+
+    def counted(windows):
+        rate = np.exp(autocorrelated(generator, 1, windows, 0.7)[0])
+        seen = generator.poisson(4 * rate)
+        hits = generator.binomial(seen, 0.6)
+        return np.stack([hits, seen - hits, generator.poisson(1.5 * rate)], -1).astype(float)
+
+    def csi(means):
+        return means[..., 0] / means.sum(-1)
+
+    truth = csi(counted(200_000).mean(0))
+    found = [
+        function_interval(counted(windows), csi, block=12, resamples=300, seed=i)
+        for i in range(200)
+    ]
+    assert 0.9 <= np.mean([f.low <= truth <= f.high for f in found]) <= 0.985
+    never = function_interval(np.zeros((60, 3)), lambda m: m[..., 0] * np.nan, block=2)
+    assert (never.value, never.low, never.note) == (None, None, "")
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def test_under_the_null_no_table_claims_more_than_its_level():
+    """Five methods alike: a false winner, or a false claim anywhere, at most once in twenty."""
+    generator, tables = np.random.default_rng(8), 120
+    false = bold = 0
+    for i in range(tables):
+        hard = 3 + autocorrelated(generator, 1, 200, 0.6)
+        made = {
+            name: hard + 0.4 * autocorrelated(generator, 1, 200, 0.6)
+            for name in ("plain", "a", "b", "c", "d")
+        }
+        rows = compare(made, reference="plain", block=10, resamples=300, seed=i)
+        false += any(row["p_holm"] < 0.05 for row in rows)
+        bold += winner(made, block=10, seed=i)[1] if i < 40 else 0
+    assert false / tables <= 0.09
+    assert bold <= 1
+
+
+def test_a_clear_winner_is_bold_and_a_tie_is_not():
+    generator = np.random.default_rng(0)
+    hard = 3 + autocorrelated(generator, 5, 200, 0.6)
+    made = {"plain": hard, "good": hard - 0.2 + 0.1 * generator.random((5, 200))}
+    assert winner(made, overlap=4) == ("good", True)
+    assert winner(made, overlap=4, draw_seeds=True) == ("good", True)
+    made["twin"] = made["good"] + 0.1 * generator.standard_normal((5, 200))
+    assert winner(made, overlap=4)[1] is False
+    assert winner({"alone": hard}) == ("alone", False)
 
 
 def test_what_is_refused():

@@ -1,7 +1,17 @@
-"""Whether one method is better than another on the same test windows, or was lucky."""
+"""Whether one method is better than another on the same test windows, or was lucky.
+
+Test windows overlap and neighbours agree, so whole blocks of them are drawn. What a statement is
+about decides what else is drawn:
+
+- `paired_bootstrap` averages the seeds of each window before: it speaks of these trained models
+  on other windows like the test's.
+- `hierarchical_bootstrap` draws the seeds too, independently of the blocks, since every seed is
+  scored on the same windows (the pigeonhole bootstrap of Owen 2007): it speaks of the method,
+  trained anew, and wants at least three seeds, better five.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -9,33 +19,98 @@ from jaxtyping import Float
 
 from s2kd.types import S2KDError
 
+FEWEST_BLOCKS = 10
+"""With fewer there is an interval, a wide one, but no p-value."""
+FEWEST_SEEDS = 3
+
+Errors = Float[np.ndarray, "*seed window"]
+Function = Callable[[np.ndarray], np.ndarray]
+"""(…, k) means to (…) values, smooth."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Mean difference of two methods' errors (first − second; below 0 the first is better).
 
-    `low` and `high` bound it with the stated `confidence`; `p_value` is two-sided.
+    `low` and `high` bound it with the stated `confidence`; `p_value` is two-sided. What cannot be
+    said of so few blocks is None, and `note` says why. `seeds` > 1 where seeds were drawn too.
     """
 
     difference: float
-    low: float
-    high: float
-    p_value: float
+    low: float | None
+    high: float | None
+    p_value: float | None
     confidence: float
     windows: int
     block: int
+    seeds: int = 1
+    note: str = ""
 
-    def to_dict(self) -> dict[str, float | int]:
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether there is an interval and it leaves out 0."""
+        return self.low is not None and (self.low > 0 or self.high < 0)
+
+    def to_dict(self) -> dict[str, float | int | str | None]:
         """As plain JSON."""
         return asdict(self)
 
 
-def default_block(windows: int, *, overlap: int) -> int:
-    """A block length that spans dependent windows: twice `overlap`, at most a sixth of them all.
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A value with its bounds; None where it is not defined or cannot be bounded (`note`)."""
 
-    `overlap` is the number of consecutive windows that share frames: (past + lead) / stride.
+    value: float | None
+    low: float | None
+    high: float | None
+    confidence: float
+    windows: int
+    block: int
+    seeds: int = 1
+    note: str = ""
+
+    def to_dict(self) -> dict[str, float | int | str | None]:
+        """As plain JSON."""
+        return asdict(self)
+
+
+# --- how long a block must be --------------------------------------------------------------------
+
+
+def default_block(windows: int, *, overlap: int) -> int:
+    """Twice `overlap` where that leaves ten blocks, fewer windows else, never less than `overlap`.
+
+    `overlap` is the number of consecutive windows that share frames: (past + lead) / stride. A
+    shorter block than that would cut dependent windows apart and claim too much.
     """
-    return max(1, min(2 * overlap, windows // 6))
+    return max(1, overlap, min(2 * overlap, windows // FEWEST_BLOCKS))
+
+
+def decorrelation_time(series: Float[np.ndarray, " window"]) -> int:
+    """Windows from one independent value to the next: 1 + 2 Σ ρ(k), rounded up, at least 1.
+
+    von Storch and Zwiers (1999), eq. 17.5; the sum ends before the first autocorrelation within
+    2/√n of 0, where only noise is left.
+    """
+    gain = np.asarray(series, np.float64) - np.mean(series)
+    count, variance = len(gain), float(np.mean(np.square(gain)))
+    if count < 3 or variance <= 1e-300:
+        return 1
+    size = 2 ** math.ceil(math.log2(2 * count))
+    power = np.abs(np.fft.rfft(gain, size)) ** 2
+    correlation = np.fft.irfft(power, size)[: count // 2] / (count * variance)
+    noise = np.flatnonzero(correlation <= 2 / math.sqrt(count))
+    last = int(noise[0]) if len(noise) else len(correlation)
+    return max(1, math.ceil(1 + 2 * correlation[1:last].sum() - 1e-9))
+
+
+def block_for(gains: Sequence[Float[np.ndarray, " window"]], *, overlap: int) -> int:
+    """`default_block`, or the longest decorrelation time of these differences if that is more."""
+    windows = len(gains[0])
+    return max([default_block(windows, overlap=overlap), *map(decorrelation_time, gains)])
+
+
+# --- two methods ---------------------------------------------------------------------------------
 
 
 def paired_bootstrap(
@@ -53,49 +128,347 @@ def paired_bootstrap(
     overlap and neighbours agree: drawing single windows would take every gain for real. Each
     resample's mean is divided by its own standard error over blocks (Götze and Künsch 1996): a
     plain percentile interval is too narrow for the handful of blocks that a test split holds. The
-    interval is symmetric, and `p_value` < 1 − confidence exactly where it leaves out 0. Errors of
-    several seeds are averaged per window before.
+    interval is symmetric, and `p_value` < 1 − confidence exactly where it leaves out 0; with
+    fewer than ten blocks there is none. Errors of several seeds are averaged per window before.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if first.shape != second.shape:
+    _check_pair(first[None], second[None])
+    gain = (first - second)[None, :, None]
+    return _comparison(_bootstrap(gain, _identity, block, resamples, confidence, seed))
+
+
+def hierarchical_bootstrap(
+    first: Float[np.ndarray, "seed window"],
+    second: Float[np.ndarray, "seed_of_second window_of_second"],
+    *,
+    block: int,
+    resamples: int = 4000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """As `paired_bootstrap` with the seeds drawn too: would the method be better if trained again.
+
+    Seeds are paired in the order given (the same seed gives both methods the same first weights
+    and the same order of batches). The squared standard error is the windows' plus the seeds'
+    (their variance over their number), in every resample as in the sample.
+    """
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    _check_pair(first, second)
+    if len(first) < FEWEST_SEEDS:
         raise S2KDError(
-            f"paired comparison: {len(first)} windows against {len(second)}; "
+            f"comparison over seeds: {len(first)} of them say nothing of their spread; train at "
+            f"least {FEWEST_SEEDS}, or average them (paired_bootstrap)"
+        )
+    gain = (first - second)[..., None]
+    return _comparison(_bootstrap(gain, _identity, block, resamples, confidence, seed))
+
+
+def _check_pair(first: np.ndarray, second: np.ndarray) -> None:
+    if first.shape[1] != second.shape[1]:
+        raise S2KDError(
+            f"paired comparison: {first.shape[1]} windows against {second.shape[1]}; "
             "both methods must be scored on the same ones"
         )
-    count = len(first)
+    if len(first) != len(second):
+        raise S2KDError(
+            f"paired comparison: {len(first)} seeds against {len(second)}; take the seeds that "
+            "both methods were trained with"
+        )
+    if not np.isfinite(first - second).all():
+        raise S2KDError("paired comparison: an error is not finite")
+
+
+def _identity(means: np.ndarray) -> np.ndarray:
+    return means[..., 0]
+
+
+def _comparison(found: "_Found") -> Comparison:
+    half = found.half
+    return Comparison(
+        difference=found.value,
+        low=found.value - half,
+        high=found.value + half,
+        p_value=found.p_value if found.blocks >= FEWEST_BLOCKS else None,
+        confidence=found.confidence,
+        windows=found.windows,
+        block=found.block,
+        seeds=found.seeds,
+        note=found.note,
+    )
+
+
+# --- what is no difference of means --------------------------------------------------------------
+
+
+def function_interval(
+    values: Float[np.ndarray, "*seed window k"],
+    function: Function,
+    *,
+    block: int,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """A smooth function of the means of k paired series, such as a score of mean counts.
+
+    The same studentised block bootstrap; the standard error of the function is that of its linear
+    part (the smooth function model, Hall 1992, section 2.4). Seeds, where there is a first axis
+    of at least three, are drawn too; fewer are averaged.
+    """
+    values = _by_seed(np.asarray(values, np.float64), window_axes=2)
+    if not np.isfinite(values).all():
+        raise S2KDError("interval of a function: a value is not finite")
+    found = _bootstrap(values, function, block, resamples, confidence, seed)
+    known = math.isfinite(found.value)
+    bounded = known and math.isfinite(found.half)
+    return Interval(
+        value=found.value if known else None,
+        low=found.value - found.half if bounded else None,
+        high=found.value + found.half if bounded else None,
+        confidence=confidence,
+        windows=found.windows,
+        block=block,
+        seeds=found.seeds,
+        note=found.note if bounded or not known else "too rare to be bounded",
+    )
+
+
+def ratio_interval(
+    numerator: Errors,
+    denominator: Errors,
+    *,
+    block: int,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """mean(numerator) / mean(denominator), by Fieller's argument (1954) on the bootstrap.
+
+    The bounds are the ratios R for which mean(numerator − R denominator) is not told from 0, so
+    they stay true where the denominator is small, and there are none (None) where it cannot be
+    told from 0 itself. With at least three seeds, the seeds are drawn too; fewer are averaged.
+    """
+    top, bottom = (np.asarray(side, np.float64) for side in (numerator, denominator))
+    top, bottom = np.broadcast_arrays(np.atleast_2d(top), np.atleast_2d(bottom))
+    _check_pair(top, bottom)
+    pair = _by_seed(np.stack([top, bottom], -1), window_axes=2)
+    above, below = pair.mean((0, 1)).tolist()
+    about = {"confidence": confidence, "windows": pair.shape[1], "block": block}
+    about["seeds"] = len(pair)
+    if below == 0:
+        return Interval(value=None, low=None, high=None, note="nothing to divide by", **about)
+    ratio = above / below
+
+    def away(means: np.ndarray) -> np.ndarray:
+        return means[..., 0] - ratio * means[..., 1]
+
+    found = _bootstrap(pair, away, block, resamples, confidence, seed)
+
+    variance = _variance_along(pair, block)
+
+    def outside(r: float) -> bool:
+        return abs(above - r * below) > found.critical * math.sqrt(variance(r))
+
+    scale = max(abs(ratio), 1.0)
+    low, high = (_edge(outside, ratio, sign * scale) for sign in (-1, 1))
+    if low is None or high is None:
+        note = "the denominator cannot be told from 0"
+        return Interval(value=float(ratio), low=None, high=None, note=note, **about)
+    return Interval(value=float(ratio), low=low, high=high, note=found.note, **about)
+
+
+def _variance_along(
+    pair: Float[np.ndarray, "seed window 2"], block: int
+) -> Callable[[float], float]:
+    """R to the squared `_error` of numerator − R denominator, from covariances taken once."""
+    mean = pair.mean(0)
+
+    def covariance(length: int) -> np.ndarray:
+        centred = _block_means(mean, length) - mean.mean(0)
+        return centred.T @ centred / len(mean) / (len(mean) / length - 1)
+
+    whole, seeds = covariance(block), np.zeros((2, 2))
+    half = covariance(block // 2) if block > 1 else whole
+    if len(pair) > 1:
+        seeds = np.cov(pair.mean(1).T) / len(pair)
+
+    def variance(r: float) -> float:
+        along = np.array([1.0, -r])
+        one, other, more = (float(along @ c @ along) for c in (whole, half, seeds))
+        return max(one, 2 * one - other) + more
+
+    return variance
+
+
+def _edge(outside: Callable[[float], bool], inside: float, step: float) -> float | None:
+    """Where the bounds lie on one side of `inside`; None where there is no end to it."""
+    reach = step / 1024
+    while not outside(inside + reach):
+        reach *= 2
+        if abs(reach) > 1e6 * abs(step):
+            return None
+    near = 0.0
+    for _ in range(60):
+        middle = (near + reach) / 2
+        near, reach = (near, middle) if outside(inside + middle) else (middle, reach)
+    return float(inside + reach)
+
+
+def gap_closed_interval(
+    baseline: Errors, student: Errors, teacher: Errors, *, block: int, seed: int = 0
+) -> Interval:
+    """*Gap closed*, mean(baseline − student) / mean(baseline − teacher), with 95 % bounds.
+
+    Errors by window, or by seed and window. Undefined where the teacher is no better.
+    """
+    gain, gap = _minus(baseline, student), _minus(baseline, teacher)
+    found = ratio_interval(gain, gap, block=block, seed=seed)
+    if gap.mean() <= 0:
+        about = {**found.to_dict(), "value": None, "low": None, "high": None}
+        return Interval(**{**about, "note": "the teacher is no better than the baseline"})
+    return found
+
+
+def share_ratio_interval(
+    baseline: Errors, student: Errors, other: Errors, *, block: int, seed: int = 0
+) -> Interval:
+    """How many times the share of the gap that `other` closes the student closes, 95 % bounds.
+
+    (baseline − student) / (baseline − other): the teacher cancels. Twice FitNet's share is shown
+    where `low` > 2. Where `other` gains nothing for certain there are no bounds: see
+    `exceeds_share`, which asks the same without dividing.
+    """
+    return ratio_interval(
+        _minus(baseline, student), _minus(baseline, other), block=block, seed=seed
+    )
+
+
+def exceeds_share(
+    baseline: Errors,
+    student: Errors,
+    other: Errors,
+    *,
+    times: float = 2.0,
+    block: int,
+    seed: int = 0,
+) -> Comparison:
+    """Whether the student gains more than `times` what `other` gains over the baseline.
+
+    The difference is mean[(baseline − student) − times (baseline − other)]: shown where
+    `low` > 0. With at least three seeds, the seeds are drawn too.
+    """
+    gain, wanted = _minus(baseline, student), times * _minus(baseline, other)
+    gain, wanted = (_by_seed(side, window_axes=1) for side in (gain, wanted))
+    gain, wanted = np.broadcast_arrays(gain, wanted)
+    if len(gain) < FEWEST_SEEDS:
+        return paired_bootstrap(gain.mean(0), wanted.mean(0), block=block, seed=seed)
+    return hierarchical_bootstrap(gain, wanted, block=block, seed=seed)
+
+
+def _minus(one: Errors, other: Errors) -> Float[np.ndarray, "seed window"]:
+    """By seed and window; one seed's errors serve for all of the other's."""
+    one, other = (np.atleast_2d(np.asarray(side, np.float64)) for side in (one, other))
+    if len(one) == 1 or len(other) == 1:
+        shape = (max(len(one), len(other)), -1)
+        one, other = (np.broadcast_to(side, (shape[0], side.shape[1])) for side in (one, other))
+    _check_pair(one, other)
+    return one - other
+
+
+def _by_seed(values: np.ndarray, *, window_axes: int) -> np.ndarray:
+    """Seeds (a first axis) as they are where they are enough to be drawn, else their mean."""
+    if values.ndim == window_axes:
+        return values[None]
+    return values if len(values) >= FEWEST_SEEDS else values.mean(0, keepdims=True)
+
+
+# --- the bootstrap -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """`critical` standard errors lie on either side of the value."""
+
+    value: float
+    half: float
+    critical: float
+    p_value: float
+    confidence: float
+    windows: int
+    block: int
+    seeds: int
+
+    @property
+    def blocks(self) -> float:
+        return self.windows / self.block
+
+    @property
+    def note(self) -> str:
+        if self.blocks >= FEWEST_BLOCKS:
+            return ""
+        return f"{self.blocks:.1f} blocks of {self.block} windows: too few for a p-value"
+
+
+def _bootstrap(
+    values: Float[np.ndarray, "seed window k"],
+    function: Function,
+    block: int,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> _Found:
+    seeds, count, _ = values.shape
     if block < 1 or count < 4 * block:
         raise S2KDError(
             f"paired comparison: {count} windows hold fewer than 4 blocks of {block}; "
             "score more windows or take a shorter block"
         )
-    gain = first - second
-    if not np.isfinite(gain).all():
-        raise S2KDError("paired comparison: an error is not finite")
-    means, drawn, mean = _block_means(gain, block), math.ceil(count / block), float(gain.mean())
-    error = _standard_error(gain, block)
-    if error <= 1e-12 * max(1e-300, float(np.abs(gain).max())):
-        same = mean == 0
-        p_value = 1.0 if same else 1 / (resamples + 1)
-        half = 0.0
-    else:
-        scaled = _studentised(means, mean, drawn, resamples, np.random.default_rng(seed))
-        half = float(np.quantile(scaled, confidence)) * error
-        p_value = (1 + int((scaled >= abs(mean) / error).sum())) / (resamples + 1)
-    return Comparison(
-        difference=mean,
-        low=mean - half,
-        high=mean + half,
-        p_value=p_value,
-        confidence=confidence,
-        windows=count,
-        block=block,
-    )
+    centre = values.mean((0, 1))
+    value = float(function(centre[None])[0])
+    about = {"confidence": confidence, "windows": count, "block": block, "seeds": seeds}
+    if not math.isfinite(value):
+        return _Found(value=value, half=math.nan, critical=math.nan, p_value=math.nan, **about)
+    linear = values @ _gradient(function, centre[None])[0]
+    error = _error(linear, block)
+    if error <= 1e-12 * max(1e-300, float(np.abs(linear).max())):
+        p_value = 1.0 if value == 0 else 1 / (resamples + 1)
+        return _Found(value=value, half=0.0, critical=0.0, p_value=p_value, **about)
+    means = np.stack([_block_means(one, block) for one in values])
+    random = np.random.default_rng(seed)
+    scaled = _studentised(means, function, value, math.ceil(count / block), resamples, random)
+    critical = float(np.quantile(scaled, confidence))
+    p_value = (1 + int((scaled >= abs(value) / error).sum())) / (resamples + 1)
+    half = critical * error
+    return _Found(value=value, half=half, critical=critical, p_value=p_value, **about)
+
+
+def _gradient(
+    function: Function, at: Float[np.ndarray, "*resample k"]
+) -> Float[np.ndarray, "*resample k"]:
+    """By central differences, small against each mean."""
+    step = 1e-5 * np.maximum(np.abs(at), 1e-3 * np.abs(at).max(-1, keepdims=True))
+    step = np.maximum(step, 1e-300)
+    found = np.empty_like(at)
+    for j in range(at.shape[-1]):
+        change = np.zeros_like(at)
+        change[..., j] = step[..., j]
+        found[..., j] = (function(at + change) - function(at - change)) / (2 * step[..., j])
+    return found
 
 
 def _block_means(gain: np.ndarray, block: int) -> np.ndarray:
-    """The mean of every run of `block` windows, the end joined to the beginning."""
-    sums = np.cumsum(np.concatenate([[0.0], gain, gain[: block - 1]]))
+    """The mean of every run of `block` windows (first axis), the end joined to the beginning."""
+    nothing = np.zeros((1, *gain.shape[1:]))
+    sums = np.cumsum(np.concatenate([nothing, gain, gain[: block - 1]]), axis=0)
     return (sums[block:] - sums[:-block]) / block
+
+
+def _error(linear: Float[np.ndarray, "seed window"], block: int) -> float:
+    """Standard error of the mean over windows, and over seeds where there are several."""
+    error = _standard_error(linear.mean(0), block)
+    if len(linear) == 1:
+        return error
+    return math.sqrt(error**2 + linear.mean(1).var(ddof=1) / len(linear))
 
 
 def _standard_error(gain: np.ndarray, block: int) -> float:
@@ -115,19 +488,53 @@ def _standard_error(gain: np.ndarray, block: int) -> float:
 
 
 def _studentised(
-    means: np.ndarray, mean: float, drawn: int, resamples: int, random: np.random.Generator
-) -> np.ndarray:
-    """(resamples,) |mean − truth| in standard errors, the truth being the sample's own mean."""
-    parts = []
-    size = max(1, 2_000_000 // drawn)
+    means: Float[np.ndarray, "seed window k"],
+    function: Function,
+    value: float,
+    drawn: int,
+    resamples: int,
+    random: np.random.Generator,
+) -> Float[np.ndarray, " resample"]:
+    """|value − truth| in standard errors, the truth being the sample's own value."""
+    parts, seeds = [], len(means)
+    size = max(1, 2_000_000 // (drawn * means.shape[2] * seeds))
     for first in range(0, resamples, size):
         shape = (min(size, resamples - first), drawn)
-        sample = means[random.integers(0, len(means), shape)]
-        error = sample.std(1, ddof=1) / math.sqrt(drawn)
-        off = np.abs(sample.mean(1) - mean)
-        # a resample of one block again and again has no spread: as extreme as can be
-        parts.append(np.divide(off, error, out=np.full(len(off), np.inf), where=error > 0))
+        sample = means[:, random.integers(0, means.shape[1], shape)]
+        if seeds == 1:
+            blocks, between = sample[0], None
+        else:
+            chosen = random.integers(0, seeds, (len(sample[0]), seeds))
+            share = (chosen[..., None] == np.arange(seeds)).mean(1)
+            blocks = np.einsum("rs,srbk->rbk", share, sample)
+            between = sample.mean(2), share
+        parts.append(_offs(blocks, between, function, value))
     return np.concatenate(parts)
+
+
+def _offs(
+    blocks: Float[np.ndarray, "resample block k"],
+    between: tuple[np.ndarray, np.ndarray] | None,
+    function: Function,
+    value: float,
+) -> Float[np.ndarray, " resample"]:
+    """One studentised distance a resample; infinite where it has no spread or no value."""
+    centre = blocks.mean(1)
+    gradient = np.ones_like(centre) if function is _identity else _gradient(function, centre)
+    variance = np.einsum("rbk,rk->rb", blocks, gradient).var(1, ddof=1) / blocks.shape[1]
+    if between is not None:
+        by_seed, share = between
+        one = np.einsum("srk,rk->rs", by_seed, gradient)
+        apart = one - (share * one).sum(1, keepdims=True)
+        variance += (share * apart**2).sum(1) / (share.shape[1] - 1)
+    error = np.sqrt(variance)
+    off = np.abs(function(centre) - value)
+    # a resample of one block again and again has no spread: as extreme as can be
+    usable = np.isfinite(off) & (error > 0)
+    return np.divide(off, error, out=np.full(len(off), np.inf), where=usable)
+
+
+# --- a whole table -------------------------------------------------------------------------------
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -141,34 +548,79 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def compare(
-    errors: Mapping[str, Float[np.ndarray, "seed window"]],
+    errors: Mapping[str, Float[np.ndarray, "_seed window"]],
     *,
     reference: str,
-    block: int,
+    block: int | None = None,
+    overlap: int = 1,
+    draw_seeds: bool = False,
     resamples: int = 4000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> list[dict[str, object]]:
-    """Every method against `reference`, seeds averaged per window, p-values adjusted by `holm`.
+    """Every method against `reference`, p-values adjusted by `holm` over all of them.
 
     One dict a method: the fields of `Comparison`, `method`, `reference`, `seeds` and `p_holm`.
-    What varies is the test window; a spread over seeds is a different question (`summary_rows`).
+    Without a `block` it is as long as `block_for` says, for all alike. Seeds are averaged per
+    window, so that what varies is the test window; with `draw_seeds` the seeds are drawn too
+    (`hierarchical_bootstrap`). What so few windows cannot say is None, and `note` says so.
     """
     if reference not in errors:
         raise S2KDError(f"no errors of {reference!r} to compare with (there are {list(errors)})")
-    base = errors[reference].mean(0)
+    base = np.asarray(errors[reference], np.float64)
+    others = {name: np.asarray(e, np.float64) for name, e in errors.items() if name != reference}
+    if block is None:
+        for ones in others.values():
+            _check_pair(ones.mean(0, keepdims=True), base.mean(0, keepdims=True))
+        gains = [ones.mean(0) - base.mean(0) for ones in others.values()]
+        block = block_for(gains, overlap=overlap) if gains else 1
+    options = {"resamples": resamples, "confidence": confidence, "seed": seed}
     rows: list[dict[str, object]] = []
-    for name, ones in errors.items():
-        if name != reference:
-            found = paired_bootstrap(
-                ones.mean(0),
-                base,
-                block=block,
-                resamples=resamples,
-                confidence=confidence,
-                seed=seed,
-            )
-            about = {"method": name, "reference": reference, "seeds": len(ones)}
-            rows.append({**about, **found.to_dict()})
-    adjusted = holm([float(row["p_value"]) for row in rows])  # type: ignore[arg-type]
-    return [{**row, "p_holm": p} for row, p in zip(rows, adjusted, strict=True)]
+    for name, ones in others.items():
+        if base.shape[1] < 4 * block:
+            found = _too_short(ones, base, block, confidence)
+        elif draw_seeds:
+            found = hierarchical_bootstrap(ones, base, block=block, **options)
+        else:
+            found = paired_bootstrap(ones.mean(0), base.mean(0), block=block, **options)
+        about = {"method": name, "reference": reference}
+        rows.append({**about, **found.to_dict(), "seeds": len(ones)})
+    known = [row["p_value"] for row in rows if row["p_value"] is not None]
+    adjusted = iter(holm(known))  # type: ignore[arg-type]
+    return [{**r, "p_holm": None if r["p_value"] is None else next(adjusted)} for r in rows]
+
+
+def _too_short(ones: np.ndarray, base: np.ndarray, block: int, confidence: float) -> Comparison:
+    windows = base.shape[1]
+    return Comparison(
+        difference=float(ones.mean() - base.mean()),
+        low=None,
+        high=None,
+        p_value=None,
+        confidence=confidence,
+        windows=windows,
+        block=block,
+        note=f"{windows} windows hold fewer than 4 blocks of {block}: nothing can be said",
+    )
+
+
+def winner(
+    errors: Mapping[str, Float[np.ndarray, "_seed window"]],
+    *,
+    block: int | None = None,
+    overlap: int = 1,
+    draw_seeds: bool = False,
+    seed: int = 0,
+) -> tuple[str, bool]:
+    """The method of least mean error, and whether a table may print it bold.
+
+    Bold only where its interval against every other method leaves out 0 and, adjusted by Holm
+    over the others, every p-value is below 0.05.
+    """
+    if not errors:
+        raise S2KDError("there are no errors to choose from")
+    best = min(errors, key=lambda name: float(np.mean(errors[name])))
+    options = {"block": block, "overlap": overlap, "draw_seeds": draw_seeds, "seed": seed}
+    rows = compare(errors, reference=best, **options)
+    clear = [r["p_holm"] is not None and r["p_holm"] < 0.05 and r["low"] > 0 for r in rows]
+    return best, bool(rows) and all(clear)
