@@ -101,9 +101,13 @@ def _outsider(module: str, name: str) -> tuple[str, str]:
 
 
 def _of(kind: str, name: str) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The checks of one part, each ready to call; parts that need files or settings have none."""
+    """The checks of one part, each ready to call; parts that need files or settings have none.
+
+    Nor has a part whose attribute `needs` says what must first be fetched, such as a large model.
+    """
     registry = REGISTRIES[kind]
     needed = [k for k, p in registry.options(name).items() if p.default is p.empty]
+    needed += [what] if (what := getattr(registry.get(name), "needs", "")) else []
     if kind == "backbones":
         for wraps in (False, True):
             grid = testing.small_grid(wraps=wraps)

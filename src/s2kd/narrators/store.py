@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -140,9 +140,11 @@ def narrate_windows(
     name: str,
     progress: Progress | None = None,
     batch: int = 64,
+    numbers: Sequence[int] | None = None,
 ) -> list[str]:
     """The narrative of every window of the split, in order; what `store` lacks is made and kept.
 
+    `numbers` asks for these windows only.
     `name` is the narrator's registered name. `progress(done, total)` is called after every batch
     that had to be made. Lines of other narrators and versions are left alone. A narrator's
     `rearrange` is applied to the complete list, never to what is stored.
@@ -159,7 +161,7 @@ def narrate_windows(
         text="",
     )
     wanted = []
-    for index in range(len(windows)):
+    for index in range(len(windows)) if numbers is None else numbers:
         past = windows.past_of(index, statistics)
         wanted.append(replace(blank, window=past.digest, index=index, given=given(past)))
     texts = {line.key: line.text for line in read_narratives(store)} if store.exists() else {}
