@@ -1,0 +1,448 @@
+"""FDS's own slice files, written here byte by byte as FDS's `dump.f90` writes them."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from s2kd.data import datasets
+from s2kd.data._end_to_end import EndToEnd
+from s2kd.data._fds_input import namelist_numbers, parameters_of
+from s2kd.data._fds_slices import cf_unit, channel_name
+from s2kd.data._fds_smv import read_smokeview
+from s2kd.types import S2KDError
+from s2kd.windows import Windows
+
+CELL = 0.1
+TIMES = np.cumsum(np.where(np.arange(60) % 2, 0.03, 0.05)).astype(np.float32)
+
+
+def blob(x, z, t):
+    """°C: a bump about (x, z) = (1.2, 0.6) on a slope that tells every place from every other."""
+    return 20 + 3 * x + 7 * z + 100 * np.exp(-((x - 1.2) ** 2 + (z - 0.6) ** 2) / 0.02) + 10 * t
+
+
+def wind(x, z, t):
+    """m/s."""
+    return x - 2 * z + t
+
+
+def record(content, order="<"):
+    """A Fortran sequential unformatted record."""
+    mark = struct.pack(order + "i", len(content))
+    return mark + content + mark
+
+
+def slice_file(path, quantity, short, unit, bounds, values, times, order="<"):
+    """`values` is (time, z, y, x): x runs fastest, as Fortran's first index does."""
+    out = b"".join(record(word.encode().ljust(30), order) for word in (quantity, short, unit))
+    out += record(struct.pack(order + "6i", *bounds), order)
+    for time, frame in zip(times, values, strict=True):
+        out += record(struct.pack(order + "f", time), order)
+        out += record(struct.pack(f"{order}{frame.size}f", *frame.ravel().tolist()), order)
+    path.write_bytes(out)
+
+
+def form(pattern, *values):
+    """As Fortran's edit descriptors do: `%5d` is I5, `%14.5f` is F14.5."""
+    return pattern % values
+
+
+def trn(letter, nodes, stretched=False):
+    lines = [f"TRN{letter}", form("%5d", 1 if stretched else 0)]
+    lines += [form("%5d%14.5f%14.5f", 1, 0.5, 0.5)] if stretched else []
+    return [*lines, *(form("%5d%14.5f", i, x) for i, x in enumerate(nodes)), " "]
+
+
+class Case:
+    """A run of FDS: meshes, obstacles and slices, collected and then written."""
+
+    def __init__(self, folder, chid="tunnel", order="<"):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.chid, self.order = folder, chid, order
+        self.meshes, self.head, self.tail, self.slices = [], [" ", "CHID", f" {chid}", " "], [], 0
+
+    def mesh(self, *extents, cell=CELL, obstacles=()):
+        nodes = [np.round(np.arange(a, b + cell / 2, cell), 5) for a, b in extents]
+        number = len(self.meshes) + 1
+        self.meshes.append(nodes)
+        cells = [len(n) - 1 for n in nodes]
+        lines = ["OFFSET", form("%13.5f" * 3, 0, 0, 0), " ", f"GRID   MESH_{number}"]
+        lines += [form("%6d" * 9, *cells, *[0] * 6), " ", "PDIM"]
+        lines += [form("%14.5f" * 9, *(e for pair in extents for e in pair), 0, 0, 0), " "]
+        for letter, own in zip("XYZ", nodes, strict=True):
+            lines += trn(letter, own, stretched=letter == "Z")
+        lines += ["OBST", f"          {len(obstacles)}"]
+        for k, box in enumerate(obstacles, 1):
+            metres = [nodes[i // 2][n] for i, n in enumerate(box)]
+            pattern = "%14.5f " * 6 + "%7d " + "%6d " * 6 + " ! %s"
+            lines.append(form(pattern, *metres, k, *[0] * 6, f"OB_{number}_{k}"))
+        lines += [form("%5d" * 8 + " ! F 1 1 1 1 1 1", *box, -1, -1) for box in obstacles]
+        self.head += [*lines, " ", "VENT", form("%5d%5d", 0, 0), " ", "CVENT", "    0", " "]
+        return self
+
+    def plane(self, quantity, short, unit, field, *, y, centred=False, times=TIMES, mesh=None):
+        """What `&SLCF PBY=y` writes in every mesh that holds the plane."""
+        for number, nodes in enumerate(self.meshes, 1):
+            if (mesh and number != mesh) or not nodes[1][0] <= y <= nodes[1][-1]:
+                continue
+            self.slices += 1
+            at = int(np.argmin(np.abs(nodes[1] - y)))
+            bounds = (0, len(nodes[0]) - 1, at, at, 0, len(nodes[2]) - 1)
+            x, z = nodes[0], nodes[2]
+            if centred:  # the value of cell i at index i, the first one a ghost
+                x, z = (np.concatenate([[np.nan], (n[1:] + n[:-1]) / 2]) for n in (x, z))
+            values = [field(x[None, None, :], z[:, None, None], t) for t in times]
+            values = [np.where(np.isfinite(v), v, -999.0) for v in values]
+            name = f"{self.chid}_{number}_{self.slices}.sf"
+            slice_file(self.folder / name, quantity, short, unit, bounds, values, times, self.order)
+            keyword = "SLCC" if centred else "SLCF"
+            self.tail += [
+                form(
+                    "%s%6d # STRUCTURED &%6d%6d%6d%6d%6d%6d ! %6d %6d %6d",
+                    *(keyword, number, *bounds, self.slices, centred, 0),
+                ),
+                f" {name}",
+                f" {quantity}",
+                f" {short}",
+                f" {unit}",
+            ]
+        return self
+
+    def write(self, extra=()):
+        smv = self.folder / f"{self.chid}.smv"
+        smv.write_text("\n".join([*self.head, *self.tail, *extra]) + "\n")
+        return smv
+
+
+TUNNEL = ((0, 1), (0, 0.6), (0, 0.8)), ((1, 2), (0, 0.6), (0, 0.8))
+
+
+def tunnel(folder, chid="tunnel", order="<", heat=0.0, obstacles=((), ()), times=TIMES, **plane):
+    case = Case(folder, chid, order)
+    for extents, solid in zip(TUNNEL, obstacles, strict=True):
+        case.mesh(*extents, obstacles=solid)
+    case.plane(
+        "TEMPERATURE",
+        "temp",
+        "C",
+        lambda x, z, t: blob(x, z, t) + heat,
+        y=0.3,
+        times=times,
+        **plane,
+    )
+    case.plane("U-VELOCITY", "U-VEL", "m/s", wind, y=0.3, times=times, **plane)
+    return case
+
+
+def build(path, **params):
+    return datasets.build("fds_slices", path=str(path), **params)
+
+
+def frames(world):
+    return world.frames[0 : world.frames.shape[0]]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("memory_gb", [1, 0])
+def test_two_meshes_join_into_one_plane_with_the_top_first(tmp_path, order, memory_gb):
+    tunnel(tmp_path, order=order).write()
+    world = build(tmp_path, memory_gb=memory_gb, step_seconds=0.04)
+    assert world.grid.channels == ("temperature", "u_velocity")
+    assert world.grid.units == ("degC", "m s-1")
+    assert world.grid.mask is None
+    assert (world.grid.height, world.grid.width) == (9, 21)  # nodes, the shared one once
+    assert isinstance(world.frames, EndToEnd) == (memory_gb == 0)
+    held = frames(world)
+    x, z = np.arange(21) * CELL, np.arange(9)[::-1, None] * CELL
+    clock = TIMES[0] + 0.04 * np.arange(len(held))
+    for k in (0, 1, 7, len(held) - 1):  # both fields are linear in time
+        np.testing.assert_allclose(held[k, 0], blob(x, z, clock[k]), rtol=1e-5)
+        np.testing.assert_allclose(held[k, 1], wind(x, z, clock[k]), atol=1e-5)
+    # (x, z) = (1.2, 0.6), in the second mesh: column 12, the third row from the top
+    assert np.unravel_index(held[0, 0].argmax(), (9, 21)) == (2, 12)
+    assert clock[-1] <= TIMES[-1] < clock[-1] + 0.04
+    since = (world.times - np.datetime64("2000-01-01")) / np.timedelta64(1, "s")
+    np.testing.assert_allclose(since, clock, atol=1e-6)
+
+
+def test_cell_centred_slices_leave_their_ghosts_out(tmp_path):
+    tunnel(tmp_path, centred=True).write()
+    world = build(tmp_path)
+    assert (world.grid.height, world.grid.width) == (8, 20)
+    x, z = (np.arange(20) + 0.5) * CELL, (np.arange(8)[::-1, None] + 0.5) * CELL
+    np.testing.assert_allclose(world.frames[0:1][0, 0], blob(x, z, TIMES[0]), rtol=1e-5)
+    assert np.unravel_index(world.frames[0:1][0, 0].argmax(), (8, 20))[1] in (11, 12)
+
+
+def test_uneven_times_are_interpolated_as_numpy_does(tmp_path):
+    rng = np.random.default_rng(0)
+    times = np.cumsum(rng.uniform(0.02, 0.1, 40)).astype(np.float32)
+    noise = dict(zip(times.tolist(), rng.normal(size=40), strict=True))
+    case = Case(tmp_path).mesh((0, 1), (0, 0.6), (0, 0.8))
+    case.plane(
+        "TEMPERATURE",
+        "temp",
+        "C",
+        lambda x, z, t: noise[float(t)] + 0 * x * z,
+        y=0.3,
+        times=times,
+    ).write()
+    world = build(tmp_path, skip_seconds=0.5, step_seconds=0.07)
+    clock = 0.5 + 0.07 * np.arange(world.frames.shape[0])
+    wanted = np.interp(clock, times, [noise[float(t)] for t in times])
+    np.testing.assert_allclose(frames(world)[:, 0, 4, 5], wanted, atol=1e-5)
+    lazy = build(tmp_path, skip_seconds=0.5, step_seconds=0.07, memory_gb=0)
+    np.testing.assert_allclose(lazy.frames[5:9], frames(world)[5:9], atol=1e-6)
+    assert build(tmp_path).grid.step_seconds == pytest.approx(np.median(np.diff(times)), rel=1e-4)
+
+
+def test_obstacles_are_masked_where_every_run_has_them(tmp_path):
+    # nodes 2 to 5 of x, the lower 3 cells, through the whole width: nodes 3 and 4, 1 and 2 inside
+    wall, other = (2, 5, 0, 6, 0, 3), (6, 8, 0, 6, 0, 3)
+    solid = np.zeros((9, 21), dtype=bool)
+    solid[8 - 2 : 8 - 0, 3:5] = True
+    tunnel(tmp_path / "one", obstacles=((wall,), ())).write()
+    world = build(tmp_path / "one")
+    np.testing.assert_array_equal(world.grid.exists, ~solid)
+    # a centred slice: cells 3 to 5 of x (2, 3, 4 from 0), 1 to 3 of z
+    tunnel(tmp_path / "cells", obstacles=((wall,), ()), centred=True).write()
+    cells = np.zeros((8, 20), dtype=bool)
+    cells[8 - 3 :, 2:5] = True
+    np.testing.assert_array_equal(build(tmp_path / "cells").grid.exists, ~cells)
+    several = tmp_path / "several"
+    tunnel(several / "a", obstacles=((wall, other), ())).write()
+    tunnel(several / "b", obstacles=((wall,), ())).write()
+    np.testing.assert_array_equal(build(several).grid.exists, ~solid)
+    # one that is taken away on the way is no wall
+    tunnel(tmp_path / "door", obstacles=((wall, other), ())).write(
+        ["HIDE_OBST     1", "     2      3.50"]
+    )
+    np.testing.assert_array_equal(build(tmp_path / "door").grid.exists, ~solid)
+    beside = (2, 5, 0, 2, 0, 3)  # ends before the plane
+    tunnel(tmp_path / "beside", obstacles=((beside,), ())).write()
+    assert build(tmp_path / "beside").grid.mask is None
+
+
+def test_places_that_no_mesh_covers_are_masked(tmp_path):
+    case = Case(tmp_path).mesh(*TUNNEL[0]).mesh((1, 2), (0, 0.6), (0, 0.4))
+    case.plane("TEMPERATURE", "temp", "C", blob, y=0.3).write()
+    world = build(tmp_path)
+    expected = np.ones((9, 21), dtype=bool)
+    expected[:4, 11:] = False
+    np.testing.assert_array_equal(world.grid.exists, expected)
+    assert world.frames[0:1].min() > 20  # filled with a neighbour, not with 0
+
+
+def test_runs_are_environments_by_folder(tmp_path):
+    for number, heat in enumerate((300, 600, 900, 1200)):
+        tunnel(tmp_path / f"q{heat}", heat=1000.0 * number).write()
+        (tmp_path / f"q{heat}" / "tunnel.fds").write_text(
+            f"&HEAD CHID='tunnel' /\n&SURF ID='FIRE / 9', HRRPUA={heat}., COLOR='RED' /\n"
+            "&SURF ID='FAN', VEL=-1.5 / a comment\n&REAC SOOT_YIELD=0.01 /\n"
+        )
+    world = build(tmp_path, unseen={"heat_release": "extremes"}, gap=4)
+    named = {split: [s.name for s in listed] for split, listed in world.splits.items()}
+    assert named["train"] == named["val"] == named["test"] == ["q600", "q900"]
+    assert named["test_unseen_heat_release"] == ["q1200", "q300"]
+    for split, listed in world.splits.items():
+        for stretch in listed:
+            level = {"q300": 0, "q600": 1, "q900": 2, "q1200": 3}[stretch.name]
+            held = world.frames[stretch.first : stretch.stop]
+            assert (np.abs(held[:, 0] - 1000 * level) < 300).all(), split
+    groups = Windows(world, "test_unseen_heat_release", past=2, lead=2).groups
+    assert set(groups) == {"q300", "q1200"}
+    (tmp_path / "parameters.json").write_text(json.dumps({"q600": {"heat_release": 5000}}))
+    world = build(tmp_path, unseen={"heat_release": [0, 1000]}, gap=4)
+    assert [s.name for s in world.splits["test_unseen_heat_release"]] == ["q1200", "q600"]
+
+
+def test_numbers_of_an_input_file(tmp_path):
+    text = """
+&HEAD CHID='x', TITLE='HRRPUA=9 / not this' /
+! &SURF HRRPUA=1e9 /
+&SURF ID='BURNER', HRRPUA = 1.5E2,
+      TAU_Q=-8. /  &SURF ID='OLD' HRRPUA=3 /
+SURF HRRPUA=77777 /
+&SURF ID='FAN', VEL=-1.2 /
+&WIND SPEED=0.5D0, DIRECTION=45 /
+&MESH IJK=10,20,30, XB=0,1,0,2,0,3 /
+"""
+    found = namelist_numbers(text)
+    assert found["SURF.HRRPUA"] == 150
+    assert found["SURF.TAU_Q"] == -8
+    assert found["SURF.VEL"] == -1.2
+    assert found["WIND.SPEED"] == 0.5
+    assert not any("HEAD" in name for name in found)
+    (tmp_path / "run.fds").write_text(text)
+    known = parameters_of(tmp_path / "case.smv", "case", {"case": {"wind": 3.0}})
+    assert (known["heat_release"], known["ventilation"], known["wind"]) == (150, 1.2, 3)
+    (tmp_path / "other.fds").write_text("&SURF HRRPUA=1 /")
+    assert "heat_release" not in parameters_of(tmp_path / "case.smv", "case", {})
+    (tmp_path / "case.fds").write_text("&SURF HRRPUA=2 /")
+    assert parameters_of(tmp_path / "case.smv", "case", {})["heat_release"] == 2
+
+
+def test_planes_and_quantities_are_chosen(tmp_path):
+    case = tunnel(tmp_path)
+    case.plane("TEMPERATURE", "temp", "C", lambda x, z, t: blob(x, z, t) + 500, y=0.5).write()
+    with pytest.raises(S2KDError, match=r"has planes 'y = 0.3 m', 'y = 0.5 m'; say which"):
+        build(tmp_path)
+    for asked in ("y = 0.5 m", "Y=0.5", "y=0.50m"):
+        world = build(tmp_path, plane=asked)
+        assert world.grid.channels == ("temperature",)
+        assert world.frames[0:1].min() > 500
+    world = build(tmp_path, plane="y=0.3", quantities=["U-VELOCITY", "temperature"])
+    assert world.grid.channels == ("u_velocity", "temperature")
+    world = build(tmp_path / "tunnel.smv", plane="y=0.3", crop=(1, 9, 0, 20), pool=4)
+    assert world.frames.shape[1:] == (2, 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"plane": "y=0.4"}, r"has no plane 'y=0.4' \(there is 'y = 0.3 m'\)"),
+        ({"plane": "middle"}, "has no plane 'middle'"),
+        ({"quantities": ["TEMPERATUR"]}, "no quantity 'temperatur'; did you mean 'temperature'"),
+        ({"skip_seconds": 9}, "leave nothing of a run that was written from 0.05 to 2.4 s"),
+        ({"step_seconds": -1.0}, "must be positive"),
+        ({"gap": 0}, "gap=0 frames of .* too short a gap"),
+        ({"pool": 2}, "fds_slices: pool=2 does not divide 9×21 cells"),
+        ({"unseen": {"heat_release": "extremes"}}, "'tunnel' has no 'heat_release'"),
+        ({"fractions": (1.0, 0.0, 0.0)}, "three above 0"),
+    ],
+)
+def test_settings_that_cannot_be(tmp_path, params, said):
+    tunnel(tmp_path).write()
+    with pytest.raises(S2KDError, match=said):
+        build(tmp_path, **params)
+
+
+# --- files that are not whole --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", [1, 4, 100, 900])
+def test_a_frame_that_was_not_written_whole_is_left_out_and_said(tmp_path, cut):
+    smv = tunnel(tmp_path).write()
+    whole = build(smv, step_seconds=0.04)
+    assert whole.notices == ()
+    torn = tmp_path / "tunnel_2_2.sf"
+    torn.write_bytes(torn.read_bytes()[:-cut])
+    world = build(smv, step_seconds=0.04)
+    frame = 4 * (5 + 11 * 9)
+    lost = -(-cut // frame)
+    (notice,) = world.notices
+    assert "tunnel_2_2.sf ends within a frame, or before the others" in notice
+    assert f"{60 - lost} whole frames are read" in notice
+    end = (world.times[-1] - np.datetime64("2000-01-01")) / np.timedelta64(1, "s")
+    assert TIMES[59 - lost] - 0.041 < end < TIMES[59 - lost] + 1e-6
+    np.testing.assert_allclose(frames(world), frames(whole)[: len(world.times)], rtol=1e-5)
+
+
+def test_frames_written_again_after_a_restart_count_once(tmp_path):
+    times = np.concatenate([TIMES[:30], TIMES[25:]])
+    tunnel(tmp_path / "restart", times=times).write()
+    tunnel(tmp_path / "plain").write()
+    world, plain = (build(tmp_path / n, step_seconds=0.04) for n in ("restart", "plain"))
+    np.testing.assert_allclose(frames(world), frames(plain), rtol=1e-6)
+    assert "5 frames were written again" in world.notices[0]
+
+
+def test_damaged_files_are_named(tmp_path):
+    smv = tunnel(tmp_path).write()
+    file = tmp_path / "tunnel_1_1.sf"
+    whole = file.read_bytes()
+
+    def refused(content, said):
+        file.write_bytes(content)
+        with pytest.raises(S2KDError, match=said):
+            build(smv)
+        file.write_bytes(whole)
+
+    refused(b"", "tunnel_1_1.sf: does not begin as a slice file")
+    refused(whole[:80], "does not begin as a slice file")
+    refused(b"<html>" + whole, "does not begin as a slice file")
+    refused(whole[:146], r"0 frames of tunnel_1_1.sf are whole; two are needed")
+    shifted = whole[:146] + b"\0\0\0\0" + whole[146:]
+    refused(shifted, r"tunnel_1_1.sf: frame 0 is not where it should be")
+    moved = whole[:118] + struct.pack("<6i", 0, 10, 2, 2, 0, 8) + whole[142:]
+    refused(moved, r"holds nodes \(0, 10, 2, 2, 0, 8\), the .smv file says \(0, 10, 3, 3, 0, 8\)")
+    file.unlink()
+    with pytest.raises(S2KDError, match=r"tunnel_1_1.sf: cannot be read .No such file"):
+        build(smv)
+    file.with_name("tunnel_1_1.sf.sz").touch()
+    with pytest.raises(S2KDError, match=r"there is only a .sf.sz"):
+        build(smv)
+
+
+def test_a_smokeview_file_that_is_not_whole(tmp_path):
+    smv = tunnel(tmp_path).write()
+    text = smv.read_text()
+    for said, broken in (
+        ("it holds no GRID", "hello\n"),
+        ("a GRID lacks TRNX, TRNY or TRNZ", text[: text.index("TRNZ")]),
+        ("a slice lies in mesh 7", text.replace("SLCF     1", "SLCF     7", 1)),
+        ("gives no six bounds", text.replace("     8 !", " !", 1)),
+        ("outside of mesh 1", text.replace("&     0    10", "&     0    99", 1)),
+        ("not a whole Smokeview file", text[: text.rindex(" U-VEL")]),
+    ):
+        smv.write_text(broken)
+        with pytest.raises(S2KDError, match=said):
+            build(tmp_path)
+    smv.write_text(text[: text.index("SLCF")])
+    with pytest.raises(S2KDError, match="names no plane of slices"):
+        build(tmp_path)
+    smv.unlink()
+    with pytest.raises(S2KDError, match=r"holds no .smv file"):
+        build(tmp_path)
+    with pytest.raises(S2KDError, match="no such file or folder"):
+        build(tmp_path / "nowhere")
+
+
+def test_volumes_are_no_planes(tmp_path):
+    case = Case(tmp_path).mesh(*TUNNEL[0])
+    case.tail += ["SLCF     1 # STRUCTURED &     0    10     0     6     0     8 !      1", " a.sf"]
+    case.tail += [" TEMPERATURE", " temp", " C"]
+    with pytest.raises(S2KDError, match="names no plane of slices"):
+        build(case.write())
+
+
+def test_meshes_and_runs_that_do_not_fit(tmp_path):
+    case = Case(tmp_path / "cells").mesh(*TUNNEL[0]).mesh(*TUNNEL[1], cell=0.2)
+    case.plane("TEMPERATURE", "temp", "C", blob, y=0.3).write()
+    with pytest.raises(S2KDError, match=r"has planes|has other cells along"):
+        build(tmp_path / "cells")
+    case = Case(tmp_path / "half").mesh(*TUNNEL[0]).mesh((1, 2), (0, 0.6), (0, 0.8), cell=0.2)
+    case.plane("TEMPERATURE", "temp", "C", blob, y=0.2).write()
+    with pytest.raises(S2KDError, match=r"mesh 2 has other cells along \w than .*0.1 m and 0.2 m"):
+        build(tmp_path / "half")
+    tunnel(tmp_path / "runs" / "a").write()
+    other = Case(tmp_path / "runs" / "b").mesh(*TUNNEL[0])
+    other.plane("TEMPERATURE", "temp", "C", blob, y=0.3)
+    other.plane("U-VELOCITY", "U-VEL", "m/s", wind, y=0.3).write()
+    with pytest.raises(S2KDError, match=r"run 'b' has points \(9, 11\), run 'a' \(9, 21\)"):
+        build(tmp_path / "runs")
+    third = Case(tmp_path / "late").mesh(*TUNNEL[0]).mesh(*TUNNEL[1])
+    third.plane("TEMPERATURE", "temp", "C", blob, y=0.3, mesh=1)
+    third.plane("TEMPERATURE", "temp", "C", blob, y=0.3, mesh=2, times=TIMES + 0.02).write()
+    with pytest.raises(S2KDError, match="was written at other times than"):
+        build(tmp_path / "late")
+
+
+def test_names_and_units():
+    assert channel_name("SOOT EXTINCTION COEFFICIENT") == "soot_extinction_coefficient"
+    units = {"C": "degC", "kW/m3": "kW m-3", "m/s": "m s-1", "1/m": "m-1", "mol/mol": "1"}
+    assert {unit: cf_unit(unit) for unit in units} == units
+    assert [cf_unit(u) for u in ("m", "", "kg/m3")] == ["m", "1", "kg m-3"]
+
+
+def test_what_a_smokeview_file_holds(tmp_path):
+    wall = (2, 5, 0, 6, 0, 3)
+    found = read_smokeview(tunnel(tmp_path, obstacles=((wall,), ())).write())
+    assert len(found.meshes) == 2
+    np.testing.assert_allclose(found.meshes[1].nodes[0], np.linspace(1, 2, 11), atol=1e-6)
+    np.testing.assert_allclose(found.meshes[0].nodes[2], np.linspace(0, 0.8, 9), atol=1e-6)
+    assert [o.nodes for o in found.meshes[0].obstacles] == [wall]
+    first = found.slices[0]
+    assert (first.quantity, first.unit, first.bounds) == ("TEMPERATURE", "C", (0, 10, 3, 3, 0, 8))
