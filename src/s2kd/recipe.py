@@ -136,6 +136,8 @@ ALL_METHODS: tuple[Method, ...] = (
     Method(name="spectral", teacher="text", terms=(_term("spectral", 0.5),)),
     Method(name="semantic", teacher="text", terms=(_term("semantic"),)),
     s2kd(),
+    # the same from the teacher without text: what is left of the gain is not the words'
+    s2kd(name="s2kd_blind", teacher="blind"),
     # from somebody's forecasts in a file
     Method(name="output_stored", teacher="stored", terms=(_term("output"),)),
     s2kd(name="s2kd_stored", teacher="stored"),

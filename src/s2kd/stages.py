@@ -139,6 +139,11 @@ class Run:
         return statistics(self.dataset, lead=self.recipe.lead)
 
     @cached_property
+    def climatology(self) -> Climatology:
+        """What is usual in the training split."""
+        return Climatology.fit(self.dataset)
+
+    @cached_property
     def narrator(self) -> Narrator:
         """What puts windows into words."""
         return narrators.build(self.recipe.narrator.name, **self.recipe.narrator.params)
@@ -675,43 +680,74 @@ def evaluate(run: Run) -> list[dict[str, Any]]:
 
 
 def _evaluate(run: Run) -> list[dict[str, Any]]:
-    rows, climatology = [], Climatology.fit(run.dataset)
+    rows = []
     for split in run.test_splits:
         windows = run.windows(split, device=run.fabric.device)
         for entrant in _entrants(run):
-            rows.append(_score_one(run, entrant, split, windows, climatology))
+            rows.append(_score_one(run, entrant, split, windows, run.climatology))
     path = run.out / "scores.json"
     if not path.exists() or read_json(path) != rows:
         write_json(path, rows)
     return rows
 
 
+def score_references(run: Run) -> list[dict[str, Any]]:
+    """Results of persistence and climatology on every test split."""
+    return [row for entrant in _references() for row in _score_all(run, entrant)]
+
+
+def score_teacher(run: Run, kind: str, seed: int) -> list[dict[str, Any]]:
+    """Results of one teacher on every test split."""
+    return _score_all(run, _teacher_entrant(run, kind, seed))
+
+
+def score_student(run: Run, part: Part, method: Method, seed: int) -> list[dict[str, Any]]:
+    """Results of one student on every test split."""
+    return _score_all(run, _student_entrant(run, part, method, seed))
+
+
+def _score_all(run: Run, entrant: "_Entrant") -> list[dict[str, Any]]:
+    return [
+        _score_one(
+            run, entrant, split, run.windows(split, device=run.fabric.device), run.climatology
+        )
+        for split in run.test_splits
+    ]
+
+
 def _entrants(run: Run) -> Iterator[_Entrant]:
-    recipe = run.recipe
+    yield from _references()
+    for seed in run.recipe.seeds:
+        for kind in run.kinds:
+            yield _teacher_entrant(run, kind, seed)
+        for method in run.recipe.methods:
+            for part in run.recipe.students:
+                yield _student_entrant(run, part, method, seed)
+
+
+def _references() -> Iterator[_Entrant]:
     for name in ("persistence", "climatology"):
         row = {"backbone": name, "role": "reference", "method": name, "seed": None}
         yield _Entrant(name=name, key=name, row=row)
-    for seed in recipe.seeds:
-        for kind in run.kinds:
-            folder = teacher_folder(run, kind, seed)
-            card = load_card(folder)
-            row = {
-                "backbone": recipe.teacher.backbone.name,
-                "role": "teacher",
-                "method": "teacher" if kind == "text" else "teacher-blind",
-                "seed": seed,
-                "narrator": card["narrator"],
-                "parameters": card["parameters"],
-            }
-            yield _Entrant(
-                name=f"teacher-{folder.name}",
-                key=card["weights"],
-                row=row,
-                load=lambda folder=folder: load_teacher(folder)[0],
-            )
-        for method in recipe.methods:
-            for part in recipe.students:
-                yield _student_entrant(run, part, method, seed)
+
+
+def _teacher_entrant(run: Run, kind: str, seed: int) -> _Entrant:
+    folder = teacher_folder(run, kind, seed)
+    card = load_card(folder)
+    row = {
+        "backbone": run.recipe.teacher.backbone.name,
+        "role": "teacher",
+        "method": "teacher" if kind == "text" else "teacher-blind",
+        "seed": seed,
+        "narrator": card["narrator"],
+        "parameters": card["parameters"],
+    }
+    return _Entrant(
+        name=f"teacher-{folder.name}",
+        key=card["weights"],
+        row=row,
+        load=lambda: load_teacher(folder)[0],
+    )
 
 
 def _student_entrant(run: Run, part: Part, method: Method, seed: int) -> _Entrant:

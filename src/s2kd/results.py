@@ -1,0 +1,80 @@
+"""Result files: one JSON a training and split, from which every table and figure is made."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from s2kd.files import read_json, write_json
+from s2kd.types import S2KDError
+
+Row = Mapping[str, Any]
+
+NEEDED = ("data", "preset", "variant", "backbone", "role", "method", "narrator", "seed", "split")
+"""What every result file has, beside `metrics`, `scores`, `versions`, `hardware`, `fingerprint`
+and the resolved recipe (`settings`)."""
+
+
+def result_path(folder: Path, row: Row) -> Path:
+    """Where this result lies: data/preset/variant/split/who.json."""
+    who = f"{row['backbone']}-{row['method']}"
+    if row["seed"] is not None:
+        who += f"-seed{row['seed']}"
+    return folder / row["data"] / row["preset"] / row["variant"] / row["split"] / f"{who}.json"
+
+
+def save_result(folder: Path, row: Row) -> Path:
+    """Write one result, with numbers of six digits and without the folders of this machine."""
+    missing = [name for name in (*NEEDED, "metrics", "scores") if name not in row]
+    if missing:
+        raise S2KDError(f"a result without {', '.join(missing)}")
+    path = result_path(folder, row)
+    write_json(path, {**_short(dict(row)), "settings": _without_folders(row.get("settings"))})
+    return path
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """Every result under `folder`, in the order of their paths."""
+    if not folder.is_dir():
+        raise S2KDError(f"{folder}: no folder of result files")
+    rows = []
+    for path in sorted(folder.glob("*/*/*/*/*.json")):
+        row = read_json(path)
+        missing = [name for name in (*NEEDED, "metrics") if name not in row]
+        if missing:
+            raise S2KDError(f"{path}: not a result file (it lacks {', '.join(missing)})")
+        rows.append(row)
+    return rows
+
+
+def chosen(rows: Iterable[Row], **wanted: Any) -> list[dict[str, Any]]:
+    """The rows whose fields are as wanted; a tuple admits any of its values."""
+
+    def fits(row: Row) -> bool:
+        return all(
+            row[name] in value if isinstance(value, tuple) else row[name] == value
+            for name, value in wanted.items()
+        )
+
+    return [dict(row) for row in rows if fits(row)]
+
+
+def _short(value: Any) -> Any:
+    """Six significant digits are more than any score is worth, and a third of the size."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _short(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(inner) for inner in value]
+    return value
+
+
+def _without_folders(value: Any) -> Any:
+    """Files by their name alone: where they lay says nothing, and the fingerprint says what."""
+    if isinstance(value, dict):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(inner) for inner in value]
+    if isinstance(value, str) and (value.startswith(("/", "~")) or "\\" in value):
+        return Path(value).name
+    return value

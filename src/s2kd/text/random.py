@@ -1,0 +1,44 @@
+"""Token states that mean nothing: a control for what the words are worth."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from s2kd.text import encoders
+from s2kd.text.frozen import blank
+from s2kd.types import S2KDError, Tokens
+
+
+@encoders.register("random")
+class Random:
+    """Normal noise in place of token states, as many as the text has words.
+
+    The noise is drawn anew for every text (seeded by a hash of the whole text), so two narratives
+    that differ in one word have nothing in common: a teacher that gains from these states gains
+    from having more parameters or from knowing narratives by heart, not from what they say.
+    `width` and `scale` default to those of MiniLM's states (384 wide, root mean square 0.27).
+    """
+
+    def __init__(self, *, width: int = 384, scale: float = 0.27) -> None:
+        if width < 1 or not scale > 0:
+            raise S2KDError(
+                f"random: width must be at least 1 and scale above 0, got {width} and {scale}"
+            )
+        self.width, self.scale = width, scale
+        self.version = f"random-1 width={width} scale={scale}"
+
+    def encode(self, texts: Sequence[str]) -> Tokens:
+        """One vector a word; an empty text is all padding."""
+        lengths = [len(re.findall(r"\w+", text)) for text in texts]
+        tokens = blank(len(texts), max(lengths, default=0), self.width)
+        for number, (text, length) in enumerate(zip(texts, lengths, strict=True)):
+            seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+            drawn = np.random.default_rng(seed).standard_normal(
+                (length, self.width), dtype=np.float32
+            )
+            tokens.values[number, :length] = torch.from_numpy(drawn) * self.scale
+            tokens.padding[number, :length] = False
+        return tokens
