@@ -3,7 +3,7 @@
 `s2kd narrate RECIPE …` is short for `s2kd narrate run RECIPE …`.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -35,10 +35,25 @@ def run(
     world: World = "",
     preset: Preset = "",
     set_: Set = None,
+    preview: Annotated[
+        int,
+        typer.Option(
+            "--preview",
+            metavar="N",
+            help="Narrate only N windows, spread over the training split, and write "
+            "preview.html: sheet, narrative and facts side by side.",
+        ),
+    ] = 0,
 ) -> None:
     """Put every window into words, and the words into token states."""
     from s2kd import stages
 
     recipe = recipe_of(what, out, data, world, preset, set_)
+    if preview:
+        from s2kd import preview as page
+
+        work_on(recipe, out, lambda opened: page.write(opened, windows=preview))
+        print(out / "preview.html")
+        return
     work_on(recipe, out, stages.narrate)
     print(out / "narratives.jsonl")
