@@ -80,7 +80,7 @@ def _check_pip(rest: list[str]) -> None:
     assert set(extras) <= set(known["optional-dependencies"])
 
 
-@pytest.mark.parametrize("wrong", [["rum"], ["run", "--oout", "x"], ["data", "fetch"]])
+@pytest.mark.parametrize("wrong", [["rum"], ["run", "--oout", "x"], ["data", "fetsch"]])
 def test_a_command_that_does_not_exist_would_be_noticed(wrong):
     with pytest.raises(Exception, match=r"no verb|[Nn]o such option"):
         parse(wrong)

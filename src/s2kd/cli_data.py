@@ -1,15 +1,87 @@
 """The verbs `s2kd data …`: from an official address, or a user's own file, to a dataset."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from s2kd import cli_shared
 from s2kd.console import print_json
 
 app = typer.Typer(help="Get data, and see what a file holds.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="weatherbench, weatherbench2, taxibj or prometheus.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to fill.")],
+    years: Annotated[
+        str, typer.Option("--years", help="WeatherBench: 1979-2018 or 2016,2017; default: all.")
+    ] = "",
+    variables: Annotated[
+        str,
+        typer.Option(
+            "--variables",
+            help="WeatherBench: z500,t850 (default), temperature@700, t2m, …; TaxiBJ: openstl "
+            "(default), raw or plus; Prometheus: a1,a2,b1 or T,P (default: all).",
+        ),
+    ] = "",
+    base: Annotated[
+        str, typer.Option("--from", metavar="URL", help="A copy, instead of the official address.")
+    ] = "",
+) -> None:
+    """An official data set from its address; goes on where it stopped, checks what is there."""
+    from s2kd import console
+    from s2kd import fetch as fetching
+
+    chosen = [one.strip() for one in variables.split(",") if one.strip()]
+    with console.shown() as shown:
+        got = fetching.fetch(name, out, years=years, variables=chosen, base=base, shown=shown)
+    print(f"{got.folder}: {len(got.files)} files, checksums in {fetching.SUMS}")
+    print(f"Terms: {got.licence}.\nCite: {got.cite}.\nNext: {got.then}")
+
+
+@app.command()
+def prepare(
+    what: cli_shared.What,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")],
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype",
+            help="float32, or int16 with a scale and an offset a channel: half the size, rounded.",
+        ),
+    ] = "float32",
+    data: cli_shared.Data = "",
+    preset: cli_shared.Preset = "",
+    set_: cli_shared.Set = None,
+    as_json: Json = False,
+) -> None:
+    """Write a recipe's data (or a file's) once in the layout that trains fastest."""
+    from s2kd import console, stages
+    from s2kd import prepare as preparing
+    from s2kd.files import write_json
+    from s2kd.recipe import Part
+
+    recipe = cli_shared.recipe_of(what, out, data, "", preset, set_)
+    with stages.locked(out), console.shown(quiet=as_json) as shown:
+        facts = preparing.prepare(recipe.dataset, out, dtype=dtype, report=shown.report("prepare"))
+        part = Part(name="prepared", params={"path": str(out)})
+        write_json(out / "recipe.json", replace(recipe, dataset=part).to_dict())
+    if as_json:
+        print_json({name: value for name, value in facts.items() if name != "dataset"})
+        return
+    stored, channels = facts["frames"], facts["dataset"]["grid"]["channels"]
+    size = (out / preparing.FRAMES).stat().st_size / 2**30
+    print(f"{out}: {' × '.join(map(str, stored['shape']))} {stored['dtype']}, {size:.3g} GiB")
+    if stored["dtype"] == "int16":
+        errors = zip(channels, stored["largest_error"], strict=True)
+        print("Largest rounding: " + ", ".join(f"{name} {error:.3g}" for name, error in errors))
+    print(f"Fingerprint: {facts['fingerprint']}")
+    print(f"Next: s2kd run {out / 'recipe.json'} --out DIR")
 
 
 @app.command()

@@ -168,6 +168,9 @@ def _open_years(folder: Path, years: Iterable[int] | None) -> Fields:
 def _spoken(path: str, opened: Fields, field: Field) -> str:
     """What these files call the field, with its level where they know levels."""
     names = [name for name in (SHORT.get(field.name, ""), field.name) if name]
+    flat = _folder_of(field)  # one variable a level, as `s2kd data fetch` writes them
+    if any(flat in found for _, found in opened):
+        return flat
     for source, found in opened:
         for name in names:
             if name not in found:
