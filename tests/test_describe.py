@@ -200,7 +200,7 @@ def test_layouts_of_other_parts(tmp_path):
     assert windows.recipe_dataset is None
     assert windows.problems == ("no dataset part reads this layout",)
     assert "cut already" in spoken(windows)
-    assert describe(tmp_path / "a1_fds.npy").kind == "Prometheus run"
+    assert describe(tmp_path / "a1_fds.npy").kind == "Prometheus folder"
     (tmp_path / "wb" / "geopotential_500").mkdir(parents=True)
     assert describe(tmp_path / "wb").kind == "WeatherBench folder"
     (tmp_path / "runs" / "T").mkdir(parents=True)

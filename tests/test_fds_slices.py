@@ -6,11 +6,13 @@ import struct
 import numpy as np
 import pytest
 
+from s2kd import recipes
 from s2kd.data import datasets
 from s2kd.data._end_to_end import EndToEnd
 from s2kd.data._fds_input import namelist_numbers, parameters_of
 from s2kd.data._fds_slices import cf_unit, channel_name
 from s2kd.data._fds_smv import read_smokeview
+from s2kd.describe import describe
 from s2kd.types import S2KDError
 from s2kd.windows import Windows
 
@@ -446,3 +448,36 @@ def test_what_a_smokeview_file_holds(tmp_path):
     assert [o.nodes for o in found.meshes[0].obstacles] == [wall]
     first = found.slices[0]
     assert (first.quantity, first.unit, first.bounds) == ("TEMPERATURE", "C", (0, 10, 3, 3, 0, 8))
+
+
+# --- what a user is told of a folder -------------------------------------------------------------
+
+
+def test_a_described_folder_has_a_recipe_that_reads_it(tmp_path):
+    for heat in (300, 600, 900):
+        case = tunnel(tmp_path / f"q{heat}", times=TIMES[: 50 + heat // 100])
+        case.plane("TEMPERATURE", "temp", "C", blob, y=0.5, times=TIMES[: 50 + heat // 100]).write()
+        (tmp_path / f"q{heat}" / "tunnel.fds").write_text(f"&SURF ID='F', HRRPUA={heat} /")
+    found = describe(tmp_path)
+    assert found.kind == "FDS slices, 3 runs"
+    assert (found.height, found.width) == (9, 21)
+    assert found.frames == 53 + 56 + 59
+    assert {v.name for v in found.variables} == {"y = 0.3 m", "y = 0.5 m"}
+    recipe = recipes.for_description(found)
+    assert recipe.dataset.params["plane"] == "y = 0.3 m"
+    assert recipe.dataset.params["unseen"] == {"heat_release": "extremes"}
+    world = datasets.build(recipe.dataset.name, **recipe.dataset.params)
+    assert [s.name for s in world.splits["test_unseen_heat_release"]] == ["q300", "q900"]
+    one = describe(tmp_path / "q300" / "tunnel_1_1.sf")
+    assert one.kind == "FDS slices, 1 run"
+    assert "unseen" not in one.recipe_dataset["params"]
+    assert datasets.build("fds_slices", **one.recipe_dataset["params"]).splits["train"]
+
+
+def test_a_folder_that_cannot_be_read_is_described_with_its_problem(tmp_path):
+    smv = tunnel(tmp_path).write()
+    (tmp_path / "tunnel_1_1.sf").write_bytes(b"torn")
+    for path in (tmp_path, smv):
+        found = describe(path)
+        assert found.recipe_dataset is None
+        assert "does not begin as a slice file" in found.problems[0]

@@ -9,11 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s2kd import recipes
 from s2kd.data import datasets
 from s2kd.data._end_to_end import EndToEnd
 from s2kd.data._environments import end_to_end_stretches, held_out, splits_of
 from s2kd.data._prometheus_layout import template
 from s2kd.dataset import Dataset
+from s2kd.describe import describe
+from s2kd.recipe import Part
 from s2kd.types import GridSpec, S2KDError
 from s2kd.windows import Windows
 
@@ -448,3 +451,42 @@ def test_a_large_file_is_not_read_whole(tmp_path):
     world = build(tmp_path, unseen={})
     assert world.frames.shape == (30_000, 2, 100, 300)
     assert world.frames[29_990:29_998].shape == (8, 2, 100, 300)
+
+
+# --- what a user is told of a folder -------------------------------------------------------------
+
+
+def test_a_described_folder_has_a_recipe_that_reads_it(folder):
+    found = describe(folder)
+    assert found.kind == "Prometheus folder"
+    assert (found.height, found.width, found.frames) == (HEIGHT, WIDTH, 4 * LENGTH)
+    assert {v.name: v.dims for v in found.variables}["a10"] == ("40", "2", "4", "6")
+    assert found.problems == ()
+    recipe = recipes.for_description(found)
+    assert recipe.dataset.params["unseen"] == {"heat_release": "extremes"}
+    world = datasets.build(recipe.dataset.name, **recipe.dataset.params)
+    assert [s.name for s in world.splits["test_unseen_heat_release"]] == ["a1", "a10"]
+    assert describe(folder / "a3_fds.npy").recipe_dataset == found.recipe_dataset
+
+
+def test_a_folder_that_cannot_be_read_yet_is_described_with_the_remedy(folder):
+    (folder / "a3_fds.npy").write_bytes((folder / "a3_fds.npy").read_bytes()[:-1])
+    found = describe(folder)
+    assert "a3_fds.npy: is cut short" in found.problems[0]
+    assert found.recipe_dataset["params"]["environments"] == ["a1", "a2", "a10"]
+    assert datasets.build("prometheus", **found.recipe_dataset["params"]).splits["train"]
+    (folder / "prometheus.json").unlink()
+    found = describe(folder)
+    assert found.recipe_dataset is None
+    assert '"axes": [' in found.problems[-1]
+
+
+def test_the_recipe_at_both_sizes(folder):
+    paper = recipes.get("prometheus", data=str(folder), preset="paper")
+    assert paper.teacher.backbone == Part(name="simvp", params={"preset": "paper"})
+    assert (paper.past, paper.lead, paper.teacher.depth) == (12, 12, 2)
+    assert paper.teacher_training.lr == 5e-4
+    small = recipes.get("prometheus", data=str(folder), preset="small")
+    assert datasets.build("prometheus", **{**small.dataset.params, "gap": 3}).splits["train"]
+    with pytest.raises(S2KDError, match="preset must be paper or small"):
+        recipes.get("prometheus", data=str(folder), preset="large")

@@ -110,9 +110,16 @@ def _of_other(path: str, known: Known) -> Description:
         path=path,
         kind=known.kind,
         variables=tuple(Variable(name=n, dims=d) for n, d in known.arrays.items()),
-        problems=() if installed else (absent or "no dataset part reads this layout",),
+        frames=known.frames,
+        step_seconds=known.step_seconds,
+        height=known.height,
+        width=known.width,
+        problems=known.problems
+        + (() if installed else (absent or "no dataset part reads this layout",)),
         reason=known.reason,
-        recipe_dataset={"name": known.part, "params": known.params} if installed else None,
+        recipe_dataset={"name": known.part, "params": known.params}
+        if installed and known.ready
+        else None,
     )
 
 
@@ -385,9 +392,13 @@ def _lines(d: Description) -> list[str]:
     lines = []
     if d.frames:
         step = f", one every {d.step_seconds:g} s" if d.step_seconds else ""
+        grid = f"grid: {d.height} × {d.width} (rows × columns){_place(d)}"
+        if not d.first_time:  # simulations, which have no dates
+            lines += [f"frames: {d.frames}{step}", grid]
+    if d.first_time:
         lines += [
             f"times: {d.frames}, {d.first_time} to {d.last_time}{step}, {d.calendar} calendar",
-            f"grid: {d.height} × {d.width} (rows × columns){_place(d)}",
+            grid,
             f"size: {d.gib:.3g} GiB in {d.files} file{'s' * (d.files > 1)}; ranges and missing "
             f"values are over {d.scanned}",
         ]

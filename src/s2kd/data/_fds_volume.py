@@ -112,12 +112,16 @@ def _check(
         )
 
 
+def least_gap(time: np.ndarray, step: float) -> int:
+    """Frames to leave out at a cut, so that no stored frame is drawn on by both its sides."""
+    return int(np.ceil(2 * float(np.diff(time).max()) / step)) - 1
+
+
 def check_step(time: np.ndarray, step: float, gap: int) -> None:
     """Refuse a gap that would let both sides of a cut be made of one stored frame."""
     if step <= 0:
         raise S2KDError(f"fds: step_seconds={step} must be positive")
-    apart = float(np.diff(time).max())
-    least = int(np.ceil(2 * apart / step)) - 1
+    apart, least = float(np.diff(time).max()), least_gap(time, step)
     if gap < least:
         raise S2KDError(
             f"fds: gap={gap} frames of {step:.3g} s are too short a gap between splits, as stored "

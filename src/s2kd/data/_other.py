@@ -1,26 +1,19 @@
 """Layouts that other dataset parts read, told by file names and keys."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from s2kd.data._known import Known
+from s2kd.data._known_fires import fires
 from s2kd.types import S2KDError
 
 CUT = "windows that are cut already, without times: nothing tells which of them share frames"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Known:
-    """A layout, the part that reads it (empty: none does), its settings and arrays' shapes."""
-
-    kind: str
-    part: str
-    reason: str
-    params: dict[str, str] = field(default_factory=dict)
-    arrays: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-
 def recognise(path: Path) -> Known | None:
     """The layout at `path`, or None where it is none of these."""
+    fire = fires(path)
+    if fire is not None:
+        return fire
     if path.is_dir():
         return _folder(path)
     if not path.is_file():
@@ -44,8 +37,6 @@ def _folder(path: Path) -> Known | None:
         return _runs(path)
     if (path.parent / "environments.json").exists():
         return _runs(path.parent, path.name)
-    if any(n.endswith("_fds.npy") for n in names):
-        return _known("Prometheus folder", "prometheus", path, "one simulated fire a file")
     if any(n.endswith("_input_data_reshaped.npy") for n in names) or any(path.glob("train/X*.npy")):
         return _known("TaxiBJ+ folder", "", path, CUT)
     if any(n.startswith("geopotential_500") and (path / n).is_dir() for n in names):
@@ -98,9 +89,7 @@ def _npy(path: Path) -> Known:
         )
     if (path.parent.parent / "environments.json").exists():
         return _runs(path.parent.parent, path.parent.name)
-    reason = "one simulated fire of several: its folder is the dataset"
-    arrays = {path.stem: _shape(shape)}
-    return _known("Prometheus run", "prometheus", path.parent, reason, **arrays)
+    return Known(kind="NPY array", part="", reason="", arrays={path.stem: _shape(shape)})
 
 
 def _hdf5(path: Path) -> Known | None:

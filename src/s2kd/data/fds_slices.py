@@ -67,7 +67,7 @@ def fds_slices(
         unseen or {},
     )
     names = [*seen, *(name for listed in held.values() for name in listed)]
-    stored = {name: _stored(read_smokeview(found[name]), plane, quantities) for name in names}
+    stored = {name: stored_run(read_smokeview(found[name]), plane, quantities) for name in names}
     _same_planes(stored)
     free = np.any([run.exists() for run in stored.values()], axis=0)
     finish = Finish(
@@ -207,7 +207,7 @@ class Run:
         return resample(frames, written[low:high], wanted)
 
 
-def _stored(run: Smokeview, plane: str | None, quantities: Sequence[str] | None) -> Stored:
+def stored_run(run: Smokeview, plane: str | None, quantities: Sequence[str] | None) -> Stored:
     planes = planes_of(run.slices)
     if not planes:
         raise S2KDError(

@@ -74,3 +74,13 @@ def weatherbench(*, data: str, preset: str = "paper") -> Recipe:
     # six years, as OpenSTL's short settings have: enough for a model this small
     part = Part(name="weatherbench", params={**params, "train": ["2010", "2015"]})
     return small("weatherbench_small", part, stride=6, test_stride=4)
+
+
+@builtin
+def prometheus(*, data: str, preset: str = "paper") -> Recipe:
+    """Prometheus: fires in many environments, 12 to 12 (small: 4 to 4); the extremes unseen."""
+    check_preset("prometheus", preset)
+    part = Part(name="prometheus", params={"path": existing(data), "gap": 24})
+    if preset == "paper":
+        return paper("prometheus", part, teacher="simvp", depth=2, lr=5e-4)
+    return small("prometheus_small", part, stride=8, test_stride=8)

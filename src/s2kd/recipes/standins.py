@@ -106,3 +106,33 @@ def fds_pool(*, data: str) -> Recipe:
         "gap": 10,
     }
     return standin("fds_pool", Part(name="fds", params=params), stride=6, test_stride=3)
+
+
+@builtin
+def fds_runs(*, data: str) -> Recipe:
+    """Tunnel fires in eight environments, from FDS; heat release and wind unseen, scored apart."""
+    return _fires("fds_runs", data, chosen="T", fractions=[0.7, 0.1, 0.2])
+
+
+@builtin
+def fds_runs_p(*, data: str) -> Recipe:
+    """Pool fires in eight environments, from FDS; heat release and wind unseen, scored apart."""
+    # 151 frames an environment: a tenth of them less the gap would hold no window
+    return _fires("fds_runs_p", data, chosen="P", fractions=[0.6, 0.2, 0.2])
+
+
+def _fires(name: str, data: str, *, chosen: str, fractions: list[float]) -> Recipe:
+    params = {
+        "path": _folder(data, "fds_runs", "environments.json"),
+        "layout": "runs",
+        "set": chosen,
+        "fractions": fractions,
+        "gap": 10,
+    }
+    return standin(name, Part(name="fds", params=params), stride=2, test_stride=2)
+
+
+def _folder(data: str, name: str, holds: str) -> str:
+    """`data` itself where it holds that file, else the folder of that name in it."""
+    path = Path(data).expanduser()
+    return str(path) if (path / holds).is_file() else _file(data, name)
