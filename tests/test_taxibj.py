@@ -222,9 +222,7 @@ def test_torn_files_are_refused(tmp_path, name):
     content = whole.read_bytes()
     for size in (0, 10, len(content) // 2):
         Path(whole).write_bytes(content[:size])
-        with pytest.raises(
-            S2KDError, match=f"{name}: .* read.* as .*cut short"
-        ):
+        with pytest.raises(S2KDError, match=f"{name}: .* read.* as .*cut short"):
             datasets.build("taxibj", path=whole)
 
 
