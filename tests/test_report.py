@@ -300,6 +300,18 @@ def test_a_page_of_references_alone(tmp_path):
     assert "0.9000" in (tmp_path / "report.html").read_text()
 
 
+def test_test_splits_are_shown_side_by_side(tmp_path):
+    both = rows() + rows(split="test_unseen")
+    for one in both[len(rows()) :]:
+        one["metrics"]["mse"] *= 2.5
+    write_report(tmp_path / "report.html", rows=both)
+    text = (tmp_path / "report.html").read_text()
+    table = text[text.index("Test splits side by side") : text.index("Results on the test split")]
+    assert "<td>unet s2kd</td><td>0.2800</td><td>0.7000 (×2.50)</td>" in table
+    write_report(tmp_path / "one.html", rows=rows())
+    assert "side by side" not in (tmp_path / "one.html").read_text()
+
+
 def test_nothing_to_report_is_refused(tmp_path):
     with pytest.raises(S2KDError, match="no scores to report"):
         write_report(tmp_path / "report.html", rows=[])

@@ -231,6 +231,7 @@ def write_report(
     if not rows:
         raise S2KDError(f"{path}: there are no scores to report yet")
     page = _Page(path.parent / "figures")
+    _across_splits(page, rows)
     for split in dict.fromkeys((row["data"], row["preset"], row["split"]) for row in rows):
         _split_section(page, [r for r in rows if (r["data"], r["preset"], r["split"]) == split])
     if samples:
@@ -327,6 +328,35 @@ def _stated(rows: Sequence[Row]) -> str:
         f"Data {rows[0]['data']}, preset {rows[0]['preset']}, {splits} split, "
         f"{scored['windows']} windows of {scored['past']} past and {scored['lead']} future frames, "
         f"seeds {', '.join(map(str, seeds)) or 'none'}, scored on {machine}."
+    )
+
+
+def _across_splits(page: _Page, rows: Sequence[Row]) -> None:
+    """Where a model was scored on several test splits: its MSE on each, and against the first."""
+    splits = list(dict.fromkeys(row["split"] for row in rows))
+    if len(splits) < 2:
+        return
+    scores: dict[tuple, dict[str, float | None]] = {}
+    labels: dict[tuple, str] = {}
+    several = len({(row["data"], row["preset"]) for row in rows}) > 1
+    for one in summary_rows(rows):
+        key = tuple(one[k] for k in KEYS if k != "split")
+        scores.setdefault(key, {})[one["split"]] = one["mse"]
+        labels[key] = f"{one['preset']}: {_label(one)}" if several else _label(one)
+    lines = []
+    for key, known in scores.items():
+        base = known.get(splits[0])
+        cells = [_number(known.get(split), ".4f") for split in splits]
+        for number, split in enumerate(splits[1:], 1):
+            if base and known.get(split) is not None:
+                cells[number] += f" (×{known[split] / base:.2f})"
+        lines.append([labels[key], *cells])
+    page.heading("Test splits side by side")
+    page.table(
+        ("", *splits),
+        lines,
+        f"Normalised MSE of each test split, and how many times that on {splits[0]} it is. "
+        + _stated(rows),
     )
 
 
