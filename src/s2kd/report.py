@@ -336,6 +336,7 @@ def _across_splits(page: _Page, rows: Sequence[Row]) -> None:
     splits = list(dict.fromkeys(row["split"] for row in rows))
     if len(splits) < 2:
         return
+    windows = {row["split"]: row["scores"]["conventions"]["windows"] for row in rows}
     scores: dict[tuple, dict[str, float | None]] = {}
     labels: dict[tuple, str] = {}
     several = len({(row["data"], row["preset"]) for row in rows}) > 1
@@ -356,7 +357,7 @@ def _across_splits(page: _Page, rows: Sequence[Row]) -> None:
         ("", *splits),
         lines,
         f"Normalised MSE of each test split, and how many times that on {splits[0]} it is. "
-        + _stated(rows),
+        f"Windows: {', '.join(f'{split} {windows[split]}' for split in splits)}.",
     )
 
 
