@@ -164,3 +164,94 @@ def test_real_air_beats_its_mean():
     error = np.sqrt(((fitted.at(times[later]) - air[later]) ** 2).mean())
     plain = np.sqrt(((air[: int(0.8 * len(times))].mean(0) - air[later]) ** 2).mean())
     assert error < 0.6 * plain
+
+
+# --- by day of the year --------------------------------------------------------------------------
+
+
+def years(first, last, *, step=6):
+    start, stop = (np.datetime64(f"{y}-01-01", "ns") for y in (first, last + 1))
+    return np.arange(start, stop, np.timedelta64(step, "h"))
+
+
+def test_long_records_have_a_mean_of_every_day_and_hour():
+    """Against the definition, day by day, in pandas and without any of our sums."""
+    import pandas as pd
+
+    times = years(1999, 2005)  # leap days in 2000 and 2004
+    frames = (
+        np.random.default_rng(0).normal(size=(len(times), *SHAPE)) + np.arange(2)[:, None, None]
+    )
+    cut = np.flatnonzero(times >= np.datetime64("2005-01-01"))[0]
+    splits = {
+        "train": (Stretch(first=0, stop=100), Stretch(first=104, stop=int(cut))),
+        "val": (Stretch(first=int(cut), stop=int(cut) + 10),),
+        "test": (Stretch(first=int(cut) + 10, stop=len(times)),),
+    }
+    fitted = Climatology.fit(dataset(frames, times, 6 * 3600.0, splits=splits))
+    assert (fitted.window_days, fitted.slots, fitted.harmonics) == (61, 4, 0)
+    assert "day of year (61-day window)" in fitted.kind
+    train = np.r_[0:100, 104:cut]
+    stamps = pd.DatetimeIndex(times[train])
+    for text in (
+        "2010-01-02T06",
+        "2012-02-29T00",
+        "2012-12-31T18",
+        "2011-12-31T12",
+        "2010-07-04T00",
+    ):
+        ask = pd.Timestamp(text)
+        apart = np.abs(np.asarray(stamps.day_of_year) - ask.day_of_year)
+        weight = np.clip(1 - np.minimum(apart, 366 - apart) / 30, 0, None) * (
+            stamps.hour == ask.hour
+        )
+        want = np.average(frames[train].astype(np.float32), axis=0, weights=weight)
+        got = fitted.at(np.array([text], dtype="datetime64[ns]"))[0]
+        np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_a_jump_within_the_year_is_kept_where_harmonics_would_blur_it():
+    times = years(1999, 2006)
+    day = times.astype("datetime64[D]") - times.astype("datetime64[Y]").astype("datetime64[D]")
+    wet = (day.astype(int) > 120) & (day.astype(int) < 240)
+    fitted = Climatology.fit(dataset(cells(10.0 * wet), times, 6 * 3600.0))
+    ask = np.array(["2012-06-30T00", "2012-02-10T00"], dtype="datetime64[ns]")
+    np.testing.assert_allclose(fitted.at(ask), cells(np.array([10.0, 0.0])), atol=1e-4)
+
+
+def test_training_frames_alone_make_the_table():
+    times = years(1999, 2006)
+    frames = np.random.default_rng(0).normal(size=(len(times), *SHAPE))
+    spoilt = frames.copy()
+    spoilt[round(0.8 * len(times)) :] = 1e9
+    one, other = (Climatology.fit(dataset(f, times, 6 * 3600.0)) for f in (frames, spoilt))
+    assert one.window_days
+    np.testing.assert_array_equal(one.coefficients, other.coefficients)
+
+
+@pytest.mark.parametrize("calendar", ["360_day", "noleap"])
+def test_a_table_in_other_calendars(calendar):
+    from datetime import timedelta
+
+    length = {"360_day": 360, "noleap": 365}[calendar]
+    first = cftime.datetime(1, 1, 1, calendar=calendar)
+    times = np.array([first + timedelta(days=i) for i in range(10 * length)], dtype=object)
+    values = np.arange(10 * length) % length == 0.0
+    fitted = Climatology.fit(dataset(cells(1.0 * values), times, 86_400.0))
+    assert len(fitted.coefficients) == length
+    # the first day of the year weighs 1 of the 30 that the triangle adds up to
+    np.testing.assert_allclose(fitted.at(times[:1]), cells(np.array([1 / 30])), rtol=1e-4)
+    np.testing.assert_allclose(
+        fitted.at(times[length - 1 : length]), cells(np.array([29 / 900])), rtol=1e-4
+    )
+
+
+def test_many_years_of_one_season_are_no_year():
+    """Winters alone: days that training never saw must not come out as 0 / 0."""
+    times = years(1980, 2005)
+    winter = np.isin(times.astype("datetime64[M]").astype(int) % 12, (0, 1, 11))
+    made = times[winter]
+    frames = np.random.default_rng(0).normal(size=(len(made), *SHAPE))
+    fitted = Climatology.fit(dataset(frames, made, 6 * 3600.0))
+    assert not fitted.window_days
+    assert np.isfinite(fitted.at(times[::97])).all()
