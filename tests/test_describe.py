@@ -197,8 +197,11 @@ def test_layouts_of_other_parts(tmp_path):
         assert f"dataset part: {part}" in spoken(found)
         datasets.check(part, params)
     windows = describe(tmp_path / "dataset.npz")
-    assert windows.recipe_dataset is None
-    assert windows.problems == ("no dataset part reads this layout",)
+    assert windows.recipe_dataset == {
+        "name": "taxibj",
+        "params": {"path": str(tmp_path / "dataset.npz")},
+    }
+    assert (windows.past, windows.lead) == (4, 4)
     assert "cut already" in spoken(windows)
     assert describe(tmp_path / "a1_fds.npy").kind == "Prometheus folder"
     (tmp_path / "wb" / "geopotential_500").mkdir(parents=True)
@@ -209,7 +212,7 @@ def test_layouts_of_other_parts(tmp_path):
     assert describe(tmp_path / "runs").recipe_dataset == {"name": "fds", "params": params}
     assert describe(tmp_path / "runs" / "T").recipe_dataset["params"] == params | {"set": "T"}
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
-    with pytest.raises(S2KDError, match=r"other\.npz: an NPZ with keys weights"):
+    with pytest.raises(S2KDError, match=r"other\.npz: holds no numbers over time"):
         describe(tmp_path / "other.npz")
     (tmp_path / "torn.npz").write_bytes((tmp_path / "fire.npz").read_bytes()[:100])
     with pytest.raises(S2KDError, match=r"torn\.npz: cannot be read as NPZ"):

@@ -117,6 +117,8 @@ def _of_other(path: str, known: Known) -> Description:
         problems=known.problems
         + (() if installed else (absent or "no dataset part reads this layout",)),
         reason=known.reason,
+        past=known.past,
+        lead=known.past,
         recipe_dataset={"name": known.part, "params": known.params}
         if installed and known.ready
         else None,

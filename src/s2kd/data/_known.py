@@ -9,7 +9,7 @@ class Known:
     """A layout, the part that reads it (empty: none does), its settings and arrays' shapes.
 
     `problems` are sentences; `ready` is false where they keep the part from reading it. Sizes are
-    0 where only reading would tell.
+    0 where only reading would tell; `past` (and lead) frames suit it.
     """
 
     kind: str
@@ -23,3 +23,4 @@ class Known:
     step_seconds: float = 0.0
     height: int = 0
     width: int = 0
+    past: int = 0

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from s2kd.data._arrays import held_in
 from s2kd.data._known import Known
+from s2kd.data._known_arrays import any_array, cut_windows
 from s2kd.data._known_fires import fires
-from s2kd.types import S2KDError
-
-CUT = "windows that are cut already, without times: nothing tells which of them share frames"
+from s2kd.data._taxibj_cut import layout_of
+from s2kd.data.prepared import FACTS
 
 
 def recognise(path: Path) -> Known | None:
@@ -14,6 +15,9 @@ def recognise(path: Path) -> Known | None:
     fire = fires(path)
     if fire is not None:
         return fire
+    cut = layout_of(path)
+    if cut is not None:
+        return cut_windows(path, cut)
     if path.is_dir():
         return _folder(path)
     if not path.is_file():
@@ -37,8 +41,8 @@ def _folder(path: Path) -> Known | None:
         return _runs(path)
     if (path.parent / "environments.json").exists():
         return _runs(path.parent, path.name)
-    if any(n.endswith("_input_data_reshaped.npy") for n in names) or any(path.glob("train/X*.npy")):
-        return _known("TaxiBJ+ folder", "", path, CUT)
+    if FACTS in names:
+        return _known("prepared data", "prepared", path, "written by `s2kd data prepare`")
     if any(n.startswith("geopotential_500") and (path / n).is_dir() for n in names):
         return _known("WeatherBench folder", "weatherbench", path, "one folder a variable")
     return None
@@ -54,55 +58,28 @@ def _runs(path: Path, name: str = "") -> Known:
     return Known(kind="FDS runs", part="fds", reason="one simulated fire a file", params=params)
 
 
-def _npz(path: Path) -> Known:
-    import numpy as np
-
-    try:
-        with np.load(path) as held:
-            arrays = {name: _shape(held[name].shape) for name in held.files}
-    except Exception as error:  # torn zip files raise several kinds
-        raise S2KDError(f"{path}: cannot be read as NPZ ({error})") from None
+def _npz(path: Path) -> Known | None:
+    arrays = {key: _shape(held.shape) for key, held in held_in(path).items()}
     if "flow" in arrays and ("date" in arrays or "time" in arrays):
         return _known("TaxiBJ arrays", "taxibj", path, "flows by half-hour", **arrays)
-    if {"X_train", "Y_train"} <= arrays.keys():
-        return _known("TaxiBJ windows", "", path, CUT, **arrays)
     if {"vol_u8", "time"} <= arrays.keys():
         params = {"path": str(path), "layout": "volume"}
         reason = "a fire in a volume, read as vertical planes"
         return Known(kind="FDS volume", part="fds", reason=reason, params=params, arrays=arrays)
-    raise S2KDError(
-        f"{path}: an NPZ with keys {', '.join(arrays)}, which no dataset reads (TaxiBJ has flow "
-        "and date, FDS has vol_u8 and time)"
-    )
+    return any_array(path)
 
 
-def _npy(path: Path) -> Known:
-    import numpy as np
-
-    try:
-        shape = np.load(path, mmap_mode="r").shape
-    except (OSError, ValueError) as error:
-        raise S2KDError(f"{path}: cannot be read as NPY ({error})") from None
-    if len(shape) != 4:
-        raise S2KDError(
-            f"{path}: has shape {shape}; a run has four axes (time, channel, height, width)"
-        )
+def _npy(path: Path) -> Known | None:
     if (path.parent.parent / "environments.json").exists():
         return _runs(path.parent.parent, path.parent.name)
-    return Known(kind="NPY array", part="", reason="", arrays={path.stem: _shape(shape)})
+    return any_array(path)
 
 
 def _hdf5(path: Path) -> Known | None:
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            arrays = {k: _shape(v.shape) for k, v in file.items() if isinstance(v, h5py.Dataset)}
-    except OSError as error:
-        raise S2KDError(f"{path}: cannot be read as HDF5 ({error})") from None
+    arrays = {key: _shape(held.shape) for key, held in held_in(path).items()}
     if {"data", "date"} <= arrays.keys() and len(arrays["data"]) == 4:
         return _known("TaxiBJ HDF5", "taxibj", path, "flows by half-hour", **arrays)
-    return None
+    return any_array(path)
 
 
 def _shape(shape: tuple[int, ...]) -> tuple[str, ...]:
