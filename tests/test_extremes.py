@@ -1,13 +1,22 @@
 """Event scores by hand, against NumPy quantiles, and their limits."""
 
+import dataclasses
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 
+from s2kd import cell_events as by_cell
 from s2kd import extremes as rare
-from s2kd.types import S2KDError, Statistics
+from s2kd import scoring
+from s2kd.climatology import Climatology
+from s2kd.dataset import Dataset, Stretch
+from s2kd.normalise import statistics
+from s2kd.quantiles import cell_quantiles
+from s2kd.types import GridSpec, S2KDError, Statistics
+from s2kd.windows import Windows
 
 TABLE = rare.Contingency(hits=30, misses=10, false_alarms=20, correct_negatives=940)
 
@@ -113,3 +122,331 @@ def test_relative_quantile_error_has_the_sign_of_the_bias_and_a_floor():
     nothing = torch.zeros(1, 1, 10, 10)
     one = rare.relative_quantile_error(nothing + 1, nothing, floor=torch.tensor([2.0]))
     assert one.item() == pytest.approx(0.5)
+
+
+# --- events by cell ------------------------------------------------------------------------------
+
+
+def world(*, domain="weather", frames=600, height=6, width=7, mask=None, seed=0):
+    """Hourly noise whose mean and spread differ from cell to cell, with a daily cycle."""
+    generator = np.random.default_rng(seed)
+    noise = generator.gamma(2.0, 1.0, (frames, 2, height, width))
+    for t in range(1, frames):
+        noise[t] = 0.7 * noise[t - 1] + 0.3 * noise[t]
+    place = np.arange(1.0, height * width + 1).reshape(height, width)
+    cycle = 3 * np.sin(2 * np.pi * np.arange(frames) / 24)[:, None, None, None]
+    grid = GridSpec(
+        channels=("in", "out"),
+        units=("1", "1"),
+        height=height,
+        width=width,
+        step_seconds=3600.0,
+        mask=mask,
+    )
+    return Dataset(
+        name="made",
+        domain=domain,
+        grid=grid,
+        frames=(noise * place + 10 * place + cycle).astype(np.float32),
+        times=np.datetime64("2013-01-01", "ns") + np.arange(frames) * np.timedelta64(1, "h"),
+        splits={
+            "train": (Stretch(first=0, stop=200), Stretch(first=210, stop=360)),
+            "val": (Stretch(first=370, stop=400),),
+            "test": (Stretch(first=410, stop=frames),),
+        },
+        local_time=True,
+    )
+
+
+def training(made):
+    return np.concatenate([made.frames[:200], made.frames[210:360]])
+
+
+def with_frames(made, change):
+    """A copy with some frames changed."""
+    frames = made.frames.copy()
+    change(frames)
+    return dataclasses.replace(made, frames=frames)
+
+
+def test_quantiles_of_each_cell_are_numpys_and_of_the_training_split_alone():
+    mask = np.ones((6, 7), bool)
+    mask[2, 3] = False
+    made = world(mask=tuple(map(tuple, mask.tolist())))
+
+    def spoil(frames):
+        frames[200:210], frames[360:], frames[:, :, 2, 3] = 1e9, -1e9, np.nan
+
+    found = cell_quantiles(with_frames(made, spoil), (0.02, 0.5, 0.995))
+    want = np.quantile(training(made)[..., mask].astype(float), (0.02, 0.5, 0.995), axis=0)
+    np.testing.assert_allclose(found.values[..., mask], want, rtol=1e-6)
+    np.testing.assert_array_equal(found.maximum[..., mask], training(made)[..., mask].max(0))
+    np.testing.assert_array_equal(found.minimum[..., mask], training(made)[..., mask].min(0))
+    assert (found.values[..., ~mask] == 0).all()
+    assert (found.exact, found.rank_error, found.frames) == (True, 0.0, 350)
+
+
+@pytest.mark.parametrize("memory", [2**19, 2**14], ids=["one pass", "cells in groups"])
+def test_a_split_larger_than_memory_is_summed_up_within_the_stated_rank(memory):
+    made = world(frames=6000, height=3, width=5)
+    made = dataclasses.replace(
+        made,
+        splits={
+            "train": (Stretch(first=0, stop=5500),),
+            "val": (Stretch(first=5600, stop=5700),),
+            "test": (Stretch(first=5800, stop=6000),),
+        },
+    )
+    probabilities = (0.005, 0.02, 0.1, 0.5, 0.9, 0.98, 0.995)
+    found = cell_quantiles(made, probabilities, memory_bytes=memory)
+    assert not found.exact
+    assert 0 < found.rank_error < 0.015
+    inside = made.frames[:5500]
+    for p, values in zip(probabilities, found.values, strict=True):
+        rank = (inside <= values).mean(0)
+        assert np.abs(rank - p).max() <= found.rank_error + 2 / 5500
+    np.testing.assert_array_equal(found.maximum, inside.max(0))
+    np.testing.assert_array_equal(found.minimum, inside.min(0))
+
+
+def test_low_tails_only_where_they_are_extremes():
+    names = {
+        domain: [e.name for e in by_cell.cell_events(world(domain=domain), past=3, lead=2)]
+        for domain in ("weather", "traffic", "fire")
+    }
+    upper = ["above 90 %", "above 95 %", "above 98 %", "above 99.5 %"]
+    assert names["weather"] == ["below 0.5 %", "below 2 %", "below 5 %", "below 10 %", *upper]
+    assert names["fire"] == names["traffic"] == upper
+    made = world(domain="traffic")
+    usual = Climatology.fit(made)
+    surges = by_cell.cell_events(made, past=3, lead=2, climatology=usual)
+    assert [e.name for e in surges][4:] == ["surge above 95 %", "surge above 98 %"]
+
+
+def biased(made, seed=1):
+    """The truth with noise of each cell's own size."""
+
+    def predict(past, window):
+        generator = torch.Generator().manual_seed(seed + int(window.index[0]))
+        noise = torch.randn(window.future.shape, generator=generator)
+        spread = torch.from_numpy(training(made).std(0))
+        return window.future + 0.4 * spread * noise
+
+    return predict
+
+
+def scored(made, predict, *, past=3, lead=2, batch_size=7):
+    usual = Climatology.fit(made)
+    windows = Windows(made, "test", past=past, lead=lead)
+    known = by_cell.cell_events(made, past=past, lead=lead, climatology=usual)
+    found = scoring.score(
+        predict,
+        windows,
+        statistics=statistics(made),
+        climatology=usual,
+        cell_events=known,
+        batch_size=batch_size,
+    )
+    return windows, known, json.loads(json.dumps(found.to_dict(), allow_nan=False))
+
+
+def table(hits, misses, false_alarms, correct_negatives):
+    return rare.Contingency(
+        hits=int(hits),
+        misses=int(misses),
+        false_alarms=int(false_alarms),
+        correct_negatives=int(correct_negatives),
+    )
+
+
+def test_events_by_cell_are_counted_by_window_and_lead():
+    """Against plain loops in NumPy; the forecast is the last frame."""
+    mask = np.random.default_rng(1).random((6, 7)) < 0.8
+    made = world(mask=tuple(map(tuple, mask.tolist())))
+    windows, known, scores = scored(made, scoring.persistence(2))
+    found = by_cell.EventCounts.from_scores(scores)
+    for event in known:
+        p = float(event.name.split()[1]) / 100
+        limit = np.quantile(training(made).astype(float), p, axis=0).astype(np.float32)
+        for c, channel in enumerate(made.grid.channels):
+            totals = np.zeros(4)
+            for lead in (1, 2):
+                series = found.series(channel, event.name, lead=lead)
+                for w, start in enumerate(windows.starts):
+                    said, seen = (
+                        event.sign * made.frames[start + f, c][mask] > event.sign * limit[c][mask]
+                        for f in (2, 2 + lead)
+                    )
+                    want = [said & seen, ~said & seen, said & ~seen, ~said & ~seen]
+                    assert series[w].tolist() == [x.sum() for x in want]
+                totals += series.sum(0)
+                one = table(*series.sum(0))
+                by_lead = scores["cell_extremes"]["scores"][channel][event.name]["by_lead"]
+                for name in by_cell.SCORES:
+                    assert by_lead[name][lead - 1] == pytest.approx(getattr(one, name))
+            whole = table(*totals)
+            summary = scores["cell_extremes"]["scores"][channel][event.name]
+            assert summary["csi"] == pytest.approx(whole.csi)
+            assert summary["sedi"] == pytest.approx(whole.sedi)
+            assert summary["cells"] == [mask.sum()] * 2
+            assert summary["left_out"] == [0, 0]
+            assert summary["base_rate"] == pytest.approx((totals[0] + totals[1]) / totals.sum())
+
+
+def test_cells_where_nothing_can_happen_are_left_out_and_counted():
+    made = world()
+
+    def still(frames):
+        frames[:, 0, 1, 1] = 5.0  # never changes
+        frames[:, 0, 1, 2] = np.where(frames[:, 0, 1, 2] > 0, 0, 0)
+        frames[7, 0, 1, 2] = 1.0  # once in 350: within the 99.5 % quantile there is still one
+        frames[410:, 0, 1, 1] = 50.0  # an event by its value, where training knew of none
+
+    _, known, scores = scored(with_frames(made, still), scoring.persistence(2))
+    found = scores["cell_extremes"]["scores"]
+    assert found["in"]["above 90 %"]["cells"] == [41, 41]
+    assert found["in"]["above 90 %"]["left_out"] == [1, 1]
+    assert found["in"]["below 5 %"]["left_out"] == [2, 2], "0 is the least there is"
+    assert found["out"]["below 5 %"]["left_out"] == [0, 0]
+    (high,) = [event for event in known if event.name == "above 90 %"]
+    assert not high.counted[0, 0, 1, 1]
+    assert high.counted[0, 0, 1, 2]
+
+
+def test_every_cell_has_its_tail_which_one_threshold_for_all_does_not():
+    """The premise: pooled, the large cells have all the events."""
+    made = world()
+    train = training(made)[:, 0]
+    pooled = (train > np.quantile(train, 0.9)).mean(0)
+    (event,) = [e for e in by_cell.cell_events(made, past=3, lead=2) if e.name == "above 90 %"]
+    own = (train > event.thresholds[0, 0]).mean(0)
+    assert pooled.min() == 0
+    assert pooled.max() > 0.9
+    np.testing.assert_allclose(own, 0.1, atol=1 / 350)
+
+
+def test_a_surge_is_a_rise_beyond_what_is_usual_between_those_hours():
+    made = world(domain="traffic")
+    usual = Climatology.fit(made)
+    windows, known, scores = scored(made, biased(made), batch_size=1000)
+    surge = known[-2]
+    assert surge.name == "surge above 95 %"
+    anomaly = made.frames - usual.at(made.times)
+    starts = Windows(made, "train", past=3, lead=2).starts
+    for lead in (1, 2):
+        rises = anomaly[starts + 2 + lead] - anomaly[starts + 2]
+        want = np.quantile(rises, 0.95, axis=0)
+        np.testing.assert_allclose(surge.thresholds[lead - 1], want, atol=2e-4)
+    whole = windows.gather(torch.arange(len(windows)))
+    forecast = biased(made)(whole.past, whole).numpy()
+    found = by_cell.EventCounts.from_scores(scores)
+    for lead in (1, 2):
+        at = windows.starts + 2 + lead
+        seen = anomaly[at] - anomaly[windows.starts + 2] > surge.thresholds[lead - 1]
+        said = (forecast[:, lead - 1] - usual.at(made.times[at])) - anomaly[
+            windows.starts + 2
+        ] > surge.thresholds[lead - 1]
+        for c, channel in enumerate(made.grid.channels):
+            got = found.series(channel, surge.name, lead=lead)[:, :3].sum(0)
+            want = [(said & seen)[:, c], (~said & seen)[:, c], (said & ~seen)[:, c]]
+            # a value within rounding of a threshold may fall on either side
+            np.testing.assert_allclose(got, [x.sum() for x in want], atol=3)
+    assert 0.02 < scores["cell_extremes"]["scores"]["in"][surge.name]["base_rate"] < 0.09
+
+
+def test_intervals_of_event_scores_and_of_their_difference():
+    made = world(frames=700)
+    rows = {
+        name: by_cell.EventCounts.from_scores(scored(made, predict)[2])
+        for name, predict in (
+            ("still", scoring.persistence(2)),
+            ("good", biased(made)),
+            ("again", biased(made, seed=500)),
+        )
+    }
+    where = {"channel": "in", "event": "above 90 %", "block": 6}
+    alone = by_cell.event_interval([rows["good"]], **where)
+    sums = rows["good"].series("in", "above 90 %").sum(0)
+    assert alone.value == pytest.approx(sums[0] / sums[:3].sum())
+    assert 0 < alone.low < alone.value < alone.high < 1
+    rare_one = by_cell.event_interval([rows["good"]], **{**where, "event": "above 99.5 %"})
+    assert rare_one.high - rare_one.low > 2 * (alone.high - alone.low)
+    better = by_cell.event_difference([rows["good"]], [rows["still"]], **where)
+    assert better.low > 0
+    assert better.p_value < 0.05
+    same = by_cell.event_difference([rows["good"]], [rows["again"]], score="sedi", **where)
+    assert not same.excludes_zero
+    itself = by_cell.event_difference([rows["good"]], [rows["good"]], lead=2, **where)
+    assert (itself.difference, itself.low, itself.high, itself.p_value) == (0, 0, 0, 1)
+    seeds = [rows["good"], rows["again"], rows["good"]]
+    assert by_cell.event_interval(seeds, **where).seeds == 3
+    with pytest.raises(S2KDError, match=r"1 seeds and .* against 3"):
+        by_cell.event_difference([rows["good"]], seeds, **where)
+    with pytest.raises(S2KDError, match="no 'above 91 %' among"):
+        rows["good"].series("in", "above 91 %")
+
+
+def test_an_event_that_was_never_seen_has_no_score_and_no_interval():
+    counts = by_cell.EventCounts(
+        channels=("t",),
+        events=("above 99.5 %",),
+        counts=np.zeros((60, 2, 1, 1, 3), dtype=np.int64),
+        cells=np.full((2, 1, 1), 9),
+    )
+    found = by_cell.event_interval([counts], channel="t", event="above 99.5 %", block=3)
+    assert (found.value, found.low, found.high) == (None, None, None)
+
+
+@pytest.mark.parametrize("name", by_cell.SCORES)
+def test_scores_of_many_tables_are_those_of_each(name):
+    generator = np.random.default_rng(0)
+    tables = generator.integers(0, 4, (200, 4)) * generator.integers(1, 50, (200, 4))
+    want = [getattr(table(*counts), name) for counts in tables]
+    np.testing.assert_allclose(by_cell.event_score(name, tables.astype(float)), want, atol=1e-12)
+
+
+def test_peaks_and_quantile_errors_by_lead():
+    made = world(domain="fire")
+
+    def predict(past, window):
+        future = window.future.clone()
+        future[:, 1] *= 0.9
+        return future
+
+    windows, _, scores = scored(made, predict)
+    truth = np.stack([made.frames[s + 3 : s + 5] for s in windows.starts]).max((-2, -1))
+    forecast = truth * np.array([1, 0.9], np.float32)[:, None]
+    for c, channel in enumerate(made.grid.channels):
+        peaks = scores["peaks"][channel]
+        error = forecast[..., c].max(1) - truth[..., c].max(1)
+        np.testing.assert_allclose(peaks["window_error"], error, rtol=1e-4, atol=1e-3)
+        assert peaks["bias"] == pytest.approx(error.mean(), rel=1e-4)
+        assert peaks["mae"] == pytest.approx(-error.mean(), rel=1e-4)
+        want = [0, -0.1 * truth[:, 1, c].mean()]
+        assert peaks["by_lead"]["bias"] == pytest.approx(want, rel=1e-4)
+        curve = scores["by_lead"][channel]["relative_quantile_error"]
+        assert curve == pytest.approx([0, -0.1], abs=1e-4)
+        assert "relative_quantile_error_low" not in scores["by_lead"][channel]
+
+
+def test_low_quantiles_count_the_other_way_round():
+    """Below 0 the cold is underestimated, as for heat."""
+    made = world()
+
+    def flatten(past, window):
+        mean = window.future.mean((-2, -1), keepdim=True)
+        return mean + 0.5 * (window.future - mean)
+
+    flat = scored(made, flatten)[2]
+    for channel in made.grid.channels:
+        assert max(flat["by_lead"][channel]["relative_quantile_error"]) < 0
+        assert max(flat["by_lead"][channel]["relative_quantile_error_low"]) < 0
+
+
+def test_results_of_before_are_still_read():
+    made = world()
+    scores = scored(made, scoring.persistence(2))[2]
+    old = {k: v for k, v in scores.items() if k not in ("cell_extremes", "peaks")}
+    assert scoring.Scores.from_dict(old).cell_extremes == {}
+    with pytest.raises(S2KDError, match="holds no events by cell; evaluate the run again"):
+        by_cell.EventCounts.from_scores(old)

@@ -172,7 +172,7 @@ def test_groups_are_scored_apart():
     assert scores.metrics["mse"] == pytest.approx(24 / 43, rel=1e-3)
 
 
-def test_spectra_show_smoothing_and_are_those_of_first_middle_and_last_lead():
+def test_spectra_show_smoothing_at_every_lead():
     made = world(height=16, width=24)
     windows = Windows(made, "test", past=4, lead=6)
 
@@ -185,11 +185,13 @@ def test_spectra_show_smoothing_and_are_those_of_first_middle_and_last_lead():
     scores = scoring.score(smooth, windows, statistics=statistics(made))
     for channel in made.grid.channels:
         found = scores.spectra[channel]
-        assert found["lead"] == [1, 4, 6]
+        assert found["lead"] == [1, 2, 3, 4, 5, 6]
         assert found["wavenumber"] == list(range(9))
-        assert found["high_frequency_ratio"][:2] == pytest.approx([1, 1])
-        assert found["high_frequency_ratio"][2] < 0.3
-        assert found["log_spectral_distance"][2] > 0.2
+        assert found["high_frequency_ratio"][:5] == pytest.approx([1] * 5)
+        assert found["high_frequency_ratio"][5] < 0.3
+        assert found["log_spectral_distance"][:5] == pytest.approx([0] * 5)
+        assert found["log_spectral_distance"][5] > 0.2
+        assert [len(found[side]) for side in ("forecast", "truth")] == [6, 6]
 
 
 @pytest.mark.parametrize("wraps", [False, True])

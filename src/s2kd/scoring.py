@@ -3,17 +3,17 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from s2kd import extremes as rare
 from s2kd import metrics as m
 from s2kd import spectral
+from s2kd.cell_events import TWO_SIDED, CellEvent, EventTally, excess, usual_of
 from s2kd.climatology import Climatology
 from s2kd.hardware import hardware, latency, versions
 from s2kd.types import S2KDError, Statistics, Window
@@ -31,6 +31,9 @@ __all__ = [
     "versions",
 ]
 
+SCORES_VERSION = 2
+"""Of what is measured; results of another version are made again when a run is evaluated."""
+
 Predict = Callable[[Tensor, Window], Tensor]
 """(past, window) to future, (batch, past | lead, channel, height, width), all physical."""
 
@@ -45,8 +48,11 @@ class Scores:
     `…_sum_per_frame` are the same errors summed over channels and cells of a frame.
     `physical` has `rmse`, `mae` (and latitude-weighted ones) per channel in its unit. `by_lead` is
     per channel, one number a lead; `by_group` per run or environment. `spectra` holds mean power
-    by wavenumber at the first, middle and last lead. `window_mse` is each window's own `mse`.
-    `conventions` says which windows, ranges and data were used.
+    by wavenumber at every lead. `extremes` counts events beyond one threshold a channel,
+    `cell_extremes` (see `cell_events.EventTally.scores`) those beyond every cell's own, by lead
+    and window. `peaks` compares the highest value of each window's forecast with that of its
+    truth. `window_mse` is each window's own `mse`. `conventions` says which windows, ranges and
+    data were used. What came later than the first version is empty where an old file lacks it.
     """
 
     metrics: dict[str, float | None]
@@ -57,6 +63,8 @@ class Scores:
     extremes: dict[str, dict[str, dict[str, float | None]]]
     window_mse: list[float]
     conventions: dict[str, Any]
+    cell_extremes: dict[str, Any] = field(default_factory=dict)
+    peaks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -65,11 +73,12 @@ class Scores:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Scores":
         """The inverse of `to_dict`."""
-        names = [f.name for f in dataclasses.fields(cls)]
-        missing = [name for name in names if name not in plain]
+        known = dataclasses.fields(cls)
+        needed = [f.name for f in known if f.default_factory is dataclasses.MISSING]
+        missing = [name for name in needed if name not in plain]
         if missing:
             raise S2KDError(f"scores: {', '.join(missing)} missing; score the model again")
-        return cls(**{name: plain[name] for name in names})
+        return cls(**{f.name: plain[f.name] for f in known if f.name in plain})
 
 
 def score(
@@ -78,17 +87,19 @@ def score(
     *,
     statistics: Statistics,
     climatology: Climatology | None = None,
+    cell_events: Sequence[CellEvent] = (),
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
     """Every metric of one forecaster on all `windows`, in one pass of whole batches.
 
     `statistics` are those of the training split: they give the normalised unit, the data range
-    and the thresholds of events. `climatology` adds anomaly correlation (ACC). `progress` is told
-    (windows done, windows in all). Only the numbers of each frame are kept, never the frames.
+    and the thresholds of events. `climatology` adds anomaly correlation (ACC), `cell_events`
+    (`cell_events.cell_events` of the training split) the scores of events by cell. `progress` is
+    told (windows done, windows in all). Only the numbers of each frame are kept, never the frames.
     Raises S2KDError where a forecast has the wrong shape or is not finite.
     """
-    tally = _Tally(windows, statistics, climatology)
+    tally = _Tally(windows, statistics, climatology, cell_events)
     with torch.no_grad():
         for window in windows.batches(batch_size):
             forecast = predict(window.past, window)
@@ -115,7 +126,11 @@ class _Tally:
     """Numbers of each frame, and sums where frames are pooled."""
 
     def __init__(
-        self, windows: Windows, known: Statistics, climatology: Climatology | None
+        self,
+        windows: Windows,
+        known: Statistics,
+        climatology: Climatology | None,
+        cell_events: Sequence[CellEvent],
     ) -> None:
         self.windows, self.climatology, self.done = windows, climatology, 0
         grid, device = windows.dataset.grid, windows.device
@@ -131,7 +146,8 @@ class _Tally:
         self.events = rare.events(known)
         self.counts: dict[str, tuple[rare.Contingency, ...]] = {}
         self.frames: dict[str, list[np.ndarray]] = {}
-        self.leads = sorted({0, windows.lead // 2, windows.lead - 1})
+        self.by_cell = EventTally(cell_events, lead=windows.lead, device=device)
+        self.two_sided = windows.dataset.domain in TWO_SIDED
         self.spectra: list[Tensor | float] = [0.0, 0.0]
 
     def add(self, forecast: Tensor, window: Window) -> None:
@@ -149,12 +165,26 @@ class _Tally:
             "quantile",
             rare.relative_quantile_error(forecast, truth, floor=self.std, mask=self.mask),
         )
+        if self.two_sided:
+            self._keep(
+                "quantile_low",
+                rare.relative_quantile_error(-forecast, -truth, floor=self.std, mask=self.mask),
+            )
+        for name, side in (("peak_forecast", forecast), ("peak_truth", truth)):
+            shown = side if self.mask is None else side.masked_fill(~self.mask, -math.inf)
+            self._keep(name, shown.amax((-2, -1)))
+        change = None
         if self.climatology is not None:
-            usual = _usual(self.climatology, self.windows, window)
+            usual, usual_last = usual_of(self.climatology, self.windows, window.index)
+            if self.by_cell.wants_change:
+                last = window.past[:, -1:]
+                one, other = (excess(x, last, usual, usual_last) for x in (forecast, truth))
+                change = one, other
             products = m.anomaly_products(forecast, truth, usual, mask=self.mask, weights=self.rows)
             for name, values in zip(("both", "forecast", "truth"), products, strict=True):
                 self._keep(f"anomaly_{name}", values)
         self._count(forecast, truth)
+        self.by_cell.add(forecast, truth, change=change)
         self._transform(forecast, truth)
         self.done += len(truth)
 
@@ -172,13 +202,12 @@ class _Tally:
     def _transform(self, forecast: Tensor, truth: Tensor) -> None:
         if min(self.grid.height, self.grid.width) < 4:
             return
-        for side, field in enumerate((forecast, truth)):
-            field = field[:, self.leads]
+        for side, shown in enumerate((forecast, truth)):
             if self.mask is not None:
                 # a cell that does not exist has no wave: the frame's mean is removed anyway
-                mean = m.cell_mean(field, mask=self.mask)[..., None, None]
-                field = torch.where(self.mask, field, mean)
-            power = spectral.radial_power_spectrum(field, periodic=(False, self.grid.wraps))
+                mean = m.cell_mean(shown, mask=self.mask)[..., None, None]
+                shown = torch.where(self.mask, shown, mean)
+            power = spectral.radial_power_spectrum(shown, periodic=(False, self.grid.wraps))
             self.spectra[side] = self.spectra[side] + power.double().sum(0).cpu()
 
     def scores(self) -> Scores:
@@ -194,6 +223,8 @@ class _Tally:
         if "weighted" in frames:
             whole["latitude_weighted_rmse"] = math.sqrt((frames["weighted"] / scale**2).mean())
         whole["relative_quantile_error"] = float(frames["quantile"].mean())
+        if "quantile_low" in frames:
+            whole["relative_quantile_error_low"] = float(frames["quantile_low"].mean())
         spectra = self._spectra()
         for name in ("log_spectral_distance", "high_frequency_ratio"):
             values = [v for one in spectra.values() for v in one[name]]
@@ -205,6 +236,10 @@ class _Tally:
             by_group=_plain(self._by_group(frames)),
             spectra=_plain(spectra),
             extremes=_plain(self._extremes()),
+            cell_extremes=_plain(
+                self.by_cell.scores(self.grid.channels, int(self.grid.exists.sum()))
+            ),
+            peaks=_plain(self._peaks(frames)),
             window_mse=frames["mse"].mean((1, 2)).tolist(),
             conventions=self._conventions(),
         )
@@ -225,7 +260,10 @@ class _Tally:
             "rmse": np.sqrt(mean["squared"]),
             "mae": mean["absolute"],
             "mse": mean["mse"],
+            "relative_quantile_error": mean["quantile"],
         }
+        if "quantile_low" in mean:
+            curves["relative_quantile_error_low"] = mean["quantile_low"]
         if "ssim" in mean:
             curves["ssim"] = mean["ssim"]
         if "weighted" in mean:
@@ -262,11 +300,11 @@ class _Tally:
         return {
             channel: {
                 "wavenumber": list(range(truth.shape[-1])),
-                "lead": [lead + 1 for lead in self.leads],
-                "forecast": forecast[c].tolist(),
-                "truth": truth[c].tolist(),
-                "log_spectral_distance": distance[c].tolist(),
-                "high_frequency_ratio": ratio[c].tolist(),
+                "lead": list(range(1, self.windows.lead + 1)),
+                "forecast": _short(forecast[c]),
+                "truth": _short(truth[c]),
+                "log_spectral_distance": _short(distance[c]),
+                "high_frequency_ratio": _short(ratio[c]),
             }
             for c, channel in enumerate(self.grid.channels)
         }
@@ -280,6 +318,28 @@ class _Tally:
                 values = {name: getattr(counts, name) for name in names}
                 found[channel][event.name] = {"threshold": event.thresholds[c], **values}
         return found
+
+    def _peaks(self, frames: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Errors of the highest value: of each window over its leads, and of each lead."""
+        forecast, truth = frames["peak_forecast"], frames["peak_truth"]
+        error = forecast - truth
+        window = forecast.max(1) - truth.max(1)
+        return {
+            channel: {
+                "unit": unit,
+                "bias": float(window[:, c].mean()),
+                "mae": float(np.abs(window[:, c]).mean()),
+                "rmse": float(np.sqrt(np.square(window[:, c]).mean())),
+                "by_lead": {
+                    "bias": error[..., c].mean(0).tolist(),
+                    "mae": np.abs(error[..., c]).mean(0).tolist(),
+                },
+                "window_error": _short(window[:, c]),
+            }
+            for c, (channel, unit) in enumerate(
+                zip(self.grid.channels, self.grid.units, strict=True)
+            )
+        }
 
     def _conventions(self) -> dict[str, Any]:
         grid, windows = self.grid, self.windows
@@ -297,8 +357,15 @@ class _Tally:
             if self.size >= 3
             else None,
             "climatology": self.climatology.kind if self.climatology is not None else None,
-            "spectra": "Hann taper along axes that do not wrap, mean removed",
+            "spectra": "Hann taper along axes that do not wrap, mean removed; at every lead",
         }
+
+
+def _short(values: Any) -> Any:
+    """Numbers as lists, to six digits: enough for a figure, and a third of the file."""
+    if np.ndim(values):
+        return [_short(value) for value in values]
+    return float(f"{float(values):.6g}")
 
 
 def _overlap(windows: Windows) -> int:
@@ -340,20 +407,9 @@ def climatology_forecast(climatology: Climatology, windows: Windows) -> Predict:
     """The forecast of what is usual at each valid time; it ignores the past."""
 
     def predict(past: Tensor, window: Window) -> Tensor:
-        return _usual(climatology, windows, window).to(past)
+        return usual_of(climatology, windows, window.index)[0].to(past)
 
     return predict
-
-
-def _usual(
-    climatology: Climatology, windows: Windows, window: Window
-) -> Float[Tensor, "batch lead channel height width"]:
-    starts = windows.starts[window.index.cpu().numpy()]
-    frames = starts[:, None] + windows.past + np.arange(windows.lead)
-    # neighbouring windows ask for the same times
-    distinct, place = np.unique(frames, return_inverse=True)
-    fields = torch.from_numpy(climatology.at(windows.dataset.times[distinct]))
-    return fields.to(windows.device)[torch.from_numpy(place.reshape(frames.shape))]
 
 
 def gap_closed(baseline: float, student: float, teacher: float) -> float:

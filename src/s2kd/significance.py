@@ -36,7 +36,7 @@ class Comparison:
     said of so few blocks is None, and `note` says why. `seeds` > 1 where seeds were drawn too.
     """
 
-    difference: float
+    difference: float | None
     low: float | None
     high: float | None
     p_value: float | None
@@ -183,12 +183,12 @@ def _identity(means: np.ndarray) -> np.ndarray:
 
 
 def _comparison(found: "_Found") -> Comparison:
-    half = found.half
+    known = found.bounded
     return Comparison(
-        difference=found.value,
-        low=found.value - half,
-        high=found.value + half,
-        p_value=found.p_value if found.blocks >= FEWEST_BLOCKS else None,
+        difference=found.value if math.isfinite(found.value) else None,
+        low=found.value - found.half if known else None,
+        high=found.value + found.half if known else None,
+        p_value=found.p_value if known and found.blocks >= FEWEST_BLOCKS else None,
         confidence=found.confidence,
         windows=found.windows,
         block=found.block,
@@ -215,22 +215,44 @@ def function_interval(
     part (the smooth function model, Hall 1992, section 2.4). Seeds, where there is a first axis
     of at least three, are drawn too; fewer are averaged.
     """
-    values = _by_seed(np.asarray(values, np.float64), window_axes=2)
-    if not np.isfinite(values).all():
-        raise S2KDError("interval of a function: a value is not finite")
-    found = _bootstrap(values, function, block, resamples, confidence, seed)
-    known = math.isfinite(found.value)
-    bounded = known and math.isfinite(found.half)
+    found = _of_function(values, function, block, resamples, confidence, seed)
     return Interval(
-        value=found.value if known else None,
-        low=found.value - found.half if bounded else None,
-        high=found.value + found.half if bounded else None,
+        value=found.value if math.isfinite(found.value) else None,
+        low=found.value - found.half if found.bounded else None,
+        high=found.value + found.half if found.bounded else None,
         confidence=confidence,
         windows=found.windows,
         block=block,
         seeds=found.seeds,
-        note=found.note if bounded or not known else "too rare to be bounded",
+        note=found.note,
     )
+
+
+def function_comparison(
+    values: Float[np.ndarray, "*seed window k"],
+    function: Function,
+    *,
+    block: int,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """As `function_interval`, for a `function` that is a difference: with a p-value of 0."""
+    return _comparison(_of_function(values, function, block, resamples, confidence, seed))
+
+
+def _of_function(
+    values: np.ndarray,
+    function: Function,
+    block: int,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> "_Found":
+    values = _by_seed(np.asarray(values, np.float64), window_axes=2)
+    if not np.isfinite(values).all():
+        raise S2KDError("interval of a function: a value is not finite")
+    return _bootstrap(values, function, block, resamples, confidence, seed)
 
 
 def ratio_interval(
@@ -403,7 +425,13 @@ class _Found:
         return self.windows / self.block
 
     @property
+    def bounded(self) -> bool:
+        return math.isfinite(self.value) and math.isfinite(self.half)
+
+    @property
     def note(self) -> str:
+        if math.isfinite(self.value) and not self.bounded:
+            return "too rare to be bounded"
         if self.blocks >= FEWEST_BLOCKS:
             return ""
         return f"{self.blocks:.1f} blocks of {self.block} windows: too few for a p-value"
@@ -428,15 +456,19 @@ def _bootstrap(
     about = {"confidence": confidence, "windows": count, "block": block, "seeds": seeds}
     if not math.isfinite(value):
         return _Found(value=value, half=math.nan, critical=math.nan, p_value=math.nan, **about)
-    linear = values @ _gradient(function, centre[None])[0]
-    error = _error(linear, block)
-    if error <= 1e-12 * max(1e-300, float(np.abs(linear).max())):
-        p_value = 1.0 if value == 0 else 1 / (resamples + 1)
+    gradient = _gradient(function, centre[None])[0]
+    error = _error(values @ gradient, block)
+    nothing = 1e-12 if function is _identity else 1e-9  # what differences leave of it
+    nothing *= max(1e-300, float((np.abs(values) @ np.abs(gradient)).max()))
+    if error <= nothing:
+        p_value = 1.0 if abs(value) <= nothing else 1 / (resamples + 1)
         return _Found(value=value, half=0.0, critical=0.0, p_value=p_value, **about)
     means = np.stack([_block_means(one, block) for one in values])
     random = np.random.default_rng(seed)
     scaled = _studentised(means, function, value, math.ceil(count / block), resamples, random)
-    critical = float(np.quantile(scaled, confidence))
+    # a number in place of infinity, which quantiles cannot interpolate
+    critical = float(np.quantile(np.minimum(scaled, 1e150), confidence))
+    critical = critical if critical < 1e100 else math.inf
     p_value = (1 + int((scaled >= abs(value) / error).sum())) / (resamples + 1)
     half = critical * error
     return _Found(value=value, half=half, critical=critical, p_value=p_value, **about)
@@ -446,6 +478,8 @@ def _gradient(
     function: Function, at: Float[np.ndarray, "*resample k"]
 ) -> Float[np.ndarray, "*resample k"]:
     """By central differences, small against each mean."""
+    if function is _identity:
+        return np.ones_like(at)
     step = 1e-5 * np.maximum(np.abs(at), 1e-3 * np.abs(at).max(-1, keepdims=True))
     step = np.maximum(step, 1e-300)
     found = np.empty_like(at)
@@ -520,7 +554,7 @@ def _offs(
 ) -> Float[np.ndarray, " resample"]:
     """One studentised distance a resample; infinite where it has no spread or no value."""
     centre = blocks.mean(1)
-    gradient = np.ones_like(centre) if function is _identity else _gradient(function, centre)
+    gradient = _gradient(function, centre)
     variance = np.einsum("rbk,rk->rb", blocks, gradient).var(1, ddof=1) / blocks.shape[1]
     if between is not None:
         by_seed, share = between

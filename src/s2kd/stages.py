@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 import s2kd
+from s2kd.cell_events import CellEvent, cell_events
 from s2kd.checkpoint import (
     build_student,
     build_teacher,
@@ -48,6 +49,7 @@ from s2kd.nn import padded_size
 from s2kd.normalise import Normaliser, statistics
 from s2kd.recipe import Method, Part, Recipe
 from s2kd.scoring import (
+    SCORES_VERSION,
     climatology_forecast,
     latency,
     persistence,
@@ -142,6 +144,15 @@ class Run:
     def climatology(self) -> Climatology:
         """What is usual in the training split."""
         return Climatology.fit(self.dataset)
+
+    @cached_property
+    def cell_events(self) -> tuple[CellEvent, ...]:
+        """Rare events by every cell's own training quantiles."""
+        self.say("Measuring every cell's quantiles over the training split")
+        recipe = self.recipe
+        return cell_events(
+            self.dataset, past=recipe.past, lead=recipe.lead, climatology=self.climatology
+        )
 
     @cached_property
     def narrator(self) -> Narrator:
@@ -771,7 +782,8 @@ def _score_one(
 ) -> dict[str, Any]:
     """One result, from its file where that is of these weights and windows."""
     path = run.out / "scores" / split / f"{entrant.name}.json"
-    key = digest([entrant.key, run.dataset.fingerprint, windows.starts.tolist(), s2kd.__version__])
+    version = f"{s2kd.__version__} scores {SCORES_VERSION}"
+    key = digest([entrant.key, run.dataset.fingerprint, windows.starts.tolist(), version])
     if path.exists():
         row = read_json(path)
         if row.get("key") == key:
@@ -783,6 +795,7 @@ def _score_one(
         windows,
         statistics=run.known,
         climatology=climatology,
+        cell_events=run.cell_events,
         progress=lambda done, total: told(done, total, ""),
     )
     row = result_row(
