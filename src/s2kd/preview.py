@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from s2kd.stages import Run
 
 SPLIT = "train"
-USUAL_SIZE = 512
+USUAL_SIZE = 608
 """Pixels of a sheet, for narrators that need none."""
 
 
@@ -146,7 +146,8 @@ def _cells(past: Past, one: Facts) -> dict[str, str]:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
+    near = round(value, 2)
+    return f"{near:+.2f}".replace("-", "−") if near else "0.00"
 
 
 STYLE = """
@@ -159,10 +160,10 @@ h1{font-size:1.6rem;line-height:1.2}
 h2{font-size:1.1rem;margin:2.5rem 0 .8rem;border-bottom:1px solid var(--line)}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;font-size:.9rem}
 dt{color:var(--faint)}dd{margin:0;overflow-wrap:anywhere}
-.beside{display:grid;grid-template-columns:minmax(20rem,36rem) 1fr;gap:1.5rem;align-items:start}
+.beside{display:grid;grid-template-columns:fit-content(40rem) 1fr;gap:1.5rem;align-items:start}
 .beside>div{min-width:0}
 @media (max-width:60rem){.beside{grid-template-columns:1fr}}
-img{width:100%;height:auto;background:#fff;border:1px solid var(--line);image-rendering:pixelated}
+img{max-width:100%;height:auto;background:#fff;outline:1px solid var(--line)}
 blockquote{margin:0;padding:.6rem 1rem;border-left:3px solid var(--line);background:var(--band);
 font-size:1.05rem}
 .count{margin:.2rem 0 1rem;font-size:.8rem;color:var(--faint)}

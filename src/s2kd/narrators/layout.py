@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from s2kd.narrators.kinds import labels_of
-from s2kd.narrators.redact import redacted, written_unit
+from s2kd.narrators.redact import shown_labels, written_unit
 from s2kd.types import Domain, GridSpec, S2KDError
 
 HEADINGS = ("first", "middle", "last", "change")
@@ -120,11 +119,11 @@ def background(
     tools = pillow()
     image = tools.Image.fromarray(sheet)
     pen = _Pen(tools, image)
-    names = labels_of(grid, domain)
+    names = shown_labels(grid, domain)
     for place, number in enumerate(channels):
         top, left, _, across = layout.blocks[place]
         unit = written_unit(grid.units[number])
-        title = redacted(names[number]) + (f" ({unit})" if unit not in ("", "1") else "")
+        title = names[number] + (f" ({unit})" if unit not in ("", "1") else "")
         pen.write(left, top - 2, pen.fitted(title, across), bold=True)
         for heading, (down, right) in zip(HEADINGS, layout.corners[place], strict=True):
             pen.write(right, down - CAPTION - 1, heading)
@@ -145,20 +144,23 @@ def _legend(
     top, left, tall, wide = layout.blocks[place]
     x, y = left + wide - LEGEND + 2, top + TITLE + CAPTION
     each = min(90, (tall - TITLE - CAPTION - 5 * GAP) // 2)
+    starts = [y, y + each + 4 * GAP]
+    if layout.per_row == 2 and layout.panel[0] >= LEAST_LEGEND // 2:  # beside the rows of maps
+        starts, each = [layout.corners[place][k][0] for k in (0, 2)], layout.panel[0]
     bars = ((span[0], span[1], table, False), (-limit, limit, change, True))
-    for low, high, colours, signed in bars:
+    for y, (low, high, colours, signed) in zip(starts, bars, strict=True):
         pen.bar(x, y, each, colours)
         pen.write(x + BAR + 3, y - 3, short(high, signed=signed))
         pen.write(x + BAR + 3, y + each - 9, short(low, signed=signed))
-        y += each + 4 * GAP
 
 
 def short(value: float, *, signed: bool = False) -> str:
-    """Three significant digits, whole from a hundred on."""
+    """Three significant digits, whole from a hundred on; a minus is never put before a 0."""
+    value = value or 0.0
     digits = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
     if abs(value) >= 1e6:
         digits = f"{value:.2g}"
-    return f"+{digits}" if signed and value > 0 else digits.replace("-0", "0", digits == "-0")
+    return f"+{digits}" if signed and value > 0 else digits
 
 
 def pillow() -> Any:

@@ -9,8 +9,7 @@ import re
 from collections.abc import Sequence
 
 from s2kd.files import digest
-from s2kd.narrators.kinds import labels_of
-from s2kd.narrators.redact import redacted, spoken_unit
+from s2kd.narrators.redact import redacted, shown_labels, spoken_unit
 from s2kd.types import Domain, Past
 
 MOST_WORDS = 120
@@ -52,9 +51,7 @@ ORDER = (
     "Each variable has four maps: first, middle and last of {steps} frames {spacing} apart, and "
     "the change from first to last (red rose, blue fell). Brighter is higher."
 )
-ONE_FRAME = (
-    "Each variable is one frame, shown three times; its change is blank. Brighter is higher."
-)
+ONE_FRAME = "Each variable is one frame, shown three times, without change. Brighter is higher."
 
 VERSION = f"prompt-1 {digest([TEMPLATES, RULES, ORDER, ONE_FRAME])[:8]}"
 """Part of what narratives are stored under; other words in a template make another version."""
@@ -87,11 +84,11 @@ def variables(past: Past, channels: Sequence[str] = (), *, most: int = MOST_NAME
     grid = past.grid
     named = []
     for label, channel, unit in zip(
-        labels_of(grid, past.domain), grid.channels, grid.units, strict=True
+        shown_labels(grid, past.domain), grid.channels, grid.units, strict=True
     ):
         if not channels or channel in channels:
             said = brief(spoken_unit(unit), 3)
-            name = brief(redacted(label), 4) or "unnamed"
+            name = brief(label, 4)
             named.append(f"{name} ({said})" if said not in ("", "1") else name)
     more = len(named) - most
     return ", ".join(named[:most]) + (f" and {more} more" if more > 0 else "")
