@@ -673,3 +673,30 @@ def test_a_copy_cut_short_is_refused(tmp_path):
     os.truncate(tmp_path / "cut.nc", whole.stat().st_size - 100_000)
     with pytest.raises(S2KDError, match=r"cut\.nc: cannot be read as NetCDF-4"):
         netcdf(path=str(tmp_path / "cut.nc"))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_fill_value_of_zero_is_no_missing_time(tmp_path, version):
+    """Zarr 2 fills with 0 where nothing else is said; hours since the first time begin with 0."""
+    import zarr
+
+    path = tmp_path / "zero.zarr"
+    store = zarr.open_group(path, mode="w", zarr_format=version)
+    values = np.random.default_rng(0).normal(280, 9, (40, 4, 6)).astype("f4")
+    known = {
+        "time": (np.arange(40), {"units": "hours since 1979-01-01", "calendar": "standard"}),
+        "lat": (np.linspace(45, 0, 4), {"units": "degrees_north"}),
+        "lon": (np.arange(6.0), {"units": "degrees_east"}),
+        "air": (values, {"units": "K"}),
+    }
+    for name, (held, attributes) in known.items():
+        dims = ["time", "lat", "lon"] if name == "air" else [name]
+        more = {"dimension_names": dims} if version == 3 else {}
+        array = store.create_array(name, shape=held.shape, dtype=held.dtype, fill_value=0, **more)
+        array[:] = held
+        array.attrs.update(attributes | ({"_ARRAY_DIMENSIONS": dims} if version == 2 else {}))
+    world = datasets.build("netcdf", path=str(path), gap=0)
+    assert world.times[0] == np.datetime64("1979-01-01")
+    assert world.grid.latitude[-1] == 0
+    assert world.grid.longitude[0] == 0
+    np.testing.assert_array_equal(world.frames[:, 0], values)

@@ -86,10 +86,9 @@ def open_path(path: Path) -> list[Source]:
             warnings.simplefilter("ignore")
             if engine == "cfgrib":
                 return _open_grib(path)
-            options = {"consolidated": False} if engine == "zarr" else {}
-            data = xr.open_dataset(
-                path, engine=engine, cache=False, decode_timedelta=False, **options
-            )
+            if engine == "zarr":
+                return _open_zarr(path)
+            data = xr.open_dataset(path, engine=engine, cache=False, decode_timedelta=False)
     except S2KDError:
         raise
     except Exception as error:  # each backend raises its own kinds
@@ -97,9 +96,21 @@ def open_path(path: Path) -> list[Source]:
         kind = {"h5netcdf": "NetCDF-4", "scipy": "NetCDF-3", "zarr": "Zarr", "cfgrib": "GRIB"}
         cut = "; it is cut short: fetch or copy it again" if "truncated" in reason[0] else ""
         raise S2KDError(f"{path}: cannot be read as {kind[engine]} ({reason[0]}){cut}") from None
-    if engine == "zarr":  # a folder has no order of its own, and channels need one
-        data = data[sorted(map(str, data.data_vars))]
     return [Source(path=path, data=data)]
+
+
+def _open_zarr(path: Path) -> list[Source]:
+    """A Zarr store, its fields in order of name: a folder has no order of its own."""
+    import xarray as xr
+
+    data = xr.open_dataset(path, engine="zarr", cache=False, decode_cf=False, consolidated=False)
+    for name in data.dims:
+        # Zarr 2 has a fill value, often 0, for every array, but no coordinate lacks values (CF
+        # 2.5.1): read as missing, the first time of "hours since ..." would be none
+        if name in data.variables:
+            data[name].attrs.pop("_FillValue", None)
+    data = xr.decode_cf(data, decode_timedelta=False)
+    return [Source(path=path, data=data[sorted(map(str, data.data_vars))])]
 
 
 def engine_of(path: Path) -> str:
