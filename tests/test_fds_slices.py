@@ -64,6 +64,7 @@ class Case:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.chid, self.order = folder, chid, order
         self.meshes, self.head, self.tail, self.slices = [], [" ", "CHID", f" {chid}", " "], [], 0
+        self.files = {}
 
     def mesh(self, *extents, cell=CELL, obstacles=()):
         nodes = [np.round(np.arange(a, b + cell / 2, cell), 5) for a, b in extents]
@@ -86,10 +87,11 @@ class Case:
 
     def plane(self, quantity, short, unit, field, *, y, centred=False, times=TIMES, mesh=None):
         """What `&SLCF PBY=y` writes in every mesh that holds the plane."""
+        self.slices += 1
         for number, nodes in enumerate(self.meshes, 1):
             if (mesh and number != mesh) or not nodes[1][0] <= y <= nodes[1][-1]:
                 continue
-            self.slices += 1
+            self.files[number] = self.files.get(number, 0) + 1
             at = int(np.argmin(np.abs(nodes[1] - y)))
             bounds = (0, len(nodes[0]) - 1, at, at, 0, len(nodes[2]) - 1)
             x, z = nodes[0], nodes[2]
@@ -97,7 +99,7 @@ class Case:
                 x, z = (np.concatenate([[np.nan], (n[1:] + n[:-1]) / 2]) for n in (x, z))
             values = [field(x[None, None, :], z[:, None, None], t) for t in times]
             values = [np.where(np.isfinite(v), v, -999.0) for v in values]
-            name = f"{self.chid}_{number}_{self.slices}.sf"
+            name = f"{self.chid}_{number}_{self.files[number]}.sf"
             slice_file(self.folder / name, quantity, short, unit, bounds, values, times, self.order)
             keyword = "SLCC" if centred else "SLCF"
             self.tail += [
@@ -329,13 +331,13 @@ def test_a_frame_that_was_not_written_whole_is_left_out_and_said(tmp_path, cut):
     smv = tunnel(tmp_path).write()
     whole = build(smv, step_seconds=0.04)
     assert whole.notices == ()
-    torn = tmp_path / "tunnel_2_2.sf"
+    torn = tmp_path / "tunnel_2_1.sf"
     torn.write_bytes(torn.read_bytes()[:-cut])
     world = build(smv, step_seconds=0.04)
     frame = 4 * (5 + 11 * 9)
     lost = -(-cut // frame)
     (notice,) = world.notices
-    assert "tunnel_2_2.sf ends within a frame, or before the others" in notice
+    assert "tunnel_2_1.sf ends within a frame, or before the others" in notice
     assert f"{60 - lost} whole frames are read" in notice
     end = (world.times[-1] - np.datetime64("2000-01-01")) / np.timedelta64(1, "s")
     assert TIMES[59 - lost] - 0.041 < end < TIMES[59 - lost] + 1e-6

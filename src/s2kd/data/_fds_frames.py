@@ -33,7 +33,9 @@ def shrink(
         raise S2KDError(
             f"{part}: pool={pool} does not divide {rows}×{columns} cells; crop them to a multiple"
         )
-    kept = frames[:, :, top:bottom, left:right].astype(np.float32)
+    kept = np.ascontiguousarray(frames[:, :, top:bottom, left:right], dtype=np.float32)
+    if pool == 1:
+        return kept
     blocks = kept.reshape(*kept.shape[:2], rows // pool, pool, columns // pool, pool)
     return blocks.mean(axis=(3, 5), dtype=np.float32)
 

@@ -104,7 +104,7 @@ def layout_of(folder: Path, files: Mapping[str, Path]) -> Layout:
     sidecar = folder / SIDECAR
     if not sidecar.is_file():
         first = header(next(iter(files.values())))
-        text = json.dumps(template(first.shape, files), indent=2)
+        text = _lines(template(first.shape, files))
         raise S2KDError(
             f"{folder}: {len(files)} environments lie here, the first of shape {first.shape} and "
             f"type {first.dtype}, but no {SIDECAR} says what their axes, channels and units are; "
@@ -176,6 +176,17 @@ def check_shape(path: Path, found: Header, layout: Layout) -> None:
             raise S2KDError(
                 f"{path}: pick {axis}={number} does not lie in its {sizes[axis]} entries"
             )
+
+
+def _lines(offered: Mapping[str, Any]) -> str:
+    """As JSON with a setting, and an environment, a line."""
+    named = [
+        f"    {json.dumps(name)}: {json.dumps(known)}"
+        for name, known in offered["environments"].items()
+    ]
+    plain = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in offered.items()][:-1]
+    last = '  "environments": {\n' + ",\n".join(named) + "\n  }"
+    return "{\n" + ",\n".join([*plain, last]) + "\n}"
 
 
 def template(shape: tuple[int, ...], names: Iterable[str]) -> dict[str, Any]:
