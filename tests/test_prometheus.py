@@ -1,5 +1,6 @@
 """Prometheus: arrays of any axis order, environments held out, and nothing read whole."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from s2kd import recipes
 from s2kd.data import datasets
 from s2kd.data._end_to_end import EndToEnd
 from s2kd.data._environments import end_to_end_stretches, held_out, splits_of
-from s2kd.data._prometheus_layout import template
+from s2kd.data._prometheus_layout import Layout, template
 from s2kd.dataset import Dataset
 from s2kd.describe import describe
 from s2kd.recipe import Part
@@ -479,6 +480,15 @@ def test_a_folder_that_cannot_be_read_yet_is_described_with_the_remedy(folder):
     found = describe(folder)
     assert found.recipe_dataset is None
     assert '"axes": [' in found.problems[-1]
+
+
+def test_the_documents_show_a_sidecar_that_is_one(tmp_path):
+    text = (Path(__file__).parents[1] / "docs" / "data.md").read_text("utf-8")
+    shown = text[text.index("## Prometheus") :]
+    shown = json.loads(shown[shown.index("```json") + 7 : shown.index("```\n\n(Values")])
+    assert set(shown) == {f.name for f in dataclasses.fields(Layout)}
+    put(tmp_path, **{**shown, "channels": ["t", "v"], "crop": None})
+    assert build(tmp_path, unseen={"heat_release": ["a3"]}).grid.step_seconds == 1
 
 
 def test_the_recipe_at_both_sizes(folder):
