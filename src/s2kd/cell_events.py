@@ -117,11 +117,14 @@ def _surges(windows: Windows, climatology: Climatology, memory_bytes: int) -> li
 
 
 def usual_of(
-    climatology: Climatology, windows: Windows, index: Int[Tensor, " batch"]
+    climatology: Climatology, windows: Windows, index: Int[Tensor, " batch"], *, lead: int = 0
 ) -> tuple[Fields, Fields]:
-    """The climatology at the valid times of these windows, and at their last input frames."""
+    """The climatology at the valid times of these windows, and at their last input frames.
+
+    For as many steps as the windows have, or `lead` of them.
+    """
     starts = windows.starts[index.cpu().numpy()]
-    frames = starts[:, None] + windows.past - 1 + np.arange(windows.lead + 1)
+    frames = starts[:, None] + windows.past - 1 + np.arange((lead or windows.lead) + 1)
     # neighbouring windows ask for the same times
     distinct, place = np.unique(frames, return_inverse=True)
     fields = torch.from_numpy(climatology.at(windows.dataset.times[distinct]))

@@ -181,11 +181,23 @@ def distill(
 
 
 @app.command()
-def evaluate(out: Out = ..., as_json: Json = False) -> None:  # type: ignore[assignment]
+def evaluate(
+    out: Out = ...,  # type: ignore[assignment]
+    horizon: Annotated[
+        int,
+        typer.Option(
+            "--horizon", help="Also roll out to so many times the lead (4, say), fed with itself."
+        ),
+    ] = 0,
+    as_json: Json = False,
+) -> None:
     """Score every model of a run on its test splits."""
     from s2kd import stages
 
-    work_on(stages.load_recipe(out), out, stages.evaluate, quiet=as_json)
+    def work(run: "Run") -> None:
+        stages.evaluate(run, horizon=horizon)
+
+    work_on(stages.load_recipe(out), out, work, quiet=as_json)
     _show(out, as_json, report=False)
 
 

@@ -16,6 +16,7 @@ from s2kd import spectral
 from s2kd.cell_events import TWO_SIDED, CellEvent, EventTally, excess, usual_of
 from s2kd.climatology import Climatology
 from s2kd.hardware import hardware, latency, versions
+from s2kd.rollout import roll_out
 from s2kd.types import S2KDError, Statistics, Window
 from s2kd.windows import Windows
 
@@ -27,6 +28,7 @@ __all__ = [
     "latency",
     "persistence",
     "result_row",
+    "roll_out",
     "score",
     "versions",
 ]

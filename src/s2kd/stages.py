@@ -41,6 +41,7 @@ from s2kd.data import datasets
 from s2kd.data._cf import expand
 from s2kd.dataset import Dataset
 from s2kd.files import digest, read_json, write_json
+from s2kd.forecast_words import ForecastWords
 from s2kd.losses import losses
 from s2kd.models import Student, Teacher
 from s2kd.narrators import Narrator, narrators
@@ -48,6 +49,7 @@ from s2kd.narrators.store import narrate_windows
 from s2kd.nn import padded_size
 from s2kd.normalise import Normaliser, statistics
 from s2kd.recipe import Method, Part, Recipe
+from s2kd.rollout import Step, climatology_step, persistence_step, roll_out
 from s2kd.scoring import (
     SCORES_VERSION,
     climatology_forecast,
@@ -90,7 +92,10 @@ class Machine:
 
 @dataclass(eq=False, kw_only=True)
 class Run:
-    """One recipe in one folder; what is costly is made when first asked for."""
+    """One recipe in one folder; what is costly is made when first asked for.
+
+    With a `horizon` of 2 or more, scores include a roll-out to so many times the lead.
+    """
 
     recipe: Recipe
     out: Path
@@ -98,6 +103,7 @@ class Run:
     report: Callable[[str], Report] = _silent
     say: Callable[[str], None] = lambda text: None
     save_seconds: float = 20.0
+    horizon: int = 0
     _states: dict[str, TextStates] = field(default_factory=dict)
 
     @cached_property
@@ -683,8 +689,15 @@ class _Entrant:
     load: Callable[[], Student | Teacher] | None = None
 
 
-def evaluate(run: Run) -> list[dict[str, Any]]:
-    """Score persistence, climatology, every teacher and every student on the test splits."""
+def evaluate(run: Run, *, horizon: int = 0) -> list[dict[str, Any]]:
+    """Score persistence, climatology, every teacher and every student on the test splits.
+
+    With a `horizon` of 2 or more every row also has `long_horizon`: roll-outs to so many times
+    the lead (`rollout.roll_out`).
+    """
+    if horizon < 0 or horizon == 1:
+        raise S2KDError(f"--horizon {horizon}: wants at least 2 lead times, or 0 for no roll-out")
+    run.horizon = horizon or run.horizon
     rows: list[dict[str, Any]] = []
     run.first_only(lambda: rows.extend(_evaluate(run)))
     return rows
@@ -787,7 +800,7 @@ def _score_one(
     if path.exists():
         row = read_json(path)
         if row.get("key") == key:
-            return row
+            return _with_long_horizon(run, entrant, windows, path, row)
     told = run.report(f"score {entrant.name} on {split}")
     predict, speed = _predictor(run, entrant, split, windows, climatology)
     scores = score(
@@ -813,7 +826,58 @@ def _score_one(
     if entrant.row["role"] != "reference" and entrant.row["narrator"] != "none":
         row["reads_future"] = run.narrator.reads_future
     write_json(path, row)
+    return _with_long_horizon(run, entrant, windows, path, row)
+
+
+def _with_long_horizon(
+    run: Run, entrant: _Entrant, windows: Windows, path: Path, row: dict[str, Any]
+) -> dict[str, Any]:
+    """The row with its roll-out, where one is asked for and it has none of that length."""
+    if not run.horizon or row.get("long_horizon", {}).get("horizon") == run.horizon:
+        return row
+    told = run.report(f"roll out {entrant.name} on {windows.split}")
+    step, words = _stepper(run, entrant, windows)
+    found = roll_out(
+        step,
+        windows,
+        horizon=run.horizon,
+        statistics=run.known,
+        climatology=run.climatology,
+        progress=lambda done, total: told(done, total, ""),
+    )
+    row = {**row, "long_horizon": {**found, "words": words}}
+    write_json(path, row)
     return row
+
+
+def _stepper(run: Run, entrant: _Entrant, windows: Windows) -> tuple[Step, str | None]:
+    """What forecasts block after block, and what a reader reads after the first of them."""
+    if entrant.load is None:
+        if entrant.name == "persistence":
+            return persistence_step(windows.lead), None
+        return climatology_step(run.climatology, windows, horizon=run.horizon), None
+    model = entrant.load().to(run.fabric.device).to(memory_format=torch.channels_last)
+    if not (isinstance(model, Teacher) and model.reads):
+        return lambda past, window, block: foresee(model, past, window.index, None), None
+    states, words = run.states(windows.split), _forecast_words(run, windows)
+
+    def step(past: torch.Tensor, window: Window, block: int) -> torch.Tensor:
+        if block == 0:
+            return foresee(model, past, window.index, states)
+        return model(past, words.tokens(past, window.index, block * windows.lead)).future
+
+    return step, words.kind
+
+
+def _forecast_words(run: Run, windows: Windows) -> ForecastWords:
+    """The run's own rules where they are rules; another's words cannot be made of forecasts."""
+    narrator, width = run.recipe.narrator, run.states(windows.split).width
+    rules = narrator.name == "rules"
+    rules |= narrator.name == "shuffled" and narrator.params.get("of", "rules") == "rules"
+    if not rules:
+        return ForecastWords(windows, run.known, width=width)
+    encoder = encoders.build(run.recipe.text.name, **run.recipe.text.params)
+    return ForecastWords(windows, run.known, width=width, narrator=run.narrator, encoder=encoder)
 
 
 def _predictor(

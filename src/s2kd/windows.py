@@ -89,15 +89,22 @@ class Windows:
         """What a narrator may see of one window."""
         dataset, start = self.dataset, int(self.starts[number])
         last = start + self.past - 1
-        time, latitude = dataset.times[last : last + 1], dataset.grid.latitude
-        # a season is a fact of one hemisphere: a grid that spans both has none
-        has_season = latitude is not None and (min(latitude) >= 0 or max(latitude) <= 0)
         return Past(
             frames=np.array(dataset.frames[start : last + 1]),
             grid=dataset.grid,
             domain=dataset.domain,
             statistics=known,
-            season=clock.season(time, southern=max(latitude) <= 0) if has_season else None,
-            part_of_day=clock.part_of_day(time) if dataset.local_time else None,
             context=dataset.context[last] if dataset.context is not None else (),
+            **self.calendar(last),
         )
+
+    def calendar(self, frame: int) -> dict[str, str | None]:
+        """What the calendar says of a frame's time, known long before: season, part of day."""
+        dataset = self.dataset
+        time, latitude = dataset.times[frame : frame + 1], dataset.grid.latitude
+        # a season is a fact of one hemisphere: a grid that spans both has none
+        has_season = latitude is not None and (min(latitude) >= 0 or max(latitude) <= 0)
+        return {
+            "season": clock.season(time, southern=max(latitude) <= 0) if has_season else None,
+            "part_of_day": clock.part_of_day(time) if dataset.local_time else None,
+        }
