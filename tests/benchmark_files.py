@@ -59,16 +59,16 @@ def save(dataset: xr.Dataset, path: Path) -> Path:
     return path
 
 
-def weatherbench(root: Path, years=(1990, 1991, 1992), *, hours: int = 6, which=("z500", "t850")):
+def weatherbench(root: Path, years=(1990, 1991, 1992), *, which=("z500", "t850"), frames=None):
     """WeatherBench's folders: `geopotential_500/geopotential_500hPa_1990_5.625deg.nc` and so on.
 
     `which` names single-level folders (`z500`) and 13-level ones (`z`). Six-hourly instead of
-    hourly, to be small, unless `hours` says so.
+    hourly, to be small; of each year the first `frames`, or all.
     """
     for one in which:
         name, level = one[0], one[1:]
         for year in years:
-            times = times_of_year(year, hours=hours)
+            times = times_of_year(year, hours=6)[:frames]
             if level:
                 made = field(name, times, (int(level),))
                 folder = f"{NAMES[name]}_{level}"

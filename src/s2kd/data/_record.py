@@ -147,6 +147,15 @@ def checked_range(where: str, name: str, dates: Sequence[object]) -> tuple[str, 
     return given[0], given[1]
 
 
+def within(times: np.ndarray, low: str, high: str) -> np.ndarray:
+    """(time,) bool: from one date to another, both whole: "2014-06" ends with June."""
+    text = iso(times)
+    # compared over as many characters as were given, a date stands for all of its day
+    after = text.astype(f"U{len(low)}") >= low
+    before = text.astype(f"U{len(high)}") <= high
+    return after & before
+
+
 def _by_dates(
     where: str, times: np.ndarray, ranges: Mapping[str, Sequence[str]], gap: int
 ) -> dict[str, tuple[Stretch, ...]]:
@@ -154,10 +163,7 @@ def _by_dates(
     text, found = iso(times), []
     for name in SPLITS:
         low, high = checked_range(where, name, ranges[name])
-        # compared over as many characters as were given, a date stands for all of its day
-        after = text.astype(f"U{len(low)}") >= low
-        before = text.astype(f"U{len(high)}") <= high
-        frames = np.flatnonzero(after & before)
+        frames = np.flatnonzero(within(times, low, high))
         if not len(frames):
             raise S2KDError(
                 f"{where}: {name} from {low} to {high} holds no frame; the record runs from "

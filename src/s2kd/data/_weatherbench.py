@@ -121,9 +121,8 @@ def open_fields(path: str, fields: Sequence[Field], years: Iterable[int] | None 
         own = opened.get(field.channel) or opened[field.name]
         pieces[field.channel] = pieces_of(path, own, _spoken(path, own, field))
         _check_order(pieces[field.channel])
-    series = joined(path, pieces)
     _check_values(pieces)
-    return _with_units(series, fields)
+    return _with_units(joined(path, pieces), fields)
 
 
 def _open_folders(

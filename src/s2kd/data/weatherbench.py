@@ -9,7 +9,15 @@ import numpy as np
 from s2kd import times as clock
 from s2kd.data import datasets
 from s2kd.data._missing import CHOICES
-from s2kd.data._record import checked_range, iso, shown, split, step_numbers, stretches
+from s2kd.data._record import (
+    checked_range,
+    iso,
+    shown,
+    split,
+    step_numbers,
+    stretches,
+    within,
+)
 from s2kd.data._series import Series
 from s2kd.data._store import in_memory, on_disk
 from s2kd.data._weatherbench import field_named, is_folder, open_fields
@@ -70,7 +78,7 @@ def weatherbench(
     wanted = {year for several in years.values() for year in several}
     series = open_fields(path, fields, wanted)
     _check_years(path, series, years, ranges)
-    index, numbers, spacing = _every(path, series, hours, wanted)
+    index, numbers, spacing = _every(path, series, hours, ranges)
     times = series.times[index]
     splits = split(
         path,
@@ -145,9 +153,9 @@ def _runs(years: Sequence[int]) -> str:
 
 
 def _every(
-    path: str, series: Series, hours: int, years: set[int]
+    path: str, series: Series, hours: int, ranges: Mapping[str, Sequence[str]]
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Frames at 0, `hours`, … UTC in these years: their numbers, their steps and the spacing."""
+    """Frames at 0, `hours`, … UTC in any split: their numbers, their steps and the spacing."""
     step, numbers = step_numbers(path, series.times)
     spacing = round(3600 * hours / step)
     if spacing < 1 or abs(spacing * step - 3600 * hours) > 1:
@@ -157,8 +165,9 @@ def _every(
         )
     hour = clock.hour_of_day(series.times)
     chosen = np.abs(hour - hours * np.round(hour / hours)) < 1e-3
-    index = np.flatnonzero(chosen & np.isin(_years_of(series.times), list(years)))
-    if not len(index):
+    wanted = [within(series.times, *checked_range(path, *one)) for one in ranges.items()]
+    index = np.flatnonzero(chosen & np.any(wanted, axis=0))
+    if not chosen.any():
         raise S2KDError(
             f"{path}: no frame lies at 0, {hours}, … h UTC; the first is {shown(series.times[0])}"
         )
