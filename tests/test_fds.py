@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from s2kd import recipes
 from s2kd.data import datasets
 from s2kd.data._fds_frames import shrink
 from s2kd.data._fds_volume import resample
 from s2kd.types import S2KDError
+from s2kd.windows import Windows
 
 REAL = os.environ.get("S2KD_REAL_DATA")
 real = pytest.mark.skipif(REAL is None, reason="needs real files: set S2KD_REAL_DATA")
@@ -265,3 +267,20 @@ def test_real_volume():
     assert world.frames[:, 0].min() > 19.99
     middle = world.frames[world.splits["train"][5].first : world.splits["train"][5].stop, 0]
     assert np.unravel_index(middle.mean(0).argmax(), (21, 21))[0] > 10  # hottest near the ground
+
+
+@real
+@pytest.mark.parametrize(("name", "letter"), [("fds_runs", "a"), ("fds_runs_p", "b")])
+def test_real_recipes_hold_environments_out(name, letter):
+    recipe = recipes.get(name, data=REAL)
+    world = datasets.build(recipe.dataset.name, **recipe.dataset.params)
+    named = {k: [s.name for s in v] for k, v in world.splits.items()}
+    seen = [f"{letter}0{n}" for n in (1, 2, 4, 5)]
+    assert named["train"] == named["val"] == named["test"] == seen
+    assert named["test_unseen_heat_release"] == [f"{letter}0{n}" for n in (3, 6)]
+    assert named["test_unseen_velocity"] == [f"{letter}0{n}" for n in (7, 8)]
+    for before, after in (("train", "val"), ("val", "test")):
+        for one, other in zip(world.splits[before], world.splits[after], strict=True):
+            assert world.times[other.first] - world.times[one.stop - 1] > np.timedelta64(1, "s")
+    for split in world.splits:
+        assert len(Windows(world, split, past=recipe.past, lead=recipe.lead)) >= 24

@@ -35,7 +35,7 @@ QUICK = {
         },
     ],
 }
-STRIDES = {"ncep_air": (48, 24), "taxi_sf": (32, 24), "fds_pool": (120, 60)}
+STRIDES = {"ncep_air": (48, 24), "taxi_sf": (32, 24), "fds_pool": (120, 60), "fds_runs": (60, 80)}
 
 
 @pytest.mark.parametrize("name", STRIDES)
