@@ -1,10 +1,13 @@
 """Write the reference of parts, recipes and verbs from the code itself, to build/docs/.
 
     python docs/generate.py [FOLDER]
+    python docs/generate.py sheets
 
 Nothing in it is typed by hand, so it is made anew rather than kept. The tables of sizes in
 docs/method.md are made here too, from results/backbones.json, which is what
-`s2kd list backbones --json` printed, with `--measure` for some or all presets.
+`s2kd list backbones --json` printed, with `--measure` for some or all presets. The prompts in
+docs/narration.md are the code's; its sheets and the words beside them are made by the second line,
+from windows of the simulated worlds.
 """
 
 import json
@@ -110,8 +113,81 @@ def with_sizes(page: str, rows: list[dict]) -> str:
     return f"{before}{START}\n\n{sizes(rows)}\n\n{END}{after}"
 
 
+NARRATION = Path(__file__).parent / "narration.md"
+SHOWN = Path(__file__).parent.parent / "results" / "sheets.json"
+WORLDS = {"weather": "atmosphere", "fire": "plume"}
+
+
+def between(page: str, what: str, text: str) -> str:
+    """`page` with `text` between the two marks of `what`."""
+    start, end = f"<!-- {what}: made by docs/generate.py -->", f"<!-- end of {what} -->"
+    before, found, rest = page.partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"no marks of {what!r}")
+    return f"{before}{start}\n\n{text}\n\n{end}{after}"
+
+
+def with_prompts(page: str) -> str:
+    """`page` with every domain's template as it is in the code."""
+    from s2kd.narrators.prompts import ORDER, RULES, TEMPLATES, VERSION
+
+    lines = [f"Version `{VERSION}`.", ""]
+    for domain, template in TEMPLATES.items():
+        lines += [f"**{domain}**", "", f"> {template}", ""]
+    lines += [f"`{{order}}` is: {ORDER}", "", f"`{{rules}}` is: {RULES}"]
+    return between(page, "prompts", "\n".join(lines))
+
+
+def with_sheets(page: str, shown: dict) -> str:
+    """`page` with the example windows: sheet, prompt, and what `rules` says of them."""
+    lines = []
+    for domain, one in shown.items():
+        lines += [f"![The sheet of a window of `{one['dataset']}`](sheet-{domain}.png)", ""]
+        lines += [f"The prompt: *{one['prompt']}*", "", f"`rules` says: *{one['rules']}*", ""]
+    return between(page, "sheets", "\n".join(lines).rstrip())
+
+
+def sheets() -> None:
+    """Draw one window of each simulated world, and keep what is said of it."""
+    from s2kd.data import datasets
+    from s2kd.narrators import narrators
+    from s2kd.narrators.prompts import VERSION, prompt
+    from s2kd.narrators.render import Sheets, png
+    from s2kd.normalise import statistics
+    from s2kd.windows import Windows
+
+    shown, draw = {}, Sheets()
+    for domain, world in WORLDS.items():
+        dataset = datasets.build(world)
+        windows = Windows(dataset, "train", past=12, lead=6)
+        past = windows.past_of(len(windows) // 2, statistics(dataset, lead=6))
+        (NARRATION.parent / f"sheet-{domain}.png").write_bytes(png(draw(past)))
+        (told,) = narrators.build("rules").narrate([past])
+        shown[domain] = {
+            "dataset": world,
+            "versions": f"{draw.version} {VERSION}",
+            "prompt": prompt(past),
+            "rules": told,
+        }
+    text = json.dumps(shown, indent=2, ensure_ascii=False) + "\n"
+    SHOWN.write_text(text, encoding="utf-8")
+
+
+def narration() -> None:
+    """Renew the made parts of docs/narration.md."""
+    page = NARRATION.read_text(encoding="utf-8")
+    shown = json.loads(SHOWN.read_text(encoding="utf-8"))
+    NARRATION.write_text(with_sheets(with_prompts(page), shown), encoding="utf-8")
+
+
 def main(folder: Path = FOLDER) -> None:
-    """Write both pages, and the tables in docs/method.md."""
+    """Write both pages, and the made parts of docs/method.md and docs/narration.md."""
+    if folder == Path("sheets"):
+        sheets()
+        narration()
+        return
+    narration()
     if MEASURED.exists():
         rows = json.loads(MEASURED.read_text(encoding="utf-8"))
         page = with_sizes(METHOD.read_text(encoding="utf-8"), rows)

@@ -1,7 +1,10 @@
 """What a model is asked: the variables, the order of frames, the task; never a date or a place."""
 
+import importlib.util
+import json
 import re
 from datetime import datetime
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -11,8 +14,10 @@ from hypothesis import strategies as st
 from test_narrators import past_of
 
 from s2kd.narrators import prompts
+from s2kd.narrators.layout import pillow
 from s2kd.narrators.prompts import MOST_WORDS, prompt, spoken_time, tidied, variables
 from s2kd.narrators.redact import redacted, spoken_unit, written_unit
+from s2kd.narrators.render import Sheets
 from s2kd.types import Domain
 
 DOMAINS = get_args(Domain)
@@ -212,3 +217,25 @@ def test_an_answer_is_never_too_long_and_a_beginning_of_what_was_said(answer, mo
     assert len(kept) <= most
     assert answer.split()[: len(kept)] == kept
     assert tidied(" ".join(kept), most_words=most).split() == kept
+
+
+# --- what docs/narration.md shows ----------------------------------------------------------------
+
+
+def test_the_prompts_and_sheets_in_the_documents_are_those_of_the_code():
+    root = Path(__file__).parent.parent
+    spec = importlib.util.spec_from_file_location("generate", root / "docs/generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    page = generate.NARRATION.read_text("utf-8")
+    shown = json.loads(generate.SHOWN.read_text("utf-8"))
+    assert generate.with_sheets(generate.with_prompts(page), shown) == page
+    for domain, one in shown.items():
+        # where this fails: python docs/generate.py sheets
+        assert one["versions"] == f"{Sheets().version} {prompts.VERSION}"
+        picture = pillow().Image.open(root / f"docs/sheet-{domain}.png")
+        assert picture.size == (Sheets().size, Sheets().size)
+    for template in prompts.TEMPLATES.values():
+        assert template in page
+    with pytest.raises(ValueError, match="no marks of 'prompts'"):
+        generate.with_prompts("a page without")
