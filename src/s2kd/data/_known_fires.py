@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from s2kd.data import prometheus
 from s2kd.data._environments import EXTREMES
 from s2kd.data._fds_input import parameters_of, sidecar_of
@@ -14,7 +12,7 @@ from s2kd.data._fds_volume import least_gap
 from s2kd.data._known import Known
 from s2kd.data._prometheus_layout import NAME, files_of, header, layout_of
 from s2kd.data._prometheus_layout import parameters_of as given
-from s2kd.data.fds_slices import runs_of, stored_run
+from s2kd.data.fds_slices import median_step, runs_of, stored_run
 from s2kd.types import S2KDError
 
 HELD_OUT = ("heat_release", "ventilation")
@@ -88,7 +86,7 @@ def fds(path: Path) -> Known:
         unseen = _unseen({n: parameters_of(run.path, n, sidecar) for n, run in runs.items()})
         params |= {"unseen": unseen} if unseen else {}
         every = [run.times for run in stored.values()]
-        step = float(np.median(np.concatenate([np.diff(times) for times in every])))
+        step = median_step(stored)
         gap = max(least_gap(times, step) for times in every)
         params |= {"gap": gap} if gap > 10 else {}
     except S2KDError as error:

@@ -73,7 +73,7 @@ def fds_slices(
     finish = Finish(
         exists=None if free.all() else free, crop=crop or None, pool=pool, part="fds_slices"
     )
-    step = _step(stored) if step_seconds is None else float(step_seconds)
+    step = median_step(stored) if step_seconds is None else float(step_seconds)
     runs = {name: Run(run, finish, float(skip_seconds), step, gap) for name, run in stored.items()}
     same_grid({str(found[name]): run for name, run in runs.items()})
     stretches = end_to_end_stretches({name: run.shape[0] for name, run in runs.items()})
@@ -271,5 +271,7 @@ def _same_planes(stored: dict[str, Stored]) -> None:
                 )
 
 
-def _step(stored: dict[str, Stored]) -> float:
-    return float(np.median(np.concatenate([np.diff(run.times) for run in stored.values()])))
+def median_step(stored: dict[str, Stored]) -> float:
+    """The median, to the four digits that times in single precision allow."""
+    every = np.concatenate([np.diff(run.times) for run in stored.values()])
+    return float(f"{np.median(every):.4g}")
