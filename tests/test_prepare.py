@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from s2kd import prepare as preparing
 from s2kd.cli import app
-from s2kd.data import datasets
+from s2kd.data import _arrays, datasets
 from s2kd.data.prepared import PreparedFrames
 from s2kd.dataset import Dataset, Stretch
 from s2kd.normalise import statistics
@@ -96,6 +96,23 @@ def test_the_hash_in_the_folder_is_that_of_the_frames(tmp_path):
         read = datasets.build("prepared", path=tmp_path / dtype, memory_gb=0)
         assert isinstance(read.frames, PreparedFrames)
         assert read.fingerprint == replace(read, frames=read.frames[0:60]).fingerprint
+
+
+def test_a_batch_is_announced_before_it_is_read(tmp_path, monkeypatch):
+    """The system is told of every window's bytes: those and no others are then read."""
+    announced, reads = [], []
+    monkeypatch.setattr(_arrays, "will_need", lambda file, *where: announced.append(where))
+    written(world(), tmp_path / "out", "int16")
+    frames = datasets.build("prepared", path=tmp_path / "out", memory_gb=0)
+    real = PreparedFrames.stored
+    monkeypatch.setattr(
+        PreparedFrames, "stored", lambda self, *where: reads.append(where) or real(self, *where)
+    )
+    windows = Windows(frames, "train", past=3, lead=2)
+    windows.gather(torch.tensor([2, 9, 4]))
+    begin = (tmp_path / "out" / "frames.npy").stat().st_size - 60 * 80
+    assert reads == [(2, 7), (9, 14), (4, 9)]
+    assert announced == [(begin + 80 * a, 80 * (b - a)) for a, b in reads]
 
 
 def test_int16_is_within_half_a_code(tmp_path):

@@ -1,6 +1,7 @@
 """TaxiBJ and TaxiBJ+ in every official layout, as miniatures: who shares frames, who sees what."""
 
 import itertools
+import shutil
 from dataclasses import replace
 
 import h5py
@@ -10,8 +11,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s2kd import normalise
+from s2kd import normalise, recipes
 from s2kd.data import datasets
+from s2kd.describe import describe
 from s2kd.narrators import narrators
 from s2kd.normalise import Normaliser, statistics
 from s2kd.types import S2KDError
@@ -228,7 +230,10 @@ def write_openstl(path, *, count=60, test=20, packed=False, frames=None, **chang
 @pytest.mark.parametrize("packed", [False, True])
 def test_openstl_windows_are_those_in_the_file(tmp_path, packed):
     frames = write_openstl(tmp_path / "dataset.npz", packed=packed)
-    for path in (tmp_path, tmp_path / "dataset.npz"):
+    unpacked = tmp_path / "fetched" / "openstl" / "taxibj"
+    unpacked.mkdir(parents=True)
+    shutil.copy(tmp_path / "dataset.npz", unpacked)
+    for path in (unpacked, tmp_path / "fetched", tmp_path / "dataset.npz"):
         world = datasets.build("taxibj", path=str(path), cache=str(tmp_path / "cache"))
         assert world.grid.channels == ("inflow", "outflow")
         assert isinstance(world.frames[0:1], np.ndarray)
@@ -474,3 +479,37 @@ def test_the_sample_of_changes_is_bounded_over_many_examples(tmp_path, monkeypat
     held = held.reshape(12, 24, 2, 16, 16)[::2].astype(np.float64)
     want = np.sqrt(((held[:, 1:12] - held[:, :1]) ** 2).mean((0, 1, 3, 4)))
     np.testing.assert_allclose(known.change, want, rtol=1e-6)
+
+
+# --- describe and recipes -------------------------------------------------------------------------
+
+
+def test_describe_knows_every_layout_and_recipes_read_them(tmp_path, folder):
+    openstl, plus, reshaped = (tmp_path / name for name in ("one", "two", "three"))
+    for path in (openstl, plus, reshaped):
+        path.mkdir()
+    write_openstl(openstl / "dataset.npz")
+    write_plus(plus, "X_c")
+    write_plus(reshaped, "reshaped")
+    for path, kind, past in (
+        (openstl, "OpenSTL's TaxiBJ", 4),
+        (plus, "TaxiBJ+", 12),
+        (reshaped, "TaxiBJ+", 12),
+    ):
+        found = describe(path)
+        assert (found.kind, found.past, found.lead) == (kind, past, past)
+        assert found.recipe_dataset == {"name": "taxibj", "params": {"path": str(path)}}
+        assert found.problems == ()
+    for name, path, past in (("taxibj", openstl, 4), ("taxibj", folder, 12),
+                             ("taxibj_plus", plus, 12), ("taxibj_plus", reshaped, 12)):  # fmt: skip
+        paper = recipes.get(name, data=str(path))
+        assert (paper.past, paper.lead, paper.normalise) == (past, past, "minmax")
+        assert paper.teacher.backbone.name == "earthfarseer"
+        assert [student.name for student in paper.students] == ["unet", "resnet", "mixer"]
+        small = recipes.get(name, data=str(path), preset="small")
+        assert (small.past, small.lead, small.normalise) == (4, 4, "minmax")
+        datasets.check(small.dataset.name, small.dataset.params)
+    with pytest.raises(S2KDError, match="holds no TaxiBJ\\+ windows"):
+        recipes.get("taxibj_plus", data=str(openstl))
+    with pytest.raises(S2KDError, match="preset must be paper or small, got 'papre'"):
+        recipes.get("taxibj", data=str(openstl), preset="papre")

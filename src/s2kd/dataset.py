@@ -1,6 +1,7 @@
 """A dataset: one long array of frames, where each split's unbroken stretches lie in it."""
 
 import itertools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -42,6 +43,12 @@ class Frames(Protocol):
     def __getitem__(self, frames: slice) -> np.ndarray: ...
 
 
+def will_need(file: int, offset: int, size: int) -> None:
+    """Let the system begin to read this part of a file; does nothing where it has no such call."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file, offset, size, os.POSIX_FADV_WILLNEED)
+
+
 class FrameFile:
     """A `.npy` of (time, channel, height, width) float32, read by slice and never mapped.
 
@@ -64,6 +71,11 @@ class FrameFile:
         self._offset = mapped.offset
         self._frame = int(np.prod(mapped.shape[1:]))
         self._file = path.open("rb")
+
+    def expect(self, first: int, stop: int) -> None:
+        """These frames will be asked for soon."""
+        size = self._frame * 4
+        will_need(self._file.fileno(), self._offset + first * size, (stop - first) * size)
 
     def __getitem__(self, frames: slice) -> np.ndarray:
         first, stop, step = frames.indices(self.shape[0])

@@ -74,6 +74,10 @@ class Windows:
             clip = self._frames[starts.to(self.device)[:, None] + self._reach]
         else:
             length = self.past + self.lead
+            # all of a batch at once, so that a disk that serves many at a time can
+            expect = getattr(self.dataset.frames, "expect", None)
+            for start in starts.tolist() if expect is not None else ():
+                expect(start, start + length)
             read = [self.dataset.frames[s : s + length] for s in starts.tolist()]
             clip = torch.from_numpy(np.stack(read)).to(self.device)
         return Window(

@@ -10,6 +10,7 @@ from typing import IO, Protocol, runtime_checkable
 
 import numpy as np
 
+from s2kd.dataset import will_need
 from s2kd.files import digest, write_whole
 from s2kd.registry import nearest
 from s2kd.types import S2KDError
@@ -72,6 +73,11 @@ class PlainArray:
         self._file.seek(self._offset + skip * self.dtype.itemsize)
         read = np.fromfile(self._file, self.dtype, max(0, stop - first) * entry)
         return read.reshape(-1, *self.shape[depth + 1 :])
+
+    def expect(self, first: int, stop: int) -> None:
+        """These entries of the first axis will be asked for soon."""
+        entry = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        will_need(self._file.fileno(), self._offset + first * entry, (stop - first) * entry)
 
     def mapped(self) -> np.memmap:
         """All of it as a map that the caller drops soon."""

@@ -8,6 +8,7 @@ import numpy as np
 from s2kd.data._array_runs import run_times
 from s2kd.data._arrays import Held, held_in
 from s2kd.data._known import Known
+from s2kd.data._taxibj_cut import openstl_file
 from s2kd.types import S2KDError
 
 TIMES = ("time", "times", "date", "dates", "datetime", "timestamp", "timestamps")
@@ -19,12 +20,11 @@ MOST_CHANNELS = 32
 
 def cut_windows(path: Path, layout: str) -> Known:
     """TaxiBJ's windows as OpenSTL or TaxiBJ+ cut them."""
-    name, array = {
-        "openstl": ("dataset.npz" if path.is_dir() else path.name, "X_train"),
-        "X_c": ("train/X_c.npy", ""),
-        "reshaped": ("train_input_data_reshaped.npy", ""),
+    file, array = {
+        "openstl": (openstl_file(path) or path, "X_train"),
+        "X_c": (path / "train" / "X_c.npy", ""),
+        "reshaped": (path / "train_input_data_reshaped.npy", ""),
     }[layout]
-    file = path / name if path.is_dir() else path
     held = held_in(file)
     if array not in held:
         raise S2KDError(f"{file}: needs {array!r}, has {', '.join(held) or 'nothing'}")
@@ -36,7 +36,7 @@ def cut_windows(path: Path, layout: str) -> Known:
         part="taxibj",
         reason="windows that are cut already, without dates; each is read as it is",
         params={"path": str(path)},
-        arrays={key or name: tuple(map(str, value.shape)) for key, value in held.items()},
+        arrays={key or file.name: tuple(map(str, value.shape)) for key, value in held.items()},
         height=shape[-2],
         width=shape[-1],
         past=shape[1] if len(shape) == 5 else shape[1] // 2,

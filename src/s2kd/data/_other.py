@@ -8,6 +8,7 @@ from s2kd.data._known_arrays import any_array, cut_windows
 from s2kd.data._known_fires import fires
 from s2kd.data._taxibj_cut import layout_of
 from s2kd.data.prepared import FACTS
+from s2kd.files import read_json
 
 
 def recognise(path: Path) -> Known | None:
@@ -42,7 +43,7 @@ def _folder(path: Path) -> Known | None:
     if (path.parent / "environments.json").exists():
         return _runs(path.parent, path.name)
     if FACTS in names:
-        return _known("prepared data", "prepared", path, "written by `s2kd data prepare`")
+        return _prepared(path)
     if any(n.startswith("geopotential_500") and (path / n).is_dir() for n in names):
         return _known("WeatherBench folder", "weatherbench", path, "one folder a variable")
     return None
@@ -56,6 +57,21 @@ def _runs(path: Path, name: str = "") -> Known:
     """A folder of FDS runs, or one set of it."""
     params = {"path": str(path), "layout": "runs"} | ({"set": name} if name else {})
     return Known(kind="FDS runs", part="fds", reason="one simulated fire a file", params=params)
+
+
+def _prepared(path: Path) -> Known:
+    facts = read_json(path / FACTS)
+    held, stored = facts["dataset"], facts["frames"]
+    return Known(
+        kind=f"prepared data ({stored['dtype']})",
+        part="prepared",
+        reason=f"{', '.join(held['grid']['channels'])} of {held['name']}; a recipe lies beside",
+        params={"path": str(path)},
+        frames=stored["shape"][0],
+        step_seconds=held["grid"]["step_seconds"],
+        height=held["grid"]["height"],
+        width=held["grid"]["width"],
+    )
 
 
 def _npz(path: Path) -> Known | None:

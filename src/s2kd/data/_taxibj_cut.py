@@ -29,7 +29,9 @@ FILES = {
 def layout_of(path: Path) -> str | None:
     """`openstl`, `X_c` or `reshaped`; None where `path` holds no cut windows."""
     if path.is_dir():
-        if (path / "dataset.npz").is_file() and not any(path.glob("*_InOut.h5")):
+        if any(path.glob("*_InOut.h5")):
+            return None
+        if openstl_file(path) is not None:
             return "openstl"
         for name, (splits, past, future) in FILES.items():
             wanted = [path / p.format(split=s) for s in splits for p in (past, future)]
@@ -39,6 +41,14 @@ def layout_of(path: Path) -> str | None:
     if path.suffix == ".npz" and path.is_file() and {"X_train", "X_test"} & held_in(path).keys():
         return "openstl"
     return None
+
+
+def openstl_file(path: Path) -> Path | None:
+    """`path` itself, or the one `dataset.npz` in it, up to two folders down (as it is unpacked)."""
+    if path.is_file():
+        return path
+    found = [file for depth in ("", "*/", "*/*/") for file in path.glob(f"{depth}dataset.npz")]
+    return found[0] if len(found) == 1 else None
 
 
 def from_cut(
@@ -57,7 +67,7 @@ def from_cut(
     if layout == "openstl":
         if not 0 < val_fraction < 1:
             raise S2KDError(f"{path}: val_fraction={val_fraction} must lie between 0 and 1")
-        parts = _openstl(path / "dataset.npz" if path.is_dir() else path, cache)
+        parts = _openstl(openstl_file(path) or path, cache)
         scale = partial(_from_unit, maximum=maximum)
     else:
         parts = _plus(path, layout)

@@ -44,6 +44,10 @@ class PreparedFrames:
             )
         return self.decoded(self.stored(first, stop))
 
+    def expect(self, first: int, stop: int) -> None:
+        """These frames will be asked for soon."""
+        self._array.expect(first, stop)
+
     def stored(self, first: int, stop: int) -> np.ndarray:
         """These frames as they lie on disk."""
         return self._array.read((slice(first, stop),))

@@ -1,7 +1,9 @@
 """The official benchmarks, at the paper's sizes or at one that trains on a laptop."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from s2kd.data._taxibj_cut import layout_of
 from s2kd.recipe import Part, Recipe, TeacherSpec, Training
 from s2kd.recipes import METHODS, builtin
 from s2kd.recipes.standins import standin
@@ -84,3 +86,41 @@ def prometheus(*, data: str, preset: str = "paper") -> Recipe:
     if preset == "paper":
         return paper("prometheus", part, teacher="simvp", depth=2, lr=5e-4)
     return small("prometheus_small", part, stride=8, test_stride=8)
+
+
+@builtin
+def taxibj(*, data: str, preset: str = "paper") -> Recipe:
+    """TaxiBJ: taxis into and out of every cell of Beijing, half-hourly, 6 h to 6 h (small: 2 to 2).
+
+    OpenSTL's windows are four frames to four, and so is their recipe.
+    """
+    check_preset("taxibj", preset)
+    path = existing(data)
+    if layout_of(Path(path).expanduser()) is not None:
+        return _taxi("taxibj", {"path": path}, preset, past=4)
+    # the last four weeks are the test, as in the data's own paper; four before them validation
+    params = {"path": path, "val_days": 28, "test_days": 28, "gap": 24}
+    return _taxi("taxibj", params, preset, past=12)
+
+
+@builtin
+def taxibj_plus(*, data: str, preset: str = "paper") -> Recipe:
+    """TaxiBJ+: taxis on 128 × 128 cells of Beijing, published windows, 12 to 12 (small: 4 to 4)."""
+    check_preset("taxibj_plus", preset)
+    path = existing(data)
+    if layout_of(Path(path).expanduser()) not in ("X_c", "reshaped"):
+        raise S2KDError(
+            f"--data {data}: holds no TaxiBJ+ windows (train/X_c.npy and so on, or "
+            "train_input_data_reshaped.npy and so on)"
+        )
+    return _taxi("taxibj_plus", {"path": path}, preset, past=12)
+
+
+def _taxi(name: str, params: dict, preset: str, *, past: int) -> Recipe:
+    """Scaled by the training split's extremes, as counts usually are."""
+    part = Part(name="taxibj", params=params)
+    if preset == "paper":
+        return paper(
+            name, part, teacher="earthfarseer", depth=2, past=past, lead=past, normalise="minmax"
+        )
+    return replace(small(f"{name}_small", part, stride=4, test_stride=2), normalise="minmax")
