@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2kd import cli_data, cli_narrate
+from s2kd import cli_data, cli_narrate, cli_proof
 from s2kd.cli_shared import (
     Accelerator,
     Data,
@@ -47,6 +47,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_narrate.app, name="narrate")
+app.add_typer(cli_proof.app)
 
 
 def _print_version(asked: bool) -> bool:

@@ -1,0 +1,240 @@
+"""Units of work that respect the clock: done once, in order, several at a time, to be gone on with.
+
+```
+OUT/<study>/                 the run folder of a study (as `s2kd run` makes it)
+OUT/<study>/done/<unit>.json what is finished, with its result files
+RESULTS/<data>/<preset>/<variant>/<split>/<who>.json
+```
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from s2kd import stages
+from s2kd.files import read_json, write_json
+from s2kd.results import save_result
+from s2kd.stages import Machine, Run
+from s2kd.studies import Study, Unit, method_of
+from s2kd.types import S2KDError
+
+
+class OutOfTime(Exception):
+    """The minutes are spent; the training stands in its checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a harness works, until when (seconds since 1970), and on what machine."""
+
+    out: Path
+    results: Path
+    deadline: float | None = None
+    machine: Machine = field(default_factory=Machine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a call of `work` came to: units finished now, before, and left."""
+
+    now: int
+    before: int
+    left: int
+
+
+def work(
+    units: Sequence[Unit],
+    place: Place,
+    *,
+    jobs: int = 1,
+    report: Callable[[str], stages.Report] = stages._silent,
+    say: Callable[[str], None] = lambda text: None,
+) -> Outcome:
+    """Do every unit that is not done, until the time is up; call again to go on.
+
+    With `jobs` > 1 so many processes train side by side (on one GPU, or on several cores), each
+    with its share of the cores. A unit starts when its teacher is finished. Raises the first
+    error of a unit, after the others at work have ended.
+    """
+    left = [unit for unit in units if not finished(unit, place)]
+    before = len(units) - len(left)
+    say(f"{before} of {len(units)} trainings are done already")
+    with ExitStack() as locks:
+        for folder in dict.fromkeys(unit.study.folder for unit in left):
+            locks.enter_context(stages.locked(place.out / folder))
+        for study in {unit.study.folder: unit.study for unit in left}.values():
+            stages.open_run(study.recipe, place.out / study.folder)
+        done = _one_by_one if jobs == 1 else _side_by_side
+        now = done(left, place, jobs, report, say)
+    return Outcome(now=now, before=before, left=len(left) - now)
+
+
+def finished(unit: Unit, place: Place) -> bool:
+    """Whether this very training has its results already."""
+    note = _note(unit, place)
+    if not note.exists():
+        return False
+    written = read_json(note)
+    return written["key"] == unit.key and all(
+        (place.results / name).exists() for name in written["files"]
+    )
+
+
+def _note(unit: Unit, place: Place) -> Path:
+    name = re.sub(r"[^\w.-]+", "-", unit.name.removeprefix(unit.study.folder).strip())
+    return place.out / unit.study.folder / "done" / f"{name}.json"
+
+
+def _one_by_one(
+    left: Sequence[Unit], place: Place, jobs: int, report: Any, say: Callable[[str], None]
+) -> int:
+    count = 0
+    for unit in left:
+        if _late(place):
+            break
+        say(f"{count + 1} of {len(left)}: {unit.name}")
+        try:
+            do(unit, place, report=report, say=say)
+        except OutOfTime:
+            break
+        count += 1
+    return count
+
+
+def _side_by_side(
+    left: Sequence[Unit], place: Place, jobs: int, report: Any, say: Callable[[str], None]
+) -> int:
+    """The first unit whose teacher is done goes to the first process that is free."""
+    import multiprocessing
+
+    waiting, running, count = list(left), {}, 0
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    with ProcessPoolExecutor(jobs, context, _start_process, (threads,)) as pool:
+        while waiting or running:
+            names = {unit.name for unit in (*waiting, *running.values())}
+            for unit in list(waiting):
+                free = len(running) < jobs and not _late(place)
+                if free and not any(need.name in names for need in unit.needs):
+                    if _narrating(unit, running.values(), place):
+                        continue
+                    waiting.remove(unit)
+                    running[pool.submit(do, unit, place)] = unit
+                    say(f"started: {unit.name}")
+            if not running:
+                break
+            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            count += sum(_ended(one, running.pop(one), say) for one in ended)
+    return count
+
+
+def _narrating(unit: Unit, running: Any, place: Place) -> bool:
+    """Whether another process is just putting this study's windows into words."""
+    same = any(other.study.folder == unit.study.folder for other in running)
+    return same and not (place.out / unit.study.folder / "done" / "narrated").exists()
+
+
+def _ended(one: "Future[None]", unit: Unit, say: Callable[[str], None]) -> bool:
+    try:
+        one.result()
+    except OutOfTime:
+        return False
+    say(f"done: {unit.name}")
+    return True
+
+
+def _start_process(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _late(place: Place) -> bool:
+    return place.deadline is not None and time.time() >= place.deadline
+
+
+def do(
+    unit: Unit,
+    place: Place,
+    *,
+    report: Callable[[str], stages.Report] = stages._silent,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Train this unit's model if it is not trained, score it, write its results."""
+    run = _opened(unit.study, place)
+    run.report, run.say = _until(place, report), say
+    _narrated(run, unit, place)
+    started = time.monotonic()
+    rows = _trained(run, unit)
+    files = []
+    for row in rows:
+        named = {"data": unit.study.data, "preset": unit.study.preset}
+        path = save_result(place.results, {**row, **named, "variant": unit.study.variant})
+        files.append(str(path.relative_to(place.results)))
+    seconds = round(time.monotonic() - started, 1)
+    write_json(_note(unit, place), {"key": unit.key, "files": files, "seconds": seconds})
+
+
+_OPEN: dict[tuple, Run] = {}
+
+
+def _opened(study: Study, place: Place) -> Run:
+    """The study's run; the last ones stay open, since units of a study follow each other."""
+    key = (str(place.out), study.folder, study.recipe.digest)
+    if key not in _OPEN:
+        while len(_OPEN) >= 3:
+            del _OPEN[next(iter(_OPEN))]
+        _OPEN[key] = Run(
+            recipe=study.recipe,
+            out=place.out / study.folder,
+            machine=place.machine,
+            save_seconds=10.0 if place.deadline is not None else 20.0,
+        )
+    return _OPEN[key]
+
+
+def _narrated(run: Run, unit: Unit, place: Place) -> None:
+    """Words and token states of every window, before the study's first training."""
+    mark = run.out / "done" / "narrated"
+    if unit.role == "reference" or mark.exists():
+        return
+    stages.narrate(run)
+    mark.parent.mkdir(exist_ok=True)
+    mark.touch()
+
+
+def _until(place: Place, report: Callable[[str], stages.Report]) -> Callable[[str], stages.Report]:
+    """`report`, and the end of the work where the minutes are spent."""
+
+    def stage(name: str) -> stages.Report:
+        inner = report(name)
+
+        def told(done: int, total: int, word: str) -> None:
+            inner(done, total, word)
+            if done < total and _late(place):
+                raise OutOfTime(name)
+
+        return told
+
+    return stage
+
+
+def _trained(run: Run, unit: Unit) -> list[dict[str, Any]]:
+    if unit.role == "reference":
+        return stages.score_references(run)
+    if unit.role == "teacher":
+        stages.train_teacher(run, unit.method, unit.seed)
+        stages.make_targets(run, unit.method, unit.seed)
+        return stages.score_teacher(run, unit.method, unit.seed)
+    if unit.role != "student":
+        raise S2KDError(f"a unit is a reference, teacher or student, not {unit.role!r}")
+    part = next(p for p in run.recipe.students if p.name == unit.student)
+    method = method_of(unit.study, unit.method)
+    stages.distill_one(run, part, method, unit.seed)
+    return stages.score_student(run, part, method, unit.seed)

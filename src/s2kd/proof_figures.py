@@ -1,0 +1,176 @@
+"""Figures of the proof: ablation, narrators, shares of the gap, maps with a region to look at."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from s2kd.figures import WIDTH, _figure, _legend, _tidy, colours
+from s2kd.studies import ABLATION
+from s2kd.tables import Models, gap_closed, metric, name_of, spread
+
+
+def ablation_bars(panels: Mapping[str, Models]) -> Any:
+    """Figure 3: MSE (bars, left axis) and SSIM (line, right axis) of the rows of the ablation."""
+    figure = _figure(WIDTH, 2.9)
+    places = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, models) in zip(places, panels.items(), strict=True):
+        backbone = models.students[0]
+        methods = [m for m in ABLATION if models.of("student", m, backbone)]
+        rows = [models.of("student", m, backbone) for m in methods]
+        at = np.arange(len(methods))
+        mse, off = ([f(r, "mse") for r in rows] for f in (metric, spread))
+        axes.bar(
+            at, mse, yerr=np.nan_to_num(off), color="#4477aa", width=0.6, capsize=3, label="MSE"
+        )
+        low, high = min(mse) - np.nanmax([*off, 0]), max(mse) + np.nanmax([*off, 0])
+        room = (high - low) or high
+        axes.set_ylim(max(0, low - room), high + 0.6 * room)
+        axes.set_xticks(at, [name_of(m) for m in methods], fontsize=8, rotation=15)
+        axes.set_title(title, fontsize=9)
+        axes.set_ylabel("MSE (axis does not start at 0)", color="#4477aa", fontsize=8)
+        other = axes.twinx()
+        other.plot(at, [metric(r, "ssim") for r in rows], "o-", color="#228833", label="SSIM")
+        other.set_ylabel("SSIM", color="#228833", fontsize=8)
+        other.spines["top"].set_visible(False)
+        _tidy(axes)
+    return figure
+
+
+def narrator_points(panels: Mapping[str, Mapping[str, tuple[float, float]]]) -> Any:
+    """Figure 4: the student's MSE (mean, spread over seeds) by what its teacher read."""
+    figure = _figure(WIDTH, 1.2 + 0.27 * max(map(len, panels.values())))
+    places = figure.subplots(1, len(panels), squeeze=False, sharey=len(panels) > 1)[0]
+    for number, (axes, (title, points)) in enumerate(zip(places, panels.items(), strict=True)):
+        for place, (mean, off) in enumerate(points.values()):
+            axes.errorbar(mean, place, xerr=np.nan_to_num(off), fmt="o", color="#4477aa", capsize=3)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("student MSE", fontsize=8)
+        axes.locator_params(axis="x", nbins=4)
+        if number == 0:
+            axes.set_yticks(range(len(points)), list(points), fontsize=8)
+            axes.invert_yaxis()
+        _tidy(axes)
+    return figure
+
+
+def gap_shares(panels: Mapping[str, Models]) -> Any:
+    """Share of the gap between baseline and teacher that each method closes, with 95 % bounds."""
+    figure = _figure(WIDTH, 3.4)
+    places = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    names = [m for m in ("output", "fitnet", "review", "relational", "sdkd", "s2kd", "s2kd_plus")]
+    for number, (axes, (title, models)) in enumerate(zip(places, panels.items(), strict=True)):
+        backbone = models.students[0]
+        base, teacher = models.of("student", "baseline", backbone), models.of("teacher", "teacher")
+        for place, method in enumerate(names):
+            rows = models.of("student", method, backbone)
+            found = gap_closed(base, rows, teacher) if rows and teacher else None
+            if found is None or found.value is None:
+                continue
+            axes.plot(100 * found.value, place, "o", color="#4477aa")
+            if found.low is not None:
+                axes.plot([100 * found.low, 100 * found.high], [place] * 2, "-", color="#4477aa")
+        axes.axvline(0, color="#888888", linewidth=1)
+        axes.axvline(100, color="#888888", linewidth=1, linestyle="--")
+        axes.set_xlim(-120, 160)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("gap closed %", fontsize=8)
+        if number == 0:
+            axes.set_yticks(range(len(names)), [name_of(m) for m in names], fontsize=8)
+            axes.invert_yaxis()
+        _tidy(axes)
+    return figure
+
+
+def error_by_lead(panels: Mapping[str, Models]) -> Any:
+    """MSE by lead step of references, teacher and the first student's methods."""
+    figure = _figure(WIDTH, 3.2)
+    places = figure.subplots(1, len(panels), squeeze=False)[0]
+    labels = ["persistence", "teacher", "baseline", "output", "fitnet", "s2kd", "s2kd_plus"]
+    style = colours(labels)
+    for axes, (title, models) in zip(places, panels.items(), strict=True):
+        for label in labels:
+            role = {"persistence": "reference", "teacher": "teacher"}.get(label, "student")
+            rows = models.of(role, label, models.students[0] if role == "student" else "")
+            if rows:
+                curve = np.mean([_mse_by_lead(row) for row in rows], axis=0)
+                colour, line = style[label]
+                steps = np.arange(1, len(curve) + 1)
+                axes.plot(
+                    steps,
+                    curve,
+                    color=colour,
+                    linestyle=line,
+                    marker="o",
+                    markersize=3,
+                    label=name_of(label),
+                )
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("lead step", fontsize=8)
+        _tidy(axes)
+    places[0].set_ylabel("MSE (normalised)", fontsize=8)
+    _legend(figure, places[-1])
+    return figure
+
+
+def _mse_by_lead(row: Mapping[str, Any]) -> Float[np.ndarray, " lead"]:
+    channels = row["scores"]["by_lead"].values()
+    return np.mean([one["mse"] for one in channels], axis=0)
+
+
+def region(truth: Float[np.ndarray, "height width"]) -> tuple[int, int, int, int]:
+    """(first row, stop, first column, stop) of the third of the field with the most fine detail.
+
+    Chosen from the truth alone, so that no forecast has a say in where one looks: the box whose
+    departures from a running mean over five cells have the largest mean square.
+    """
+    padded = np.pad(truth, 2, mode="edge")
+    box = np.lib.stride_tricks.sliding_window_view(padded, (5, 5)).mean((-1, -2))
+    detail = np.nan_to_num(np.square(truth - box))
+    rows, columns = (max(2, -(-length // 3)) for length in truth.shape)
+    mean = np.lib.stride_tricks.sliding_window_view(detail, (rows, columns)).mean((-1, -2))
+    top, left = np.unravel_index(int(mean.argmax()), mean.shape)
+    return int(top), int(top) + rows, int(left), int(left) + columns
+
+
+def region_maps(sample: Mapping[str, Any]) -> Any:
+    """Figure 5: truth beside forecasts, whole and within the highlighted region."""
+    from matplotlib.patches import Rectangle
+
+    truth = np.asarray(sample["truth"])
+    fields = {"truth": truth, **{n: np.asarray(f) for n, f in sample["forecasts"].items()}}
+    top, stop, left, end = sample["region"]
+    low, high = np.nanquantile(truth, [0.005, 0.995])
+    wide = truth.shape[1] / truth.shape[0]
+    figure = _figure(WIDTH, 1.0 + 2 * min(2.2, WIDTH / len(fields) / wide))
+    places = figure.subplots(2, len(fields), squeeze=False)
+    origin = "upper" if sample.get("first_row_on_top", True) else "lower"
+    for column, (name, field) in enumerate(fields.items()):
+        parts = (field, field[top:stop, left:end])
+        for row, part in enumerate(parts):
+            axes = places[row, column]
+            drawn = axes.imshow(
+                part, cmap="viridis", vmin=low, vmax=high, origin=origin, aspect="auto"
+            )
+            axes.set_xticks([])
+            axes.set_yticks([])
+        error = parts[1] - truth[top:stop, left:end]
+        places[0, column].set_title(name_of(name), fontsize=9)
+        places[0, column].add_patch(
+            Rectangle(
+                (left - 0.5, top - 0.5),
+                end - left,
+                stop - top,
+                fill=False,
+                edgecolor="red",
+                linestyle="--",
+            )
+        )
+        if name != "truth":
+            places[1, column].set_title(
+                f"RMSE here {np.sqrt(np.nanmean(error**2)):.3g}", fontsize=8
+            )
+    bar = figure.colorbar(drawn, ax=places, location="right", shrink=0.8, aspect=30)
+    bar.set_label(f"{sample['channel']} ({sample['unit']})", fontsize=8)
+    return figure

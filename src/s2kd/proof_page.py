@@ -1,0 +1,238 @@
+"""The page of results: every table and figure from result files, and what they say in words.
+
+No number and no verdict is typed by hand: sentences are chosen by the intervals.
+"""
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from s2kd import proof_figures, rare_tables, tables, verdicts
+from s2kd.files import write_text, write_whole
+from s2kd.published import PUBLISHED
+from s2kd.reproduce import SOURCES, samples
+from s2kd.results import Row
+from s2kd.tables import Models, Table, experiment
+from s2kd.types import S2KDError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A figure with its file's name and caption."""
+
+    name: str
+    figure: Any
+    caption: str
+
+
+Made = Table | Drawn
+
+
+def experiments(rows: Sequence[Row]) -> list[Models]:
+    """Every experiment on every test split: official data first, then stand-ins."""
+    named = dict.fromkeys((r["data"], r["preset"], r["split"]) for r in rows)
+    order = list(SOURCES)
+
+    def place(one: tuple[str, str, str]) -> tuple:
+        return (order.index(one[0]) if one[0] in order else len(order), one[1], one[2])
+
+    found = []
+    for data, preset, split in sorted(named, key=place):
+        models = experiment(rows, data=data, preset=preset, split=split)
+        if models.students:
+            found.append(models)
+    return found
+
+
+def title_of(models: Models) -> str:
+    """Data, preset and split."""
+    return f"{models.data}, {models.preset}, {models.split}"
+
+
+def _kind(models: Models) -> str:
+    return SOURCES[models.data].kind if models.data in SOURCES else ""
+
+
+def _main(table: str, kind: str) -> Callable[[list[Models], Sequence[Row], Path], Iterable[Made]]:
+    def make(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
+        for models in every:
+            if _kind(models) == kind:
+                title = f"{table.capitalize()}: {title_of(models)}"
+                yield tables.main_table(models, title=title, published=PUBLISHED[table])
+
+    return make
+
+
+def _ablations(
+    kinds: Sequence[str],
+) -> Callable[[list[Models], Sequence[Row], Path], Iterable[Made]]:
+    def make(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
+        panels = {}
+        for models in every:
+            if _kind(models) not in kinds or not models.of("student", "semantic"):
+                continue
+            title = f"Parts of the loss: {title_of(models)}"
+            published = PUBLISHED["table2"] if _kind(models) == "traffic" else None
+            yield tables.ablation_table(models, title=title, published=published)
+            if models.split == "test":
+                panels[title_of(models)] = models
+        if panels and "weather" in kinds:
+            yield Drawn(
+                name="ablation",
+                figure=proof_figures.ablation_bars(panels),
+                caption="Figure 3: prediction loss alone, with each half of the distillation loss, "
+                f"and with both. {_seeds(panels.values())}",
+            )
+
+    return make
+
+
+def _narrators(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
+    panels = {}
+    for models in every:
+        if models.split != "test" or not models.of("student", "s2kd_blind"):
+            continue
+        title = f"What the teacher reads: {title_of(models)}"
+        yield tables.narrator_table(rows, data=models.data, preset=models.preset, title=title)
+        panels[models.data] = tables.narrator_points(rows, data=models.data, preset=models.preset)
+    if panels:
+        yield Drawn(
+            name="narrators",
+            figure=proof_figures.narrator_points(panels),
+            caption="Figure 4: the student's error by what its teacher read; bars are one standard "
+            f"deviation over seeds. {_seeds(every)}",
+        )
+
+
+def _maps(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
+    for where, sample in samples(results, rows).items():
+        yield Drawn(
+            name=f"maps-{sample['data']}",
+            figure=proof_figures.region_maps(sample),
+            caption=f"Figure 5: {where}, the middle test window at lead step {sample['lead']}, "
+            f"seed {sample['seed']}. Below, the region in the dashed box, which is where the truth "
+            "has most fine detail; neither window nor region was chosen by looking at a forecast.",
+        )
+
+
+def _seeds(every: Iterable[Models]) -> str:
+    return " ".join(f"{title_of(models)}: {models.seeds} seeds." for models in every)
+
+
+def _shares(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
+    panels = {models.data: models for models in every if models.split == "test"}
+    if panels:
+        yield Drawn(
+            name="gap",
+            figure=proof_figures.gap_shares(panels),
+            caption="Share of the gap between baseline (0) and reading teacher (100) that each "
+            "method closes, U-Net student, 95 % intervals; where the teacher is no better than the "
+            f"baseline there is no share. {_seeds(panels.values())}",
+        )
+        yield Drawn(
+            name="lead",
+            figure=proof_figures.error_by_lead(panels),
+            caption=f"Error by lead step, U-Net student. {_seeds(panels.values())}",
+        )
+
+
+MAKERS: dict[str, Callable[[list[Models], Sequence[Row], Path], Iterable[Made]]] = {
+    "table1": _main("table1", "weather"),
+    "table2": _main("table2", "traffic"),
+    "table3": _main("table3", "fire"),
+    "table4": _ablations(("traffic",)),
+    "fig3": _ablations(("weather", "fire")),
+    "fig4": _narrators,
+    "fig5": _maps,
+    "extremes": lambda every, rows, results: map(rare_tables.extremes_table, every),
+    "spectra": lambda every, rows, results: map(rare_tables.spectra_table, every),
+    "horizon": lambda every, rows, results: rare_tables.horizon_tables(every),
+}
+
+SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("RQ1: does distilling help, and whose way most?", ("table1", "table2", "table3")),
+    ("RQ2: what does each half of the loss bring?", ("table4", "fig3")),
+    ("Does the text help, and is it the meaning of the text?", ("fig4",)),
+    ("RQ3: extreme events", ("extremes",)),
+    ("Detail: spectra", ("spectra", "fig5")),
+    ("Longer than it was trained for", ("horizon",)),
+)
+
+
+def made(name: str, rows: Sequence[Row], results: Path) -> list[Made]:
+    """The tables and figures that go by this name."""
+    return [one for one in MAKERS[name](experiments(rows), rows, results) if one is not None]
+
+
+def show(rows: Sequence[Row], wanted: Sequence[str], results: Path, *, as_json: bool) -> None:
+    """Tables on the screen, figures as files beside where one stands."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from s2kd.console import print_json
+
+    found = {name: made(name, rows, results) for name in wanted or MAKERS}
+    if not any(found.values()):
+        raise S2KDError(
+            f"{results}: holds no results for {', '.join(found)} yet; train them with --data FOLDER"
+        )
+    if as_json:
+        print_json(
+            {
+                name: [vars(one) for one in some if isinstance(one, Table)]
+                for name, some in found.items()
+            }
+        )
+        return
+    console = Console(width=max(Console().width, 160))
+    for one in (one for some in found.values() for one in some):
+        if isinstance(one, Table):
+            console.print(one.rich())
+        else:
+            path = Path("figures") / f"{one.name}.png"
+            _draw(path, one)
+            console.print(f"{one.caption}\n  {path}", highlight=False)
+    for heading, sentences in verdicts.verdicts(experiments(rows), rows).items():
+        console.print(Markdown(f"**{heading}**"))
+        for sentence in sentences:
+            console.print(f"- {sentence}", highlight=False, markup=False)
+
+
+def write(page: Path, rows: Sequence[Row], results: Path) -> Path:
+    """Everything as a Markdown page, its figures in `figures/` beside it."""
+    every = experiments(rows)
+    if not every:
+        raise S2KDError(f"{results}: holds no results of students yet")
+    said = verdicts.verdicts(every, rows)
+    pieces = [
+        "# Results",
+        "This page is made by `s2kd reproduce --page docs/results.md` from the files in "
+        "`results/`, verdicts included. " + verdicts.standing(every),
+        "## In short",
+        *[f"- {sentence}" for sentence in said["In short"]],
+    ]
+    overview = list(_shares(every, rows, results))
+    pieces += [_placed(page, one) for one in overview]
+    for heading, names in SECTIONS:
+        pieces.append(f"## {heading}")
+        pieces += [f"- {sentence}" for sentence in said.get(heading, [])]
+        pieces += [_placed(page, one) for name in names for one in made(name, rows, results)]
+    write_text(page, "\n\n".join(pieces).replace("\n\n- ", "\n- ") + "\n")
+    return page
+
+
+def _placed(page: Path, one: Made) -> str:
+    if isinstance(one, Table):
+        return one.markdown()
+    path = page.parent / "figures" / f"{one.name}.png"
+    _draw(path, one)
+    return f"![{one.caption}](figures/{one.name}.png)\n\n*{one.caption}*"
+
+
+def _draw(path: Path, one: Drawn) -> None:
+    drawing = io.BytesIO()
+    # no date and no version inside, so that an unchanged figure is an unchanged file
+    one.figure.savefig(drawing, format="png", dpi=120, facecolor="white", metadata={"Software": ""})
+    write_whole(path, lambda beside: beside.write_bytes(drawing.getvalue()))

@@ -1,0 +1,218 @@
+"""Tables of the proof beyond the mean error: rare events, spectra, long roll-outs."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from s2kd.cell_events import EventCounts, event_difference, event_interval, event_score
+from s2kd.significance import default_block
+from s2kd.tables import (
+    Models,
+    Row,
+    Table,
+    metric,
+    name_of,
+    number,
+    overlap_of,
+    percent,
+    together,
+)
+
+SHOWN = ("above 95 %", "below 5 %", "surge above 95 %")
+"""The events of the table; the results hold those at other quantiles too."""
+FORECASTERS = ("persistence", "climatology", "teacher")
+STUDENTS = ("baseline", "output", "fitnet", "spectral", "semantic", "s2kd", "s2kd_plus")
+
+
+def forecasters(models: Models) -> dict[str, list[Row]]:
+    """References, teacher, and the first student by every method, by name."""
+    found = {name: models.of("reference", name) for name in FORECASTERS[:2]}
+    found["teacher"] = models.of("teacher", "teacher")
+    for method in STUDENTS:
+        found[method] = models.of("student", method, models.students[0])
+    return {name: rows for name, rows in found.items() if rows}
+
+
+# --- rare events ---------------------------------------------------------------------------------
+
+
+def counted(rows: Sequence[Row]) -> list[EventCounts]:
+    """What was counted of each seed; [] where the results are older than these counts."""
+    if not all(row["scores"].get("cell_extremes") for row in rows):
+        return []
+    return [EventCounts.from_scores(row["scores"]) for row in rows]
+
+
+def block_of(rows: Sequence[Row]) -> int:
+    """Windows to a block."""
+    windows = len(rows[0]["scores"]["window_mse"])
+    return default_block(windows, overlap=overlap_of(rows))
+
+
+def extremes_table(models: Models) -> Table | None:
+    """CSI with its interval and its difference to the baseline's, and POD, FAR, bias, SEDI."""
+    every = forecasters(models)
+    base = every.get("baseline", [])
+    counts = {name: counted(rows) for name, rows in every.items()}
+    if not base or not counts["baseline"]:
+        return None
+    block, first, lines = block_of(base), counts["baseline"][0], []
+    for channel in first.channels:
+        for event in (one for one in SHOWN if one in first.events):
+            for name, rows in every.items():
+                if counts[name]:
+                    lines.append(_event_line(channel, event, name, rows, base, counts, block))
+    if not lines:
+        return None
+    head = (
+        "event", "forecaster", "CSI", "CSI − baseline's", "POD", "FAR", "bias", "SEDI",
+        "peak error", "quantile error",
+    )  # fmt: skip
+    caption = (
+        f"{models.caption}. Events: values beyond a training quantile of their own cell (for a "
+        "surge: the rise since the last input frame beyond what is usual), all lead times "
+        "together; in brackets 95 % block bootstrap intervals. Peak error: mean error of the "
+        "highest value in a window, physical unit. Quantile error: relative, of the upper tail. "
+        f"Student: {name_of(models.students[0])}"
+    )
+    title = f"Extremes: {models.data}, {models.preset}, {models.split}"
+    return Table(title=title, head=head, lines=tuple(lines), caption=caption)
+
+
+def _event_line(
+    channel: str,
+    event: str,
+    name: str,
+    rows: Sequence[Row],
+    base: Sequence[Row],
+    counts: dict[str, list[EventCounts]],
+    block: int,
+) -> tuple[str, ...]:
+    where = {"channel": channel, "event": event, "block": block}
+    own = event_interval(counts[name], **where)
+    total = sum(one.series(channel, event).sum(0) for one in counts[name])
+    others = [
+        number(float(event_score(score, total)), ".2f") for score in ("pod", "far", "bias", "sedi")
+    ]
+    peak = [row["scores"]["peaks"][channel] for row in rows if row["scores"].get("peaks")]
+    return (
+        f"{channel} {event}",
+        name_of(name),
+        percent(own.value, own.low, own.high, ".3f"),
+        against_baseline(name, rows, base, counts, where),
+        *others,
+        number(_mean_of(peak, "mae"), ".3g"),
+        number(
+            _mean_of(
+                [row["scores"]["physical"][channel] for row in rows], "relative_quantile_error"
+            ),
+            ".3f",
+        ),
+    )
+
+
+def against_baseline(
+    name: str,
+    rows: Sequence[Row],
+    base: Sequence[Row],
+    counts: dict[str, list[EventCounts]],
+    where: dict[str, Any],
+) -> str:
+    """CSI minus the baseline's, seeds paired; empty for what is no student."""
+    if name in ("baseline", *FORECASTERS):
+        return ""
+    one, other = together(rows, base)
+    if not one:
+        return "–"
+    found = event_difference(counted(one), counted(other), **where)
+    return percent(found.difference, found.low, found.high, "+.3f")
+
+
+def _mean_of(some: Sequence[dict[str, Any]], name: str) -> float:
+    values = [one[name] for one in some if one.get(name) is not None]
+    return float(np.mean(values)) if values else math.nan
+
+
+# --- spectra -------------------------------------------------------------------------------------
+
+
+def spectra_table(models: Models) -> Table | None:
+    """Log-spectral distance and high-frequency energy ratio at the first and last lead, and MSE."""
+    lines = []
+    for name, rows in forecasters(models).items():
+        if not all(row["scores"].get("spectra") for row in rows):
+            continue
+        near, far = ([by_lead(rows, what, at) for what in SPECTRAL] for at in (0, -1))
+        lines.append(
+            (
+                name_of(name),
+                number(metric(rows, "mse")),
+                *(number(value, ".2f") for value in (near[0], far[0], near[1], far[1])),
+            )
+        )
+    if not lines:
+        return None
+    head = (
+        "forecaster", "MSE", "log-spectral distance, first lead", "last lead",
+        "high-frequency energy ratio, first lead", "last lead",
+    )  # fmt: skip
+    caption = (
+        f"{models.caption}. Distance in dB between the mean radial power spectra of forecast and "
+        "truth (0: the same); ratio of their energies in the upper half of the wavenumbers "
+        "(1: as much fine detail as the truth, below 1: blurred), means over channels."
+    )
+    title = f"Spectra: {models.data}, {models.preset}, {models.split}"
+    return Table(title=title, head=head, lines=tuple(lines), caption=caption)
+
+
+SPECTRAL = ("log_spectral_distance", "high_frequency_ratio")
+
+
+def by_lead(rows: Sequence[Row], what: str, at: int) -> float:
+    """A spectral score at one lead, mean over channels and seeds."""
+    values = [one[what][at] for row in rows for one in row["scores"]["spectra"].values()]
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else math.nan
+
+
+# --- long horizon --------------------------------------------------------------------------------
+
+
+def horizon_tables(every: Iterable[Models]) -> list[Table]:
+    """Roll-outs beyond the lead that was trained: error at 1, 2, 3 and 4 times T_out."""
+    found = []
+    for models in every:
+        table = _horizon_table(models)
+        if table is not None:
+            found.append(table)
+    return found
+
+
+def _horizon_table(models: Models) -> Table | None:
+    lines, about = [], None
+    for name, rows in forecasters(models).items():
+        long = [row["long_horizon"] for row in rows if row.get("long_horizon")]
+        if not long:
+            continue
+        about = long[0]
+        curve = np.mean([one["mse"] for one in long], axis=0)
+        steps = [len(curve) * part // 4 - 1 for part in (1, 2, 3, 4)]
+        stable = sum(bool(one["stable"]) for one in long)
+        lines.append(
+            (
+                name_of(name),
+                *(number(float(curve[step]), ".3f") for step in steps),
+                f"{stable} of {len(long)}",
+            )
+        )
+    if about is None:
+        return None
+    head = ("forecaster", "MSE at T_out", "2 T_out", "3 T_out", "4 T_out", "stable")
+    caption = (
+        f"{models.caption}. Each model's own output is fed back to it; {about['windows']} windows "
+        "are long enough. Stable: finite and bounded by a multiple of the climatology's variance."
+    )
+    title = f"Roll-out: {models.data}, {models.preset}, {models.split}"
+    return Table(title=title, head=head, lines=tuple(lines), caption=caption)

@@ -1,0 +1,201 @@
+"""What the proof trains: each data set's recipe and its controls, cut into single trainings.
+
+A *study* is one recipe in one folder. The study called by its narrator's name is the experiment
+itself; the others are controls that differ from it in one field. A *unit* is one training with its
+scores. Units come in an order in which a run that is cut short has whole tables already: the
+comparison of table 1 for every seed, then ablation and controls, then the other students.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import s2kd
+from s2kd.files import digest
+from s2kd.recipe import Method, Part, Recipe, method_named
+from s2kd.registry import nearest
+from s2kd.types import S2KDError
+
+CONTROLS: dict[str, dict[str, Any]] = {
+    "empty": {"narrator": Part(name="none")},
+    "shuffled": {"narrator": Part(name="shuffled")},
+    "random": {"text": Part(name="random")},
+}
+"""Controls by the field that they change: no words, another window's words, states of noise."""
+
+FIRST = ("baseline", "output", "fitnet", "s2kd")
+ABLATION = ("baseline", "spectral", "semantic", "s2kd")
+OTHERS = ("review", "relational", "sdkd")
+EXTRA = ("s2kd_blind",)
+"""S²-KD from the text-free teacher, and our documented variant beside the paper's form."""
+
+TABLES: dict[str, str] = {
+    "table1": "weather: three students, every way to distil, and the teacher",
+    "table2": "traffic: the same",
+    "table3": "fire: the same",
+    "table4": "the parts of the loss, on traffic",
+    "fig3": "the parts of the loss, on weather and fire",
+    "fig4": "who narrates, and controls: does the text help, and is it its meaning?",
+    "fig5": "maps of truth, teacher and students",
+    "extremes": "rare events (RQ3)",
+    "spectra": "power spectra by lead time",
+    "horizon": "roll-outs to four times the lead time",
+}
+KINDS = {"weather": "table1", "traffic": "table2", "fire": "table3"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Study:
+    """One recipe in one folder; `data`, `preset` and `variant` are what its results are called."""
+
+    data: str
+    preset: str
+    variant: str
+    recipe: Recipe
+
+    @property
+    def folder(self) -> str:
+        """Its folder's name."""
+        return f"{self.data}-{self.preset}-{self.variant}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Unit:
+    """One training and its scores: a teacher (`method` is its kind), a student, or references."""
+
+    study: Study
+    role: str
+    student: str
+    method: str
+    seed: int
+    level: int
+
+    @property
+    def name(self) -> str:
+        """As its log calls it."""
+        if self.role == "reference":
+            return f"{self.study.folder} references"
+        who = self.method if self.role == "teacher" else f"{self.student} {self.method}"
+        return f"{self.study.folder} {self.role} {who} seed {self.seed}"
+
+    @property
+    def needs(self) -> "tuple[Unit, ...]":
+        """The teacher that this student learns from."""
+        if self.role != "student" or method_of(self.study, self.method).teacher == "none":
+            return ()
+        kind = method_of(self.study, self.method).teacher
+        return (replace(self, role="teacher", student="", method=kind),)
+
+    @property
+    def key(self) -> str:
+        """A name for exactly this training, and for its teacher's."""
+        plain = self.study.recipe.to_dict()
+        shared = {k: v for k, v in plain.items() if k not in ("seeds", "methods", "students")}
+        parts = [asdict(p) for p in self.study.recipe.students if p.name == self.student]
+        method = asdict(method_of(self.study, self.method)) if self.role == "student" else None
+        return digest([shared, parts, method, self.role, self.method, self.seed, s2kd.__version__])
+
+
+def method_of(study: Study, name: str) -> Method:
+    """The study's method of that name."""
+    return next(method for method in study.recipe.methods if method.name == name)
+
+
+def studies(
+    recipe: Recipe,
+    *,
+    data: str,
+    preset: str,
+    students: Sequence[Part],
+    seeds: Sequence[int],
+    narratives: Mapping[str, str] | None = None,
+) -> list[Study]:
+    """The experiment and its controls; `narratives` are recorded ones by their narrator's name."""
+    every = dict.fromkeys((*FIRST, *ABLATION, *OTHERS, *EXTRA))
+    whole = replace(
+        recipe,
+        students=tuple(students),
+        methods=tuple(method_named(name) for name in every),
+        seeds=tuple(seeds),
+    )
+    narrow = replace(whole, students=whole.students[:1], methods=(method_named("s2kd"),))
+    found = [Study(data=data, preset=preset, variant=recipe.narrator.name, recipe=whole)]
+    for name, change in CONTROLS.items():
+        found.append(
+            Study(data=data, preset=preset, variant=name, recipe=replace(narrow, **change))
+        )
+    for name, path in (narratives or {}).items():
+        part = Part(name="recorded", params={"path": path})
+        found.append(
+            Study(data=data, preset=preset, variant=name, recipe=replace(narrow, narrator=part))
+        )
+    return found
+
+
+def check_tables(tables: Sequence[str]) -> list[str]:
+    """These names of tables and figures; one that there is not is refused, the nearest named."""
+    for name in tables:
+        if name not in TABLES:
+            raise S2KDError(
+                f"reproduce: no table or figure {name!r}{nearest(name, TABLES)} "
+                f"(there are {', '.join(TABLES)})"
+            )
+    return list(tables)
+
+
+def units(all_studies: Iterable[Study], *, tables: Sequence[str] = ()) -> list[Unit]:
+    """Every training that these tables need (all of them: none named), in order of worth."""
+    check_tables(tables)
+    wanted = set(tables) or set(TABLES)
+    found: dict[str, Unit] = {}
+    for study in all_studies:
+        for unit in _units_of(study, wanted):
+            for one in (*unit.needs, unit):  # a teacher is wanted as early as its first student
+                if one.name not in found or one.level < found[one.name].level:
+                    found[one.name] = one
+    role = {"reference": 0, "teacher": 1, "student": 2}
+    return sorted(found.values(), key=lambda u: (u.level, _rank(u), role[u.role]))
+
+
+def _rank(unit: Unit) -> int:
+    return unit.study.recipe.seeds.index(unit.seed)
+
+
+def _units_of(study: Study, wanted: set[str]) -> Iterator[Unit]:
+    recipe = study.recipe
+    whole = study.variant not in CONTROLS and len(recipe.methods) > 1
+    main = wanted & {"table1", "table2", "table3"}
+    first = recipe.students[0].name
+    for seed in recipe.seeds:
+
+        def student(name: str, method: str, level: int, seed: int = seed) -> Unit:
+            return Unit(
+                study=study, role="student", student=name, method=method, seed=seed, level=level
+            )
+
+        if not whole:
+            if "fig4" in wanted:
+                yield student(first, "s2kd", 2)
+            continue
+        if seed == recipe.seeds[0]:
+            yield Unit(study=study, role="reference", student="", method="", seed=seed, level=0)
+        if wanted - {"table4", "fig3"}:
+            yield Unit(study=study, role="teacher", student="", method="text", seed=seed, level=1)
+            yield Unit(study=study, role="teacher", student="", method="blind", seed=seed, level=1)
+            for method in FIRST:
+                yield student(first, method, 1)
+            # PLUS
+        if wanted & {"table4", "fig3"}:
+            for method in ABLATION:
+                yield student(first, method, 2)
+        if "fig4" in wanted:
+            yield student(first, "s2kd_blind", 2)
+        if main:
+            for part in recipe.students[1:]:
+                for method in FIRST:
+                    yield student(part.name, method, 3)
+            for method in OTHERS:
+                yield student(first, method, 4)
+            for part in recipe.students[1:]:
+                for method in OTHERS:
+                    yield student(part.name, method, 5)

@@ -1,0 +1,581 @@
+"""Tables of the proof, from result files alone, with intervals and beside the published figures."""
+
+import math
+import statistics as stats
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from s2kd.published import Published
+from s2kd.results import chosen
+from s2kd.significance import (
+    FEWEST_SEEDS,
+    Comparison,
+    Interval,
+    block_for,
+    default_block,
+    exceeds_share,
+    gap_closed_interval,
+    hierarchical_bootstrap,
+    holm,
+    paired_bootstrap,
+    winner,
+)
+from s2kd.studies import ABLATION, CONTROLS, FIRST, OTHERS
+from s2kd.types import S2KDError
+
+if TYPE_CHECKING:
+    import rich.table
+
+Row = Mapping[str, Any]
+
+METHOD_ORDER = ("baseline", *FIRST[1:3], *OTHERS, "spectral", "semantic", "s2kd", "s2kd_plus")
+NAMES = {
+    "baseline": "baseline",
+    "output": "standard KD",
+    "fitnet": "FitNet",
+    "review": "Knowledge Review",
+    "relational": "RKD",
+    "sdkd": "SDKD",
+    "spectral": "+ spectral",
+    "semantic": "+ semantic",
+    "s2kd": "S²-KD",
+    "s2kd_plus": "S²-KD plus (ours)",
+    "s2kd_blind": "S²-KD, text-free teacher",
+    "unet": "U-Net",
+    "resnet": "ResNet",
+    "mixer": "MLP-Mixer",
+    "simvp": "SimVP",
+    "triton": "Triton",
+    "earthfarseer": "EarthFarseer",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Head and lines of text; the caption says of what data, seeds and hardware."""
+
+    title: str
+    head: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    caption: str
+
+    def markdown(self) -> str:
+        """As a Markdown table under its title."""
+        rows = [self.head, ("---",) * len(self.head), *self.lines]
+        body = "\n".join(
+            "| " + " | ".join(cell.replace("|", r"\|") for cell in r) + " |" for r in rows
+        )
+        return f"**{self.title}**\n\n{body}\n\n*{self.caption}*"
+
+    def rich(self) -> "rich.table.Table":
+        """For a terminal."""
+        from rich import box
+        from rich.table import Table as Shown
+
+        shown = Shown(*self.head, title=self.title, caption=self.caption, box=box.SIMPLE_HEAD)
+        for line in self.lines:
+            shown.add_row(*(cell.replace("**", "") for cell in line))
+        return shown
+
+
+# --- one experiment ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """The results of one experiment on one split, by who forecasts; a list holds the seeds."""
+
+    data: str
+    preset: str
+    split: str
+    rows: dict[tuple[str, str, str], list[Row]]
+
+    def of(self, role: str, method: str, backbone: str = "") -> list[Row]:
+        """The seeds of one model, in order; [] where there is none."""
+        for (a_role, a_backbone, a_method), rows in self.rows.items():
+            if (a_role, a_method) == (role, method) and backbone in ("", a_backbone):
+                return rows
+        return []
+
+    @property
+    def students(self) -> list[str]:
+        """Backbones that have a baseline."""
+        names = [b for role, b, m in self.rows if role == "student" and m == "baseline"]
+        return sorted(dict.fromkeys(names), key=_student_order)
+
+    def methods(self, backbone: str) -> list[str]:
+        """How this student was trained, in the order of the table."""
+        names = [m for role, b, m in self.rows if role == "student" and b == backbone]
+        return [m for m in METHOD_ORDER if m in names]
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds any model has."""
+        return max(map(len, self.rows.values()))
+
+    @property
+    def caption(self) -> str:
+        """Data, preset, split, windows, seeds, hardware."""
+        some = [row for rows in self.rows.values() for row in rows]
+        told = some[0]["scores"]["conventions"]
+        seeds = sorted({row["seed"] for row in some if row["seed"] is not None})
+        where = some[-1]["hardware"]
+        machine = where.get("gpu") or f"{where['processor']} ({where['device']})"
+        fewest = min(
+            (len(r) for (role, *_), r in self.rows.items() if role != "reference"), default=0
+        )
+        about = f"{len(seeds)} seeds" if fewest == len(seeds) else f"{fewest} to {len(seeds)} seeds"
+        return (
+            f"Data {self.data}, preset {self.preset}, {self.split} split, {told['windows']} "
+            f"windows of {told['past']} past and {told['lead']} future frames, {about}, {machine}. "
+            "MSE and MAE are means per element in units of the training standard deviation"
+        )
+
+
+def experiment(
+    rows: Iterable[Row], *, data: str, preset: str, split: str = "test", variant: str = "rules"
+) -> Models:
+    """The models of one experiment; raises S2KDError where there are none."""
+    found: dict[tuple[str, str, str], list[Row]] = {}
+    for row in chosen(rows, data=data, preset=preset, split=split, variant=variant):
+        found.setdefault((row["role"], row["backbone"], row["method"]), []).append(row)
+    if not found:
+        raise S2KDError(
+            f"no results of {data} ({preset}, {variant}, {split}); train them with --data FOLDER"
+        )
+    for group in found.values():
+        group.sort(key=lambda row: row["seed"] or 0)
+    return Models(data=data, preset=preset, split=split, rows=found)
+
+
+def _student_order(name: str) -> tuple[int, str]:
+    known = ("unet", "resnet", "mixer")
+    return (known.index(name) if name in known else len(known), name)
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def window_errors(rows: Sequence[Row]) -> np.ndarray:
+    """(seed, window) normalised MSE."""
+    return np.asarray([row["scores"]["window_mse"] for row in rows], dtype=np.float64)
+
+
+def metric(rows: Sequence[Row], name: str) -> float:
+    """Mean over seeds; NaN where there is none."""
+    values = [row["metrics"].get(name) for row in rows]
+    known = [value for value in values if value is not None]
+    return stats.fmean(known) if known else math.nan
+
+
+def spread(rows: Sequence[Row], name: str) -> float:
+    """Sample standard deviation over seeds; NaN for one."""
+    known = [v for v in (row["metrics"].get(name) for row in rows) if v is not None]
+    return stats.stdev(known) if len(known) > 1 else math.nan
+
+
+def together(*groups: Sequence[Row]) -> tuple[list[Row], ...]:
+    """The same seeds of each group, in one order, so that they can be paired."""
+    seeds = set.intersection(*({row["seed"] for row in group} for group in groups))
+    return tuple([row for row in group if row["seed"] in seeds] for group in groups)
+
+
+def overlap_of(rows: Sequence[Row]) -> int:
+    """How many windows in a row share frames."""
+    return int(rows[0]["scores"]["conventions"]["overlap"])
+
+
+def difference(first: Sequence[Row], second: Sequence[Row]) -> Comparison | None:
+    """Mean difference of two models' errors; seeds are drawn too where there are three.
+
+    None where they share no seed.
+    """
+    one, other = together(first, second)
+    if not one:
+        return None
+    a, b = window_errors(one), window_errors(other)
+    block = _block([(a - b).mean(0)], overlap_of(one))
+    if a.shape[1] < 4 * block:
+        return None
+    if len(a) < FEWEST_SEEDS:
+        return paired_bootstrap(a.mean(0), b.mean(0), block=block)
+    return hierarchical_bootstrap(a, b, block=block)
+
+
+def _block(gains: Sequence[np.ndarray], overlap: int) -> int:
+    """As long as the dependence, but with at least six blocks left."""
+    windows = len(gains[0])
+    return max(
+        default_block(windows, overlap=overlap),
+        min(block_for(gains, overlap=overlap), windows // 6),
+    )
+
+
+def gap_closed(
+    baseline: Sequence[Row], student: Sequence[Row], teacher: Sequence[Row]
+) -> Interval | None:
+    """Share of the gap, with bounds; None where they share no seed."""
+    base, one, top = together(baseline, student, teacher)
+    if not base:
+        return None
+    errors = [window_errors(rows) for rows in (base, one, top)]
+    block = _block([(errors[0] - errors[1]).mean(0)], overlap_of(base))
+    if errors[0].shape[1] < 4 * block:
+        return None
+    return gap_closed_interval(*errors, block=block)
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+def name_of(part: str) -> str:
+    """As a table calls it."""
+    return NAMES.get(part, part)
+
+
+def number(value: float | None, form: str = ".4f") -> str:
+    """A dash where there is none."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:{form}}"
+
+
+def with_spread(rows: Sequence[Row], name: str, form: str = ".4f") -> str:
+    """Mean ± standard deviation over seeds."""
+    off = spread(rows, name)
+    return number(metric(rows, name), form) + ("" if math.isnan(off) else f" ±{off:{form}}")
+
+
+def percent(value: float | None, low: float | None, high: float | None, form: str = "+.1f") -> str:
+    """Value [low, high]."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    bounds = "" if low is None or high is None else f" [{low:{form}}, {high:{form}}]"
+    return f"{value:{form}}{bounds}"
+
+
+def gain(base: Sequence[Row], found: Comparison | None) -> str:
+    """Of the baseline's error, in percent, with its interval."""
+    if found is None or found.difference is None:
+        return "–"
+    scale = -100 / metric(base, "mse")
+    low, high = (None if b is None else b * scale for b in (found.high, found.low))
+    return percent(found.difference * scale, low, high)
+
+
+def _parameters(rows: Sequence[Row]) -> str:
+    count = rows[0].get("parameters") or 0
+    return "–" if not count else f"{count / 1e6:.3g}"
+
+
+def _latency(rows: Sequence[Row]) -> str:
+    known = [row["latency_ms"] for row in rows if row.get("latency_ms")]
+    return number(stats.median(known) if known else None, ".1f")
+
+
+# --- tables 1 to 3 -------------------------------------------------------------------------------
+
+MAIN_HEAD = (
+    "model",
+    "method",
+    "parameters (M)",
+    "latency (ms)",
+    "MSE",
+    "MAE",
+    "SSIM",
+    "gain over baseline %",
+    "p (Holm)",
+    "gap closed %",
+    "published: gain %",
+    "gap closed %",
+)
+
+
+def main_table(models: Models, *, title: str, published: Published | None = None) -> Table:
+    """Three students, every method, references and teachers; the winner bold where it is clear.
+
+    Gains and shares have 95 % intervals over test windows (and seeds, where there are three);
+    p-values are adjusted over the whole table.
+    """
+    lines = [_reference_line(models, name) for name in ("persistence", "climatology")]
+    lines += [_teacher_line(models, name) for name in ("teacher", "teacher-blind")]
+    lines = [line for line in lines if line]
+    found, compared = [], []
+    for backbone in models.students:
+        methods = [m for m in models.methods(backbone) if m not in ("spectral", "semantic")]
+        base = models.of("student", "baseline", backbone)
+        best = _winner(models, backbone, methods)
+        for method in methods:
+            rows = models.of("student", method, backbone)
+            other = difference(rows, base) if method != "baseline" else None
+            compared.append(other)
+            found.append((backbone, method, rows, base, other, method == best))
+    adjusted = _adjusted(compared)
+    for (backbone, method, rows, base, other, best), p in zip(found, adjusted, strict=True):
+        closed = gap_closed(base, rows, models.of("teacher", "teacher"))
+        mse = with_spread(rows, "mse")
+        line = (
+            name_of(backbone),
+            name_of(method),
+            _parameters(rows),
+            _latency(rows),
+            f"**{mse}**" if best else mse,
+            number(metric(rows, "mae")),
+            number(metric(rows, "ssim")),
+            "" if method == "baseline" else gain(base, other),
+            "" if method == "baseline" else number(p, ".3f"),
+            "" if method == "baseline" else _share(closed),
+            *_published(published, backbone, method),
+        )
+        lines.append(line)
+    caption = (
+        f"{models.caption}; ± over seeds. In brackets 95 % intervals over test windows and, from "
+        "three seeds on, seeds; p-values are adjusted over the table (Holm). Bold: better than "
+        "every other method of that student, all intervals without zero. Published figures are "
+        f"of other data ({published.data if published else 'none'}): compare gains, not errors."
+    )
+    return Table(title=title, head=MAIN_HEAD, lines=tuple(lines), caption=caption)
+
+
+def _winner(models: Models, backbone: str, methods: Sequence[str]) -> str | None:
+    groups = together(*(models.of("student", method, backbone) for method in methods))
+    if len(methods) < 2 or not groups[0]:
+        return None
+    errors = {m: window_errors(rows) for m, rows in zip(methods, groups, strict=True)}
+    many = len(groups[0]) >= FEWEST_SEEDS
+    best, clear = winner(errors, overlap=overlap_of(groups[0]), draw_seeds=many)
+    return best if clear else None
+
+
+def _adjusted(compared: Sequence[Comparison | None]) -> list[float | None]:
+    known = [c.p_value for c in compared if c is not None and c.p_value is not None]
+    after = iter(holm(known))
+    return [None if c is None or c.p_value is None else next(after) for c in compared]
+
+
+def _share(found: Interval | None) -> str:
+    if found is None or found.value is None:
+        return "no gap" if found is not None else "–"
+    low, high = (None if b is None else 100 * b for b in (found.low, found.high))
+    return percent(100 * found.value, low, high, "+.0f")
+
+
+def _published(published: Published | None, backbone: str, method: str) -> tuple[str, str]:
+    if published is None or method == "baseline":
+        return "", ""
+    return (
+        number(published.gain_percent(backbone, method), "+.1f"),
+        number(published.gap_closed_percent(backbone, method), "+.0f"),
+    )
+
+
+def _reference_line(models: Models, name: str) -> tuple[str, ...] | None:
+    rows = models.of("reference", name)
+    if not rows:
+        return None
+    errors = [number(metric(rows, m)) for m in ("mse", "mae", "ssim")]
+    return (name, "", "–", "–", *errors, *[""] * 5)
+
+
+def _teacher_line(models: Models, name: str) -> tuple[str, ...] | None:
+    rows = models.of("teacher", name)
+    if not rows:
+        return None
+    label = "reads words" if name == "teacher" else "text-free"
+    if any(row.get("reads_future") for row in rows):
+        label += " (and the future)"
+    return (
+        f"teacher ({name_of(rows[0]['backbone'])})",
+        label,
+        _parameters(rows),
+        _latency(rows),
+        with_spread(rows, "mse"),
+        number(metric(rows, "mae")),
+        number(metric(rows, "ssim")),
+        *[""] * 5,
+    )
+
+
+# --- table 4 and figure 3 ------------------------------------------------------------------------
+
+
+def ablation_table(models: Models, *, title: str, published: Published | None = None) -> Table:
+    """L_pred alone, with each half of L_distill, and with both, for the first student."""
+    backbone = models.students[0]
+    base, lines, compared, found = models.of("student", "baseline", backbone), [], [], []
+    for method in ABLATION:
+        rows = models.of("student", method, backbone)
+        if not rows:
+            continue
+        other = difference(rows, base) if method != "baseline" else None
+        compared.append(other)
+        found.append((method, rows, other))
+    for (method, rows, other), p in zip(found, _adjusted(compared), strict=True):
+        marks = [
+            "✓" if on else ""
+            for on in (method in ("spectral", "s2kd"), method in ("semantic", "s2kd"))
+        ]
+        lines.append(
+            (
+                name_of(method),
+                *marks,
+                with_spread(rows, "mse"),
+                number(metric(rows, "mae")),
+                number(metric(rows, "ssim")),
+                "" if other is None else gain(base, other),
+                "" if other is None else number(p, ".3f"),
+                _published(published, backbone, method)[0],
+            )
+        )
+    head = (
+        "method",
+        "L_spectral",
+        "L_semantic",
+        "MSE",
+        "MAE",
+        "SSIM",
+        "gain %",
+        "p (Holm)",
+        "published gain %",
+    )
+    return Table(title=title, head=head, lines=tuple(lines), caption=f"{models.caption}.")
+
+
+# --- figure 4 and the controls -------------------------------------------------------------------
+
+WORDS = {
+    "empty": "no words (empty text)",
+    "shuffled": "another window's words",
+    "random": "noise for token states",
+    "rules": "the window's words (rules)",
+}
+
+
+def narrator_table(rows: Sequence[Row], *, data: str, preset: str, title: str) -> Table:
+    """Does the text help, and is it its meaning? Teacher and student, by what the teacher read.
+
+    Each line differs from the next in one field of the recipe. Differences are against the rule
+    narrator's: above 0 this line is worse.
+    """
+    main = experiment(rows, data=data, preset=preset)
+    backbone = main.students[0]
+    own_teacher, own_student = main.of("teacher", "teacher"), main.of("student", "s2kd", backbone)
+    lines = [
+        _words_line(
+            "no distillation",
+            [],
+            main.of("student", "baseline", backbone),
+            own_teacher,
+            own_student,
+        ),
+        _words_line(
+            "FitNet (no semantic prior)",
+            [],
+            main.of("student", "fitnet", backbone),
+            own_teacher,
+            own_student,
+        ),
+        _words_line(
+            "text-free teacher",
+            main.of("teacher", "teacher-blind"),
+            main.of("student", "s2kd_blind", backbone),
+            own_teacher,
+            own_student,
+        ),
+    ]
+    for variant in variants(rows, data=data, preset=preset):
+        one = experiment(rows, data=data, preset=preset, variant=variant)
+        teacher, student = one.of("teacher", "teacher"), one.of("student", "s2kd", backbone)
+        label = WORDS.get(variant, f"recorded: {variant}")
+        future = any(row.get("reads_future") for row in (*teacher, *student))
+        lines.append(
+            _words_line(
+                label + " (reads the future)" * future, teacher, student, own_teacher, own_student
+            )
+        )
+    head = (
+        "the teacher reads",
+        "teacher MSE",
+        "against rules %",
+        "student MSE",
+        "against rules %",
+        "seeds",
+    )
+    kept = tuple(line for line in lines if line)
+    caption = (
+        f"{main.caption}. Student: {name_of(backbone)} by S²-KD. Below 0: better than with the "
+        "rule narrator's words; 95 % intervals."
+    )
+    return Table(title=title, head=head, lines=kept, caption=caption)
+
+
+def narrator_points(
+    rows: Sequence[Row], *, data: str, preset: str
+) -> dict[str, tuple[float, float]]:
+    """Figure 4's points: the student's MSE and spread over seeds, by what its teacher read."""
+    main = experiment(rows, data=data, preset=preset)
+    backbone = main.students[0]
+    groups = {
+        "no distillation": main.of("student", "baseline", backbone),
+        "FitNet": main.of("student", "fitnet", backbone),
+        "text-free teacher": main.of("student", "s2kd_blind", backbone),
+    }
+    for variant in variants(rows, data=data, preset=preset):
+        one = experiment(rows, data=data, preset=preset, variant=variant)
+        groups[WORDS.get(variant, variant)] = one.of("student", "s2kd", backbone)
+    return {
+        name: (metric(some, "mse"), spread(some, "mse")) for name, some in groups.items() if some
+    }
+
+
+def variants(rows: Iterable[Row], *, data: str, preset: str) -> list[str]:
+    """Controls first, then narrators; the rule narrator last but for recorded ones."""
+    there = dict.fromkeys(r["variant"] for r in chosen(rows, data=data, preset=preset))
+    order = [*CONTROLS, "rules"]
+    return sorted(there, key=lambda v: (order.index(v) if v in order else len(order), v))
+
+
+def _words_line(
+    label: str,
+    teacher: Sequence[Row],
+    student: Sequence[Row],
+    own_teacher: Sequence[Row],
+    own_student: Sequence[Row],
+) -> tuple[str, ...] | None:
+    if not teacher and not student:
+        return None
+    return (
+        label,
+        with_spread(teacher, "mse") if teacher else "–",
+        _against(teacher, own_teacher),
+        with_spread(student, "mse") if student else "–",
+        _against(student, own_student),
+        str(max(len(teacher), len(student))),
+    )
+
+
+def _against(rows: Sequence[Row], own: Sequence[Row]) -> str:
+    if not rows or not own or rows is own:
+        return "–" if not rows or not own else ""
+    found = difference(rows, own)
+    if found is None or found.difference is None:
+        return "–"
+    scale = 100 / metric(own, "mse")
+    low, high = (None if b is None else b * scale for b in (found.low, found.high))
+    return percent(found.difference * scale, low, high)
+
+
+# --- what it comes to ----------------------------------------------------------------------------
+
+
+def doubles_fitnet(models: Models, backbone: str, method: str = "s2kd") -> Comparison | None:
+    """Whether this method's share of the gap is more than twice FitNet's."""
+    groups = together(*(models.of("student", m, backbone) for m in ("baseline", method, "fitnet")))
+    if not groups[0]:
+        return None
+    base, one, other = (window_errors(rows) for rows in groups)
+    block = _block([(base - one).mean(0)], overlap_of(groups[0]))
+    if base.shape[1] < 4 * block:
+        return None
+    return exceeds_share(base, one, other, block=block)

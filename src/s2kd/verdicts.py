@@ -1,0 +1,300 @@
+"""What the results say in words: each sentence is chosen by an interval, for or against."""
+
+from collections.abc import Sequence
+
+from s2kd import rare_tables
+from s2kd.cell_events import event_difference
+from s2kd.published import PUBLISHED
+from s2kd.reproduce import SOURCES
+from s2kd.results import Row
+from s2kd.significance import Comparison
+from s2kd.studies import KINDS
+from s2kd.tables import (
+    WORDS,
+    Models,
+    difference,
+    doubles_fitnet,
+    experiment,
+    gap_closed,
+    metric,
+    name_of,
+    percent,
+    together,
+)
+
+
+def verdicts(every: Sequence[Models], rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Sentences by the heading they stand under."""
+    tests = [models for models in every if models.split == "test"]
+    return {
+        "In short": [claim(models) for models in tests],
+        "RQ1: does distilling help, and whose way most?": [s for m in every for s in ranking(m)],
+        "RQ2: what does each half of the loss bring?": [s for m in tests for s in halves(m)],
+        "Does the text help, and is it the meaning of the text?": [
+            s for m in tests for s in meaning(m, rows)
+        ],
+        "RQ3: extreme events": [s for m in tests for s in rare(m)],
+        "Detail: spectra": [s for m in tests for s in detail(m)],
+        "Longer than it was trained for": [s for m in tests for s in long_runs(m)],
+    }
+
+
+def standing(every: Sequence[Models]) -> str:
+    """On what data, at what size and on what machine all of it stands."""
+    own = sorted({m.data for m in every if m.data in SOURCES and SOURCES[m.data].official})
+    other = sorted({m.data for m in every} - set(own))
+    presets = ", ".join(sorted({m.preset for m in every}))
+    data = f"Official data: {', '.join(own) or 'none'}. Stand-ins: {', '.join(other) or 'none'}. "
+    return (
+        f"{data}Preset: {presets}. A stand-in is a real field of the same kind, at a size that two "
+        "cores can train; its figures are its own and say nothing of the official data's."
+    )
+
+
+def told(found: Comparison | None, better: str, worse: str, same: str) -> str:
+    """`better` where the difference is below 0 for certain, `worse` above, else `same`."""
+    if found is None or not found.excludes_zero:
+        return same
+    return better if found.difference < 0 else worse
+
+
+def in_percent(found: Comparison | None, base: Sequence[Row]) -> str:
+    """A difference of errors as a gain in percent of `base`."""
+    if found is None or found.difference is None:
+        return "an unknown amount"
+    scale = -100 / metric(base, "mse")
+    low, high = (None if b is None else b * scale for b in (found.high, found.low))
+    return percent(found.difference * scale, low, high) + " %"
+
+
+def claim(models: Models) -> str:
+    """The headline: 90 % of the gap closed by S²-KD, and twice what FitNet closes."""
+    backbone, where = models.students[0], f"{models.data} ({models.preset})"
+    base, teacher = models.of("student", "baseline", backbone), models.of("teacher", "teacher")
+    ours = models.of("student", "s2kd", backbone)
+    if not ours or not teacher:
+        return f"{where}: not trained yet."
+    gap = 100 * (1 - metric(teacher, "mse") / metric(base, "mse"))
+    if gap <= 0:
+        return (
+            f"{where}: the reading teacher is no better than the plain student "
+            f"({metric(teacher, 'mse'):.4f} against {metric(base, 'mse'):.4f}), so there is no gap "
+            "to close and the claim cannot be tested."
+        )
+    found = difference(ours, base)
+    closed = gap_closed(base, ours, teacher)
+    share = _share(closed)
+    hints = gap_closed(base, models.of("student", "fitnet", backbone), teacher)
+    twice = doubles_fitnet(models, backbone)
+    verdict = told(
+        found,
+        "S²-KD is better than the plain student",
+        "S²-KD is worse than the plain student",
+        "S²-KD cannot be told from the plain student",
+    )
+    reached = closed is not None and closed.low is not None and closed.low >= 0.9
+    double = twice is not None and twice.low is not None and twice.low > 0
+    sentence = (
+        f"{where}: the teacher is {gap:.0f} % ahead of the plain {name_of(backbone)}. {verdict} "
+        f"({in_percent(found, base)} of its error); it closes {share} of the gap, FitNet "
+        f"{_share(hints)}. Of the claim, 90 % of the gap is {'' if reached else 'not '}reached and "
+        f"twice FitNet's share is {'' if double else 'not '}shown."
+    )
+    plus = models.of("student", "s2kd_plus", backbone)
+    if plus:
+        more = difference(plus, base)
+        sentence += (
+            f" Our variant S²-KD plus gains {in_percent(more, base)} and closes "
+            f"{_share(gap_closed(base, plus, teacher))}."
+        )
+    return sentence
+
+
+def _share(found: object) -> str:
+    value = getattr(found, "value", None)
+    if value is None:
+        return "an undefined share"
+    low, high = (None if b is None else 100 * b for b in (found.low, found.high))  # type: ignore[attr-defined]
+    return percent(100 * value, low, high, "+.0f") + " %"
+
+
+def ranking(models: Models) -> list[str]:
+    """For every student, whether the paper's order of rows came out, and who is best."""
+    found = []
+    teacher, table = models.of("teacher", "teacher"), KINDS.get(_kind(models), "")
+    climatology = models.of("reference", "climatology")
+    if teacher and climatology and metric(climatology, "mse") < metric(teacher, "mse"):
+        found.append(
+            f"{models.data}, {models.split}: the climatology ({metric(climatology, 'mse'):.4f}) is "
+            f"better than the teacher ({metric(teacher, 'mse'):.4f})."
+        )
+    for backbone in models.students:
+        methods = [
+            m for m in models.methods(backbone) if m in ("baseline", "output", "fitnet", "s2kd")
+        ]
+        if "s2kd" not in methods:
+            continue
+        mse = {m: metric(models.of("student", m, backbone), "mse") for m in methods}
+        order = " < ".join(name_of(m) for m in sorted(methods, key=mse.__getitem__))
+        wanted = [m for m in ("s2kd", "fitnet", "baseline") if m in methods]
+        same = sorted(wanted, key=mse.__getitem__) == wanted
+        versus = difference(
+            models.of("student", "s2kd", backbone), models.of("student", "fitnet", backbone)
+        )
+        verdict = told(
+            versus,
+            "S²-KD beats FitNet",
+            "FitNet beats S²-KD",
+            "S²-KD and FitNet cannot be told apart",
+        )
+        as_published = "as in" if same else "unlike"
+        found.append(
+            f"{models.data}, {models.split}, {name_of(backbone)}: errors are ordered {order} "
+            f"({as_published} {PUBLISHED[table].data if table else 'the paper'}); {verdict}."
+        )
+    return found
+
+
+def _kind(models: Models) -> str:
+    return SOURCES[models.data].kind if models.data in SOURCES else ""
+
+
+def halves(models: Models) -> list[str]:
+    """Each half of the loss against the baseline, and both against each half."""
+    backbone = models.students[0]
+    base = models.of("student", "baseline", backbone)
+    both = models.of("student", "s2kd", backbone)
+    one = {m: models.of("student", m, backbone) for m in ("spectral", "semantic")}
+    if not all(one.values()) or not both:
+        return []
+    parts = [
+        f"{name_of(m)} {in_percent(difference(rows, base), base)} "
+        f"({told(difference(rows, base), 'better', 'worse', 'no clear change')})"
+        for m, rows in one.items()
+    ]
+    joint = difference(both, base)
+    better = all(
+        (found := difference(both, rows)) is not None
+        and found.excludes_zero
+        and found.difference < 0
+        for rows in one.values()
+    )
+    return [
+        f"{models.data}: gain over the prediction loss alone: {'; '.join(parts)}; both "
+        f"{in_percent(joint, base)} ({told(joint, 'better', 'worse', 'no clear change')}). Both "
+        f"together are {'' if better else 'not '}clearly better than each alone."
+    ]
+
+
+def meaning(models: Models, rows: Sequence[Row]) -> list[str]:
+    """Whether the text helps teacher and student, and whether its meaning does."""
+    backbone, found = models.students[0], []
+    teacher, student = models.of("teacher", "teacher"), models.of("student", "s2kd", backbone)
+    pairs = [
+        (
+            "a text-free teacher",
+            models.of("teacher", "teacher-blind"),
+            models.of("student", "s2kd_blind", backbone),
+        )
+    ]
+    there = {
+        row["variant"]
+        for row in rows
+        if row["data"] == models.data and row["preset"] == models.preset
+    }
+    for variant in ("empty", "shuffled", "random"):
+        if variant in there:
+            other = experiment(rows, data=models.data, preset=models.preset, variant=variant)
+            pairs.append(
+                (
+                    WORDS[variant],
+                    other.of("teacher", "teacher"),
+                    other.of("student", "s2kd", backbone),
+                )
+            )
+    for label, its_teacher, its_student in pairs:
+        if not its_teacher or not its_student or not teacher or not student:
+            continue
+        on_teacher, on_student = difference(teacher, its_teacher), difference(student, its_student)
+        found.append(
+            f"{models.data}, the window's words against {label}: the teacher "
+            f"{told(on_teacher, 'gains', 'loses', 'is not clearly changed')} "
+            f"({in_percent(on_teacher, its_teacher)}), its student "
+            f"{told(on_student, 'gains', 'loses', 'is not clearly changed')} "
+            f"({in_percent(on_student, its_student)})."
+        )
+    return found
+
+
+def rare(models: Models) -> list[str]:
+    """CSI of S²-KD against the baseline's, event by event."""
+    backbone = models.students[0]
+    one, other = together(
+        models.of("student", "s2kd", backbone), models.of("student", "baseline", backbone)
+    )
+    if not one:
+        return []
+    ours, theirs = rare_tables.counted(one), rare_tables.counted(other)
+    if not ours or not theirs:
+        return []
+    found, block = [], rare_tables.block_of(one)
+    for channel in ours[0].channels:
+        for event in (e for e in rare_tables.SHOWN if e in ours[0].events):
+            gain = event_difference(ours, theirs, channel=channel, event=event, block=block)
+            if gain.difference is None:
+                continue
+            word = (
+                "as good as"
+                if not gain.excludes_zero
+                else ("better than" if gain.difference > 0 else "worse than")
+            )
+            if word == "as good as":
+                word = "not to be told from"
+            found.append(
+                f"{models.data}, {channel} {event}: S²-KD's hits (CSI) are {word} the plain "
+                f"student's ({percent(gain.difference, gain.low, gain.high, '+.3f')})."
+            )
+    return found
+
+
+def detail(models: Models) -> list[str]:
+    """Whether the spectral loss keeps detail that the squared error blurs, and its cost."""
+    backbone = models.students[0]
+    base = models.of("student", "baseline", backbone)
+    found = []
+    for method in ("spectral", "s2kd"):
+        rows = models.of("student", method, backbone)
+        if not rows or not base:
+            continue
+        before, after = (rare_tables.by_lead(r, "high_frequency_ratio", -1) for r in (base, rows))
+        near, far = (rare_tables.by_lead(r, "log_spectral_distance", -1) for r in (base, rows))
+        cost = difference(rows, base)
+        found.append(
+            f"{models.data}, {name_of(method)}: at the last lead the energy of fine detail is "
+            f"{after:.2f} of the truth's (plain student {before:.2f}), the log-spectral distance "
+            f"{far:.2f} dB (plain {near:.2f}); gain in MSE {in_percent(cost, base)}."
+        )
+    return found
+
+
+def long_runs(models: Models) -> list[str]:
+    """Error at four times the lead beside the climatology's, and whether anything blows up."""
+    found = []
+    every = {
+        name: [row["long_horizon"] for row in rows if row.get("long_horizon")]
+        for name, rows in rare_tables.forecasters(models).items()
+    }
+    usual = every.get("climatology") or []
+    for name in ("teacher", "baseline", "s2kd", "s2kd_plus"):
+        long = every.get(name) or []
+        if not long or not usual:
+            continue
+        error = sum(one["mse"][-1] for one in long) / len(long)
+        floor = usual[0]["mse"][-1]
+        stable = all(one["stable"] for one in long)
+        found.append(
+            f"{models.data}, {name_of(name)}: at four times the trained lead the error is "
+            f"{error:.3f}, climatology's {floor:.3f}; "
+            f"{'no roll-out blew up' if stable else 'some roll-outs blew up'}."
+        )
+    return found

@@ -1,0 +1,258 @@
+"""The proof's work list, its harness and its tables: what a wrong program would get wrong."""
+
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import road
+
+from s2kd import harness, proof_page, tables, verdicts
+from s2kd.published import PUBLISHED
+from s2kd.recipe import Part
+from s2kd.results import read_results, result_path, save_result
+from s2kd.studies import CONTROLS, FIRST, studies, units
+from s2kd.types import S2KDError
+
+STUDENTS = (Part(name="unet", params={"width": 4}), Part(name="resnet", params={"preset": "tiny"}))
+
+
+def made(*, seeds=(42, 43), recipe=None):
+    recipe = replace(recipe or road.tiny(), narrator=Part(name="rules"))
+    return studies(recipe, data="taxi_sf", preset="small", students=STUDENTS, seeds=seeds)
+
+
+# --- what is to be done --------------------------------------------------------------------------
+
+
+def test_controls_differ_from_the_experiment_in_one_field():
+    main, *others = made()
+    assert [study.variant for study in others] == list(CONTROLS)
+    free = {"methods", "students"}
+    for study in others:
+        one, other = main.recipe.to_dict(), study.recipe.to_dict()
+        differ = {key for key in one if one[key] != other[key]} - free
+        assert len(differ) == 1
+        assert differ <= {"narrator", "text"}
+
+
+def test_teachers_come_first_and_a_cut_list_is_a_table_already():
+    listed = units(made())
+    names = [unit.name for unit in listed]
+    assert len(set(names)) == len(names)
+    for place, unit in enumerate(listed):
+        assert all(need.name in names[:place] for need in unit.needs)
+    first = [u for u in listed if u.level <= 1 and u.seed == 42 and u.role == "student"]
+    assert {u.method for u in first} >= set(FIRST)
+    # the first seed's comparison is whole before the second seed begins, and before any control
+    whole = max(listed.index(u) for u in first)
+    assert all(listed.index(u) > whole for u in listed if u.level > 1 or (u.seed == 43))
+
+
+def test_only_what_a_table_needs_is_trained():
+    ablation = {u.method for u in units(made(), tables=["table4"]) if u.role == "student"}
+    assert ablation == {"baseline", "spectral", "semantic", "s2kd"}
+    maps = units(made(), tables=["fig5"])
+    assert {u.student for u in maps if u.role == "student"} == {"unet"}
+    assert {u.study.variant for u in maps} == {"rules"}
+    with pytest.raises(S2KDError, match="no table or figure 'tabel1'; did you mean 'table1'"):
+        units(made(), tables=["tabel1"])
+
+
+def test_a_training_is_named_by_what_it_depends_on():
+    def key(recipe, method="s2kd"):
+        listed = units(made(recipe=recipe))
+        return next(u.key for u in listed if u.method == method and u.role == "student")
+
+    tiny = road.tiny()
+    assert key(tiny) == key(replace(tiny, seeds=(1, 2)))
+    assert key(tiny) != key(replace(tiny, past=4))
+    assert key(tiny) != key(tiny, "fitnet")
+
+
+# --- the harness ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory):
+    """Table 4 of one seed, on blobs."""
+    folder = tmp_path_factory.mktemp("proof")
+    place = harness.Place(out=folder / "runs", results=folder / "results")
+    todo = units(made(seeds=(42,)), tables=["table4"])
+    outcome = harness.work(todo, place)
+    return place, todo, outcome
+
+
+def test_every_unit_leaves_its_result_and_is_done_once(worked):
+    place, todo, outcome = worked
+    assert (outcome.now, outcome.before, outcome.left) == (len(todo), 0, 0)
+    rows = read_results(place.results)
+    assert {row["method"] for row in rows if row["role"] == "student"} == {
+        "baseline", "spectral", "semantic", "s2kd",
+    }  # fmt: skip
+    for row in rows:
+        assert (row["data"], row["preset"], row["variant"]) == ("taxi_sf", "small", "rules")
+        assert row["metrics"]["mse"] > 0
+        assert row["versions"]
+        assert row["fingerprint"]
+        assert row["settings"]["dataset"]["name"] == "blobs"
+    weights = {p: p.stat().st_mtime_ns for p in place.out.rglob("*.safetensors")}
+    again = harness.work(todo, place)
+    assert (again.now, again.before, again.left) == (0, len(todo), 0)
+    assert weights == {p: p.stat().st_mtime_ns for p in place.out.rglob("*.safetensors")}
+
+
+def test_a_lost_result_is_written_again_without_training(worked):
+    place, todo, _ = worked
+    path = next(place.results.glob("*/*/*/*/unet-s2kd-*.json"))
+    before = json.loads(path.read_text())
+    weights = {p: p.stat().st_mtime_ns for p in place.out.rglob("model.safetensors")}
+    path.unlink()
+    assert harness.work(todo, place).now == 1
+    assert json.loads(path.read_text())["metrics"] == before["metrics"]
+    assert weights == {p: p.stat().st_mtime_ns for p in place.out.rglob("model.safetensors")}
+
+
+def test_no_time_no_work_and_a_training_cut_short_goes_on(tmp_path):
+    todo = [u for u in units(made(seeds=(42,)), tables=["table4"]) if u.method == "baseline"]
+    late = harness.Place(
+        out=tmp_path / "runs", results=tmp_path / "results", deadline=time.time() - 1
+    )
+    assert harness.work(todo, late).left == len(todo)
+    with pytest.raises(harness.OutOfTime):  # begun too late, it stops at its first step
+        harness.do(todo[0], late)
+    assert not list(late.results.rglob("*.json"))
+    assert harness.work(todo, replace(late, deadline=None)).now == len(todo)
+
+
+@pytest.mark.slow
+def test_side_by_side_gives_the_same_numbers(worked, tmp_path):
+    place, todo, _ = worked
+    other = harness.Place(out=tmp_path / "runs", results=tmp_path / "results")
+    assert harness.work(todo, other, jobs=2).left == 0
+    for row in read_results(place.results):
+        same = json.loads(result_path(other.results, row).read_text())
+        assert same["metrics"]["mse"] == pytest.approx(row["metrics"]["mse"], rel=1e-3)
+
+
+def test_two_harnesses_do_not_share_a_folder(worked, tmp_path):
+    place, todo, _ = worked
+    from s2kd import stages
+
+    left = replace(place, results=tmp_path)  # so that there is something to do
+    held = stages.locked(place.out / todo[0].study.folder)
+    with held, pytest.raises(S2KDError, match="another run is at work"):
+        harness.work(todo, left)
+
+
+# --- results -------------------------------------------------------------------------------------
+
+
+def result(method, mse, seed, *, role="student", backbone="unet", variant="rules", noise=0.05):
+    """A result as the harness writes it, its window errors about `mse`."""
+    windows = np.random.default_rng(seed).lognormal(0, 0.3, 200)  # the same for every method
+    own = np.random.default_rng([seed, len(method)]).normal(1, noise, 200)
+    errors = windows * own
+    errors *= mse / errors.mean()
+    return {
+        "data": "ncep_air", "preset": "small", "variant": variant, "split": "test",
+        "backbone": backbone, "role": role, "method": method, "narrator": "rules",
+        "reads_future": False, "seed": seed, "parameters": 1000, "latency_ms": 1.0,
+        "metrics": {"mse": mse, "mae": mse**0.5 / 2, "ssim": 1 - mse},
+        "scores": {
+            "window_mse": errors.tolist(), "spectra": {}, "by_lead": {"air": {"mse": [mse] * 4}},
+            "conventions": {"windows": 200, "past": 4, "lead": 4, "overlap": 2},
+        },
+        "versions": {}, "hardware": {"processor": "none", "device": "cpu"}, "fingerprint": "x",
+        "settings": {"dataset": {"params": {"path": "/home/somebody/air.nc", "gap": 8}}},
+    }  # fmt: skip
+
+
+def some_rows(s2kd=0.9, fitnet=0.97, teacher=0.88, seeds=range(5)):
+    found = [
+        result("persistence", 2.0, 0, role="reference", backbone="persistence") | {"seed": None}
+    ]
+    for seed in seeds:
+        found.append(result("teacher", teacher, seed, role="teacher", backbone="simvp"))
+        for method, mse in (("baseline", 1.0), ("fitnet", fitnet), ("s2kd", s2kd)):
+            found.append(result(method, mse, seed))
+    return found
+
+
+def test_results_hold_no_folder_and_come_back(tmp_path):
+    path = save_result(tmp_path, result("s2kd", 0.123456789, 3))
+    assert path == tmp_path / "ncep_air/small/rules/test/unet-s2kd-seed3.json"
+    (row,) = read_results(tmp_path)
+    assert row["settings"]["dataset"]["params"] == {"path": "air.nc", "gap": 8}
+    assert row["metrics"]["mse"] == 0.123457
+    assert "somebody" not in path.read_text()
+    path.write_text('{"data": "x"}')
+    with pytest.raises(S2KDError, match="not a result file"):
+        read_results(tmp_path)
+
+
+# --- tables and verdicts -------------------------------------------------------------------------
+
+
+def table_of(rows):
+    models = tables.experiment(rows, data="ncep_air", preset="small")
+    return models, tables.main_table(models, title="t", published=PUBLISHED["table1"])
+
+
+def test_the_table_says_gains_shares_and_what_was_published():
+    _, table = table_of(some_rows())
+    lines = {line[1]: line for line in table.lines if line[0] == "U-Net"}
+    gain, share = lines["S²-KD"][7], lines["S²-KD"][9]
+    assert gain.startswith("+10.0 [")
+    assert share.startswith("+83 [")  # 0.1 of 0.12
+    assert lines["FitNet"][9].startswith("+25 [")
+    assert lines["S²-KD"][10:] == ("+16.0", "+90")
+    assert lines["S²-KD"][4].startswith("**0.9000")
+    assert "**" not in lines["FitNet"][4]
+    assert "5 seeds" in table.caption
+    assert "200 windows" in table.caption
+    assert table.markdown().count("\n| ") == len(table.lines) + 1
+
+
+def test_a_gain_that_chance_could_give_is_not_bold():
+    _, table = table_of(some_rows(s2kd=0.9995, fitnet=1.0, seeds=range(3)))
+    assert not any("**" in line[4] for line in table.lines)
+
+
+def test_the_claim_is_judged_by_intervals():
+    def said(**errors):
+        models = tables.experiment(some_rows(**errors), data="ncep_air", preset="small")
+        return verdicts.claim(models)
+
+    won = said(s2kd=0.885, fitnet=0.97, teacher=0.88)
+    assert "S²-KD is better than the plain student" in won
+    assert "90 % of the gap is reached and twice FitNet's share is shown" in won
+    half = said(s2kd=0.94, fitnet=0.95, teacher=0.88)
+    assert "90 % of the gap is not reached and twice FitNet's share is not shown" in half
+    assert "S²-KD is worse than the plain student" in said(s2kd=1.1)
+    assert "there is no gap to close" in said(teacher=1.2)
+
+
+def test_the_order_of_rows_is_held_against_the_papers():
+    def said(**errors):
+        models = tables.experiment(some_rows(**errors), data="ncep_air", preset="small")
+        return verdicts.ranking(models)[0]
+
+    assert "(as in WeatherBench); S²-KD beats FitNet" in said(s2kd=0.9, fitnet=0.97)
+    assert "(unlike WeatherBench); FitNet beats S²-KD" in said(s2kd=0.99, fitnet=0.9)
+
+
+def test_the_page_is_made_from_the_files_and_made_again_the_same(tmp_path):
+    for row in some_rows():
+        save_result(tmp_path / "results", row)
+    rows = read_results(tmp_path / "results")
+    page = proof_page.write(tmp_path / "docs" / "results.md", rows, tmp_path / "results")
+    text = page.read_text()
+    assert "Table1: ncep_air, small, test" in text
+    assert "## In short" in text
+    for name in ("gap", "lead"):
+        assert (tmp_path / "docs" / "figures" / f"{name}.png").stat().st_size > 5000
+    before = {p: p.read_bytes() for p in (tmp_path / "docs").rglob("*.*")}
+    proof_page.write(page, rows, tmp_path / "results")
+    assert before == {p: p.read_bytes() for p in (tmp_path / "docs").rglob("*.*")}
