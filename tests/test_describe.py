@@ -204,8 +204,6 @@ def test_layouts_of_other_parts(tmp_path):
     assert (windows.past, windows.lead) == (4, 4)
     assert "cut already" in spoken(windows)
     assert describe(tmp_path / "a1_fds.npy").kind == "Prometheus folder"
-    (tmp_path / "wb" / "geopotential_500").mkdir(parents=True)
-    assert describe(tmp_path / "wb").kind == "WeatherBench folder"
     (tmp_path / "runs" / "T").mkdir(parents=True)
     (tmp_path / "runs" / "environments.json").write_text("{}")
     params = {"path": str(tmp_path / "runs"), "layout": "runs"}

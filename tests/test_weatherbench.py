@@ -25,6 +25,7 @@ from s2kd.climatology import Climatology
 from s2kd.data import datasets
 from s2kd.data._weatherbench import Field, field_named, usual
 from s2kd.data.weatherbench import latest
+from s2kd.describe import describe
 from s2kd.metrics import latitude_weights
 from s2kd.types import S2KDError
 from s2kd.windows import Windows
@@ -510,3 +511,62 @@ def test_a_real_frame_lies_the_right_way_round_in_both_layouts(tmp_path):
         east: int(np.argmin(np.abs(np.array(one.grid.longitude) - east))) for east in (120, 340)
     }
     assert warmth[row, column[120]] < warmth[row, column[340]] - 10
+
+
+# --- told by its layout --------------------------------------------------------------------------
+
+
+def described(path):
+    found = describe(path)
+    recipe = recipes.for_description(found)
+    assert recipe.dataset.name == "weatherbench"
+    datasets.build("weatherbench", **recipe.dataset.params)
+    return found, recipe.dataset.params
+
+
+def test_a_folder_is_told_and_gets_a_recipe(tmp_path):
+    root = weatherbench(tmp_path, years=range(1990, 1995), frames=30)
+    found, params = described(root)
+    assert found.kind == "WeatherBench folder"
+    assert (found.frames, found.files, found.wraps, found.step_seconds) == (150, 10, True, 21600)
+    assert [v.name for v in found.variables] == ["geopotential_500", "temperature_850"]
+    assert found.variables[0].minimum == pytest.approx(53975.6, abs=1)
+    assert found.chosen == (Z500, T850)
+    assert params == {
+        "path": str(root),
+        "train": ["1990", "1991"],
+        "val": ["1992", "1992"],
+        "test": ["1993", "1994"],
+    }
+    assert "s2kd run weatherbench" not in found.reason, "its years are not the benchmark's"
+    warm = file_of(root, 1993, "t")
+    warm.write_bytes(warm.read_bytes()[:5000])
+    problems = describe(root).problems
+    assert any("temperature_850hPa_1993" in words and "cut short" in words for words in problems)
+
+
+def test_a_folder_with_the_benchmarks_years_needs_no_dates(tmp_path):
+    weatherbench(tmp_path, years=range(1979, 2019), frames=2)
+    found = describe(tmp_path)
+    assert found.recipe_dataset == {"name": "weatherbench", "params": {"path": str(tmp_path)}}
+    assert f"s2kd run weatherbench --data {tmp_path} --out DIR" in found.reason
+
+
+def test_a_zarr_store_of_the_globe_gets_the_same_recipe(found, tmp_path):
+    times = np.concatenate([times_of_year(y, hours=6)[:40] for y in (1990, 1991, 1992)])
+    path = weatherbench2(tmp_path / "era5.zarr", times, levels=(500, 850))
+    told, params = described(path)
+    assert told.kind == "Zarr"
+    assert params == {"path": str(path), **SPLITS}
+    assert told.past == 4
+
+
+def test_wind_at_some_level_where_the_two_fields_are_not(tmp_path):
+    weatherbench(tmp_path, which=("t",), frames=30)
+    found, params = described(tmp_path)
+    assert params["variables"] == ["temperature@400"], "the middle one of thirteen"
+    assert "middle level" in found.reason
+    weatherbench(tmp_path / "short", which=("z500",), years=(1990, 1991), frames=30)
+    short = describe(tmp_path / "short")
+    assert short.recipe_dataset is None
+    assert any("holds 1990–1991; three years in a row" in words for words in short.problems)

@@ -1,7 +1,7 @@
 """What a file holds, what is wrong with it, and the dataset settings that fit."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from s2kd.data._other import Known, recognise
 from s2kd.data._record import missing_steps, shown, split, step_numbers, stretches
 from s2kd.data._select import Fields, fields_of, levels_of, series_of
 from s2kd.data._series import Series
+from s2kd.data._weatherbench import Field, field_named, open_years, published
+from s2kd.data.weatherbench import BENCHMARK, fitting
 from s2kd.types import S2KDError
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ SCANNED_BYTES = 2**30
 
 LENGTHS = (12, 8, 6, 4, 3, 2, 1)
 MOST_CHANNELS = 6
-BENCHMARK = (
+PAIR = (
     (("geopotential", "z"), (500.0, 50_000.0)),
     (("temperature", "t", "ta"), (850.0, 85_000.0)),
 )
@@ -97,6 +99,9 @@ def describe(path: Path | str) -> Description:
     must be NetCDF, Zarr or GRIB.
     """
     path = str(path)
+    folders = published(Path(path).expanduser())
+    if folders:
+        return _of_weatherbench(path, folders)
     known = recognise(Path(path).expanduser())
     if known is not None:
         return _of_other(path, known)
@@ -132,25 +137,107 @@ def _gridded(path: str, fields: Fields) -> Description:
     series = {name: found for name, found in whole.items() if isinstance(found, Series)}
     if not series:
         raise S2KDError(problems[0])
-    budget = SCANNED_BYTES // len(series)
-    variables = tuple(_look(name, one, fields, budget) for name, one in series.items())
-    first = next(iter(series.values()))
-    sampled = [v for v in variables if v.frames_read < len(series[v.name].times)]
-    problems += _of_values(variables) + _of_times(first.times)
+    found = _looked_at(path, ", ".join(sorted({KINDS[engine_of(f)] for f in files})), series)
     problems += [words for file in files for words in _of_chunks(file, series)]
     problems += [words for name, one in series.items() for words in _of_layout(name, one)]
-    chosen, reason = _choose(variables)
-    past, params = 0, {}
+    chosen, reason = _choose(found.variables)
+    past, params, part = 0, {}, "netcdf"
     try:
-        past, params = _fit(path, series_of(path, fields, chosen), variables)
+        past, params = _fit(path, series_of(path, fields, chosen), found.variables)
+        if _is_weatherbench2(files, found):
+            times = next(iter(series.values())).times
+            params, part, past = fitting(path, BENCHMARK, times), "weatherbench", 4
+            chosen, reason = BENCHMARK, _benchmark(path, params)
     except S2KDError as error:
         problems += [] if str(error) in problems else [str(error)]
+    return dataclasses.replace(
+        found,
+        files=len(files),
+        gib=round(sum(map(_size, files)) / 2**30, 4),
+        problems=found.problems + tuple(problems),
+        chosen=chosen,
+        reason=reason,
+        past=past,
+        lead=past,
+        recipe_dataset={"name": part, "params": params} if past else None,
+    )
+
+
+def _is_weatherbench2(files: Sequence[Path], found: Description) -> bool:
+    """A Zarr store of the whole globe with the benchmark's two fields, several times a day."""
+    if len(files) > 1 or engine_of(files[0]) != "zarr" or not found.wraps:
+        return False
+    held = {f"{v.name}@{level:.10g}" for v in found.variables for level in v.levels}
+    held |= {field_named(v.name).channel for v in found.variables if not v.levels}
+    return set(BENCHMARK) <= held and 0 < found.step_seconds <= 12 * 3600
+
+
+def _of_weatherbench(path: str, folders: Mapping[Path, Field]) -> Description:
+    """WeatherBench's folders: each is one variable, in a file a year."""
+    series, problems = {}, []
+    for folder in folders:
+        try:
+            whole = _whole_variables(str(folder), open_years(folder))
+        except S2KDError as error:
+            whole = {folder.name: str(error)}
+        problems += [found for found in whole.values() if isinstance(found, str)]
+        readable = [one for one in whole.values() if isinstance(one, Series)]
+        if readable:
+            series[folder.name] = readable[0]
+    if not series:
+        raise S2KDError(problems[0])
+    found = _looked_at(path, "WeatherBench folder", series)
+    files = [file for one in series.values() for file in one.files]
+    names = [
+        _channels(series[folder.name], f) for folder, f in folders.items() if folder.name in series
+    ]
+    both = set(BENCHMARK) <= {channel for several in names for channel in several}
+    middle = tuple(several[len(several) // 2] for several in names)
+    chosen = BENCHMARK if both else middle[:MOST_CHANNELS]
+    past, params = 0, {}
+    try:
+        params = fitting(path, chosen, next(iter(series.values())).times)
+        past = 4
+    except S2KDError as error:
+        problems += [] if str(error) in problems else [str(error)]
+    return dataclasses.replace(
+        found,
+        files=len(files),
+        gib=round(sum(map(_size, files)) / 2**30, 4),
+        problems=found.problems + tuple(problems),
+        chosen=chosen,
+        reason=_benchmark(path, params) if both else "the middle level of what the folders hold",
+        past=past,
+        lead=past,
+        recipe_dataset={"name": "weatherbench", "params": params} if past else None,
+    )
+
+
+def _channels(series: Series, field: Field) -> list[str]:
+    """What a folder holds: one channel, or one a level."""
+    piece = series.readers[0].pieces[0]
+    extra = piece.axes.extra if not field.level else ()
+    levels = levels_of(piece.source, piece.variable, piece.axes) if extra else []
+    return [f"{field.name}@{level:.10g}" for level in levels] or [field.channel]
+
+
+def _benchmark(path: str, params: Mapping[str, Any]) -> str:
+    """Where all of the benchmark's years are there, its own experiment is a word."""
+    whole = params and "train" not in params
+    official = f"; at the paper's size: s2kd run weatherbench --data {path} --out DIR"
+    return "the two fields of the WeatherBench benchmark" + official * bool(whole)
+
+
+def _looked_at(path: str, kind: str, series: Mapping[str, Series]) -> Description:
+    """Ranges, times and grid of variables by name, and what is wrong with these."""
+    budget = SCANNED_BYTES // len(series)
+    variables = tuple(_look(name, one, budget) for name, one in series.items())
+    first = next(iter(series.values()))
+    sampled = [v for v in variables if v.frames_read < len(series[v.name].times)]
     plane = first.plane
     return Description(
         path=path,
-        kind=", ".join(sorted({KINDS[engine_of(file)] for file in files})),
-        files=len(files),
-        gib=round(sum(map(_size, files)) / 2**30, 4),
+        kind=kind,
         variables=variables,
         frames=len(first.times),
         first_time=shown(first.times[0]),
@@ -163,12 +250,7 @@ def _gridded(path: str, fields: Fields) -> Description:
         longitude=None if plane.longitude is None else (plane.longitude[0], plane.longitude[-1]),
         wraps=plane.wraps,
         scanned="an even sample of the frames" if sampled else "every frame",
-        problems=tuple(problems),
-        chosen=chosen,
-        reason=reason,
-        past=past,
-        lead=past,
-        recipe_dataset={"name": "netcdf", "params": params} if past else None,
+        problems=(*_of_values(variables), *_of_times(first.times)),
     )
 
 
@@ -191,7 +273,7 @@ def _whole_variables(path: str, fields: Fields) -> dict[str, Series | str]:
     return found
 
 
-def _look(name: str, series: Series, fields: Fields, budget: int) -> Variable:
+def _look(name: str, series: Series, budget: int) -> Variable:
     """One pass over the variable, or over an even sample of its stored chunks."""
     index = _sample(series, budget)
     low, high, total, count, absent = np.inf, -np.inf, 0.0, 0, 0
@@ -204,13 +286,14 @@ def _look(name: str, series: Series, fields: Fields, budget: int) -> Variable:
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
             total, count = total + float(values.sum(dtype=np.float64)), count + values.size
-    source, axes = next((s, a[name]) for s, a in fields if name in a)
+    piece = series.readers[0].pieces[0]
+    source, held, axes = piece.source, piece.variable, piece.axes
     return Variable(
         name=name,
-        dims=tuple(map(str, source.data[name].dims)),
+        dims=tuple(map(str, source.data[held].dims)),
         units=series.units[0],
-        long_name=_long_name(source, name),
-        levels=tuple(levels_of(source, name, axes)) if axes.extra else (),
+        long_name=_long_name(source, held),
+        levels=tuple(levels_of(source, held, axes)) if axes.extra else (),
         minimum=low if count else None,
         maximum=high if count else None,
         mean=total / count if count else None,
@@ -300,9 +383,9 @@ def _of_layout(name: str, series: Series) -> list[str]:
 def _choose(variables: Sequence[Variable]) -> tuple[tuple[str, ...], str]:
     """The benchmark's two fields where the file has them, else the single-level ones."""
     usable = [v for v in variables if v.minimum is not None and v.minimum != v.maximum]
-    pair = [_at_level(v, *wanted) for wanted in BENCHMARK for v in usable]
+    pair = [_at_level(v, *wanted) for wanted in PAIR for v in usable]
     pair = [name for name in pair if name]
-    if len(pair) == len(BENCHMARK):
+    if len(pair) == len(PAIR):
         return tuple(pair), "the two fields of the WeatherBench benchmark"
     single = [v.name for v in usable if not v.levels]
     if single:

@@ -45,9 +45,11 @@ def forecast_file(
 def _latest(path: Path, forecaster: Forecaster) -> tuple[Any, Any]:
     """The last frames, from a CF file or from the kind of file that the student learned from."""
     part = forecaster.card["dataset"]
-    if part["name"] in ("netcdf", "atmosphere", "plume", "blobs"):
-        from s2kd.data.netcdf import latest
+    if part["name"] in ("netcdf", "atmosphere", "plume", "blobs", "weatherbench"):
+        from s2kd.data import netcdf, weatherbench
 
+        # WeatherBench's names of fields may be long or short in the file
+        latest = (weatherbench if part["name"] == "weatherbench" else netcdf).latest
         missing = part["params"].get("missing", "error")
         fill = "error" if missing == "error" else "fill"
         return latest(str(path), forecaster.grid, forecaster.past, missing=fill)

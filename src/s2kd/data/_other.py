@@ -44,8 +44,6 @@ def _folder(path: Path) -> Known | None:
         return _runs(path.parent, path.name)
     if FACTS in names:
         return _prepared(path)
-    if any(n.startswith("geopotential_500") and (path / n).is_dir() for n in names):
-        return _known("WeatherBench folder", "weatherbench", path, "one folder a variable")
     return None
 
 

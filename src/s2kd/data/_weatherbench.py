@@ -96,10 +96,12 @@ def _fields_in(root: Path) -> dict[Path, Field]:
     return {folder: field for folder, field in found.items() if field is not None}
 
 
-def fields_held(path: Path) -> tuple[str, ...]:
-    """What the folders under `path` are, by their names: `geopotential@500`, `temperature`."""
-    roots = [_fields_in(root) for root in _roots(path)]
-    return tuple(field.channel for field in next((r for r in roots if r), {}).values())
+def published(path: Path) -> dict[Path, Field]:
+    """The folders of variables under `path` whose files are named as the benchmark's are."""
+    if not path.is_dir():
+        return {}
+    held = next((found for root in _roots(path) if (found := _fields_in(root))), {})
+    return {folder: field for folder, field in held.items() if any(folder.glob("*deg.nc"))}
 
 
 def open_fields(path: str, fields: Sequence[Field], years: Iterable[int] | None = None) -> Series:
@@ -143,7 +145,7 @@ def _open_folders(
             )
         key = held[folder].channel
         if key not in opened:
-            opened[key] = _open_years(folder, years)
+            opened[key] = open_years(folder, years)
     return opened
 
 
@@ -151,7 +153,7 @@ def _folder_of(field: Field) -> str:
     return f"{field.name}_{field.level}" if field.level else field.name
 
 
-def _open_years(folder: Path, years: Iterable[int] | None) -> Fields:
+def open_years(folder: Path, years: Iterable[int] | None = None) -> Fields:
     """The files of these years, in order of their names."""
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in ENDINGS)
     if years is not None:

@@ -112,6 +112,37 @@ def latest(
     return latest_of(series, grid, past, until=until, missing=missing)
 
 
+def fitting(path: str, channels: Sequence[str], times: np.ndarray) -> dict[str, object]:
+    """Settings of `weatherbench` for a record with these times: its own splits where it has them.
+
+    Else the last years in a row are cut: two to test on (one of less than five), one to validate.
+    Raises `S2KDError` where there are fewer than three, or what `weatherbench` would refuse.
+    """
+    held = sorted(map(int, np.unique(_years_of(times))))
+    params: dict[str, object] = {"path": path}
+    if tuple(channels) != BENCHMARK:
+        params["variables"] = list(channels)
+    open_fields(path, [field_named(channel) for channel in channels])
+    step, _ = step_numbers(path, times)
+    if step > 6 * 3600:
+        params["hours"] = round(step / 3600)
+    if set(range(1979, 2019)) <= set(held):
+        return params
+    run = [year for year in held if set(range(year, held[-1] + 1)) <= set(held)]
+    if len(run) < 3:
+        raise S2KDError(
+            f"{path}: holds {_runs(held)}; three years in a row are needed to train, validate and "
+            "test on"
+        )
+    tested = 2 if len(run) > 4 else 1
+    ends = {
+        "train": (run[0], run[-tested - 2]),
+        "val": (run[-tested - 1], run[-tested - 1]),
+        "test": (run[-tested], run[-1]),
+    }
+    return params | {name: [str(first), str(last)] for name, (first, last) in ends.items()}
+
+
 def _years(path: str, ranges: Mapping[str, Sequence[str]]) -> dict[str, range]:
     """The years that each split names."""
     found = {}
