@@ -17,19 +17,26 @@ def quiet() -> Iterator[Any]:
     """The transformers package, imported, without progress bars and chatter."""
     try:
         import transformers
+        from huggingface_hub.utils import logging as hub
         from transformers.utils import logging as chatter
     except ImportError:
         raise S2KDError(
             "models of the Hugging Face hub need transformers; install it: "
             "pip install 'transformers>=5.10,<6'"
         ) from None
-    level, bars = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
+    level, bars, retries = (
+        chatter.get_verbosity(),
+        chatter.is_progress_bar_enabled(),
+        hub.get_verbosity(),
+    )
     chatter.set_verbosity_error()
+    hub.set_verbosity_error()  # it tells of every retry; what comes of them is told once
     chatter.disable_progress_bar()
     try:
         yield transformers
     finally:
         chatter.set_verbosity(level)
+        hub.set_verbosity(retries)
         if bars:
             chatter.enable_progress_bar()
 
