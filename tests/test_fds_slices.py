@@ -229,6 +229,14 @@ def test_obstacles_are_masked_where_every_run_has_them(tmp_path):
     assert build(tmp_path / "beside").grid.mask is None
 
 
+def test_obstacles_of_a_run_that_is_one_cell_thick(tmp_path):
+    case = Case(tmp_path).mesh((0, 1), (0, 0.1), (0, 0.8), obstacles=[(2, 5, 0, 1, 0, 3)])
+    case.plane("TEMPERATURE", "temp", "C", blob, y=0.0).write()
+    solid = np.zeros((9, 11), dtype=bool)
+    solid[6:8, 3:5] = True  # as in test_obstacles…: the nodes within
+    np.testing.assert_array_equal(build(tmp_path).grid.exists, ~solid)
+
+
 def test_places_that_no_mesh_covers_are_masked(tmp_path):
     case = Case(tmp_path).mesh(*TUNNEL[0]).mesh((1, 2), (0, 0.6), (0, 0.4))
     case.plane("TEMPERATURE", "temp", "C", blob, y=0.3).write()

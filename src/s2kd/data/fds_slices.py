@@ -208,6 +208,7 @@ class Run:
 
 
 def stored_run(run: Smokeview, plane: str | None, quantities: Sequence[str] | None) -> Stored:
+    """The plane and quantities of a run that are asked for, or that there are."""
     planes = planes_of(run.slices)
     if not planes:
         raise S2KDError(
