@@ -369,7 +369,7 @@ class Counted:
 LENGTHS = st.lists(st.integers(3, 40), min_size=1, max_size=6)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(
     lengths=LENGTHS,
     heats=st.lists(st.integers(0, 3), min_size=6, max_size=6),
