@@ -38,6 +38,7 @@ SOURCES: dict[str, Source] = {
     "taxi_sf": Source(kind="traffic", official=False),
     "fds_pool": Source(kind="fire", official=False),
     "fds_runs": Source(kind="fire", official=False),
+    "fds_runs_p": Source(kind="fire", official=False),
 }
 
 SMALL_STUDENTS = (

@@ -26,7 +26,7 @@ CONTROLS: dict[str, dict[str, Any]] = {
 FIRST = ("baseline", "output", "fitnet", "s2kd")
 ABLATION = ("baseline", "spectral", "semantic", "s2kd")
 OTHERS = ("review", "relational", "sdkd")
-EXTRA = ("s2kd_blind",)
+EXTRA = ("s2kd_blind", "s2kd_plus")
 """S²-KD from the text-free teacher, and our documented variant beside the paper's form."""
 
 TABLES: dict[str, str] = {
@@ -184,7 +184,7 @@ def _units_of(study: Study, wanted: set[str]) -> Iterator[Unit]:
             yield Unit(study=study, role="teacher", student="", method="blind", seed=seed, level=1)
             for method in FIRST:
                 yield student(first, method, 1)
-            # PLUS
+            yield student(first, "s2kd_plus", 1)
         if wanted & {"table4", "fig3"}:
             for method in ABLATION:
                 yield student(first, method, 2)
@@ -192,7 +192,7 @@ def _units_of(study: Study, wanted: set[str]) -> Iterator[Unit]:
             yield student(first, "s2kd_blind", 2)
         if main:
             for part in recipe.students[1:]:
-                for method in FIRST:
+                for method in (*FIRST, "s2kd_plus"):
                     yield student(part.name, method, 3)
             for method in OTHERS:
                 yield student(first, method, 4)
