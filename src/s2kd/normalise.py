@@ -19,10 +19,13 @@ SAMPLED_CHANGES = 4096
 def training_blocks(dataset: Dataset, *, values: int = 2**22) -> Iterator[np.ndarray]:
     """The training frames in order, in blocks of bounded size, each (time, channel, cell)."""
     exists = dataset.grid.exists
+    everywhere = bool(exists.all())
     length = max(1, values // int(np.prod(dataset.frames.shape[1:])))
     for stretch in dataset.splits["train"]:
         for first in range(stretch.first, stretch.stop, length):
-            yield np.asarray(dataset.frames[first : min(first + length, stretch.stop)])[..., exists]
+            block = np.asarray(dataset.frames[first : min(first + length, stretch.stop)])
+            # choosing all cells would copy them
+            yield block.reshape(*block.shape[:2], -1) if everywhere else block[..., exists]
 
 
 def statistics(dataset: Dataset, *, lead: int = 1) -> Statistics:
