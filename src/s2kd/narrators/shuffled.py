@@ -21,6 +21,9 @@ class Shuffled:
         if of == "shuffled":
             raise S2KDError("shuffled: of='shuffled' would shuffle itself; name another narrator")
         self._of = narrators.build(of, **(params or {}))
+        for name in ("stream", "match", "require"):  # where `of` has them
+            if hasattr(self._of, name):
+                setattr(self, name, getattr(self._of, name))
         self._seed = seed
         self.reads_future = self._of.reads_future
         self.kept_as = (of, self._of.version)

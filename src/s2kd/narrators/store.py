@@ -2,18 +2,22 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from s2kd.files import digest
-from s2kd.narrators import Narrator
+from s2kd.narrators import Narrator, Streaming, Told
 from s2kd.types import Past, S2KDError, Statistics
 from s2kd.windows import Windows
 
 Progress = Callable[[int, int], object]
+OFTEN = 0.5
+"""Seconds after which narratives that came one by one are written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +26,8 @@ class Narrative:
 
     `window` is `Past.digest`, `index` the window's number within `split`. `given` is a hash of
     all else that the narrator was handed (grid, training statistics, season, context); it is
-    empty where the words were made elsewhere.
+    empty where the words were made elsewhere. `model` is what the maker's server called itself;
+    `note` says why a later line stands in for an earlier one of the same key.
     """
 
     window: str
@@ -33,6 +38,8 @@ class Narrative:
     reads_future: bool
     text: str
     given: str = ""
+    model: str = ""
+    note: str = ""
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -72,6 +79,12 @@ def _line(line: bytes, where: str) -> Narrative:
         ) from None
 
 
+def line_of(one: Narrative) -> bytes:
+    """A narrative as a line of the file; what is mostly empty is left out where it is."""
+    plain = {k: v for k, v in asdict(one).items() if v or k not in ("model", "note")}
+    return (json.dumps(plain, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+
+
 class Store:
     """A narratives file opened for adding; only one at a time can be. Made by `opened`."""
 
@@ -85,8 +98,7 @@ class Store:
 
     def add(self, narratives: list[Narrative]) -> None:
         """Write lines and see them to the disk; on failure the file is as it was before."""
-        lines = [json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in narratives]
-        block = "".join(lines).encode("utf-8", "surrogatepass")
+        block = b"".join(map(line_of, narratives))
         try:
             self._file.seek(self._size)
             rest = memoryview(block)
@@ -149,6 +161,26 @@ def narrate_windows(
     that had to be made. Lines of other narrators and versions are left alone. A narrator's
     `rearrange` is applied to the complete list, never to what is stored.
     """
+    wanted = wanted_of(windows, narrator, statistics, name=name, numbers=numbers)
+    texts = {line.key: line.text for line in read_narratives(store)} if store.exists() else {}
+    if any(one.key not in texts for one in wanted):
+        with opened(store) as kept:
+            _fill(kept, wanted, windows, narrator, statistics, progress, batch)
+            texts = kept.texts
+    narratives = [texts[one.key] for one in wanted]
+    rearrange = getattr(narrator, "rearrange", None)
+    return narratives if rearrange is None else rearrange(narratives)
+
+
+def wanted_of(
+    windows: Windows,
+    narrator: Narrator,
+    statistics: Statistics,
+    *,
+    name: str,
+    numbers: Sequence[int] | None = None,
+) -> list[Narrative]:
+    """What a split's narratives are kept under, window by window, without their texts."""
     given = Given(statistics)
     keeper, version = getattr(narrator, "kept_as", (name, narrator.version))
     blank = Narrative(
@@ -164,14 +196,17 @@ def narrate_windows(
     for index in range(len(windows)) if numbers is None else numbers:
         past = windows.past_of(index, statistics)
         wanted.append(replace(blank, window=past.digest, index=index, given=given(past)))
-    texts = {line.key: line.text for line in read_narratives(store)} if store.exists() else {}
-    if any(one.key not in texts for one in wanted):
-        with opened(store) as kept:
-            _fill(kept, wanted, windows, narrator, statistics, progress, batch)
-            texts = kept.texts
-    narratives = [texts[one.key] for one in wanted]
-    rearrange = getattr(narrator, "rearrange", None)
-    return narratives if rearrange is None else rearrange(narratives)
+    return wanted
+
+
+def shard_of(wanted: Sequence[Narrative], shard: tuple[int, int]) -> list[int]:
+    """The places in `wanted` that are shard i of n (from 1): windows alike lie in the same one."""
+    number, count = shard
+    return [
+        place
+        for place, one in enumerate(wanted)
+        if int(digest([one.window, one.given])[:12], 16) % count == number - 1
+    ]
 
 
 def _fill(
@@ -183,23 +218,67 @@ def _fill(
     progress: Progress | None,
     batch: int,
 ) -> None:
-    """Make and add what is missing, batch by batch; windows alike in every respect once."""
+    """Make and add what is missing, as it comes; windows alike in every respect once."""
     missing = list({one.key: one for one in wanted if one.key not in kept.texts}.values())
+    if hasattr(narrator, "match"):  # so that a narrator that knows windows by time finds them
+        narrator.match(windows, [one.window for one in wanted], [one.index for one in wanted])
     if hasattr(narrator, "require"):  # so that a narrator that has not all the words says so now
         narrator.require([one.window for one in missing])
-    for first in range(0, len(missing), batch):
-        block = missing[first : first + batch]
-        pasts = [windows.past_of(one.index, statistics) for one in block]
-        said = narrator.narrate(pasts)
+    done = len(wanted) - len(missing)
+    pasts = ((n, windows.past_of(one.index, statistics)) for n, one in enumerate(missing))
+    with closing(_blocks(narrator, missing, pasts, batch)) as blocks:
+        for block in blocks:
+            kept.add([replace(missing[t.number], text=t.text, model=t.model) for t in block])
+            done += len(block)
+            if progress is not None:
+                progress(done, len(wanted))
+    silent = sum(one.key not in kept.texts for one in missing)
+    if silent:
+        raise S2KDError(
+            f"narrator {missing[0].narrator!r} gave no text for {silent} of {len(missing)} windows"
+        )
+
+
+def _blocks(
+    narrator: Narrator, missing: list[Narrative], pasts: Iterator[tuple[int, Past]], batch: int
+) -> Iterator[list[Told]]:
+    """Narratives to be written together, of a narrator that streams or of one that does not."""
+    if isinstance(narrator, Streaming):
+        yield from _gathered(narrator.stream(pasts), batch)
+        return
+    while block := list(islice(pasts, batch)):
+        said = narrator.narrate([past for _, past in block])
         if len(said) != len(block) or not all(isinstance(text, str) for text in said):
             raise S2KDError(
-                f"narrator {block[0].narrator!r} gave {len(said)} texts for {len(block)} windows; "
-                "it must give one text a window"
+                f"narrator {missing[0].narrator!r} gave {len(said)} texts for {len(block)} windows;"
+                " it must give one text a window"
             )
-        kept.add([replace(one, text=text) for one, text in zip(block, said, strict=True)])
-        if progress is not None:
-            done = len(wanted) - len(missing) + first + len(block)
-            progress(done, len(wanted))
+        yield [Told(number=n, text=text) for (n, _), text in zip(block, said, strict=True)]
+
+
+def _gathered(stream: Iterator[Told], batch: int) -> Iterator[list[Told]]:
+    """What comes one by one, together for `OFTEN` seconds; when the stream fails, the rest first.
+
+    A window that was told before is not told again.
+    """
+    block: list[Told] = []
+    told: set[int] = set()
+    last = time.monotonic()
+    with closing(stream):
+        try:
+            for one in stream:
+                if one.number not in told:
+                    told.add(one.number)
+                    block.append(one)
+                if len(block) >= batch or (block and time.monotonic() - last > OFTEN):
+                    yield block
+                    block, last = [], time.monotonic()
+        except (Exception, KeyboardInterrupt):
+            if block:
+                yield block
+            raise
+    if block:
+        yield block
 
 
 class Given:
