@@ -249,7 +249,7 @@ def test_the_page_is_made_from_the_files_and_made_again_the_same(tmp_path):
     rows = read_results(tmp_path / "results")
     page = proof_page.write(tmp_path / "docs" / "results.md", rows, tmp_path / "results")
     text = page.read_text()
-    assert "Table1: ncep_air, small, test" in text
+    assert "Table 1: ncep_air, small, test" in text
     assert "## In short" in text
     for name in ("gap", "lead"):
         assert (tmp_path / "docs" / "figures" / f"{name}.png").stat().st_size > 5000

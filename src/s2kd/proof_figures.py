@@ -1,6 +1,6 @@
 """Figures of the proof: ablation, narrators, shares of the gap, maps with a region to look at."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,6 +117,77 @@ def error_by_lead(panels: Mapping[str, Models]) -> Any:
 def _mse_by_lead(row: Mapping[str, Any]) -> Float[np.ndarray, " lead"]:
     channels = row["scores"]["by_lead"].values()
     return np.mean([one["mse"] for one in channels], axis=0)
+
+
+SHOWN = ("persistence", "teacher", "baseline", "fitnet", "spectral", "s2kd", "s2kd_plus")
+
+
+def spectra_at_the_end(panels: Mapping[str, Models]) -> Any:
+    """Power of the forecasts at the last lead, as a multiple of the truth's, by wavenumber."""
+    figure = _figure(WIDTH, 3.4)
+    places = figure.subplots(1, len(panels), squeeze=False)[0]
+    style = colours(SHOWN)
+    for axes, (title, models) in zip(places, panels.items(), strict=True):
+        for name, rows in with_spectra(models).items():
+            ratio = np.mean([_power_ratio(row) for row in rows], axis=0)
+            colour, line = style[name]
+            axes.plot(ratio, color=colour, linestyle=line, label=name_of(name))
+        axes.axhline(1, color="#888888", linewidth=1)
+        axes.set_yscale("log")
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("wavenumber", fontsize=8)
+        _tidy(axes)
+    places[0].set_ylabel("power / truth's, last lead", fontsize=8)
+    _legend(figure, places[-1])
+    return figure
+
+
+def _power_ratio(row: Mapping[str, Any]) -> Float[np.ndarray, " wavenumber"]:
+    """Mean over channels, each by its own truth; the mean (wavenumber 0) left out."""
+    pairs = [
+        (np.asarray(one["forecast"][-1]), np.asarray(one["truth"][-1]))
+        for one in row["scores"]["spectra"].values()
+    ]
+    return np.mean([(f / np.maximum(t, 1e-30))[1:] for f, t in pairs], axis=0)
+
+
+def with_spectra(models: Models) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """The results of `SHOWN` that hold spectra."""
+    found = {}
+    for name in SHOWN:
+        role = {"persistence": "reference", "teacher": "teacher"}.get(name, "student")
+        rows = models.of(role, name, models.students[0] if role == "student" else "")
+        if rows and all(row["scores"].get("spectra") for row in rows):
+            found[name] = rows
+    return found
+
+
+def hits_by_lead(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float | None, float | None]]]],
+) -> Any:
+    """CSI by lead step with 95 % bounds: forecaster to (value, low, high) of every lead."""
+    figure = _figure(WIDTH, 3.2)
+    places = figure.subplots(1, len(panels), squeeze=False)[0]
+    style = colours(SHOWN)
+    for axes, (title, curves) in zip(places, panels.items(), strict=True):
+        for number, (name, points) in enumerate(curves.items()):
+            at = np.arange(1, len(points) + 1) + 0.06 * (number - len(curves) / 2)
+            value = np.array([point[0] for point in points])
+            off = [
+                [value[i] - (p[1] if p[1] is not None else value[i]) for i, p in enumerate(points)],
+                [(p[2] if p[2] is not None else value[i]) - value[i] for i, p in enumerate(points)],
+            ]
+            colour, line = style[name]
+            axes.errorbar(
+                at, value, yerr=off, color=colour, linestyle=line, marker="o", markersize=3,
+                capsize=2, label=name_of(name),
+            )  # fmt: skip
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("lead step", fontsize=8)
+        _tidy(axes)
+    places[0].set_ylabel("CSI", fontsize=8)
+    _legend(figure, places[-1])
+    return figure
 
 
 def region(truth: Float[np.ndarray, "height width"]) -> tuple[int, int, int, int]:

@@ -59,7 +59,7 @@ def _main(table: str, kind: str) -> Callable[[list[Models], Sequence[Row], Path]
     def make(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
         for models in every:
             if _kind(models) == kind:
-                title = f"{table.capitalize()}: {title_of(models)}"
+                title = f"Table {table[-1]}: {title_of(models)}"
                 yield tables.main_table(models, title=title, published=PUBLISHED[table])
 
     return make
@@ -121,6 +121,34 @@ def _seeds(every: Iterable[Models]) -> str:
     return " ".join(f"{title_of(models)}: {models.seeds} seeds." for models in every)
 
 
+def _rare(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made | None]:
+    panels = {}
+    for models in every:
+        yield rare_tables.extremes_table(models)
+        curves = rare_tables.hits_by_lead(models, proof_figures.SHOWN)
+        if curves and models.split == "test":
+            panels[models.data] = curves
+    if panels:
+        yield Drawn(
+            name="extremes",
+            figure=proof_figures.hits_by_lead(panels),
+            caption="Hits on values above the 95 % training quantile of their own cell (CSI, first "
+            f"channel) by lead step, with 95 % intervals. {_seeds(every)}",
+        )
+
+
+def _spectra(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made | None]:
+    yield from map(rare_tables.spectra_table, every)
+    panels = {m.data: m for m in every if m.split == "test" and proof_figures.with_spectra(m)}
+    if panels:
+        yield Drawn(
+            name="spectra",
+            figure=proof_figures.spectra_at_the_end(panels),
+            caption="Power of the forecasts at the last lead as a multiple of the truth's, by "
+            f"wavenumber: below 1 is blurred. {_seeds(panels.values())}",
+        )
+
+
 def _shares(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
     panels = {models.data: models for models in every if models.split == "test"}
     if panels:
@@ -146,8 +174,8 @@ MAKERS: dict[str, Callable[[list[Models], Sequence[Row], Path], Iterable[Made]]]
     "fig3": _ablations(("weather", "fire")),
     "fig4": _narrators,
     "fig5": _maps,
-    "extremes": lambda every, rows, results: map(rare_tables.extremes_table, every),
-    "spectra": lambda every, rows, results: map(rare_tables.spectra_table, every),
+    "extremes": _rare,
+    "spectra": _spectra,
     "horizon": lambda every, rows, results: rare_tables.horizon_tables(every),
 }
 

@@ -130,6 +130,26 @@ def against_baseline(
     return percent(found.difference, found.low, found.high, "+.3f")
 
 
+def hits_by_lead(
+    models: Models, names: Sequence[str]
+) -> dict[str, list[tuple[float, float | None, float | None]]]:
+    """CSI above the 95 % quantile of every cell, first channel, at each lead, with its bounds."""
+    found = {}
+    for name, rows in forecasters(models).items():
+        counts = counted(rows) if name in names else []
+        if not counts:
+            continue
+        where = {"channel": counts[0].channels[0], "event": SHOWN[0], "block": block_of(rows)}
+        points = [
+            event_interval(counts, lead=lead + 1, **where)
+            for lead in range(counts[0].counts.shape[1])
+        ]
+        found[name] = [
+            (p.value if p.value is not None else math.nan, p.low, p.high) for p in points
+        ]
+    return found
+
+
 def _mean_of(some: Sequence[dict[str, Any]], name: str) -> float:
     values = [one[name] for one in some if one.get(name) is not None]
     return float(np.mean(values)) if values else math.nan
