@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2kd import cli_data, cli_narrate, cli_proof
+from s2kd import cli_data, cli_narrate, cli_proof, cli_sweep
 from s2kd.cli_shared import (
     Accelerator,
     Data,
@@ -48,6 +48,7 @@ app = typer.Typer(
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_narrate.app, name="narrate")
 app.add_typer(cli_proof.app)
+app.add_typer(cli_sweep.app)
 
 
 def _print_version(asked: bool) -> bool:

@@ -232,6 +232,73 @@ def overview(
     return figure
 
 
+AXIS_LABELS = {"lambda": "λ", "beta": "β", "lr": "learning rate"}
+
+
+def sweep(found: Mapping[str, Any]) -> Any:
+    """Validation error over what was searched: the plane of λ and β, and every axis alone.
+
+    `found` is what `s2kd sweep` writes; the star is the choice, the ring the recipe's own values.
+    """
+    done = [one for one in found["trials"] if one["state"] == "complete"]
+    axes, error = list(found["axes"]), np.array([one["validation"] for one in done])
+    plane = axes[:2] if len(axes) > 1 else []
+    figure = _figure(WIDTH, (3.4 if plane else 0) + 2.6)
+    rows = figure.subfigures(1 + bool(plane), 1, squeeze=False)[:, 0]
+    if plane:
+        _plane(rows[0], done, plane, error, found)
+    panels = rows[-1].subplots(1, len(axes), squeeze=False, sharey=True)[0]
+    for number, (panel, axis) in enumerate(zip(panels, axes, strict=True)):
+        panel.plot([one["values"][axis] for one in done], error, ".", color=COLOURS[0])
+        _marks(panel, found, lambda one, axis=axis: (one["values"][axis], one["validation"]))
+        _log_axis(panel, "x", subs=(1, 3))
+        panel.margins(x=0.12)
+        panel.set_xlabel(AXIS_LABELS[axis])
+        if number == 0:
+            panel.set_ylabel("validation error")
+        _tidy(panel)
+    return figure
+
+
+def _plane(
+    figure: Any, done: list, plane: list[str], error: np.ndarray, found: Mapping[str, Any]
+) -> None:
+    panel = figure.subplots()
+    across, up = ([one["values"][axis] for one in done] for axis in plane)
+    shown = panel.scatter(across, up, c=error, cmap="viridis_r", s=120, edgecolors="white")
+    _marks(panel, found, lambda one: tuple(one["values"][axis] for axis in plane))
+    _log_axis(panel, "x", subs=(1, 2, 5))
+    _log_axis(panel, "y", subs=(1, 2, 5))
+    panel.margins(0.1)
+    panel.set_xlabel(AXIS_LABELS[plane[0]])
+    panel.set_ylabel(AXIS_LABELS[plane[1]])
+    _tidy(panel)
+    figure.colorbar(shown, ax=panel, label="validation error")
+
+
+def _log_axis(panel: Any, which: str, *, subs: Sequence[int]) -> None:
+    """Ticks at plain numbers: powers of ten alone leave most of a decade without one."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    panel.set(**{f"{which}scale": "log"})
+    axis = getattr(panel, f"{which}axis")
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _marks(panel: Any, found: Mapping[str, Any], place: Any) -> None:
+    for name, marker, colour in (("own", "o", "none"), ("best", "*", COLOURS[1])):
+        if found.get(name):
+            panel.plot(
+                *place(found[name]),
+                marker,
+                markersize=14,
+                markerfacecolor=colour,
+                markeredgecolor="black",
+            )
+
+
 def maps(
     *,
     past: np.ndarray,

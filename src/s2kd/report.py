@@ -221,12 +221,14 @@ def write_report(
     curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     samples: Mapping[str, Any] | None = None,
     recipe: Recipe | None = None,
+    sweep: Mapping[str, Any] | None = None,
 ) -> None:
     """One self-contained page at `path`, and its figures as PNG in `figures/` beside it.
 
     `rows` are those of `scoring.result_row`; `curves` the records of every training's `log.jsonl`
     by run name; `samples` one test window: `past`, `truth` (frame, channel, height, width),
-    `forecasts` by name, `narrative` and `grid`; `recipe` is printed whole. Nothing is linked.
+    `forecasts` by name, `narrative` and `grid`; `recipe` is printed whole;
+    `sweep` is what `s2kd sweep` found. Nothing is linked.
     """
     if not rows:
         raise S2KDError(f"{path}: there are no scores to report yet")
@@ -238,6 +240,8 @@ def write_report(
         _sample_section(page, rows, samples)
     if curves:
         _curve_section(page, rows, curves)
+    if sweep and sweep["best"]:
+        _sweep_section(page, sweep)
     _method_section(page, rows, recipe)
     write_text(path, page.render(f"{rows[0]['data']}: {rows[0]['preset']}", _stated(rows)))
 
@@ -599,6 +603,32 @@ def _curve_section(
             "Terms of the training loss by epoch, weights not applied, first seed. "
             + _stated(rows),
         )
+
+
+def _sweep_section(page: _Page, sweep: Mapping[str, Any]) -> None:
+    """The chosen values, the whole surface and every trial."""
+    done = [one for one in sweep["trials"] if one["state"] == "complete"]
+    done.sort(key=lambda one: one["validation"])
+    seeds = ", ".join(map(str, sweep["seeds"]))
+    stated = (
+        f"{sweep['backbone']} {sweep['method']} on {sweep['data']}, preset {sweep['preset']}, "
+        f"{len(done)} trials ({sweep['sampler']}), seeds {seeds}; {sweep['measure']}. The test "
+        "split was not opened."
+    )
+    page.heading("Search")
+    page.text("Chosen: " + ", ".join(sweep["settings"]))
+    page.figure(
+        "sweep",
+        figures.sweep(sweep),
+        f"The star is the choice, the ring the recipe's own. {stated}",
+    )
+    lines = [
+        [str(one["number"]), *(f"{one['values'][a]:g}" for a in sweep["axes"]),
+         f"{one['validation']:.5f}"]
+        for one in done
+    ]  # fmt: skip
+    head = ("Trial", *(figures.AXIS_LABELS[axis] for axis in sweep["axes"]), "Validation error")
+    page.table(head, lines, stated)
 
 
 def _method_section(page: _Page, rows: Sequence[Row], recipe: Recipe | None) -> None:

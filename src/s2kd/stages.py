@@ -287,6 +287,10 @@ def _check_stored(recipe: Recipe) -> None:
         expand(recipe.stored.path)
 
 
+class Busy(S2KDError):
+    """Somebody else is at work there."""
+
+
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """One run a folder; the second is refused with a sentence.
@@ -310,7 +314,7 @@ def locked(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise S2KDError(f"{out}: another run is at work in this folder") from None
+            raise Busy(f"{out}: another run is at work in this folder") from None
         try:
             yield
         except BaseException:
@@ -334,9 +338,10 @@ def run_all(run: Run) -> None:
 
 
 def _reported(out: Path) -> bool:
-    """Whether the report is of these scores, which are only written where they change."""
-    page, scores = out / "report.html", out / "scores.json"
-    return page.exists() and page.stat().st_mtime_ns >= scores.stat().st_mtime_ns
+    """Whether the report is of these scores and search, written only where they change."""
+    page, made = out / "report.html", [out / "scores.json", out / "sweep.json"]
+    times = [path.stat().st_mtime_ns for path in made if path.exists()]
+    return page.exists() and page.stat().st_mtime_ns >= max(times)
 
 
 # --- narrate -----------------------------------------------------------------------------------
@@ -587,9 +592,11 @@ def _teacher_card(run: Run, kind: str, seed: int) -> dict[str, Any] | None:
     return copy_stored(run) if kind == "stored" else load_card(teacher_folder(run, kind, seed))
 
 
-def distill_one(run: Run, part: Part, method: Method, seed: int) -> None:
-    """One student by one method."""
-    recipe, folder = run.recipe, student_folder(run, part, method, seed)
+def distill_one(
+    run: Run, part: Part, method: Method, seed: int, *, folder: Path | None = None
+) -> None:
+    """One student by one method, in `folder` or where a run has its students."""
+    recipe, folder = run.recipe, folder or student_folder(run, part, method, seed)
     teacher = _teacher_card(run, method.teacher, seed)
     key = model_key(
         **_inputs(run),
@@ -919,7 +926,15 @@ def report(run: Run) -> Path:
 
     path = run.out / "report.html"
     rows = read_scores(run.out)
-    write_report(path, rows=rows, curves=_curves(run), samples=_samples(run), recipe=run.recipe)
+    found = run.out / "sweep.json"
+    write_report(
+        path,
+        rows=rows,
+        curves=_curves(run),
+        samples=_samples(run),
+        recipe=run.recipe,
+        sweep=read_json(found) if found.exists() else None,
+    )
     return path
 
 

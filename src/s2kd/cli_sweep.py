@@ -1,0 +1,84 @@
+"""The verb `s2kd sweep`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from s2kd.cli_shared import Accelerator, Data, Json, Out, Precision, Set, What, World
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def sweep(
+    what: What = "",
+    out: Out = ...,  # type: ignore[assignment]
+    trials: Annotated[
+        int,
+        typer.Option("--trials", help="Trainings in all; 0: 20, or the whole grid."),
+    ] = 0,
+    minutes: Annotated[
+        float, typer.Option("--minutes", help="Stop after so long; call again to go on. 0: never.")
+    ] = 0.0,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="A grid over λ and β, as in the paper, in place of TPE.")
+    ] = False,
+    over: Annotated[
+        str,
+        typer.Option("--over", help="lambda, beta and lr, by comma; all that the method has."),
+    ] = "",
+    method: Annotated[str, typer.Option("--method", help="Of the recipe.")] = "s2kd",
+    student: Annotated[str, typer.Option("--student", help="Default: the recipe's first.")] = "",
+    data: Data = "",
+    world: World = "",
+    set_: Set = None,
+    accelerator: Accelerator = "auto",
+    precision: Precision = "32-true",
+    as_json: Json = False,
+) -> None:
+    """Search λ, β and the learning rate on validation; several processes may share one folder."""
+    from s2kd import console, stages
+    from s2kd import sweep as searching
+    from s2kd.cli_shared import recipe_of
+
+    recipe = recipe_of(what, out, data, world, "", set_)
+    machine = stages.Machine(accelerator=accelerator, precision=precision)
+    with console.shown(quiet=as_json) as shown:
+        run = stages.open_run(recipe, out, report=shown.report, say=shown.say, machine=machine)
+        search = searching.search_of(run, method=method, student=student, over=over, grid=grid)
+        found = searching.sweep(run, search, trials=trials, minutes=minutes, grid=grid)
+    _show(found, out, as_json)
+
+
+def _show(found: dict[str, Any], out: Path, as_json: bool) -> None:
+    from s2kd import sweep as searching
+    from s2kd.console import print_json
+
+    if as_json:
+        print_json(found)
+        return
+    if found["best"] is None:
+        print("No trial is finished yet; the same command goes on from here.")
+        return
+    head, lines = searching.table(found)
+    _print_table(head, lines[:10])
+    failed = [one for one in found["trials"] if "error" in one]
+    if failed:
+        print(f"{len(failed)} trials failed; the last: {failed[-1]['error']}")
+    print(f"The best {min(10, len(lines))} of {len(lines)}, by {found['measure']}.")
+    print("The choice: " + " ".join(f"--set {setting}" for setting in found["settings"]))
+    print(f"All of it: {out / 'sweep.json'}, {out / 'sweep.png'}")
+
+
+def _print_table(head: list[str], lines: list[list[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in head:
+        shown.add_column(name, justify="right")
+    for line in lines:
+        shown.add_row(*line)
+    Console().print(shown)
