@@ -619,10 +619,21 @@ def test_a_copy_that_was_cut_goes_on(store, server, tmp_path, monkeypatch):
         xr.testing.assert_identical(one.load(), other.load())
 
 
-def test_the_cloud_extra_is_named_where_it_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(S2KDError, match=r"pip install 's2kd\[cloud\]'"):
-        fetch("weatherbench2", tmp_path / "out", waits=())
+@pytest.mark.parametrize(("module", "base"), [("gcsfs", "gs://bucket/a.zarr"), ("aiohttp", "")])
+def test_the_cloud_extra_is_named_where_it_is_missing(tmp_path, monkeypatch, module, base):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(S2KDError, match=rf"needs {module} .*pip install 's2kd\[cloud\]'"):
+        fetch("weatherbench2", tmp_path / "out", base=base, waits=())
+
+
+def test_without_a_connection_a_bucket_is_told_soon(tmp_path, monkeypatch):
+    pytest.importorskip("gcsfs")
+    from s2kd.data import _remote
+
+    monkeypatch.setattr(_remote, "GOOGLE", "http://127.0.0.1:1/")
+    with pytest.raises(S2KDError, match=r"gs://bucket/a\.zarr: gave up after 2 .*no connection"):
+        fetch("weatherbench2", tmp_path / "out", base="gs://bucket/a.zarr", waits=())
+    assert not (tmp_path / "out").exists()
 
 
 def test_official_addresses_are_those_of_the_publishers():

@@ -40,7 +40,8 @@ def fetch(
     chosen = [one.strip() for one in variables.split(",") if one.strip()]
     with console.shown() as shown:
         got = fetching.fetch(name, out, years=years, variables=chosen, base=base, shown=shown)
-    print(f"{got.folder}: {len(got.files)} files, checksums in {fetching.SUMS}")
+    shown_files = ", ".join(got.files[:3]) + ", …" * (len(got.files) > 3)
+    print(f"{got.folder}: {shown_files}; checksums in {fetching.SUMS}")
     print(f"Terms: {got.licence}.\nCite: {got.cite}.\nNext: {got.then}")
 
 

@@ -53,7 +53,9 @@ class Remote:
 
 
 class Unreachable(S2KDError):
-    """Nothing at this address gives the file, whatever is tried again."""
+    """Nothing at this address gives the file; `status` is the server's answer (0: none)."""
+
+    status = 0
 
 
 def look(url: str, *, waits: Sequence[float] = WAITS) -> Remote:

@@ -22,8 +22,11 @@ YEARS = tuple(range(1979, 2019))
 YEAR = re.compile(r"_(\d{4})_")
 TUM = "https://dataserv.ub.tum.de/s/m1524895/download"
 WEATHERBENCH2 = (
-    "gs://weatherbench2/datasets/era5/1959-2023_01_10-6h-64x32_equiangular_conservative.zarr"
+    "https://storage.googleapis.com/weatherbench2/datasets/era5/"
+    "1959-2023_01_10-6h-64x32_equiangular_conservative.zarr"
 )
+"""The public address of gs://weatherbench2/…, which needs no account and no gcsfs."""
+
 OPENSTL = "https://github.com/chengtan9907/OpenSTL/releases/download/v0.1.0"
 PROMETHEUS = "https://huggingface.co/datasets/easylearning/Prometheus/resolve/main"
 TAXIBJ_RAW = (
@@ -176,7 +179,7 @@ SOURCES = {
         licence="research use; no licence is stated by its publishers",
         cite="Zhang, Zheng and Qi (2017), Deep Spatio-Temporal Residual Networks, AAAI; for the "
         "cut windows Tan et al. (2023), OpenSTL, NeurIPS Datasets and Benchmarks",
-        then="s2kd data describe {out}",
+        then="s2kd run taxibj --data {out} --out runs/taxibj",
         gone="By hand: OpenSTL's windows (taxibj_dataset.zip) are also at "
         "https://pan.baidu.com/s/1fudsBHyrf3nbt-7d42YWWg?pwd=kjfk; put dataset.npz into "
         "{out}/openstl. Another copy: --from URL, where URL/taxibj_dataset.zip lies.",
@@ -185,7 +188,7 @@ SOURCES = {
         items=_prometheus,
         licence="none is stated by its publishers: ask them before you pass it on",
         cite="the Prometheus data set of https://github.com/easylearningscores/DGODE_ood",
-        then="s2kd data describe {out}",
+        then="s2kd data describe {out}, which says what to write into prometheus.json",
         gone="By hand: download a1_fds.npy … a25_fds.npy (tunnel fires) and "
         "Prometheus-P/b1_fds.npy … b25_fds.npy (pool fires) from "
         "https://huggingface.co/datasets/easylearning/Prometheus and put them, with these names, "

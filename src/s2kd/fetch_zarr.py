@@ -44,7 +44,9 @@ def copy_fields(
     if target.exists():
         _check_choice(target, choice)
         return False
-    series = _patiently(lambda: open_fields(address, fields, years), waits)
+    say(f"asking {address}")
+    # file systems try again by themselves while they open, and a dead address is told soon
+    series = _patiently(lambda: open_fields(address, fields, years), waits[:1])
     index = _chosen(address, series, years)
     beside = target.with_name(f".{target.name}.part")
     state = target.with_name(f".{target.name}.part.json")

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from s2kd.data._cf import Source
+from s2kd.download import Unreachable, look
 from s2kd.types import S2KDError
 
+GOOGLE = "https://storage.googleapis.com/"
 NEEDED = {"gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 
 
@@ -18,12 +20,12 @@ def open_remote(address: str) -> Source:
         try:
             __import__(module)
         except ImportError as error:
-            other = (
-                ", or use its https://storage.googleapis.com/… address" if module == "gcsfs" else ""
-            )
+            other = f", or use its {GOOGLE}… address" if module == "gcsfs" else ""
             raise S2KDError(
                 f"{address}: needs {module} ({error}): pip install 's2kd[cloud]'{other}"
             ) from None
+    if module == "gcsfs":
+        _check_google(address)
     options = {"token": "anon"} if module == "gcsfs" else {}
     try:
         data = xr.open_dataset(
@@ -33,3 +35,12 @@ def open_remote(address: str) -> Source:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise S2KDError(f"{address}: cannot be opened as Zarr ({reason[0]})") from None
     return Source(path=Path(address), data=data[sorted(map(str, data.data_vars))])
+
+
+def _check_google(address: str) -> None:
+    """Without a connection gcsfs is silent for minutes, then prints pages: ask once, shortly."""
+    try:
+        look(GOOGLE + address.partition("://")[2] + "/.zmetadata", waits=(1.0,))
+    except Unreachable as error:
+        if not error.status:  # what the server refuses, gcsfs may find in another way
+            raise S2KDError(f"{address}: {str(error).partition(': ')[2]}") from None
