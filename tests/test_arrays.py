@@ -186,6 +186,18 @@ def test_runs_are_cut_in_time_each(tmp_path):
     assert all(start // 60 == (start + 3) // 60 for start in windows.starts)
 
 
+def test_a_gap_within_a_run_is_not_bridged(tmp_path):
+    for name in "ab":
+        steps = np.delete(np.arange(60), [10, 50])
+        np.savez(tmp_path / f"{name}.npz", x=FRAMES[0, steps], t=60 * steps)
+    world = datasets.build("arrays", path=str(tmp_path), key="x", time="t", join="runs", gap=0)
+    assert [(s.name, s.first, s.stop) for own in world.splits.values() for s in own] == [
+        ("a", 0, 10), ("a", 10, 44), ("b", 58, 68), ("b", 68, 102),
+        ("a", 44, 49), ("b", 102, 107),
+        ("a", 49, 58), ("b", 107, 116),
+    ]  # fmt: skip
+
+
 def test_runs_are_chosen_by_name_pattern_or_number(tmp_path):
     world = runs(tmp_path, train=["storm_1"], val=["0:1"], test=["*_2"])
     assert {k: [s.name for s in v] for k, v in world.splits.items()} == {
@@ -211,7 +223,7 @@ def test_runs_are_chosen_by_name_pattern_or_number(tmp_path):
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    lengths=st.lists(st.integers(2, 25), min_size=1, max_size=4),
+    lengths=st.lists(st.integers(2, 60), min_size=1, max_size=4),
     absent=st.sets(st.integers(0, 90), max_size=12),
     gap=st.integers(0, 6),
     past=st.integers(1, 4),

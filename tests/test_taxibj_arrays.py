@@ -48,13 +48,13 @@ def write_flows(path, dates, data):
 
 
 def write_weather(path, dates, **changed):
-    """Sunny and 25 °C, from slot 60 heavy rain, -3 °C and a gale."""
+    """Sunny and 20 °C, from slot 60 heavy rain, -3 °C and a gale."""
     kinds = np.zeros((len(dates), 17))
     kinds[:60, 0] = kinds[60:, 6] = 1
     held = {
         "date": dates,
         "Weather": kinds,
-        "Temperature": np.where(np.arange(len(dates)) < 60, 25.0, -3.0),
+        "Temperature": np.where(np.arange(len(dates)) < 60, 20.0, -3.0),
         "WindSpeed": np.where(np.arange(len(dates)) < 60, 4.0, 30.0),
         **changed,
     }
