@@ -15,6 +15,8 @@ from s2kd.climatology import Climatology
 from s2kd.dataset import Dataset, Stretch
 from s2kd.normalise import statistics
 from s2kd.quantiles import cell_quantiles
+from s2kd.report import write_report
+from s2kd.significance import default_block
 from s2kd.types import GridSpec, S2KDError, Statistics
 from s2kd.windows import Windows
 
@@ -450,3 +452,24 @@ def test_results_of_before_are_still_read():
     assert scoring.Scores.from_dict(old).cell_extremes == {}
     with pytest.raises(S2KDError, match="holds no events by cell; evaluate the run again"):
         by_cell.EventCounts.from_scores(old)
+
+
+def test_the_report_prints_them_and_does_without_where_they_are_missing(tmp_path):
+    made = world(frames=560)
+    scores = scoring.Scores.from_dict(scored(made, biased(made))[2])
+
+    def page(scores):
+        about = {"data": "made", "preset": "p", "backbone": "unet", "split": "test", "seed": 1}
+        row = scoring.result_row(scores=scores, role="student", method="baseline", **about)
+        write_report(tmp_path / "report.html", rows=[row])
+        return (tmp_path / "report.html").read_text()
+
+    text = page(scores)
+    found = by_cell.EventCounts.from_scores(scores.to_dict())
+    where = {"channel": "out", "event": "above 95 %"}
+    block = default_block(146, overlap=5)
+    want = by_cell.event_interval([found], **where, block=block, resamples=400)
+    assert f"<td>{want.value:.3f}</td><td>{want.low:.3f} to {want.high:.3f}</td>" in text
+    assert "surge" not in text
+    old = page(dataclasses.replace(scores, cell_extremes={}))
+    assert "by each cell" not in old

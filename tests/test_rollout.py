@@ -15,6 +15,7 @@ from s2kd.dataset import Dataset, Stretch
 from s2kd.forecast_words import SILENT, TOLD, ForecastWords
 from s2kd.narrators import narrators
 from s2kd.normalise import statistics
+from s2kd.report import write_report
 from s2kd.rollout import climatology_step, long_windows, persistence_step, roll_out
 from s2kd.text import encoders
 from s2kd.types import GridSpec, Past, S2KDError
@@ -334,6 +335,10 @@ def test_evaluating_with_a_horizon_adds_it_to_every_row(mine):
         assert found["words"] == (TOLD if reads else None)
         # its first block is what was scored, on the windows that fit
         assert found["mse"][0] < 2 * row["metrics"]["mse"]
+    page = mine / "page" / "report.html"
+    write_report(page, rows=rows)
+    assert "<th>Ahead of persistence</th>" in page.read_text()
+    assert (mine / "page/figures/test-horizon-unet.png").exists()
     told.clear()
     assert stages.evaluate(run, horizon=2) == rows
     assert stages.evaluate(stages.open_run(road.tiny(), mine)) == rows, "kept where not asked for"

@@ -307,6 +307,10 @@ class EventCounts:
         rest = self.cells[leads, c, e].sum() - three.sum(1)
         return np.concatenate([three, rest[:, None]], 1).astype(np.float64)
 
+    def cells_of(self, channel: str, event: str) -> int:
+        """Cells in which the event is counted at the first lead."""
+        return int(self.cells[0, self.channels.index(channel), self.events.index(event)])
+
     def summary(self, channel: str, event: str, exists: int) -> dict[str, Any]:
         """The scores of one event, over all leads and by lead."""
         c, e = self.channels.index(channel), self.events.index(event)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s2kd import figures
+from s2kd.cell_events import EventCounts, event_interval
 from s2kd.files import write_text, write_whole
 from s2kd.recipe import Recipe
 from s2kd.significance import compare, default_block
@@ -393,6 +394,8 @@ def _split_section(page: _Page, rows: list[Row]) -> None:
     _lead_figures(page, rows, split, stated, style)
     _spectrum_figures(page, rows, split, stated, style)
     _extremes_table(page, rows, stated)
+    _cell_extremes_table(page, rows, stated)
+    _horizon_figures(page, rows, split, stated, style)
     _group_table(page, rows, stated)
 
 
@@ -507,6 +510,99 @@ def _extremes_table(page: _Page, rows: list[Row], stated: str) -> None:
         ("", "Channel", "CSI", "POD", "FAR", "Bias", "SEDI"),
         lines,
         f"Over all cells, leads and windows; other thresholds are in scores.json. {stated}",
+    )
+
+
+CELL_EVENTS = ("below 5 %", "above 95 %", "above 99.5 %", "surge above 95 %")
+
+
+def _cell_extremes_table(page: _Page, rows: list[Row], stated: str) -> None:
+    """CSI with its interval, POD, FAR and SEDI of events by each cell's own quantiles."""
+    if not all(row["scores"].get("cell_extremes") for row in rows):
+        return  # results of before
+    about = rows[0]["scores"]["conventions"]
+    block = default_block(about["windows"], overlap=about["overlap"])
+    if about["windows"] < 4 * block:
+        return
+    known = EventCounts.from_scores(rows[0]["scores"])
+    lines = []
+    for one, ones in _by_summary(rows):
+        counted = [EventCounts.from_scores(row["scores"]) for row in ones]
+        for channel in known.channels:
+            for event in CELL_EVENTS:
+                if event in known.events and known.cells_of(channel, event):
+                    where = {"channel": channel, "event": event, "block": block}
+                    found = event_interval(counted, **where, resamples=400)
+                    scores = [r["scores"]["cell_extremes"]["scores"][channel][event] for r in ones]
+                    means = [_mean([s[name] for s in scores]) for name in ("pod", "far", "sedi")]
+                    lines.append(
+                        [
+                            _label(one),
+                            channel,
+                            event,
+                            _number(found.value, ".3f"),
+                            f"{_number(found.low, '.3f')} to {_number(found.high, '.3f')}",
+                            *(_number(mean, ".3f") for mean in means),
+                            str(max(scores[0]["left_out"])),
+                        ]
+                    )
+    page.heading("Extremes by each cell's own training quantiles", level=3)
+    page.table(
+        ("", "Channel", "Event", "CSI", "95 % interval", "POD", "FAR", "SEDI", "Left out"),
+        lines,
+        "Over all leads and windows, seeds pooled; the interval is of a block bootstrap over test "
+        f"windows. Left out: cells where training saw no such event. {stated}",
+    )
+
+
+def _horizon_figures(page: _Page, rows: list[Row], split: str, stated: str, style: dict) -> None:
+    """Growth of the error in roll-outs, where there are some."""
+    rolled = [row for row in rows if row.get("long_horizon", {}).get("windows")]
+    if not rolled:
+        return
+    about = rolled[0]["scores"]["conventions"]
+    steps = rolled[0]["long_horizon"]["steps"]
+    hours, unit = _lead_times({**about, "lead": steps})
+    lines = []
+    for backbone in _backbones(rolled):
+        curves: dict[str, tuple[list[float], list[float]]] = {}
+        for method, ones in _beside(rolled, backbone).items():
+            errors = np.array([row["long_horizon"]["mse"] for row in ones], float)
+            spread = errors.std(0, ddof=1) if len(errors) > 1 else np.zeros(errors.shape[1])
+            curves[method] = errors.mean(0).tolist(), spread.tolist()
+        drawn = figures.lead_curves(
+            {"": curves},
+            hours=hours,
+            unit_of_time=unit,
+            labels={"": "MSE, normalised"},
+            style=style,
+        )
+        page.figure(
+            "-".join(filter(None, (split, "horizon", backbone))),
+            drawn,
+            f"Roll-outs to {rolled[0]['long_horizon']['horizon']} lead times"
+            f"{f', students of {backbone}' if backbone else ''}: error by step; mean over seeds, "
+            f"shaded by their standard deviation. {stated}",
+        )
+    for one, ones in _by_summary(rolled):
+        found = [row["long_horizon"] for row in ones]
+        lines.append(
+            [
+                _label(one),
+                _number(_mean([f["mse"][-1] for f in found]), ".4f"),
+                f"{sum(f['stable'] for f in found)} of {len(found)}",
+                _number(_mean([float(f["ahead_of_persistence"]) for f in found]), ".1f"),
+                _number(_mean([float(f["ahead_of_climatology"]) for f in found]), ".1f"),
+                found[0]["words"] or "–",
+            ]
+        )
+    first = rolled[0]["long_horizon"]
+    page.table(
+        ("", "MSE at the end", "Stable", "Ahead of persistence", "Ahead of climatology", "Reads"),
+        lines,
+        f"{first['windows']} windows ({first['skipped']} too near the end of their stretch were "
+        f"skipped). Stable: every value finite and the error below {first['limit']:g} times the "
+        f"variance about the climatology; ahead: steps. {stated}",
     )
 
 
