@@ -1,17 +1,21 @@
+import json
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import road
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s2kd import narration, stages
 from s2kd.claims import Reader, sentences
 from s2kd.data import datasets
 from s2kd.faithfulness import Faithfulness, verdicts, verify, verify_windows
 from s2kd.narrators import narrators
+from s2kd.narrators.store import read_narratives
 from s2kd.normalise import QUANTILES, statistics
-from s2kd.types import GridSpec, Past, Statistics
+from s2kd.types import GridSpec, Past, S2KDError, Statistics
 from s2kd.windows import Windows
 
 HEIGHT, WIDTH, STEPS = 24, 36, 8
@@ -335,3 +339,144 @@ def test_cells_that_do_not_exist_are_left_out(weather):
     masked = replace(weather, grid=replace(weather.grid, mask=tuple(map(tuple, mask.tolist()))))
     text = "The temperature is warming in the east. It is hottest in the south-west."
     assert [verdict for _, verdict in verdicts(text, masked)] == [None, False]
+
+
+# a run: verified, asked again, dropped
+
+
+class Liar:
+    """The rules' words, turned round for every third window; better ones when asked again."""
+
+    reads_future, version, told = False, "liar-1", 0
+
+    def __init__(self, cured=()):
+        self.rules, self.cured, self.attempts = narrators.build("rules"), cured, []
+
+    def narrate(self, pasts):
+        return [
+            self.one(past, text)
+            for past, text in zip(pasts, self.rules.narrate(pasts), strict=True)
+        ]
+
+    def one(self, past, text):
+        number = int(past.digest, 16) % 3
+        if number == 0 and past.digest not in self.cured:
+            return (
+                "The density is falling sharply and rising sharply. Density patterns do not move."
+            )
+        return text
+
+    def again(self, attempt):
+        self.attempts.append(attempt)
+        found = Liar()
+        found.one = lambda past, text: text if int(past.digest, 16) % 2 else "It falls. It rises."
+        return found
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of which a third of the narratives lie."""
+    opened = stages.open_run(road.tiny(), tmp_path / "run")
+    opened.__dict__["narrator"] = Liar()
+    return opened
+
+
+def low(run, split, bar=0.5):
+    rows = [json.loads(line) for line in (run.out / "faithfulness.jsonl").read_text().splitlines()]
+    mine = [row for row in rows if row["split"] == split]
+    return [row for row in mine if row["score"] is not None and row["score"] < bar]
+
+
+def test_a_run_is_verified_and_says_what_was_wrong(run):
+    rows = narration.verify_run(run)
+    assert [row["split"] for row in rows] == ["train", "val", "test"]
+    for row in rows:
+        assert row["supported"] + row["contradicted"] + row["unverifiable"] == pytest.approx(1)
+        assert row["chance"] < row["score"] < 1
+        assert (row["reads_future"], row["dropped"], row["empty"]) == (False, 0, 0)
+    saved = json.loads((run.out / "faithfulness.json").read_text())
+    assert saved == {"version": "faithfulness-1", "splits": rows}
+    assert low(run, "train")
+    assert any("density" in clause for row in low(run, "train") for clause in row["wrong"])
+    head, cells = narration.table(rows)
+    assert len(cells) == 3
+    assert all(len(line) == len(head) for line in cells)
+    assert "does not read the future" in narration.legend(rows)
+
+
+def test_the_worst_are_dropped_and_their_windows_have_no_words(run):
+    narration.verify_run(run)
+    worst = {row["index"] for row in low(run, "train")}
+    rows = narration.verify_run(run, drop_below=0.5)
+    assert rows[0]["dropped"] > 0
+    assert rows[0]["empty"] == len(worst)  # windows that are alike share their narrative
+    assert rows[0]["score"] > 0.95
+    stages.narrate(run)
+    states = run.states("train")
+    silent = {i for i in range(len(states)) if states.lengths[states.index[i]] == 0}
+    assert silent == worst
+    # and it stays so
+    again = narration.verify_run(run, drop_below=0.5)
+    assert [row["dropped"] for row in again] == [0, 0, 0]
+    assert again[0]["empty"] == len(worst)
+
+
+def test_the_worst_are_asked_again_and_the_better_words_kept(run):
+    before = narration.verify_run(run)
+    worst = {row["index"] for row in low(run, "train")}
+    rows = narration.verify_run(run, ask_again=2)
+    assert run.narrator.attempts[:2] == [1, 2]
+    assert rows[0]["asked_again"] > 0
+    assert before[0]["score"] < rows[0]["score"] < 1
+    better = worst - {row["index"] for row in low(run, "train")}
+    assert better
+    assert better != worst
+    lines = read_narratives(run.out / "narratives.jsonl")
+    notes = [line.note for line in lines if line.note]
+    assert all(re.fullmatch(r"asked again: score 1\.00, was 0\.\d\d", note) for note in notes)
+    # the earlier words are still there, above
+    assert len(lines) == len({line.key for line in lines}) + len(notes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"drop_below": 1.5}, r"--drop-below 1\.5: must be a score above 0"),
+        ({"drop_below": 0.0}, "must be a score above 0"),
+        ({"ask_again": -1}, "must not be negative"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(run, settings, message):
+    with pytest.raises(S2KDError, match=message):
+        narration.verify_run(run, **settings)
+
+
+def test_only_who_can_is_asked_again_or_dropped(run):
+    run.__dict__["narrator"] = narrators.build("rules")
+    with pytest.raises(S2KDError, match="'rules' always says the same"):
+        narration.verify_run(run, ask_again=1)
+    run.__dict__["narrator"] = narrators.build("shuffled")
+    with pytest.raises(S2KDError, match="hands round the words of another"):
+        narration.verify_run(run, drop_below=0.5)
+
+
+def test_shards_of_a_run_merge_into_another(tmp_path):
+    parts = []
+    for number in (1, 2):
+        part = stages.open_run(road.tiny(), tmp_path / f"part{number}")
+        narration.narrate_shard(part, narration.shard(f"{number}/2"))
+        parts.append(part.out)
+    merged = narration.merge_into(tmp_path / "whole", parts)
+    whole = stages.open_run(road.tiny(), tmp_path / "whole")
+    count = sum(len(whole.windows(split)) for split in whole.dataset.splits)
+    assert merged.added <= count
+    before = (whole.out / "narratives.jsonl").read_bytes()
+    stages.narrate(whole)
+    assert (whole.out / "narratives.jsonl").read_bytes() == before
+    assert len(whole.states("train")) == len(whole.windows("train"))
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2", ""])
+def test_shards_that_cannot_be_are_refused(text):
+    with pytest.raises(S2KDError, match="must be I/N with I from 1 to N"):
+        narration.shard(text)

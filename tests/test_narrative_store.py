@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 
 from s2kd.dataset import Dataset, Stretch
-from s2kd.narrators import narrators
-from s2kd.narrators.store import Narrative, narrate_windows, opened, read_narratives
+from s2kd.narrators import Told, exchange, narrators
+from s2kd.narrators.store import (
+    Narrative,
+    completed,
+    narrate_windows,
+    opened,
+    read_narratives,
+    shard_of,
+    wanted_of,
+)
 from s2kd.normalise import statistics
 from s2kd.types import GridSpec, S2KDError
 from s2kd.windows import Windows
@@ -304,3 +312,248 @@ def test_recorded_keeps_the_mark_of_one_who_read_the_future(windows, known, stor
     narrate_windows(windows, oracle, known, store, name="oracle")
     assert all(line.reads_future for line in read_narratives(store))
     assert narrators.build("recorded", path=store).reads_future is True
+
+
+# narrators that stream
+
+
+class Streams(Counting):
+    """Gives narratives one by one and backwards, some twice; stops where it is told to."""
+
+    def __init__(self, stop_after=None, silent=()):
+        super().__init__()
+        self.left, self.silent = stop_after, silent
+
+    def stream(self, pasts):
+        for number, past in reversed(list(pasts)):
+            if self.left == 0:
+                raise KeyboardInterrupt
+            self.left = None if self.left is None else self.left - 1
+            if number not in self.silent:
+                (text,) = self.narrate([past])
+                yield Told(number=number, text=text, model="m")
+                yield Told(number=number, text="again", model="m")
+
+
+def test_what_streams_is_kept_in_its_place(windows, known, store):
+    texts = narrate_windows(windows, Streams(), known, store, name="counting", batch=4)
+    plain = store.parent / "plain.jsonl"
+    assert texts == narrate_windows(windows, Counting(), known, plain, name="counting")
+    lines = read_narratives(store)
+    assert len(lines) == 25
+    assert {line.model for line in lines} == {"m"}
+    assert [line.index for line in lines] == list(range(24, -1, -1))
+
+
+def test_what_came_before_a_stream_broke_off_is_kept(windows, known, store):
+    with pytest.raises(KeyboardInterrupt):
+        narrate_windows(windows, Streams(stop_after=11), known, store, name="counting", batch=64)
+    assert len(read_narratives(store)) == 11
+    rest = Streams()
+    narrate_windows(windows, rest, known, store, name="counting")
+    assert rest.told == 14
+
+
+def test_a_stream_that_leaves_windows_out_is_told_of(windows, known, store):
+    with pytest.raises(S2KDError, match="'counting' gave no text for 2 of 25 windows"):
+        narrate_windows(windows, Streams(silent=(3, 5)), known, store, name="counting")
+    assert len(read_narratives(store)) == 23
+
+
+def test_old_lines_without_the_newer_fields_are_read(windows, known, store):
+    texts = narrate_windows(windows, Counting(), known, store, name="counting")
+    plain = [json.loads(line) for line in store.read_text("utf-8").splitlines()]
+    assert not {"model", "note"} & set(plain[0])
+    assert [replace(line).note for line in read_narratives(store)] == [""] * len(texts)
+
+
+def test_a_later_line_stands_in_for_an_earlier_one(windows, known, store):
+    texts = narrate_windows(windows, Counting(), known, store, name="counting")
+    line = read_narratives(store)[4]
+    with opened(store) as kept:
+        kept.add([replace(line, text="better", note="asked again")])
+    again = Counting()
+    assert narrate_windows(windows, again, known, store, name="counting") == [
+        *texts[:4],
+        "better",
+        *texts[5:],
+    ]
+    assert again.told == 0
+
+
+# shards and merging
+
+
+def shards(windows, known, folder, count, make=Counting):
+    """One store a shard, as `count` machines would fill them."""
+    stores = []
+    for number in range(1, count + 1):
+        path = folder / f"part{number}" / "narratives.jsonl"
+        wanted = wanted_of(windows, make(), known, name="counting")
+        mine = [wanted[place] for place in shard_of(wanted, (number, count))]
+        if mine:
+            completed(path, mine, windows, make(), known)
+            stores.append(path)
+    return stores
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+def test_shards_make_a_whole(count, windows, known, store, tmp_path):
+    parts = shards(windows, known, tmp_path, count)
+    whole = narrate_windows(windows, Counting(), known, store, name="counting")
+    out = tmp_path / "merged.jsonl"
+    merged = exchange.merge(parts, out)
+    assert (merged.narratives, merged.added, merged.conflicts) == (25, 25, 0)
+    assert sum(len(read_narratives(part)) for part in parts) == 25
+    again = Counting()
+    assert narrate_windows(windows, again, known, out, name="counting") == whole
+    assert again.told == 0
+    assert exchange.merge([*parts, *parts], out).added == 0
+    assert len(read_narratives(out)) == 25
+
+
+def test_windows_that_are_alike_are_of_one_shard(dataset, known, tmp_path):
+    still = replace(dataset, frames=np.ones_like(dataset.frames))
+    windows = Windows(still, "train", past=4, lead=2)
+    (part,) = shards(windows, known, tmp_path, 3)
+    assert len(read_narratives(part)) == 1
+
+
+def test_conflicts_are_refused_or_settled(windows, known, tmp_path):
+    class Other(Counting):
+        def narrate(self, pasts):
+            return [f"other {text}" for text in super().narrate(pasts)]
+
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    first = narrate_windows(windows, Counting(), known, one, name="counting")
+    last = narrate_windows(windows, Other(), known, two, name="counting")
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(S2KDError, match=r"25 windows have two texts.*one\.jsonl and in .*two\.js"):
+        exchange.merge([one, two], out)
+    assert not out.exists()
+    for keep, expected in (("first", first), ("last", last), ("first", last)):
+        merged = exchange.merge([one, two], out, keep=keep)
+        assert merged.narratives == 25
+        assert merged.conflicts >= 25
+        assert narrate_windows(windows, Counting(), known, out, name="counting") == expected
+    with pytest.raises(S2KDError, match="keep='best' must be first or last"):
+        exchange.merge([one, two], out, keep="best")
+
+
+def test_merging_cannot_lose_what_is_there(windows, known, store, tmp_path):
+    narrate_windows(windows, Counting(), known, store, name="counting")
+    with opened(store), pytest.raises(S2KDError, match="another process is adding"):
+        exchange.merge([_copy(store, tmp_path / "copy.jsonl", 3)], store)
+    with pytest.raises(S2KDError, match="is the store that is merged into"):
+        exchange.merge([store], store)
+    with pytest.raises(S2KDError, match="no such file"):
+        exchange.merge([tmp_path / "nothing.jsonl"], store)
+    assert len(read_narratives(store)) == 25
+
+
+def _copy(store, to, lines):
+    """Other narratives than those of `store`."""
+    kept = [replace(line, version="other") for line in read_narratives(store)[:lines]]
+    with opened(to) as made:
+        made.add(kept)
+    return to
+
+
+# Parquet
+
+TWO_HOURS = np.timedelta64(2, "h")
+
+
+@pytest.fixture
+def arrow():
+    return pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+
+
+def parquet(arrow, path, **columns):
+    arrow[1].write_table(arrow[0].table(columns), path)
+    return path
+
+
+def test_parquet_there_and_back(windows, known, store, tmp_path, arrow):
+    texts = narrate_windows(windows, Counting(), known, store, name="counting")
+    line = read_narratives(store)[2]
+    with opened(store) as kept:  # a line that was put right counts once
+        kept.add([replace(line, text="better")])
+    out = tmp_path / "all.parquet"
+    assert exchange.export(store, out) == 25
+    recorded = narrators.build("recorded", path=out)
+    ours = tmp_path / "ours.jsonl"
+    got = narrate_windows(windows, recorded, known, ours, name="recorded")
+    assert got == [*texts[:2], "better", *texts[3:]]
+    assert "counting" in recorded.version
+    assert recorded.reads_future is False
+
+
+@pytest.mark.parametrize("kind", ["index", "text", "timestamp", "zone", "string"])
+def test_narratives_made_elsewhere_find_their_windows(kind, windows, known, tmp_path, arrow):
+    said = [f"window {number}" for number in range(25)]
+    times = windows.dataset.times[windows.starts]
+    order = np.random.default_rng(0).permutation(25)
+    columns = {
+        "index": {"split": ["train"] * 25, "index": list(range(25))},
+        "text": {"window": [windows.past_of(i, known).digest for i in range(25)]},
+        "timestamp": {"time": arrow[0].array(times)},
+        "zone": {
+            "time": [f"{np.datetime_as_string(t, unit='s')}+02:00" for t in times + TWO_HOURS]
+        },
+        "string": {"time": [str(np.datetime_as_string(t, unit="h")) for t in times]},
+    }[kind]
+    shuffled = {name: arrow[0].array(v).take(arrow[0].array(order)) for name, v in columns.items()}
+    path = parquet(arrow, tmp_path / "made.parquet", text=[said[i] for i in order], **shuffled)
+    recorded = narrators.build("recorded", path=path, reads_future=False)
+    assert recorded.reads_future is False
+    got = narrate_windows(windows, recorded, known, tmp_path / "n.jsonl", name="recorded")
+    assert got == said
+
+
+def test_a_parquet_file_says_who_read_the_future_or_the_user_does(tmp_path, arrow):
+    columns = {"split": ["train"] * 2, "index": [0, 1], "text": ["a", "b"]}
+    path = parquet(arrow, tmp_path / "n.parquet", **columns)
+    with pytest.raises(S2KDError, match="does not say whether its narratives were made with the"):
+        narrators.build("recorded", path=path)
+    assert narrators.build("recorded", path=path, reads_future=True).reads_future is True
+    parquet(arrow, path, reads_future=[False, True], **columns)
+    assert narrators.build("recorded", path=path).reads_future is True
+    # what the file admits cannot be talked away
+    assert narrators.build("recorded", path=path, reads_future=False).reads_future is True
+
+
+def test_parquet_files_that_cannot_be_used_are_named(windows, known, tmp_path, arrow):
+    path = tmp_path / "n.parquet"
+    with pytest.raises(S2KDError, match="no such file"):
+        narrators.build("recorded", path=path)
+    path.write_bytes(b"PAR1 not really")
+    with pytest.raises(S2KDError, match="not readable as Parquet"):
+        narrators.build("recorded", path=path)
+    parquet(arrow, path, text=["a"], index=[0])
+    with pytest.raises(S2KDError, match="needs a column text and one of window, split with index"):
+        narrators.build("recorded", path=path)
+    parquet(arrow, path, text=["a", None], window=["x", "y"])
+    with pytest.raises(S2KDError, match="column text has no value in row 1"):
+        narrators.build("recorded", path=path)
+    parquet(arrow, path, text=[1, 2], window=["x", "y"])
+    with pytest.raises(S2KDError, match="column text must hold strings"):
+        narrators.build("recorded", path=path)
+    parquet(arrow, path, text=["a"], time=["1999-01-01"])
+    recorded = narrators.build("recorded", path=path, reads_future=False)
+    with pytest.raises(S2KDError, match="25 of 25 windows have no narrative here"):
+        narrate_windows(windows, recorded, known, tmp_path / "n.jsonl", name="recorded")
+
+
+def test_start_times_that_several_windows_share_are_refused(dataset, known, tmp_path, arrow):
+    twice = replace(dataset, times=np.concatenate([dataset.times[:15]] * 4))
+    twice = replace(
+        twice,
+        splits={**dataset.splits, "train": (Stretch(first=0, stop=15), Stretch(first=15, stop=30))},
+    )
+    windows = Windows(twice, "train", past=4, lead=2)
+    times = [str(t) for t in twice.times[:15]]
+    path = parquet(arrow, tmp_path / "n.parquet", text=["a"] * 15, time=times)
+    recorded = narrators.build("recorded", path=path, reads_future=False)
+    with pytest.raises(S2KDError, match="10 start times are those of several windows"):
+        narrate_windows(windows, recorded, known, tmp_path / "n.jsonl", name="recorded")

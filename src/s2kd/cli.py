@@ -33,6 +33,7 @@ from s2kd.cli_shared import (
     work_on,
 )
 from s2kd.console import print_json as _print_json
+from s2kd.console import print_table as _print_table
 
 if TYPE_CHECKING:
     from s2kd.stages import Run
@@ -379,17 +380,6 @@ def _show(out: Path, as_json: bool, *, report: bool = True) -> None:
         console.print(summary_table([row for row in rows if row["split"] == split]))
     if report:
         console.print(f"Report: {out / 'report.html'}", highlight=False)
-
-
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*head, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,11 +3,16 @@
 `s2kd narrate RECIPE …` is short for `s2kd narrate run RECIPE …`.
 """
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2kd.cli_shared import Data, Out, Preset, Set, What, World, recipe_of, work_on
+from s2kd.cli_shared import Data, Json, Out, Preset, Set, What, World, recipe_of, work_on
+from s2kd.console import print_json, print_table
+
+if TYPE_CHECKING:
+    from s2kd.stages import Run
 
 
 class _Shortened(typer.core.TyperGroup):
@@ -44,16 +49,114 @@ def run(
             "preview.html: sheet, narrative and facts side by side.",
         ),
     ] = 0,
+    shard: Annotated[
+        str,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Narrate only the I-th of N parts, on one of N machines; `s2kd narrate merge` "
+            "puts them together.",
+        ),
+    ] = "",
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Check every claim against facts measured on the window."),
+    ] = False,
+    drop_below: Annotated[
+        float | None,
+        typer.Option(
+            "--drop-below",
+            metavar="SCORE",
+            help="With --verify: windows whose narrative scores lower (0 to 1) get no words.",
+        ),
+    ] = None,
+    ask_again: Annotated[
+        int,
+        typer.Option(
+            "--ask-again",
+            metavar="N",
+            help="With --verify: first ask up to N times for better words of those.",
+        ),
+    ] = 0,
+    max_requests: Annotated[
+        int, typer.Option("--max-requests", help="For narrator openai: stop after so many.")
+    ] = 0,
+    concurrent: Annotated[
+        int, typer.Option("--concurrent", help="For narrator openai: requests under way at once.")
+    ] = 0,
+    as_json: Json = False,
 ) -> None:
     """Put every window into words, and the words into token states."""
-    from s2kd import stages
+    from s2kd import narration, stages
+    from s2kd.errors import S2KDError
 
+    part = narration.shard(shard) if shard else None
+    if (drop_below is not None or ask_again) and not verify:
+        raise S2KDError("--drop-below and --ask-again need --verify, which says what is wrong")
+    if sum(map(bool, (preview, shard, verify))) > 1:
+        raise S2KDError("--preview, --shard and --verify are three kinds of work; choose one")
     recipe = recipe_of(what, out, data, world, preset, set_)
-    if preview:
-        from s2kd import preview as page
+    rows: list[dict[str, Any]] = []
 
-        work_on(recipe, out, lambda opened: page.write(opened, windows=preview))
-        print(out / "preview.html")
+    def work(opened: "Run") -> None:
+        narration.limit(opened, max_requests=max_requests, concurrent=concurrent)
+        if preview:
+            from s2kd import preview as page
+
+            page.write(opened, windows=preview)
+        elif part is not None:
+            narration.narrate_shard(opened, part)
+        else:
+            if verify:
+                rows.extend(
+                    narration.verify_run(opened, drop_below=drop_below, ask_again=ask_again)
+                )
+            stages.narrate(opened)
+
+    work_on(recipe, out, work, quiet=as_json)
+    if as_json:
+        print_json(rows)
         return
-    work_on(recipe, out, stages.narrate)
+    if rows:
+        print_table(*narration.table(rows))
+        print(narration.legend(rows))
+    print(out / ("preview.html" if preview else "narratives.jsonl"))
+
+
+@app.command()
+def merge(
+    stores: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Folders of runs, or their narratives.jsonl."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The folder of the run to merge into.")],
+    keep: Annotated[
+        str,
+        typer.Option("--keep", help="Of two texts for one window: first or last. Else refused."),
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Put the narratives of several machines into one run."""
+    from dataclasses import asdict
+
+    from s2kd import narration
+
+    merged = narration.merge_into(out, stores, keep=keep)
+    if as_json:
+        print_json(asdict(merged))
+        return
+    other = f", {merged.conflicts} had two texts (kept the {keep})" if merged.conflicts else ""
+    print(f"{merged.narratives} narratives, {merged.added} of them new{other}")
     print(out / "narratives.jsonl")
+
+
+@app.command()
+def export(
+    store: Annotated[Path, typer.Argument(metavar="DIR", help="A run, or its narratives.jsonl.")],
+    out: Annotated[Path, typer.Option("--out", help="A .parquet file to write.")],
+) -> None:
+    """A run's narratives as a Parquet file, which narrator recorded reads again."""
+    from s2kd.narrators import exchange
+
+    count = exchange.export(store, out)
+    print(f"{out} ({count} narratives)")

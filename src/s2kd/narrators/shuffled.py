@@ -20,7 +20,7 @@ class Shuffled:
     def __init__(self, *, of: str = "rules", params: dict | None = None, seed: int = 0) -> None:
         if of == "shuffled":
             raise S2KDError("shuffled: of='shuffled' would shuffle itself; name another narrator")
-        self._of = narrators.build(of, **(params or {}))
+        self._of = self.asks = narrators.build(of, **(params or {}))
         for name in ("stream", "match", "require"):  # where `of` has them
             if hasattr(self._of, name):
                 setattr(self, name, getattr(self._of, name))

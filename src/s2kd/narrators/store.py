@@ -162,14 +162,27 @@ def narrate_windows(
     `rearrange` is applied to the complete list, never to what is stored.
     """
     wanted = wanted_of(windows, narrator, statistics, name=name, numbers=numbers)
+    narratives = completed(store, wanted, windows, narrator, statistics, progress, batch)
+    rearrange = getattr(narrator, "rearrange", None)
+    return narratives if rearrange is None else rearrange(narratives)
+
+
+def completed(
+    store: Path,
+    wanted: list[Narrative],
+    windows: Windows,
+    narrator: Narrator,
+    statistics: Statistics,
+    progress: Progress | None = None,
+    batch: int = 64,
+) -> list[str]:
+    """The stored texts of `wanted`, as `narrate_windows` has them, before any rearranging."""
     texts = {line.key: line.text for line in read_narratives(store)} if store.exists() else {}
     if any(one.key not in texts for one in wanted):
         with opened(store) as kept:
             _fill(kept, wanted, windows, narrator, statistics, progress, batch)
             texts = kept.texts
-    narratives = [texts[one.key] for one in wanted]
-    rearrange = getattr(narrator, "rearrange", None)
-    return narratives if rearrange is None else rearrange(narratives)
+    return [texts[one.key] for one in wanted]
 
 
 def wanted_of(
