@@ -59,7 +59,8 @@ def gap_shares(panels: Mapping[str, Models]) -> Any:
     """Share of the gap between baseline and teacher that each method closes, with 95 % bounds."""
     figure = _figure(WIDTH, 3.4)
     places = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    names = [m for m in ("output", "fitnet", "review", "relational", "sdkd", "s2kd", "s2kd_plus")]
+    every = ("output", "fitnet", "review", "relational", "sdkd", "s2kd", "s2kd_plus")
+    names = [m for m in every if any(p.of("student", m, p.students[0]) for p in panels.values())]
     for number, (axes, (title, models)) in enumerate(zip(places, panels.items(), strict=True)):
         backbone = models.students[0]
         base, teacher = models.of("student", "baseline", backbone), models.of("teacher", "teacher")
@@ -74,6 +75,7 @@ def gap_shares(panels: Mapping[str, Models]) -> Any:
         axes.axvline(0, color="#888888", linewidth=1)
         axes.axvline(100, color="#888888", linewidth=1, linestyle="--")
         axes.set_xlim(-120, 160)
+        axes.tick_params(labelsize=8)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("gap closed %", fontsize=8)
         if number == 0:
@@ -133,9 +135,10 @@ def spectra_at_the_end(panels: Mapping[str, Models]) -> Any:
             colour, line = style[name]
             axes.plot(ratio, color=colour, linestyle=line, label=name_of(name))
         axes.axhline(1, color="#888888", linewidth=1)
-        axes.set_yscale("log")
+        axes.set_ylim(0, 2)  # at the last wavenumber hardly any power is left to be a part of
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("wavenumber", fontsize=8)
+        axes.tick_params(labelsize=8)
         _tidy(axes)
     places[0].set_ylabel("power / truth's, last lead", fontsize=8)
     _legend(figure, places[-1])
