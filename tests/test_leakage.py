@@ -1,20 +1,29 @@
 """No test frame, no future and no word reaches what must not see it."""
 
 import dataclasses
+import io
 import json
 import shutil
 
+import hypothesis
 import numpy as np
 import pytest
 import road
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
 
-from s2kd import stages
+from s2kd import narration, stages
 from s2kd.climatology import Climatology
-from s2kd.dataset import Dataset
+from s2kd.dataset import Dataset, Stretch
 from s2kd.forecaster import Forecaster
 from s2kd.narrators import narrators
+from s2kd.narrators.prompts import prompt
+from s2kd.narrators.render import Sheets
 from s2kd.normalise import statistics
 from s2kd.recipes import FITNET, s2kd
+from s2kd.report import summary_rows, summary_table
+from s2kd.types import GridSpec, Past
 from s2kd.windows import Windows
 
 RECIPE = dataclasses.replace(road.tiny(), methods=(FITNET, s2kd()))
@@ -136,3 +145,127 @@ def _first(count):
     import torch
 
     return torch.arange(count)
+
+
+# what a narrator is handed: nothing of the future, the date, the place or the file
+
+
+def test_a_past_has_no_field_that_could_tell():
+    """A new field has to be thought about here: it must be known when a forecast is made."""
+    named = {field.name for field in dataclasses.fields(Past)}
+    assert named == {
+        "frames", "grid", "domain", "statistics", "season", "part_of_day", "context"
+    }  # fmt: skip
+
+
+def _world(frames, times, name, *, south):
+    """A weather grid of one hemisphere whose times are local: season and part of day are known."""
+    latitude = tuple((np.linspace(-20, -60, 6) if south else np.linspace(60, 20, 6)).tolist())
+    grid = GridSpec(
+        channels=("t850", "z500"),
+        units=("K", "m"),
+        height=6,
+        width=8,
+        step_seconds=21600.0,
+        latitude=latitude,
+        longitude=tuple(np.arange(8.0).tolist()),
+    )
+    return Dataset(
+        name=name,
+        domain="weather",
+        grid=grid,
+        frames=frames,
+        times=times,
+        splits={
+            split: (Stretch(first=12 * i, stop=12 * i + 12, name=f"{name}-{i}"),)
+            for i, split in enumerate(("train", "val", "test"))
+        },
+        local_time=True,
+    )
+
+
+FRAMES = np.random.default_rng(4).standard_normal((36, 2, 6, 8)).astype("f4")
+TIMES = np.datetime64("1999-01-05", "ns") + np.arange(36) * np.timedelta64(6, "h")
+FOUR_YEARS = np.timedelta64(1461 * 24, "h")
+
+
+def _seen_by_narrators(past):
+    """What rules say, and all that a multimodal model is shown: words and picture."""
+    said = narrators.build("rules").narrate([past])
+    return said, prompt(past), Sheets(size=96, labels=False)(past).tobytes(), past.digest
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    eras=st.integers(-20, 25),
+    name=st.text(min_size=1, max_size=20),
+    number=st.integers(0, 6),
+    south=st.booleans(),
+    scale=st.sampled_from([1.0, 1e3, np.nan]),
+)
+@hypothesis.settings(max_examples=40)
+def test_future_date_and_name_change_nothing_that_is_said(seed, eras, name, number, south, scale):
+    """Every frame after the past, the era and all names scrambled: words and pictures stay."""
+    plain = _world(FRAMES, TIMES, "plain", south=south)
+    known = statistics(plain)
+    windows = Windows(plain, "train", past=4, lead=2)
+    last = int(windows.starts[number]) + 4
+    frames = FRAMES.copy()
+    noise = np.random.default_rng(seed).standard_normal(frames[last:].shape)
+    frames[last:] = (scale * noise).astype("f4")
+    other = _world(frames, TIMES + eras * FOUR_YEARS, name, south=south)
+    past = Windows(other, "train", past=4, lead=2).past_of(number, known)
+    assert _seen_by_narrators(past) == _seen_by_narrators(windows.past_of(number, known))
+
+
+@given(years=st.integers(1700, 2200), path=st.text(max_size=12))
+@hypothesis.settings(max_examples=30)
+def test_a_date_or_path_in_a_name_is_not_shown_to_a_model(years, path):
+    """Channels named after a year and a file; the picture's words come from the same labels."""
+    plain = _world(FRAMES, TIMES, "plain", south=False)
+    names = (f"t850_{years}", f"/data/{path}/{years}-07.nc")
+    grid = dataclasses.replace(plain.grid, channels=names)
+    past = Windows(plain, "train", past=4, lead=2).past_of(0, statistics(plain))
+    shown = prompt(dataclasses.replace(past, grid=grid))
+    assert str(years) not in shown
+    assert ".nc" not in shown
+
+
+def test_another_past_changes_what_is_said():
+    """The premise of the two tests above."""
+    plain = _world(FRAMES, TIMES, "plain", south=False)
+    known, windows = statistics(plain), Windows(plain, "train", past=4, lead=2)
+    one, two = (_seen_by_narrators(windows.past_of(number, known)) for number in (0, 5))
+    assert one[0] != two[0]
+    assert one[2] != two[2]
+    summer = _world(FRAMES, TIMES + np.timedelta64(180 * 24, "h"), "plain", south=False)
+    later = Windows(summer, "train", past=4, lead=2).past_of(0, known)
+    assert _seen_by_narrators(later)[1] != one[1]
+
+
+def test_a_narrator_that_read_the_future_is_marked_wherever_scores_are_shown(plain, tmp_path):
+    """From the line of the store to the table on screen and the page."""
+    run = stages.open_run(RECIPE, road.copy_of(plain.out, tmp_path / "run"))
+    store, told = run.out / "narratives.jsonl", tmp_path / "told.jsonl"
+    lines = [json.loads(line) for line in store.read_text().splitlines()]
+    told.write_text("".join(json.dumps({**line, "reads_future": True}) + "\n" for line in lines))
+    assert narrators.build("recorded", path=told).reads_future
+    rows = stages.read_scores(plain.out)
+    assert not any(row["reads_future"] for row in rows)
+    run.__dict__["narrator"] = narrators.build("recorded", path=told)
+    shutil.rmtree(run.out / "scores")
+    stages.evaluate(run)
+    marked = {
+        (row["role"], row["method"]): row["reads_future"] for row in stages.read_scores(run.out)
+    }
+    assert marked["teacher", "teacher"]
+    assert marked["student", "s2kd"]
+    assert not marked["student", "fitnet"], "its teacher read no words"
+    assert not any(future for (role, _), future in marked.items() if role == "reference")
+    screen = io.StringIO()
+    Console(file=screen, width=200).print(summary_table(stages.read_scores(run.out)))
+    assert screen.getvalue().count("(and the future)") == 2
+    assert "(and the future)" not in str(summary_rows(rows))
+    assert [row["reads_future"] for row in narration.verify_run(run)] == [True] * 3
+    stages.report(run)
+    assert "(and the future)" in (run.out / "report.html").read_text()
