@@ -30,6 +30,11 @@ SCORES = ("csi", "pod", "far", "bias", "sedi")
 TWO_SIDED = ("weather", "generic")
 """Domains whose low values are extremes too: an empty street or cold air in a fire room is not."""
 
+LEAST_RISE = 0.01
+"""A threshold counts that lies at least so much of the channel's training range beyond the other
+end of its cell. In a street that is nearly always empty the 95 % quantile is 0, and any forecast of
+a twentieth of a taxi would be a false alarm; far from a fire it is the room's temperature."""
+
 Fields = Float[Tensor, "batch _ channel height width"]
 
 
@@ -37,8 +42,8 @@ Fields = Float[Tensor, "batch _ channel height width"]
 class CellEvent:
     """Values beyond a training quantile of their own cell, `sign` 1 above or −1 below it.
 
-    `counted` is False where no training frame is beyond the threshold (a constant cell, a street
-    that is nearly always empty): no event is possible there, and the cell is left out. The lead
+    `counted` is False where no training frame is beyond the threshold (a constant cell) or the
+    threshold hardly leaves the cell's floor (see `LEAST_RISE`): the cell is left out. The lead
     axis has one entry where all leads share the threshold. For a `surge` the value is the excess
     change, see `excess`.
     """
@@ -65,20 +70,28 @@ def cell_events(
     """
     lower = LOWER if dataset.domain in TWO_SIDED else ()
     known = cell_quantiles(dataset, (*lower[::-1], *UPPER), memory_bytes=memory_bytes)
+    exists = dataset.grid.exists
+    span = [
+        m[exists].max() - n[exists].min() for m, n in zip(known.maximum, known.minimum, strict=True)
+    ]
+    least = LEAST_RISE * np.asarray(span)[:, None, None]
     found = []
     for p, values in zip(known.probabilities, known.values, strict=True):
-        beyond = known.maximum > values if p > 0.5 else known.minimum < values
+        if p > 0.5:
+            beyond = (known.maximum > values) & (values - known.minimum >= least)
+        else:
+            beyond = (known.minimum < values) & (known.maximum - values >= least)
         found.append(
             CellEvent(
                 name=f"{'above' if p > 0.5 else 'below'} {100 * p:g} %",
                 sign=1 if p > 0.5 else -1,
                 thresholds=values[None],
-                counted=(beyond & dataset.grid.exists)[None],
+                counted=(beyond & exists)[None],
             )
         )
     if dataset.domain == "traffic" and climatology is not None:
         windows = Windows(dataset, "train", past=past, lead=lead)
-        found += _surges(windows, climatology, memory_bytes // 4)
+        found += _surges(windows, climatology, memory_bytes // 4, found[-len(UPPER) + 1].counted[0])
     return tuple(found)
 
 
@@ -91,7 +104,12 @@ def excess(fields: Fields, last: Fields, usual: Fields, usual_last: Fields) -> F
     return (fields - last) - (usual - usual_last)
 
 
-def _surges(windows: Windows, climatology: Climatology, memory_bytes: int) -> list[CellEvent]:
+def _surges(
+    windows: Windows,
+    climatology: Climatology,
+    memory_bytes: int,
+    lively: Bool[np.ndarray, "channel height width"],
+) -> list[CellEvent]:
     """Thresholds by lead, from up to 2,000 training windows spread evenly."""
     size = windows.lead * int(np.prod(windows.dataset.frames.shape[1:])) * 4
     count = min(len(windows), 2000, max(50, memory_bytes // size))
@@ -103,13 +121,13 @@ def _surges(windows: Windows, climatology: Climatology, memory_bytes: int) -> li
         change = excess(window.future, window.past[:, -1:], usual, usual_last)
         parts.append(change.cpu().numpy())
     changes = np.concatenate(parts)
-    highest, exists = changes.max(0), windows.dataset.grid.exists
+    highest = changes.max(0)
     return [
         CellEvent(
             name=f"surge above {100 * p:g} %",
             sign=1,
             thresholds=values.astype(np.float32),
-            counted=(highest > values) & exists,
+            counted=(highest > values) & lively,
             surge=True,
         )
         for p, values in zip(SURGES, np.quantile(changes, SURGES, axis=0), strict=True)

@@ -210,14 +210,19 @@ def horizon_tables(every: Iterable[Models]) -> list[Table]:
     return found
 
 
+def rolled(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The roll-outs of these results; [] where no stretch of the split was long enough."""
+    return [row["long_horizon"] for row in rows if (row.get("long_horizon") or {}).get("windows")]
+
+
 def _horizon_table(models: Models) -> Table | None:
     lines, about = [], None
     for name, rows in forecasters(models).items():
-        long = [row["long_horizon"] for row in rows if row.get("long_horizon")]
+        long = rolled(rows)
         if not long:
             continue
         about = long[0]
-        curve = np.mean([one["mse"] for one in long], axis=0)
+        curve = np.mean([np.array(one["mse"], float) for one in long], axis=0)
         steps = [len(curve) * part // 4 - 1 for part in (1, 2, 3, 4)]
         stable = sum(bool(one["stable"]) for one in long)
         lines.append(
@@ -232,7 +237,9 @@ def _horizon_table(models: Models) -> Table | None:
     head = ("forecaster", "MSE at T_out", "2 T_out", "3 T_out", "4 T_out", "stable")
     caption = (
         f"{models.caption}. Each model's own output is fed back to it; {about['windows']} windows "
-        "are long enough. Stable: finite and bounded by a multiple of the climatology's variance."
+        f"are long enough. Stable: finite and below {about['limit']:g} times the variance about "
+        "the climatology. A teacher that reads is given rule narratives of its own forecasts after the "
+        "first block."
     )
     title = f"Roll-out: {models.data}, {models.preset}, {models.split}"
     return Table(title=title, head=head, lines=tuple(lines), caption=caption)

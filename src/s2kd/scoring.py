@@ -33,7 +33,7 @@ __all__ = [
     "versions",
 ]
 
-SCORES_VERSION = 2
+SCORES_VERSION = 3
 """Of what is measured; results of another version are made again when a run is evaluated."""
 
 Predict = Callable[[Tensor, Window], Tensor]

@@ -1,5 +1,6 @@
 """What the results say in words: each sentence is chosen by an interval, for or against."""
 
+import math
 from collections.abc import Sequence
 
 from s2kd import rare_tables
@@ -281,15 +282,16 @@ def long_runs(models: Models) -> list[str]:
     """Error at four times the lead beside the climatology's, and whether anything blows up."""
     found = []
     every = {
-        name: [row["long_horizon"] for row in rows if row.get("long_horizon")]
-        for name, rows in rare_tables.forecasters(models).items()
+        name: rare_tables.rolled(rows) for name, rows in rare_tables.forecasters(models).items()
     }
     usual = every.get("climatology") or []
     for name in ("teacher", "baseline", "s2kd", "s2kd_plus"):
         long = every.get(name) or []
         if not long or not usual:
             continue
-        error = sum(one["mse"][-1] for one in long) / len(long)
+        error = sum(math.inf if one["mse"][-1] is None else one["mse"][-1] for one in long) / len(
+            long
+        )
         floor = usual[0]["mse"][-1]
         stable = all(one["stable"] for one in long)
         found.append(
