@@ -236,10 +236,10 @@ def _horizon_table(models: Models) -> Table | None:
         return None
     head = ("forecaster", "MSE at T_out", "2 T_out", "3 T_out", "4 T_out", "stable")
     caption = (
-        f"{models.caption}. Each model's own output is fed back to it; {about['windows']} windows "
-        f"are long enough. Stable: finite and below {about['limit']:g} times the variance about "
-        "the climatology. A teacher that reads is given rule narratives of its own forecasts after the "
-        "first block."
+        f"{models.caption}. Each model's own output is fed back to it; {about['windows']} "
+        f"windows are long enough. Stable: finite and below {about['limit']:g} times the variance "
+        "about the climatology. A teacher that reads is given rule narratives of its own forecasts "
+        "after the first block."
     )
     title = f"Roll-out: {models.data}, {models.preset}, {models.split}"
     return Table(title=title, head=head, lines=tuple(lines), caption=caption)
