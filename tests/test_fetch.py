@@ -650,3 +650,20 @@ def test_official_addresses_are_those_of_the_publishers():
     items = SOURCES["prometheus"].items((), "")
     assert len(items) == 50
     assert items[25].url.endswith("/resolve/main/Prometheus-P/b1_fds.npy")
+
+
+def test_progress_is_told_in_mib_and_ends_once(server, tmp_path):
+    from s2kd.console import Quiet
+
+    server.put("/a1_fds.npy", b"\x93NUMPY" + bytes(5 * 2**20 // 2))
+    told = {}
+
+    class Keeping(Quiet):
+        def report(self, stage):
+            return lambda *numbers: told.setdefault(stage, []).append(numbers)
+
+    fetch("prometheus", tmp_path, variables=["a1"], base=server.base, shown=Keeping(), waits=WAITS)
+    assert set(told) == {"a1_fds.npy", "checksum of a1_fds.npy"}
+    for numbers in told.values():
+        assert numbers[-1] == (3, 3, "MiB")
+        assert [done for done, _, _ in numbers] == sorted({done for done, _, _ in numbers})

@@ -245,9 +245,9 @@ def _fetch_items(
     """Check what is there, then fetch what is not; sums are written after every item."""
     items = source.items(variables, base)
     sums = _read_sums(out)
-    for half in out.glob(".*.part"):  # of an unpacking that was killed
-        if half.is_dir():
-            shutil.rmtree(half)
+    for item in items:
+        for half in out.glob(f".{item.folder}.*.part") if item.folder else ():
+            shutil.rmtree(half)  # of an unpacking that was killed
     todo = []
     for item in items:
         held = _held_files(item, out, sums, years)
@@ -368,7 +368,9 @@ def _fetch_item(
         return {item.path: found}
     lacking = sorted(set(years) - {_year(one) for one in names_in(path)})
     if lacking:
-        raise S2KDError(f"{path}: holds no file of {', '.join(map(str, lacking))}; set --years")
+        from s2kd.data._weatherbench import in_words
+
+        raise S2KDError(f"{path}: holds no file of {in_words(lacking)}; set --years")
     told = _in_mib(shown.report(f"unpacking {path.name}"))
     files = unzip(path, out / item.folder, keep=lambda one: _is_of(one, years), report=told)
     recorded = {one.relative_to(out).as_posix(): sha256(one) for one in files}
@@ -456,7 +458,18 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _in_mib(told: Callable[[int, int, str], None]) -> Callable[[int, int], None]:
-    return lambda done, total: told(done // 2**20, max(1, total // 2**20), "MiB")
+    """Told once a MiB, and of the last one only at the end; an unknown total is one more."""
+    last = -1
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        whole = -(-total // 2**20) if total else done // 2**20 + 1
+        now = whole if total and done >= total else min(done // 2**20, whole - 1)
+        if now != last:
+            last = now
+            told(now, whole, "MiB")
+
+    return report
 
 
 def _counted(told: Callable[[int, int, str], None], word: str) -> Callable[[int, int], None]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from s2kd.data._record import iso
 from s2kd.data._series import Series
-from s2kd.data._weatherbench import Field, open_fields
+from s2kd.data._weatherbench import Field, in_words, open_fields
 from s2kd.download import WAITS
 from s2kd.files import digest, write_json
 from s2kd.types import S2KDError
@@ -102,7 +102,7 @@ def _chosen(address: str, series: Series, years: Sequence[int]) -> np.ndarray:
     lacking = sorted(set(years) - set(held.tolist()))
     if lacking:
         raise S2KDError(
-            f"{address}: holds no frames of {', '.join(map(str, lacking))}; it runs from "
+            f"{address}: holds no frames of {in_words(lacking)}; it runs from "
             f"{held.min()} to {held.max()}"
         )
     return np.flatnonzero(np.isin(held, list(years)))

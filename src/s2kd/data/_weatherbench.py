@@ -196,6 +196,17 @@ def _named_level(source: Source) -> str:
     return field_named(source.path.parent.name).level
 
 
+def in_words(years: Sequence[int]) -> str:
+    """Years as `1979–1983, 1990`."""
+    runs: list[list[int]] = []
+    for year in years:
+        if runs and year == runs[-1][-1] + 1:
+            runs[-1].append(year)
+        else:
+            runs.append([year])
+    return ", ".join(f"{r[0]}–{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
+
+
 # --- what is checked -----------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from s2kd.data._record import (
 )
 from s2kd.data._series import Series
 from s2kd.data._store import in_memory, on_disk
-from s2kd.data._weatherbench import field_named, is_folder, open_fields
+from s2kd.data._weatherbench import field_named, in_words, is_folder, open_fields
 from s2kd.data.netcdf import grid_of, latest_of
 from s2kd.dataset import Dataset, Frames
 from s2kd.registry import nearest
@@ -131,8 +131,8 @@ def fitting(path: str, channels: Sequence[str], times: np.ndarray) -> dict[str, 
     run = [year for year in held if set(range(year, held[-1] + 1)) <= set(held)]
     if len(run) < 3:
         raise S2KDError(
-            f"{path}: holds {_runs(held)}; three years in a row are needed to train, validate and "
-            "test on"
+            f"{path}: holds {in_words(held)}; three years in a row are needed to train, validate "
+            "and test on"
         )
     tested = 2 if len(run) > 4 else 1
     ends = {
@@ -167,20 +167,9 @@ def _check_years(
         if lacking:
             raise S2KDError(
                 f"{path}: {name} wants {ranges[name][0]} to {ranges[name][-1]}, but there are no "
-                f"frames of {_runs(lacking)} (there are of {_runs(held)}); fetch them, or set "
-                "train, val and test to dates that are there"
+                f"frames of {in_words(lacking)} (there are of {in_words(held)}); fetch them, or "
+                "set train, val and test to dates that are there"
             )
-
-
-def _runs(years: Sequence[int]) -> str:
-    """`1979–1983, 1990`."""
-    runs: list[list[int]] = []
-    for year in years:
-        if runs and year == runs[-1][-1] + 1:
-            runs[-1].append(year)
-        else:
-            runs.append([year])
-    return ", ".join(f"{r[0]}–{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
 
 
 def _every(
