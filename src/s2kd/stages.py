@@ -354,7 +354,12 @@ def narrate(run: Run) -> None:
 
 
 def _narrate(run: Run) -> None:
-    recipe, encoder = run.recipe, None
+    recipe = run.recipe
+    encoder = encoders.build(recipe.text.name, **recipe.text.params)
+
+    def source() -> str:
+        return getattr(encoder, "source", "")
+
     for split in run.dataset.splits:
         windows, told = run.windows(split), run.report(f"narrate {split}")
         texts = narrate_windows(
@@ -367,17 +372,38 @@ def _narrate(run: Run) -> None:
         )
         path = run.out / "states" / f"{split}.safetensors"
         # named by the encoder's settings, so that an unchanged split need not load the encoder
-        key = digest([texts, asdict(recipe.text)])
-        if path.exists() and TextStates.load(path).key == key:
+        settings = digest([texts, asdict(recipe.text)])
+        if path.exists() and _are_of(run, TextStates.load(path), settings, source):
             continue
-        if encoder is None:
-            run.say(f"Loading the text encoder {recipe.text.name}")
-            encoder = encoders.build(recipe.text.name, **recipe.text.params)
+        key = _states_key(settings, source())
+        run.say(f"Reading {split} with the text encoder {recipe.text.name}")
         read = run.report(f"read {split}")
         states = encode_states(
             texts, encoder, progress=lambda done, total, read=read: read(done, total, "")
         )
         replace(states, key=key).save(path)
+        run._states.pop(split, None)
+        if states.cut.lost:
+            run.say(f"{split}: {states.cut}")
+
+
+def _states_key(settings: str, source: str) -> str:
+    """What token states are of; a model that can change under its name is part of it."""
+    return digest([settings, source]) if source else settings
+
+
+def _are_of(run: Run, states: TextStates, settings: str, source: Callable[[], str]) -> bool:
+    """Whether states are those of these narratives and of the model as it is now.
+
+    States travel without the model: where it is not to be had, those of its name are taken.
+    """
+    if states.key != _states_key(settings, states.source):
+        return False
+    try:
+        return states.source == source()
+    except S2KDError as error:
+        run.say(f"The token states are taken as they are, since their model is not here ({error})")
+        return True
 
 
 # --- teach -------------------------------------------------------------------------------------

@@ -12,7 +12,11 @@ from s2kd.types import Tokens
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """Z_s of eq. 4: texts to one state a token. `width` is D_s; `version` names the weights."""
+    """Z_s of eq. 4: texts to one state a token. `width` is D_s; `version` names the weights.
+
+    An encoder may also have `source`, what its settings alone do not say of its weights (the
+    commit or the content of a model); and `lost(text) -> int`, how many words do not fit.
+    """
 
     width: int
     version: str

@@ -1,26 +1,26 @@
-"""A frozen transformer as a text encoder: what `minilm` and `pretrained` share."""
+"""A frozen transformer as a text encoder: what `minilm` and `pretrained` are made of."""
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from s2kd.types import S2KDError, Tokens
+from s2kd.text.batches import by_length, padded
+from s2kd.types import Tokens
 
-log = logging.getLogger(__name__)
 
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A tokeniser and the part of a network that reads; the most tokens that both can read."""
 
-def blank(texts: int, tokens: int, width: int) -> Tokens:
-    """All padding, zeros everywhere; never without a position, so that attention has a shape."""
-    tokens = max(1, tokens)
-    return Tokens(
-        values=torch.zeros(texts, tokens, width),
-        padding=torch.ones(texts, tokens, dtype=torch.bool),
-    )
+    tokenizer: Any
+    network: Any
+    width: int
+    max_tokens: int
 
 
 def best_device(device: str) -> torch.device:
@@ -31,80 +31,95 @@ def best_device(device: str) -> torch.device:
 
 
 class FrozenTransformer:
-    """Tokeniser and model to the states of the last layer, one a token, special tokens included.
+    """Texts to the states of the last layer, one a token, special tokens included.
 
-    An empty text has no token at all. Texts are encoded in order of length, so that short ones
-    are not padded to the longest. `texts_cut` and `tokens_lost` count what did not fit into
-    `max_tokens`, over all calls.
+    An empty text has no token at all. Nothing is loaded before the first text is read. `source`
+    is what the settings alone do not say of the weights: the commit or the content of a model
+    that may change under its name; empty where the settings say all.
     """
 
     def __init__(
-        self, tokenizer: Any, model: Any, *, width: int, max_tokens: int, device: str, batch: int
+        self,
+        load: Callable[[], Loaded],
+        *,
+        name: str,
+        max_tokens: int,
+        device: str,
+        batch: int,
+        source: Callable[[], str] = str,
     ) -> None:
-        self.width, self.max_tokens, self.batch = width, max_tokens, batch
-        self.device = best_device(device)
-        self.texts_cut = self.tokens_lost = 0
-        self._tokenizer = tokenizer
-        self._model = model.eval().requires_grad_(False).to(self.device)
+        self.batch = batch
+        self._load, self._name, self._device = load, name, device
+        self._most, self._source = max_tokens, source
+
+    @cached_property
+    def source(self) -> str:
+        """What the weights are, beyond what they are called."""
+        return self._source()
+
+    @property
+    def version(self) -> str:
+        """Names weights and length."""
+        found = f" {self.source}" if self.source else ""
+        return f"{self._name}{found} max_tokens={self._most}"
+
+    @cached_property
+    def _loaded(self) -> Loaded:
+        loaded = self._load()
+        loaded.network.eval().requires_grad_(False).to(best_device(self._device))
+        return loaded
+
+    @property
+    def width(self) -> int:
+        """D_s."""
+        return self._loaded.width
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens of a text that are read."""
+        return min(self._most, self._loaded.max_tokens)
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """States on the CPU, float32; positions beyond a text's end are zero and `padding`."""
-        full = [number for number, text in enumerate(texts) if text.strip()]
-        ids = [self._ids(texts[number]) for number in full]
-        tokens = blank(len(texts), max(map(len, ids), default=0), self.width)
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        for first in range(0, len(order), self.batch):
-            chosen = order[first : first + self.batch]
-            states = self._states([ids[i] for i in chosen])
-            for i, state in zip(chosen, states, strict=True):
-                tokens.values[full[i], : len(state)] = state
-                tokens.padding[full[i], : len(state)] = False
-        return tokens
+        ids = [self._ids(text) for text in texts]
+        states = [torch.zeros(0, self.width)] * len(texts)
+        full = [number for number, one in enumerate(ids) if one]
+        for chosen in by_length([len(ids[number]) for number in full], self.batch):
+            numbers = [full[i] for i in chosen]
+            for number, state in zip(
+                numbers, self._states([ids[number] for number in numbers]), strict=True
+            ):
+                states[number] = state
+        return padded(states, self.width)
+
+    def lost(self, text: str) -> int:
+        """How many words of a text, at its end, are not or not wholly read."""
+        tokenizer = self._loaded.tokenizer
+        if not text.strip() or len(tokenizer(text, verbose=False)["input_ids"]) <= self.max_tokens:
+            return 0
+        kept = self._cut(text, return_offsets_mapping=tokenizer.is_fast)
+        if tokenizer.is_fast:
+            end = max(stop for _, stop in kept["offset_mapping"])
+            # a word of which a part is read is lost too: the rest of it stands first
+            return len(text[end:].split())
+        read = tokenizer.decode(kept["input_ids"], skip_special_tokens=True)
+        return max(1, len(text.split()) - len(read.split()))
 
     def _ids(self, text: str) -> list[int]:
-        """Token numbers, cut to `max_tokens`; what was cut is counted and warned of once."""
-        whole = self._tokenizer(text, verbose=False)["input_ids"]
-        if len(whole) <= self.max_tokens:
-            return whole
-        if not self.texts_cut:
-            log.warning(
-                "a narrative of %d tokens is cut to the %d that the text encoder reads",
-                len(whole),
-                self.max_tokens,
-            )
-        self.texts_cut += 1
-        self.tokens_lost += len(whole) - self.max_tokens
-        return self._tokenizer(text, truncation=True, max_length=self.max_tokens)["input_ids"]
+        """Token numbers, cut to `max_tokens`."""
+        return self._cut(text)["input_ids"] if text.strip() else []
+
+    def _cut(self, text: str, **more: bool) -> Any:
+        return self._loaded.tokenizer(text, truncation=True, max_length=self.max_tokens, **more)
 
     @torch.inference_mode()
     def _states(self, ids: list[list[int]]) -> list[Float[Tensor, "token width"]]:
         """The last layer of one padded batch, without the padding."""
-        longest = max(map(len, ids))
-        fill = self._tokenizer.pad_token_id or 0
+        longest, device = max(map(len, ids)), best_device(self._device)
+        fill = self._loaded.tokenizer.pad_token_id or 0
         numbers = torch.tensor([one + [fill] * (longest - len(one)) for one in ids])
         mask = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in ids])
-        states = self._model(
-            input_ids=numbers.to(self.device), attention_mask=mask.to(self.device)
+        states = self._loaded.network(
+            input_ids=numbers.to(device), attention_mask=mask.to(device)
         ).last_hidden_state
         return [state[: len(one)].float().cpu() for state, one in zip(states, ids, strict=True)]
-
-
-@contextmanager
-def quiet() -> Iterator[Any]:
-    """The transformers package, imported, without progress bars and chatter."""
-    try:
-        import transformers
-        from transformers.utils import logging as chatter
-    except ImportError:
-        raise S2KDError(
-            "this text encoder needs transformers; install it: pip install 'transformers>=5.10,<6'"
-        ) from None
-    level, bars = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
-    chatter.set_verbosity_error()
-    chatter.disable_progress_bar()
-    try:
-        yield transformers
-    finally:
-        chatter.set_verbosity(level)
-        if bars:
-            chatter.enable_progress_bar()

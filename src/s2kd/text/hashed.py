@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from s2kd.text import encoders
-from s2kd.text.frozen import blank
+from s2kd.text.batches import padded
 from s2kd.types import S2KDError, Tokens
 
 
@@ -28,12 +28,9 @@ class Hashed:
     def encode(self, texts: Sequence[str]) -> Tokens:
         """One vector a word; an empty text is all padding."""
         words = [re.findall(r"\w+", text.lower()) for text in texts]
-        tokens = blank(len(texts), max(map(len, words), default=0), self.width)
-        for number, sentence in enumerate(words):
-            for place, word in enumerate(sentence):
-                tokens.values[number, place] = self._vector(word)
-            tokens.padding[number, : len(sentence)] = False
-        return tokens
+        nothing = torch.zeros(0, self.width)
+        states = [torch.stack(list(map(self._vector, w))) if w else nothing for w in words]
+        return padded(states, self.width)
 
     def _vector(self, word: str) -> Float[Tensor, " width"]:
         if word not in self._known:

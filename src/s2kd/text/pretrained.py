@@ -1,13 +1,13 @@
 """Any Hugging Face text encoder: BERT, MPNet, RoBERTa, T5, the text half of CLIP and SigLIP."""
 
-import hashlib
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from s2kd.huggingface import identity, not_loaded, quiet
 from s2kd.text import encoders
-from s2kd.text.frozen import FrozenTransformer, quiet
-from s2kd.types import S2KDError, Tokens
+from s2kd.text.frozen import FrozenTransformer, Loaded
+from s2kd.types import S2KDError
 
 TEXT_HALVES = {
     "clip": "CLIPTextModel",
@@ -22,74 +22,73 @@ OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
 @encoders.register("pretrained")
-class Pretrained:
+def pretrained(
+    *,
+    model: str,
+    revision: str = "",
+    max_tokens: int = 256,
+    device: str = "auto",
+    batch: int = 64,
+) -> FrozenTransformer:
     """Token states of the last layer of `model`, a local folder or a name on the Hugging Face hub.
 
-    `max_tokens` is lowered to what the model can read (77 for CLIP); `texts_cut` and
-    `tokens_lost` say what that cost.
+    Of a name, what is loaded is the commit that `revision` (a branch, a tag or a commit) now
+    stands for. `max_tokens` is lowered to what the model can read (77 for CLIP).
     """
-
-    def __init__(
-        self,
-        *,
-        model: str,
-        revision: str = "",
-        max_tokens: int = 256,
-        device: str = "auto",
-        batch: int = 64,
-    ) -> None:
-        if max_tokens < 3:
-            raise S2KDError(f"pretrained: max_tokens must be at least 3, got {max_tokens}")
-        with quiet() as transformers:
-            config, tokenizer, network = _load(transformers, model, revision)
-        text = getattr(config, "text_config", config)
-        self.width = int(getattr(text, "hidden_size", 0) or text.d_model)
-        self.max_tokens = min(max_tokens, longest(text, tokenizer))
-        self.version = f"pretrained-1 {identity(model, config)} max_tokens={self.max_tokens}"
-        self._frozen = FrozenTransformer(
-            tokenizer,
-            network,
-            width=self.width,
-            max_tokens=self.max_tokens,
-            device=device,
-            batch=batch,
-        )
-
-    def encode(self, texts: Sequence[str]) -> Tokens:
-        """One state a token; an empty text is all padding."""
-        return self._frozen.encode(texts)
-
-    @property
-    def texts_cut(self) -> int:
-        """How many texts were longer than `max_tokens`."""
-        return self._frozen.texts_cut
-
-    @property
-    def tokens_lost(self) -> int:
-        """How many tokens those texts lost."""
-        return self._frozen.tokens_lost
+    if max_tokens < 3:
+        raise S2KDError(f"pretrained: max_tokens must be at least 3, got {max_tokens}")
+    return FrozenTransformer(
+        partial(_load, model, revision),
+        name="pretrained-1",
+        max_tokens=max_tokens,
+        device=device,
+        batch=batch,
+        source=partial(_source, model, revision),
+    )
 
 
-def _load(transformers: Any, model: str, revision: str) -> tuple[Any, Any, Any]:
-    """Configuration, tokeniser and the part of the network that reads."""
-    import torch
+def _source(model: str, revision: str) -> str:
+    """`name@commit`, or for a folder a hash of its content: the weights are not loaded for it."""
+    if Path(model).is_dir():
+        return identity(model, None)
+    with quiet() as transformers:
+        return identity(model, _config(transformers, model, revision))
 
-    where: dict[str, str] = {"revision": revision} if revision else {}
+
+def _config(transformers: Any, model: str, revision: str) -> Any:
+    where = {"revision": revision} if revision else {}
     try:
-        config = transformers.AutoConfig.from_pretrained(model, **where)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model, **where)
+        return transformers.AutoConfig.from_pretrained(model, **where)
+    except (OSError, ValueError, KeyError) as error:
+        raise not_loaded("pretrained", model, error) from None
+
+
+def _load(model: str, revision: str) -> Loaded:
+    """Configuration, tokeniser and the part of the network that reads, of one commit."""
+    import torch
+    from safetensors import SafetensorError
+
+    with quiet() as transformers:
+        config = _config(transformers, model, revision)
+        commit = getattr(config, "_commit_hash", None) or revision
+        where: dict[str, Any] = {"revision": commit} if commit else {}
         kind = TEXT_HALVES.get(config.model_type.removesuffix("_text_model"), "AutoModel")
-        # float32 whatever the file holds: states are computed once, in full
-        network = getattr(transformers, kind).from_pretrained(model, dtype=torch.float32, **where)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise S2KDError(
-            f"pretrained: {model!r} could not be loaded ({reason}); "
-            "give a folder made by save_pretrained or a name on the Hugging Face hub"
-        ) from None
+        load = getattr(transformers, kind).from_pretrained
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(model, **where)
+            # float32 whatever the file holds: states are computed once, in full
+            network = load(model, dtype=torch.float32, **where)
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+            raise not_loaded("pretrained", model, error) from None
     if getattr(config, "is_encoder_decoder", False) and kind == "AutoModel":
         network = network.get_encoder()
-    return config, tokenizer, network
+    text = getattr(config, "text_config", config)
+    return Loaded(
+        tokenizer=tokenizer,
+        network=network,
+        width=int(getattr(text, "hidden_size", 0) or text.d_model),
+        max_tokens=longest(text, tokenizer),
+    )
 
 
 def longest(config: Any, tokenizer: Any) -> int:
@@ -98,16 +97,3 @@ def longest(config: Any, tokenizer: Any) -> int:
     if config.model_type in OFFSET_POSITIONS:
         positions -= 2
     return int(min(positions, tokenizer.model_max_length))
-
-
-def identity(model: str, config: Any) -> str:
-    """`name@commit` on the hub; for a folder a hash of its configuration, words and weights."""
-    folder = Path(model)
-    if not folder.is_dir():
-        return f"{model}@{getattr(config, '_commit_hash', None) or 'unknown'}"
-    content = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".bin", ".json", ".txt", ".model"):
-            with path.open("rb") as file:
-                content.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return f"sha256={content.hexdigest()[:16]}"

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from s2kd.text import encoders
-from s2kd.text.frozen import blank
+from s2kd.text.batches import padded
 from s2kd.types import S2KDError, Tokens
 
 
@@ -32,13 +34,10 @@ class Random:
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """One vector a word; an empty text is all padding."""
-        lengths = [len(re.findall(r"\w+", text)) for text in texts]
-        tokens = blank(len(texts), max(lengths, default=0), self.width)
-        for number, (text, length) in enumerate(zip(texts, lengths, strict=True)):
-            seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-            drawn = np.random.default_rng(seed).standard_normal(
-                (length, self.width), dtype=np.float32
-            )
-            tokens.values[number, :length] = torch.from_numpy(drawn) * self.scale
-            tokens.padding[number, :length] = False
-        return tokens
+        return padded([self._noise(text) for text in texts], self.width)
+
+    def _noise(self, text: str) -> Float[Tensor, "word width"]:
+        seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+        length = len(re.findall(r"\w+", text))
+        drawn = np.random.default_rng(seed).standard_normal((length, self.width), dtype=np.float32)
+        return torch.from_numpy(drawn) * self.scale

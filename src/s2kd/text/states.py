@@ -1,7 +1,8 @@
 """Token states of a whole split, computed once and read many times."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -10,9 +11,27 @@ from torch import Tensor
 
 from s2kd.files import digest, write_whole
 from s2kd.text import TextEncoder
+from s2kd.text.batches import by_length
 from s2kd.types import S2KDError, Tokens
 
 FORMAT = "s2kd text states 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """How many of so many narratives were too long, and how many of all their words were lost."""
+
+    narratives: int = 0
+    too_long: int = 0
+    words: int = 0
+    lost: int = 0
+
+    def __str__(self) -> str:
+        share = 100 * self.too_long / max(1, self.narratives)
+        return (
+            f"{self.too_long} of {self.narratives} narratives ({share:.0f} %) are longer than the "
+            f"text encoder reads: {self.lost} of {self.words} words are lost"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,13 +39,16 @@ class TextStates:
     """The states of every window's text, each different text once, end to end without padding.
 
     Text u holds rows `offsets[u]` up to `offsets[u + 1]` of `values`; window i reads text
-    `index[i]`. `key` says what was encoded by which weights (`states_key`).
+    `index[i]`. `key` says what was encoded by which weights (`states_key`); `source` is the
+    encoder's; `cut` counts what did not fit into it.
     """
 
     values: Float16[Tensor, "state width"]
     offsets: Int[Tensor, " boundary"]
     index: Int[Tensor, " window"]
     key: str = ""
+    source: str = ""
+    cut: Cut = Cut()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -43,12 +65,8 @@ class TextStates:
 
     def to(self, device: torch.device | str) -> "TextStates":
         """The same, held on `device`."""
-        return TextStates(
-            values=self.values.to(device),
-            offsets=self.offsets.to(device),
-            index=self.index.to(device),
-            key=self.key,
-        )
+        moved = {name: getattr(self, name).to(device) for name in _TENSORS}
+        return replace(self, **moved)
 
     def tokens(self, index: Int[Tensor, " batch"], device: torch.device | str = "cpu") -> Tokens:
         """The states of these windows in float32, padded with zeros to the longest of them.
@@ -69,7 +87,8 @@ class TextStates:
         from safetensors.torch import save_file
 
         tensors = {name: getattr(self, name).cpu().contiguous() for name in _TENSORS}
-        metadata = {"format": FORMAT, "key": self.key}
+        metadata = {"format": FORMAT, "key": self.key, "source": self.source}
+        metadata |= {name: str(value) for name, value in asdict(self.cut).items()}
         write_whole(path, lambda beside: save_file(tensors, beside, metadata=metadata))
 
     @classmethod
@@ -92,7 +111,8 @@ class TextStates:
                 f"{path}: was made from other narratives or another text encoder; "
                 "delete it to have it made again"
             )
-        return cls(**tensors, key=metadata["key"])
+        cut = Cut(**{one.name: int(metadata.get(one.name, 0)) for one in fields(Cut)})
+        return cls(**tensors, key=metadata["key"], source=metadata.get("source", ""), cut=cut)
 
 
 _TENSORS = ("values", "offsets", "index")
@@ -130,9 +150,8 @@ def encode_states(
     index = torch.tensor([number.setdefault(text, len(number)) for text in texts]).long()
     unique = list(number)
     states: list[Tensor] = [torch.zeros(0, encoder.width, dtype=torch.float16)] * len(unique)
-    by_length = sorted(range(len(unique)), key=lambda i: len(unique[i]))
-    for first in range(0, len(unique), batch):
-        chosen = by_length[first : first + batch]
+    done = 0
+    for chosen in by_length(list(map(len, unique)), batch):
         tokens = encoder.encode([unique[i] for i in chosen])
         for i, value, padding in zip(chosen, tokens.values, tokens.padding, strict=True):
             states[i] = value[~padding].cpu().half()
@@ -141,10 +160,28 @@ def encode_states(
                     f"text encoder {encoder.version!r} gives states that are not finite in "
                     f"float16 for the text {unique[i][:60]!r}"
                 )
+        done += len(chosen)
         if progress is not None:
-            progress(first + len(chosen), len(unique))
+            progress(done, len(unique))
     lengths = torch.tensor([0, *map(len, states)])
     values = torch.cat([torch.zeros(0, encoder.width, dtype=torch.float16), *states])
     return TextStates(
-        values=values, offsets=lengths.cumsum(0), index=index, key=states_key(texts, encoder)
+        values=values,
+        offsets=lengths.cumsum(0),
+        index=index,
+        key=states_key(texts, encoder),
+        source=getattr(encoder, "source", ""),
+        cut=cut_of(texts, encoder),
+    )
+
+
+def cut_of(texts: Sequence[str], encoder: TextEncoder) -> Cut:
+    """What an encoder does not read of these narratives, each counted as often as it is told."""
+    times = Counter(texts)
+    lost = {text: encoder.lost(text) for text in times} if hasattr(encoder, "lost") else {}
+    return Cut(
+        narratives=len(texts),
+        too_long=sum(count for text, count in times.items() if lost.get(text)),
+        words=sum(count * len(text.split()) for text, count in times.items()),
+        lost=sum(times[text] * number for text, number in lost.items()),
     )
