@@ -265,13 +265,12 @@ def test_forecasts_are_told_as_if_seen_with_their_own_calendar_and_no_context(ma
     windows, _, encoder, told = words(made, Listens())
     past = torch.randn(4, PAST, 2, 6, 8)
     index = torch.tensor([0, 1, 5, 9])
-    tokens = told.tokens(past, index, 2 * LEAD)
+    tokens = told.tokens(past, index, LEAD)  # half a day on
     assert told.kind == TOLD
     for number, one, frames in zip(index.tolist(), seen, past, strict=True):
         np.testing.assert_array_equal(one.frames, frames.numpy())
         assert one.context == ()
-        # what the calendar says of the frame four steps on
-        later = int(np.flatnonzero(windows.starts == windows.starts[number] + 2 * LEAD)[0])
+        later = int(np.flatnonzero(windows.starts == windows.starts[number] + LEAD)[0])
         real = windows.past_of(later, statistics(made))
         assert (one.season, one.part_of_day) == (real.season, real.part_of_day)
         assert real.context == ("rain",)

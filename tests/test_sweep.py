@@ -197,8 +197,7 @@ def test_the_test_split_plays_no_part(mine, monkeypatch):
 def test_a_trial_that_was_killed_is_taken_up_from_its_checkpoint(mine):
     """Interrupted in the second epoch; the next process goes on and gets the same student."""
     slow = dataclasses.replace(recipe(), student_training=dataclasses.replace(QUICK, epochs=3))
-    whole = opened(mine / "../whole", slow)
-    road.copy_of(mine, mine.parent / "whole2")
+    (mine / "recipe.json").write_text(json.dumps({"recipe": slow.to_dict()}))
 
     class Killed(Exception):
         pass
@@ -210,8 +209,6 @@ def test_a_trial_that_was_killed_is_taken_up_from_its_checkpoint(mine):
 
         return progress
 
-    mine = mine.parent / "whole2"
-    (mine / "recipe.json").write_text(json.dumps({"recipe": slow.to_dict()}))
     run = opened(mine, slow, report=report, save_seconds=0.0)
     what = searching.search_of(run, over="lambda")
     with pytest.raises(Killed):
@@ -229,7 +226,6 @@ def test_a_trial_that_was_killed_is_taken_up_from_its_checkpoint(mine):
     assert again["trials"][1]["again"] == 0
     assert again["trials"][1]["values"] == {"lambda": 1.0}
     assert min(steps) > 1, "not from the start"
-    assert whole.recipe.student_training.epochs == 3
 
 
 def test_a_living_process_keeps_its_trial(mine):
