@@ -409,6 +409,8 @@ def test_the_worst_are_dropped_and_their_windows_have_no_words(run):
     worst = {row["index"] for row in low(run, "train")}
     rows = narration.verify_run(run, drop_below=0.5)
     assert rows[0]["dropped"] > 0
+    assert rows[0]["score_before"] < rows[0]["score"]
+    assert f"train {rows[0]['score_before']:.2f}" in narration.legend(rows)
     assert rows[0]["empty"] == len(worst)  # windows that are alike share their narrative
     assert rows[0]["score"] > 0.95
     stages.narrate(run)

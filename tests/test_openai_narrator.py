@@ -147,6 +147,22 @@ def test_a_storm_of_429_passes_and_all_wait(tmp_path):
     assert server.given["ok"] == 40
 
 
+def test_when_one_is_told_to_wait_the_others_do(tmp_path):
+    """The first of many is sent away for 1.5 s: nothing new is asked for meanwhile."""
+    moments = []
+
+    def behave(number, key):
+        moments.append(time.monotonic())
+        return "429" if number == 1 else "ok"
+
+    with ChatServer(behave, retry_after="1.5") as server:
+        told(server, 12, tmp_path / "n.jsonl", concurrent=2)
+    since = [moment - moments[0] for moment in moments]
+    assert len(since) == 13
+    assert not [moment for moment in since if 0.7 < moment < 1.45]
+    assert sum(moment > 1.45 for moment in since) > 6
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [

@@ -91,7 +91,8 @@ def verify_run(
 
     Narratives that score below `drop_below` (0.5 if left out) are asked for again up to
     `ask_again` times, and the best is kept; those that stay below `drop_below` are dropped: their
-    window then has no words. Both are new lines in the store, which keeps the old ones.
+    window then has no words. Both are new lines in the store, which keeps the old ones. A row's
+    `score_before` is the score before that: what is left when the worst are gone says little.
     """
     if drop_below is not None and not 0 < drop_below <= 1:
         raise S2KDError(f"--drop-below {drop_below}: must be a score above 0, at most 1")
@@ -132,7 +133,7 @@ def _verify_split(
         progress=lambda done, total: told(done, total, ""),
     )
     checked = _checked(run, windows, texts)
-    again = dropped = 0
+    before, again, dropped = checked.row, 0, 0
     if drop_below is not None or ask_again:
         wanted = wanted_of(windows, run.narrator, run.known, name=name)
         different = {one.key: number for number, one in enumerate(wanted)}.values()
@@ -151,6 +152,7 @@ def _verify_split(
         "version": run.narrator.version,
         "reads_future": run.narrator.reads_future,
         **checked.row,
+        "score_before": before["score"],
         "asked_again": again,
         "dropped": dropped,
         "empty": empty,
@@ -252,8 +254,16 @@ def legend(rows: Sequence[dict[str, Any]]) -> str:
     """Whose claims the table counts, and what its columns are."""
     (row, *_) = rows
     future = "reads the future" if row["reads_future"] else "does not read the future"
+    changed = any(one["asked_again"] or one["dropped"] for one in rows)
+    before = ", ".join(
+        f"{one['split']} {one['score_before']:.2f}"
+        for one in rows
+        if one["score_before"] is not None
+    )
+    told = f" Scores before any was asked for again or dropped: {before}." if changed else ""
     return (
         f"Narrator {row['narrator']}, which {future}. Claims that the window's own facts support "
         "(right), contradict (wrong) or leave open; score is right / (right + wrong), chance the "
         "score of the same words against other windows, skill (score - chance) / (1 - chance)."
+        f"{told}"
     )
