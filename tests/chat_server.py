@@ -50,10 +50,21 @@ class ChatServer(ThreadingHTTPServer):
         """A client that went away is what several tests are about."""
 
 
-def at_random(seed, share=0.3, kinds=KINDS):
-    """Misbehaves in `share` of the requests."""
-    drawn = random.Random(seed)
-    return lambda number, key: drawn.choice(kinds) if drawn.random() < share else "ok"
+def at_random(seed, share=0.3, kinds=KINDS, most=6):
+    """Misbehaves in `share` of the requests, but at most so often to the same question.
+
+    Which request comes when is the threads' affair: without a bound, one question in thousands
+    would be refused as often as a narrator asks.
+    """
+    drawn, bad = random.Random(seed), Counter()
+
+    def behave(number, key):
+        if bad[key] >= most or drawn.random() >= share:
+            return "ok"
+        bad[key] += 1
+        return drawn.choice(kinds)
+
+    return behave
 
 
 def answer(text, reason="stop"):
