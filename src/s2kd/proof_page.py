@@ -102,7 +102,7 @@ def _narrators(every: list[Models], rows: Sequence[Row], results: Path) -> Itera
             name="narrators",
             figure=proof_figures.narrator_points(panels),
             caption="Figure 4: the student's error by what its teacher read; bars are one standard "
-            f"deviation over seeds. {_seeds(every)}",
+            f"deviation over seeds. {_seeds(m for m in every if m.data in panels)}",
         )
 
 

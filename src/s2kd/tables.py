@@ -568,8 +568,10 @@ def _words_line(
 
 
 def _against(rows: Sequence[Row], own: Sequence[Row]) -> str:
-    if not rows or not own or rows is own:
-        return "–" if not rows or not own else ""
+    if not rows or not own:
+        return "–"
+    if all(rows[0][name] == own[0][name] for name in ("variant", "backbone", "method")):
+        return ""
     found = difference(rows, own)
     if found is None or found.difference is None:
         return "–"
