@@ -169,6 +169,10 @@ class Dataset:
             for first in range(0, self.frames.shape[0], block):
                 hashed.update(self.frames[first : first + block])
             content = hashed.hexdigest()
+        return self.fingerprint_of(content)
+
+    def fingerprint_of(self, content: str) -> str:
+        """`fingerprint` where the hash of all frames is `content`."""
         splits = {k: [(s.first, s.stop, s.name) for s in v] for k, v in self.splits.items()}
         return digest([content, self.grid.to_dict(), splits])
 

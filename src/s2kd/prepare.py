@@ -19,6 +19,7 @@ import numpy as np
 
 import s2kd
 from s2kd.data import datasets
+from s2kd.data._end_to_end import refuse_not_finite
 from s2kd.data.prepared import (
     DTYPES,
     FACTS,
@@ -125,7 +126,7 @@ def write(
         },
         "dataset": _described(dataset, calendar),
     }
-    own = digest([content, dataset.grid.to_dict(), _splits(dataset)])
+    own = dataset.fingerprint_of(content)
     facts["fingerprint"] = own
     facts["source_fingerprint"] = source or own
     return facts
@@ -221,13 +222,14 @@ class _Writer:
         self.state.rewrite(self.state.blocks)
         with self.path.open("rb+") as file:
             for first in range(done, total, self.block):
-                stored = self._stored(first, min(first + self.block, total))
+                frames = self._frames(first, min(first + self.block, total))
+                stored = self._coded(frames)
                 if not self.adopted:
                     file.seek(self.header + first * self.frame_bytes)
                     file.write(stored.data)
                     file.flush()
                 self.state.add(block_hash(stored))
-                self._note(reader, first, stored)
+                self._note(reader, first, stored, frames)
                 report(first + len(stored), total, "")
             os.fsync(file.fileno())
 
@@ -271,25 +273,36 @@ class _Writer:
         """Whether the source still gives these frames: looked at in the first and last block."""
         if number not in (0, count - 1):
             return True
-        return np.array_equal(self._stored(first, first + len(stored)), stored)
+        return np.array_equal(self._coded(self._frames(first, first + len(stored))), stored)
 
-    def _stored(self, first: int, stop: int) -> np.ndarray:
-        """These frames as they are to lie on disk."""
+    def _frames(self, first: int, stop: int) -> np.ndarray:
+        """These frames of the source, which must be finite."""
         frames = np.ascontiguousarray(self.dataset.frames[first:stop], dtype=np.float32)
-        _check_finite(self.dataset, frames, first)
+        refuse_not_finite(self.dataset.name, frames, self.dataset.grid.channels, first)
+        return frames
+
+    def _coded(self, frames: np.ndarray) -> np.ndarray:
+        """Frames as they are to lie on disk."""
         if self.type == np.dtype("<f4"):
             return frames
         codes = np.rint((frames.astype(np.float64) - self.offset) / self.scale)
         codes[..., ~self.dataset.grid.exists] = 0
         return np.clip(codes, -CODES, CODES).astype("<i2")
 
-    def _note(self, reader: PreparedFrames, first: int, stored: np.ndarray) -> None:
+    def _note(
+        self,
+        reader: PreparedFrames,
+        first: int,
+        stored: np.ndarray,
+        meant: np.ndarray | None = None,
+    ) -> None:
         """Hash what will be read, and see how far it is from what was meant."""
         read = reader.decoded(stored)
         self.content.update(read)
         if self.type != np.dtype("<f4"):
             exists = self.dataset.grid.exists
-            meant = np.asarray(self.dataset.frames[first : first + len(stored)])
+            if meant is None:
+                meant = np.asarray(self.dataset.frames[first : first + len(stored)])
             apart = np.abs(read.astype(np.float64) - meant)[..., exists].max((0, 2))
             self.error = np.maximum(self.error, apart)
 
@@ -306,12 +319,12 @@ def _extremes(
         low, high = np.full(channels, np.inf), np.full(channels, -np.inf)
         content, exists = FrameHash(), dataset.grid.exists
         for first, block in _blocks(dataset):
-            _check_finite(dataset, block, first)
+            refuse_not_finite(dataset.name, block, dataset.grid.channels, first)
             content.update(block)
             low = np.minimum(low, block[..., exists].min((0, 2)))
             high = np.maximum(high, block[..., exists].max((0, 2)))
             report(first + len(block), dataset.frames.shape[0], "range")
-        own = digest([content.hexdigest(), dataset.grid.to_dict(), _splits(dataset)])
+        own = dataset.fingerprint_of(content.hexdigest())
         state.keep_extremes({"low": low.tolist(), "high": high.tolist(), "fingerprint": own})
     held = state.extremes
     return np.array(held["low"]), np.array(held["high"]), held["fingerprint"]
@@ -321,16 +334,6 @@ def _blocks(dataset: Dataset) -> Iterator[tuple[int, np.ndarray]]:
     size = max(1, BLOCK_BYTES // (4 * int(np.prod(dataset.frames.shape[1:]))))
     for first in range(0, dataset.frames.shape[0], size):
         yield first, np.asarray(dataset.frames[first : first + size])
-
-
-def _check_finite(dataset: Dataset, frames: np.ndarray, first: int) -> None:
-    if np.isfinite(frames).all():
-        return
-    frame, channel, row, column = np.argwhere(~np.isfinite(frames))[0]
-    raise S2KDError(
-        f"{dataset.name}: {dataset.grid.channels[channel]!r} is not finite in frame "
-        f"{first + frame}, row {row}, column {column}"
-    )
 
 
 def _splits(dataset: Dataset) -> dict[str, list[list[Any]]]:
