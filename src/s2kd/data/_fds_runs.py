@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from s2kd.data._environments import end_to_end_stretches, splits_of
 from s2kd.data._fds_frames import need, shrink, times
-from s2kd.dataset import Dataset, Stretch, chronological
+from s2kd.dataset import Dataset
 from s2kd.files import read_json
 from s2kd.types import GridSpec, S2KDError
 
@@ -54,11 +55,7 @@ def from_runs(
         name: shrink(_run(path / files[name], len(named)), crop=crop, pool=pool) for name in wanted
     }
     _same_grid(path, frames)
-    ends = np.cumsum([len(frames[name]) for name in wanted])
-    stretch = {
-        name: Stretch(first=int(end) - len(frames[name]), stop=int(end), name=name)
-        for name, end in zip(wanted, ends, strict=True)
-    }
+    stretches = end_to_end_stretches({name: len(held) for name, held in frames.items()})
     clocks = [first + step * np.arange(len(frames[name])) for name in wanted]
     channels = tuple(name.lower().replace(" ", "_").replace("-", "_") for name in named)
     everything = np.concatenate([frames[name] for name in wanted])
@@ -74,10 +71,7 @@ def from_runs(
         ),
         frames=everything,
         times=times(np.concatenate(clocks)),
-        splits={
-            **chronological(tuple(stretch[n] for n in seen), fractions=fractions, gap=gap),
-            **{split: tuple(stretch[n] for n in names) for split, names in unseen.items()},
-        },
+        splits=splits_of(stretches, seen, unseen, fractions=fractions, gap=gap),
         attributes={
             channel: {"long_name": name.lower()}
             for channel, name in zip(channels, named, strict=True)

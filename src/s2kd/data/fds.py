@@ -7,9 +7,8 @@ as vertical planes with row 0 at the top.
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from s2kd.data import datasets
+from s2kd.data._environments import shares
 from s2kd.data._fds_runs import from_runs
 from s2kd.data._fds_volume import from_volume
 from s2kd.dataset import Dataset
@@ -57,21 +56,17 @@ def fds(
     layout, files that are missing, cannot be read or have other shapes than they should.
     """
     path = Path(path)
-    if len(fractions) != 3 or min(fractions) <= 0 or not np.isclose(np.sum(fractions), 1):
-        raise S2KDError(f"fds: fractions={list(fractions)} must be three above 0 that add up to 1")
-    if gap < 0:
-        raise S2KDError(f"fds: gap={gap} must not be negative")
+    three = shares("fds", fractions, gap)
     only_volume = {
         "skip": skip,
         "planes": planes,
         "quantities": quantities,
         "step_seconds": step_seconds,
     }
-    shares = (float(fractions[0]), float(fractions[1]), float(fractions[2]))
     match layout:
         case "runs":
             _refuse(layout, only_volume)
-            return from_runs(path, "T" if set is None else set, crop, pool, shares, gap)
+            return from_runs(path, "T" if set is None else set, crop, pool, three, gap)
         case "volume":
             _refuse(layout, {"set": set})
             return from_volume(
@@ -82,7 +77,7 @@ def fds(
                 step_seconds=step_seconds,
                 crop=crop,
                 pool=pool,
-                fractions=shares,
+                fractions=three,
                 gap=gap,
             )
         case _:
