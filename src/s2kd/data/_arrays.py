@@ -43,12 +43,7 @@ class PlainArray:
         self._file = path.open("rb")
         self._file.seek(offset)
         try:
-            version = np.lib.format.read_magic(self._file)
-            reader = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            self.shape, self._columns_first, self.dtype = reader(self._file)
+            self.shape, self._columns_first, self.dtype = read_header(self._file)
         except (ValueError, EOFError, KeyError, SyntaxError) as error:
             raise S2KDError(f"{where}: not a .npy array ({error})") from None
         check_numbers(where, self.dtype)
@@ -111,6 +106,16 @@ def check_numbers(where: str, dtype: np.dtype) -> None:
     """Refuse pickles, text and structures."""
     if dtype.kind not in "iufb":
         raise S2KDError(f"{where}: holds {dtype}, wants numbers")
+
+
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and type of a `.npy`; its values begin where it ends."""
+    version = np.lib.format.read_magic(file)
+    reader = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    return reader(file)
 
 
 def held_in(path: Path) -> dict[str, Held]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from s2kd.data._arrays import Held, read_header
 from s2kd.files import read_json
 from s2kd.recipe import read
 from s2kd.types import S2KDError
@@ -45,16 +46,6 @@ class Layout:
     environments: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Header:
-    """What a `.npy` says of itself; `offset` is where its values begin, in bytes."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    fortran: bool
-    offset: int
-
-
 def files_of(path: Path, chosen: str | None) -> dict[str, Path]:
     """The arrays of one set by environment (`a1`), in order; an error says what is there."""
     if chosen is not None and chosen not in SETS:
@@ -75,28 +66,23 @@ def files_of(path: Path, chosen: str | None) -> dict[str, Path]:
     raise S2KDError(f"{path}: holds no {wanted} or other environment of that kind")
 
 
-def header(path: Path) -> Header:
+def header(path: Path) -> Held:
     """The header of a `.npy`, and that the file is as long as it says."""
     try:
         with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            reader = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, fortran, dtype = reader(file)
-            found = Header(shape=shape, dtype=dtype, fortran=fortran, offset=file.tell())
+            shape, _, dtype = read_header(file)
+            offset = file.tell()
     except (OSError, ValueError, EOFError, KeyError) as error:
         raise S2KDError(f"{path}: not readable as .npy ({error})") from None
     if dtype.kind not in "fiu":
         raise S2KDError(f"{path}: holds {dtype}, wants numbers")
-    want = found.offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    want = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     size = path.stat().st_size
     if size < want:
         raise S2KDError(
             f"{path}: is cut short, {size:,} bytes of {want:,}; fetch the rest of it again"
         )
-    return found
+    return Held(shape, dtype)
 
 
 def layout_of(folder: Path, files: Mapping[str, Path]) -> Layout:
@@ -153,7 +139,7 @@ def parameters_of(layout: Layout, name: str) -> dict[str, float]:
     return {key: float(value) for key, value in known.items() if value is not None}
 
 
-def check_shape(path: Path, found: Header, layout: Layout) -> None:
+def check_shape(path: Path, found: Held, layout: Layout) -> None:
     """Refuse an array that the axes, channels and picks do not fit."""
     named = ", ".join(layout.axes)
     if len(found.shape) != len(layout.axes):

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from s2kd.data import datasets
+from s2kd.data._arrays import Held, PlainArray
 from s2kd.data._end_to_end import Finish, end_to_end, refuse_not_finite, same_grid
 from s2kd.data._environments import (
     EXTREMES,
@@ -25,7 +26,6 @@ from s2kd.data._fds_frames import times
 from s2kd.data._prometheus_layout import (
     AXES,
     SIDECAR,
-    Header,
     Layout,
     check_shape,
     files_of,
@@ -141,23 +141,18 @@ class Stored:
     gathered from a memory map, which touches much more of it.
     """
 
-    def __init__(self, path: Path, held: Header, layout: Layout, channels: Sequence[int]) -> None:
+    def __init__(self, path: Path, held: Held, layout: Layout, channels: Sequence[int]) -> None:
         check_shape(path, held, layout)
-        self.path, self.held, self.layout, self.channels = path, held, layout, list(channels)
+        self.path, self.layout, self.channels = path, layout, list(channels)
+        self._array = PlainArray(path, str(path))
         sizes = dict(zip(layout.axes, held.shape, strict=True))
         self.shape = (sizes["time"], len(channels), sizes["height"], sizes["width"])
 
     def read(self, first: int, stop: int) -> np.ndarray:
         """(time, channel, height, width) as stored, of whatever type."""
-        held, axes = self.held, list(self.layout.axes)
-        if axes[0] == "time" and not held.fortran:
-            size = int(np.prod(held.shape[1:]))
-            offset = held.offset + first * size * held.dtype.itemsize
-            values = np.fromfile(self.path, held.dtype, (stop - first) * size, offset=offset)
-            values = values.reshape(-1, *held.shape[1:])
-        else:
-            mapped = np.load(self.path, mmap_mode="r")
-            values = mapped[tuple(slice(first, stop) if a == "time" else slice(None) for a in axes)]
+        axes = list(self.layout.axes)
+        before = (slice(None),) * axes.index("time")
+        values = self._array.read((*before, slice(first, stop)))
         values = values[tuple(self.layout.pick.get(axis, slice(None)) for axis in axes)]
         axes = [axis for axis in axes if axis not in self.layout.pick]
         if "channel" not in axes:
