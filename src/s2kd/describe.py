@@ -10,6 +10,7 @@ import numpy as np
 
 from s2kd.data import _series, datasets
 from s2kd.data._cf import Source, engine_of
+from s2kd.data._known_arrays import LENGTHS
 from s2kd.data._other import Known, recognise
 from s2kd.data._record import missing_steps, shown, split, step_numbers, stretches
 from s2kd.data._select import Fields, fields_of, levels_of, series_of
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 SCANNED_BYTES = 2**30
 """How much is read at most for ranges and missing values; of more, an even sample."""
 
-LENGTHS = (12, 8, 6, 4, 3, 2, 1)
 MOST_CHANNELS = 6
 PAIR = (
     (("geopotential", "z"), (500.0, 50_000.0)),
@@ -137,7 +137,8 @@ def _gridded(path: str, fields: Fields) -> Description:
     series = {name: found for name, found in whole.items() if isinstance(found, Series)}
     if not series:
         raise S2KDError(problems[0])
-    found = _looked_at(path, ", ".join(sorted({KINDS[engine_of(f)] for f in files})), series)
+    kind = ", ".join(sorted({KINDS[engine_of(file)] for file in files}))
+    found = _looked_at(path, kind, files, series)
     problems += [words for file in files for words in _of_chunks(file, series)]
     problems += [words for name, one in series.items() for words in _of_layout(name, one)]
     chosen, reason = _choose(found.variables)
@@ -152,8 +153,6 @@ def _gridded(path: str, fields: Fields) -> Description:
         problems += [] if str(error) in problems else [str(error)]
     return dataclasses.replace(
         found,
-        files=len(files),
-        gib=round(sum(map(_size, files)) / 2**30, 4),
         problems=found.problems + tuple(problems),
         chosen=chosen,
         reason=reason,
@@ -186,8 +185,8 @@ def _of_weatherbench(path: str, folders: Mapping[Path, Field]) -> Description:
             series[folder.name] = readable[0]
     if not series:
         raise S2KDError(problems[0])
-    found = _looked_at(path, "WeatherBench folder", series)
     files = [file for one in series.values() for file in one.files]
+    found = _looked_at(path, "WeatherBench folder", files, series)
     names = [
         _channels(series[folder.name], f) for folder, f in folders.items() if folder.name in series
     ]
@@ -202,8 +201,6 @@ def _of_weatherbench(path: str, folders: Mapping[Path, Field]) -> Description:
         problems += [] if str(error) in problems else [str(error)]
     return dataclasses.replace(
         found,
-        files=len(files),
-        gib=round(sum(map(_size, files)) / 2**30, 4),
         problems=found.problems + tuple(problems),
         chosen=chosen,
         reason=_benchmark(path, params) if both else "the middle level of what the folders hold",
@@ -228,7 +225,9 @@ def _benchmark(path: str, params: Mapping[str, Any]) -> str:
     return "the two fields of the WeatherBench benchmark" + official * bool(whole)
 
 
-def _looked_at(path: str, kind: str, series: Mapping[str, Series]) -> Description:
+def _looked_at(
+    path: str, kind: str, files: Sequence[Path], series: Mapping[str, Series]
+) -> Description:
     """Ranges, times and grid of variables by name, and what is wrong with these."""
     budget = SCANNED_BYTES // len(series)
     variables = tuple(_look(name, one, budget) for name, one in series.items())
@@ -238,6 +237,8 @@ def _looked_at(path: str, kind: str, series: Mapping[str, Series]) -> Descriptio
     return Description(
         path=path,
         kind=kind,
+        files=len(files),
+        gib=round(sum(map(_size, files)) / 2**30, 4),
         variables=variables,
         frames=len(first.times),
         first_time=shown(first.times[0]),
