@@ -12,7 +12,7 @@ from s2kd.data._record import shown
 from s2kd.types import S2KDError
 
 LETTERS = {"R": "run", "T": "time", "C": "channel", "H": "rows", "W": "columns"}
-LONGEST_WAIT = "seconds since start as numbers, datetime64, or text such as 2013-01-01T06:00"
+TIME_FORMS = "seconds since start as numbers, datetime64, or text such as 2013-01-01T06:00"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,7 +136,7 @@ def run_times(
         text = [v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()]
         return np.array([t.strip().replace(" ", "T") for t in text], dtype="datetime64[ns]")
     except ValueError as error:
-        raise S2KDError(f"{where}: wants {LONGEST_WAIT} ({error})") from None
+        raise S2KDError(f"{where}: wants {TIME_FORMS} ({error})") from None
 
 
 def beside(path: Path, key: str) -> tuple[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Data sets that come cut into windows: every example is a stretch of its own."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import numpy as np
@@ -147,12 +147,6 @@ def _runs(part: Examples, free: np.ndarray) -> list[Examples]:
     """The unbroken runs of those examples that are kept."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], free.astype(int), [0]])))
     return [
-        Examples(
-            split=part.split,
-            past=part.past,
-            future=part.future,
-            first=part.first + int(a),
-            stop=part.first + int(b),
-        )
+        replace(part, first=part.first + int(a), stop=part.first + int(b))
         for a, b in edges.reshape(-1, 2)
     ]
