@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import json
 import shutil
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import road
 import torch
 
 from s2kd import stages
+from s2kd.huggingface import identity
 from s2kd.recipe import Part
 from s2kd.text import TextEncoder, encoders, minilm
 from s2kd.text.states import Cut, TextStates, encode_states
@@ -197,18 +199,21 @@ def tokenizer(path, **special):
     ).save_pretrained(path)
 
 
+SMALL = {
+    "vocab_size": len(WORDS),
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 12,
+}
+
+
 def bert(path, seed=0):
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=12,
-    )
+    config = BertConfig(**SMALL)
     network = BertModel(config).eval()
     network.save_pretrained(path)
     tokenizer(path)
@@ -241,6 +246,7 @@ def test_pretrained_versions_follow_the_weights(tmp_path):
     assert one == same != other
     shorter = encoders.build("pretrained", model=str(tmp_path / "one"), max_tokens=8).version
     assert shorter != one
+    assert identity("name/of-model", object()) == "name/of-model@unknown"
 
 
 def test_pretrained_reads_with_the_text_half_of_clip(tmp_path):
@@ -276,15 +282,7 @@ def test_pretrained_reads_with_mpnet(tmp_path):
     from transformers import MPNetConfig, MPNetModel
 
     torch.manual_seed(0)
-    config = MPNetConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=12,
-        pad_token_id=0,
-    )
+    config = MPNetConfig(**SMALL, pad_token_id=0)
     network = MPNetModel(config).eval()
     network.save_pretrained(tmp_path)
     tokenizer(tmp_path)
@@ -353,6 +351,11 @@ def test_pretrained_says_what_it_could_not_load(tmp_path):
     bert(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(S2KDError, match="could not be loaded"):
+        encoders.build("pretrained", model=str(tmp_path)).encode(["a"])
+    bert(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**settings, "intermediate_size": 64}))
     with pytest.raises(S2KDError, match="could not be loaded"):
         encoders.build("pretrained", model=str(tmp_path)).encode(["a"])
     with pytest.raises(S2KDError, match="no such folder"):

@@ -54,6 +54,30 @@ def identity(model: str, config: Any) -> str:
     return f"sha256={content.hexdigest()[:16]}"
 
 
+def pinned(config: Any, revision: str) -> dict[str, str]:
+    """Settings that load the other parts from the commit that `config` came from."""
+    commit = getattr(config, "_commit_hash", None) or revision
+    return {"revision": commit} if commit else {}
+
+
+def load(part: str, kind: str, model: str, **more: Any) -> Any:
+    """`model` as this class of transformers; what cannot be loaded is an S2KDError."""
+    from safetensors import SafetensorError
+
+    with quiet() as transformers:
+        try:
+            return getattr(transformers, kind).from_pretrained(model, **more)
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            ImportError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:
+            raise not_loaded(part, model, error) from None
+
+
 def not_loaded(part: str, model: str, error: Exception) -> S2KDError:
     """Why `model` could not be loaded, and what would be right, in one sentence."""
     folder, reason = Path(model), str(error).strip().partition("\n")[0].rstrip(". ")

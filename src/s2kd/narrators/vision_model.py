@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from s2kd.huggingface import free_memory, identity, not_loaded, quiet
+from s2kd.huggingface import free_memory, identity, load, pinned, quiet
 from s2kd.narrators.layout import pillow
 from s2kd.types import S2KDError
 
@@ -65,24 +65,10 @@ class VisionModel:
     @cached_property
     def _pinned(self) -> dict[str, str]:
         """So that processor and weights are of the commit that `identity` names."""
-        commit = getattr(self._config, "_commit_hash", None) or self._revision
-        return {"revision": commit} if commit else {}
+        return pinned(self._config, self._revision)
 
     def _loaded(self, kind: str, **more: Any) -> Any:
-        from safetensors import SafetensorError
-
-        with quiet() as transformers:
-            try:
-                return getattr(transformers, kind).from_pretrained(self.model, **more)
-            except (
-                OSError,
-                ValueError,
-                KeyError,
-                ImportError,
-                RuntimeError,
-                SafetensorError,
-            ) as error:
-                raise not_loaded("transformers", self.model, error) from None
+        return load("transformers", kind, self.model, **more)
 
     @cached_property
     def processor(self) -> Any:

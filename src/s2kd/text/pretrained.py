@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from s2kd.huggingface import identity, not_loaded, quiet
+from s2kd.huggingface import identity, load, pinned
 from s2kd.text import encoders
 from s2kd.text.frozen import FrozenTransformer, Loaded
 from s2kd.types import S2KDError
@@ -51,35 +51,24 @@ def _source(model: str, revision: str) -> str:
     """`name@commit`, or for a folder a hash of its content: the weights are not loaded for it."""
     if Path(model).is_dir():
         return identity(model, None)
-    with quiet() as transformers:
-        return identity(model, _config(transformers, model, revision))
+    return identity(model, _config(model, revision))
 
 
-def _config(transformers: Any, model: str, revision: str) -> Any:
+def _config(model: str, revision: str) -> Any:
     where = {"revision": revision} if revision else {}
-    try:
-        return transformers.AutoConfig.from_pretrained(model, **where)
-    except (OSError, ValueError, KeyError) as error:
-        raise not_loaded("pretrained", model, error) from None
+    return load("pretrained", "AutoConfig", model, **where)
 
 
 def _load(model: str, revision: str) -> Loaded:
     """Configuration, tokeniser and the part of the network that reads, of one commit."""
     import torch
-    from safetensors import SafetensorError
 
-    with quiet() as transformers:
-        config = _config(transformers, model, revision)
-        commit = getattr(config, "_commit_hash", None) or revision
-        where: dict[str, Any] = {"revision": commit} if commit else {}
-        kind = TEXT_HALVES.get(config.model_type.removesuffix("_text_model"), "AutoModel")
-        load = getattr(transformers, kind).from_pretrained
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(model, **where)
-            # float32 whatever the file holds: states are computed once, in full
-            network = load(model, dtype=torch.float32, **where)
-        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-            raise not_loaded("pretrained", model, error) from None
+    config = _config(model, revision)
+    where = pinned(config, revision)
+    kind = TEXT_HALVES.get(config.model_type.removesuffix("_text_model"), "AutoModel")
+    tokenizer = load("pretrained", "AutoTokenizer", model, **where)
+    # float32 whatever the file holds: states are computed once, in full
+    network = load("pretrained", kind, model, dtype=torch.float32, **where)
     if getattr(config, "is_encoder_decoder", False) and kind == "AutoModel":
         network = network.get_encoder()
     text = getattr(config, "text_config", config)
