@@ -73,7 +73,6 @@ def _cell(text: str) -> str:
 
 METHOD = Path(__file__).parent / "method.md"
 MEASURED = Path(__file__).parent.parent / "results" / "backbones.json"
-START, END = "<!-- sizes: made by docs/generate.py -->", "<!-- end of sizes -->"
 
 
 def sizes(rows: list[dict]) -> str:
@@ -108,9 +107,7 @@ def sizes(rows: list[dict]) -> str:
 
 def with_sizes(page: str, rows: list[dict]) -> str:
     """`page` with the table between its two marks."""
-    before, _, rest = page.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n\n{sizes(rows)}\n\n{END}{after}"
+    return between(page, "sizes", sizes(rows))
 
 
 NARRATION = Path(__file__).parent / "narration.md"
@@ -151,6 +148,7 @@ def with_sheets(page: str, shown: dict) -> str:
 def sheets() -> None:
     """Draw one window of each simulated world, and keep what is said of it."""
     from s2kd.data import datasets
+    from s2kd.files import write_json
     from s2kd.narrators import narrators
     from s2kd.narrators.prompts import VERSION, prompt
     from s2kd.narrators.render import Sheets, png
@@ -170,8 +168,7 @@ def sheets() -> None:
             "prompt": prompt(past),
             "rules": told,
         }
-    text = json.dumps(shown, indent=2, ensure_ascii=False) + "\n"
-    SHOWN.write_text(text, encoding="utf-8")
+    write_json(SHOWN, shown)
 
 
 def narration() -> None:
