@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from s2kd.lexicon import Box, Mark, marks
+from s2kd.lexicon import Box, Mark, marks, side_of
 from s2kd.narrators.kinds import Kind, kinds_of, labels_of
 from s2kd.types import Domain, GridSpec
 
@@ -278,11 +278,10 @@ class _Sentence:
         """A claim with what its surroundings say of it."""
         mark = self.marks[number]
         first, last = self.clause(number)
-        whole = about == ALL  # then "warm" or "cold" anywhere in the clause says of what
-        said = self.text[self.marks[first].start : self.marks[last - 1].end] if whole else ""
-        said = said or self.text[mark.start : mark.end]
-        about = self.reader.implied(said, self.reader.channels(about))
         quote = self.text[self.marks[first].start : self.marks[last - 1].end]
+        # of any channel, "warm" or "cold" anywhere in the clause says of which
+        said = quote if about == ALL else self.text[mark.start : mark.end]
+        about = self.reader.implied(said, self.reader.channels(about))
         given = {"denied": self.denied(number), "guess": self.guess(number), **more}
         return Claim(kind=kind, value=value, about=about, quote=quote, **given)
 
@@ -301,9 +300,8 @@ class _Sentence:
         if noun and not follows:
             return  # "the warming": a name for what was said before
         degree, where = self.near(number, "degree"), self.place(number)
-        quick = self._at(number + 1)
-        if degree is None and quick is not None and quick.value == "fast":
-            degree = Mark("degree", "sharp", quick.start, quick.end)
+        if degree is None and after is not None and after.value == "fast":
+            degree = Mark("degree", "sharp", after.start, after.end)
         for about in self.subject(number):
             if self.near(number, "most", reach=3) is not None and where is not None:
                 yield self.claim("most", number, mark.value, about, where=where)
@@ -383,10 +381,8 @@ class _Sentence:
                 return mark.value[0]
             close = i == number + 1 and self.words_between(number, 1) == 0
             if mark.kind == "place" and close:
-                first_row, last_row, left, right = mark.value
-                across = (left + right > 1.01) - (left + right < 0.99)
-                down = (first_row + last_row > 1.01) - (first_row + last_row < 0.99)
-                return (across, down) if (across, down) != (0, 0) else None
+                side = side_of(mark.value)
+                return side if side != (0, 0) else None
             if mark.kind == "move":
                 return None
         return None

@@ -67,10 +67,16 @@ def box_of(found: re.Match) -> Box:
 
 def heading(found: re.Match, sign: int = 1) -> tuple[int, int]:
     """(east, south), each -1, 0 or 1, towards a place (or away from it)."""
-    first, last, left, right = box_of(found)
+    across, down = side_of(box_of(found))
+    return sign * across, sign * down
+
+
+def side_of(box: Box) -> tuple[int, int]:
+    """(east, south), each -1, 0 or 1: on which side of the middle a part of the domain lies."""
+    first, last, left, right = box
     across = (left + right > 1.01) - (left + right < 0.99)
     down = (first + last > 1.01) - (first + last < 0.99)
-    return sign * int(across), sign * int(down)
+    return int(across), int(down)
 
 
 def _ward(found: re.Match) -> tuple[int, int]:
