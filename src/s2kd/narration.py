@@ -143,7 +143,8 @@ def _verify_split(
             again += _ask_again(run, windows, wanted, best, bar, attempt)
         if drop_below is not None:
             dropped = _drop(store, wanted, best, drop_below)
-        texts = narrate_windows(windows, run.narrator, run.known, store, name=name)
+        # who rearranges is refused before this, so what is kept is what is told
+        texts = completed(store, wanted, windows, run.narrator, run.known)
         checked = _checked(run, windows, texts)
     empty = sum(not text.strip() for text in texts)
     row = {

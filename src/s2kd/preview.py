@@ -11,6 +11,7 @@ import numpy as np
 from s2kd import __version__
 from s2kd.files import write_text
 from s2kd.narrators import words
+from s2kd.narrators.exchange import NAME
 from s2kd.narrators.facts import Facts, facts
 from s2kd.narrators.kinds import labels_of
 from s2kd.narrators.prompts import prompt
@@ -41,7 +42,7 @@ def write(run: "Run", *, windows: int) -> Path:
         every,
         run.narrator,
         run.known,
-        run.out / "narratives.jsonl",
+        run.out / NAME,
         name=name,
         numbers=numbers,
         progress=lambda done, total: told(done, total, ""),
