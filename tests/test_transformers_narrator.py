@@ -13,6 +13,7 @@ from test_narrators import moving, past_of
 
 from s2kd.data import datasets
 from s2kd.narrators import Narrator, narrators
+from s2kd.narrators.render import image
 from s2kd.narrators.store import narrate_windows, read_narratives
 from s2kd.narrators.vision_model import TooLarge, greedy
 from s2kd.normalise import statistics
@@ -93,7 +94,7 @@ def test_the_same_again_whatever_the_models_file_says_of_sampling(folder, told):
 
 def test_answers_are_bounded(folder):
     narrator = teller(folder, max_new_tokens=5)
-    picture = [narrator_image(narrator, PASTS[0])]
+    picture = [image(narrator.sheets(PASTS[0]))]
     said = narrator.model.answers(picture, ["Describe it."], most=5)[0]
     longer = narrator.model.answers(picture, ["Describe it."], most=9)[0]
     assert longer.startswith(said.rstrip("\ufffd"))
@@ -101,12 +102,6 @@ def test_answers_are_bounded(folder):
     assert len(tokens(said, add_special_tokens=False)["input_ids"]) >= 1
     assert len(longer) > len(said)
     assert len(teller(folder, max_new_tokens=300).narrate(PASTS[:1])[0].split()) <= 120
-
-
-def narrator_image(narrator, past):
-    from PIL import Image
-
-    return Image.fromarray(narrator.sheets(past))
 
 
 def test_nothing_is_printed_and_no_warning_given(folder, capfd, recwarn):

@@ -7,12 +7,13 @@ looked up in tables, since a plotting library takes a thousand times as long.
 import io
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from s2kd.narrators.kinds import kinds_of
-from s2kd.narrators.layout import Layout, arranged, background
+from s2kd.narrators.layout import Layout, arranged, background, pillow
 from s2kd.types import GridSpec, Past, S2KDError, Statistics
 
 MAPS = {"temperature": "magma", "heat": "magma"}
@@ -194,9 +195,8 @@ def _paint(sheet: np.ndarray, corner: tuple[int, int], panel: np.ndarray, scale:
     sheet[top : top + big.shape[0], left : left + big.shape[1]] = big
 
 
-def _image(sheet: Sheet) -> object:
-    from s2kd.narrators.layout import pillow
-
+def image(sheet: Sheet) -> Any:
+    """The sheet as a Pillow picture."""
     return pillow().Image.fromarray(sheet)
 
 
@@ -212,5 +212,5 @@ def jpeg(sheet: Sheet, *, quality: int = 92) -> bytes:
 
 def _encoded(sheet: Sheet, **how: object) -> bytes:
     held = io.BytesIO()
-    _image(sheet).save(held, **how)
+    image(sheet).save(held, **how)
     return held.getvalue()

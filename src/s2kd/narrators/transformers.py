@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from s2kd.narrators import narrators
-from s2kd.narrators.layout import pillow
 from s2kd.narrators.prompts import VERSION, prompt, tidied
-from s2kd.narrators.render import Sheets
+from s2kd.narrators.render import Sheets, image
 from s2kd.narrators.vision_model import TooLarge, VisionModel
 from s2kd.types import Past, S2KDError
 
@@ -70,7 +69,7 @@ class Transformers:
         texts: list[str] = []
         while len(texts) < len(pasts):
             block = pasts[len(texts) : len(texts) + self.batch]
-            pictures = [pillow().Image.fromarray(self.sheets(past)) for past in block]
+            pictures = [image(self.sheets(past)) for past in block]
             prompts = [prompt(past, channels=self._channels) for past in block]
             try:
                 said = self.model.answers(pictures, prompts, most=self.max_new_tokens)
