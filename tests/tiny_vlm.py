@@ -14,6 +14,13 @@ TEMPLATE = (
     "{% endfor %}{{ ' ' }}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 SIDE, PATCH = 32, 8
+SMALL_EYES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "image_size": SIDE,
+    "patch_size": PATCH,
+}
 
 
 def tokenizer():
@@ -71,15 +78,7 @@ def llava(folder: Path, *, seed: int = 0) -> Path:
     )
 
     words = tokenizer()
-    vision = CLIPVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        image_size=SIDE,
-        patch_size=PATCH,
-        projection_dim=32,
-    )
+    vision = CLIPVisionConfig(num_hidden_layers=3, projection_dim=32, **SMALL_EYES)
     config = LlavaConfig(
         vision_config=vision,
         text_config=text_config(words),
@@ -113,14 +112,7 @@ def deepseek(folder: Path, *, seed: int = 0) -> Path:
     )
 
     words = tokenizer()
-    vision = SiglipVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        image_size=SIDE,
-        patch_size=PATCH,
-    )
+    vision = SiglipVisionConfig(num_hidden_layers=2, **SMALL_EYES)
     config = DeepseekVLConfig(
         text_config=text_config(words),
         vision_config=vision,
