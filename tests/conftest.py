@@ -23,3 +23,19 @@ def blobs():
     from s2kd.data import datasets
 
     return datasets.build("blobs", size=8, runs=5, length=16)
+
+
+@pytest.fixture(scope="session")
+def done():
+    """The finished run of the tests of the road: to be read only."""
+    import road
+
+    return road.finished()
+
+
+@pytest.fixture
+def mine(done, tmp_path):
+    """A copy of it, to be changed."""
+    import road
+
+    return road.copy_of(done, tmp_path / "run")

@@ -16,8 +16,6 @@ from s2kd import stages
 from s2kd.cli import main
 from s2kd.data import datasets
 
-TINY = ("teacher_training.epochs=1", "student_training.epochs=1", "text.name=hashed")
-
 
 @pytest.fixture
 def refused(capsys):
@@ -48,16 +46,6 @@ def run_refused(refused, tmp_path):
         return sentence
 
     return call
-
-
-@pytest.fixture(scope="module")
-def done():
-    return road.finished()
-
-
-@pytest.fixture
-def mine(done, tmp_path):
-    return road.copy_of(done, tmp_path / "run")
 
 
 @pytest.fixture

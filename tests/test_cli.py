@@ -45,16 +45,6 @@ def verb(capsys):
     return call
 
 
-@pytest.fixture(scope="module")
-def done():
-    return road.finished()
-
-
-@pytest.fixture
-def mine(done, tmp_path):
-    return road.copy_of(done, tmp_path / "run")
-
-
 def test_every_verb_answers_help():
     asked = subprocess.run(
         [*road.S2KD, "--help"], capture_output=True, text=True, env=road.environment(), check=True

@@ -311,11 +311,6 @@ def test_without_a_narrator_there_is_nothing_to_read(made):
 # --- the stage -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def mine(tmp_path):
-    return road.copy_of(road.finished(), tmp_path / "run")
-
-
 def test_evaluating_with_a_horizon_adds_it_to_every_row(mine):
     run = stages.open_run(road.tiny(), mine)
     before = {row["key"]: row for row in json.loads((mine / "scores.json").read_text())}

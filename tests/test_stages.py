@@ -20,16 +20,6 @@ from s2kd.types import S2KDError
 from s2kd.windows import Windows
 
 
-@pytest.fixture(scope="module")
-def done():
-    return road.finished()
-
-
-@pytest.fixture
-def mine(done, tmp_path):
-    return road.copy_of(done, tmp_path / "run")
-
-
 def test_the_road_leaves_every_file_that_is_promised(done):
     promised = [
         "recipe.json",

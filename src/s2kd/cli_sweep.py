@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from s2kd.cli_shared import Accelerator, Data, Json, Out, Precision, Set, What, World
+from s2kd.cli_shared import Accelerator, Data, Json, Out, Precision, Set, What, World, recipe_of
+from s2kd.console import print_json, print_table
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -40,7 +41,6 @@ def sweep(
     """Search λ, β and the learning rate on validation; several processes may share one folder."""
     from s2kd import console, stages
     from s2kd import sweep as searching
-    from s2kd.cli_shared import recipe_of
 
     recipe = recipe_of(what, out, data, world, "", set_)
     machine = stages.Machine(accelerator=accelerator, precision=precision)
@@ -53,7 +53,6 @@ def sweep(
 
 def _show(found: dict[str, Any], out: Path, as_json: bool) -> None:
     from s2kd import sweep as searching
-    from s2kd.console import print_json
 
     if as_json:
         print_json(found)
@@ -62,23 +61,10 @@ def _show(found: dict[str, Any], out: Path, as_json: bool) -> None:
         print("No trial is finished yet; the same command goes on from here.")
         return
     head, lines = searching.table(found)
-    _print_table(head, lines[:10])
+    print_table(head, lines[:10], justify="right")
     failed = [one for one in found["trials"] if "error" in one]
     if failed:
         print(f"{len(failed)} trials failed; the last: {failed[-1]['error']}")
     print(f"The best {min(10, len(lines))} of {len(lines)}, by {found['measure']}.")
     print("The choice: " + " ".join(f"--set {setting}" for setting in found["settings"]))
     print(f"All of it: {out / 'sweep.json'}, {out / 'sweep.png'}")
-
-
-def _print_table(head: list[str], lines: list[list[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in head:
-        shown.add_column(name, justify="right")
-    for line in lines:
-        shown.add_row(*line)
-    Console().print(shown)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import s2kd
 from s2kd import stages
 from s2kd.checkpoint import load_card
-from s2kd.files import digest, write_json
+from s2kd.files import digest, write_json, write_whole
 from s2kd.hardware import hardware, versions
 from s2kd.recipe import Method, Part
 from s2kd.stages import Run
@@ -453,17 +453,16 @@ def _row(trial: Any) -> dict[str, Any]:
 
 def write_result(out: Path, found: Mapping[str, Any]) -> None:
     """`sweep.json`, and `sweep.png` where something is finished."""
-    import io
-
     from s2kd import figures
-    from s2kd.files import write_whole
 
     write_json(out / "sweep.json", found)
     if found["best"] is None:
         return
-    drawn, content = figures.sweep(found), io.BytesIO()
-    drawn.savefig(content, format="png", dpi=150, facecolor="white")
-    write_whole(out / "sweep.png", lambda beside: beside.write_bytes(content.getvalue()))
+    drawn = figures.sweep(found)
+    write_whole(
+        out / "sweep.png",
+        lambda beside: drawn.savefig(beside, format="png", dpi=150, facecolor="white"),
+    )
 
 
 def table(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
