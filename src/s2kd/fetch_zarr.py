@@ -163,7 +163,7 @@ def _create(
     for field, units in zip(fields, series.units, strict=True):
         said = series.attributes.get(field.channel, {})
         array = group.create_array(
-            _variable(field),
+            field.flat,
             shape=(len(index), height, width),
             chunks=(CHUNK_FRAMES, height, width),
             dtype="float32",
@@ -179,9 +179,4 @@ def _write(beside: Path, fields: Sequence[Field], first: int, block: np.ndarray)
 
     group = zarr.open_group(beside, mode="r+", use_consolidated=False)
     for number, field in enumerate(fields):
-        group[_variable(field)][first : first + len(block)] = block[:, number]
-
-
-def _variable(field: Field) -> str:
-    """`geopotential_500`: one variable a level, since fields need not share their levels."""
-    return f"{field.name}_{field.level}" if field.level else field.name
+        group[field.flat][first : first + len(block)] = block[:, number]

@@ -3,9 +3,18 @@
 import numpy as np
 
 from s2kd.data._record import shown
+from s2kd.registry import nearest
 from s2kd.types import S2KDError
 
 CHOICES = ("error", "mask", "fill")
+
+
+def check_choice(missing: str) -> None:
+    """Refuse a setting `missing` that is not one of `CHOICES`."""
+    if missing not in CHOICES:
+        raise S2KDError(
+            f"missing={missing!r}{nearest(missing, CHOICES)}: must be one of {', '.join(CHOICES)}"
+        )
 
 
 class Missing:

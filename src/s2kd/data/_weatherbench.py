@@ -61,6 +61,11 @@ class Field:
         """`geopotential@500`, whatever the files call it."""
         return f"{self.name}@{self.level}" if self.level else self.name
 
+    @property
+    def flat(self) -> str:
+        """`geopotential_500`: its folder, and its variable where there is one a level."""
+        return f"{self.name}_{self.level}" if self.level else self.name
+
 
 def field_named(asked: str) -> Field:
     """`geopotential@500`, `geopotential_500`, `z@500` and `z500` are one; `t2m` needs no level."""
@@ -140,17 +145,13 @@ def _open_folders(
         if folder is None:
             near = nearest(field.channel, by_channel)
             raise S2KDError(
-                f"{root}: has no folder {_folder_of(field)!r} for {field.channel!r}{near} "
+                f"{root}: has no folder {field.flat!r} for {field.channel!r}{near} "
                 f"(it has {', '.join(p.name for p in held)})"
             )
         key = held[folder].channel
         if key not in opened:
             opened[key] = open_years(folder, years)
     return opened
-
-
-def _folder_of(field: Field) -> str:
-    return f"{field.name}_{field.level}" if field.level else field.name
 
 
 def open_years(folder: Path, years: Iterable[int] | None = None) -> Fields:
@@ -169,9 +170,9 @@ def open_years(folder: Path, years: Iterable[int] | None = None) -> Fields:
 def _spoken(path: str, opened: Fields, field: Field) -> str:
     """What these files call the field, with its level where they know levels."""
     names = [name for name in (SHORT.get(field.name, ""), field.name) if name]
-    flat = _folder_of(field)  # one variable a level, as `s2kd data fetch` writes them
-    if any(flat in found for _, found in opened):
-        return flat
+    # one variable a level, as `s2kd data fetch` writes them
+    if any(field.flat in found for _, found in opened):
+        return field.flat
     for source, found in opened:
         for name in names:
             if name not in found:

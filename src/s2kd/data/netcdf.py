@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from s2kd.data import datasets
-from s2kd.data._missing import CHOICES, Missing
+from s2kd.data._missing import Missing, check_choice
 from s2kd.data._plane import differing
 from s2kd.data._record import iso, shown, split, step_numbers, stretches
 from s2kd.data._select import (
@@ -54,10 +54,7 @@ def netcdf(
     written once to a folder `cache` (by default `.s2kd-cache` beside the data) and read from it.
     Ascending latitudes are turned north first, longitudes made ascending.
     """
-    if missing not in CHOICES:
-        raise S2KDError(
-            f"missing={missing!r}{nearest(missing, CHOICES)}: must be one of {', '.join(CHOICES)}"
-        )
+    check_choice(missing)
     if time_stride < 1:
         raise S2KDError(f"time_stride must be at least 1, got {time_stride}")
     series = open_series(path, variables)

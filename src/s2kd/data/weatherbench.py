@@ -8,7 +8,7 @@ import numpy as np
 
 from s2kd import times as clock
 from s2kd.data import datasets
-from s2kd.data._missing import CHOICES
+from s2kd.data._missing import check_choice
 from s2kd.data._record import (
     checked_range,
     iso,
@@ -23,7 +23,6 @@ from s2kd.data._store import in_memory, on_disk
 from s2kd.data._weatherbench import field_named, in_words, is_folder, open_fields
 from s2kd.data.netcdf import grid_of, latest_of
 from s2kd.dataset import Dataset, Frames
-from s2kd.registry import nearest
 from s2kd.types import GridSpec, S2KDError
 
 BENCHMARK = ("geopotential@500", "temperature@850")
@@ -60,10 +59,7 @@ def weatherbench(
     file to file, times unsorted or twice, missing years, empty splits, channels without values,
     and means that no such field can have (geopotential height in metres, degrees Celsius).
     """
-    if missing not in CHOICES:
-        raise S2KDError(
-            f"missing={missing!r}{nearest(missing, CHOICES)}: must be one of {', '.join(CHOICES)}"
-        )
+    check_choice(missing)
     if hours < 1 or 24 % hours:
         raise S2KDError(
             f"weatherbench: hours must divide a day (1, 2, 3, 4, 6, 8, 12, 24): {hours}"
