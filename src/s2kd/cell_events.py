@@ -373,7 +373,7 @@ def event_interval(
     """
     values = _series(counted, channel, event, lead)
     size = values.shape[0] * values.shape[1]
-    found = function_interval(
+    return function_interval(
         values,
         lambda means: event_score(score, means * size),
         block=block,
@@ -381,7 +381,6 @@ def event_interval(
         resamples=resamples,
         seed=seed,
     )
-    return found
 
 
 def event_difference(

@@ -15,7 +15,7 @@ from email.message import Message
 from pathlib import Path
 
 from s2kd.errors import S2KDError
-from s2kd.files import write_json
+from s2kd.files import locked, write_json
 
 BLOCK = 2**20
 TIMEOUT_SECONDS = 30.0
@@ -96,7 +96,8 @@ def download(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     note = path.with_name(path.name + ".part.json")
-    with _held(part):
+    part.touch()
+    with locked(part, S2KDError(f"{part}: another process is fetching this file")):
         if _noted(note) != asdict(remote):
             os.truncate(part, 0)
             write_json(note, asdict(remote))
@@ -340,19 +341,3 @@ def _noted(note: Path) -> object:
         return json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-@contextmanager
-def _held(part: Path) -> Iterator[None]:
-    """The part, made if need be, for this process alone."""
-    with part.open("ab") as file:
-        try:
-            import fcntl
-        except ImportError:  # no such locks on this system
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise S2KDError(f"{part}: another process is fetching this file") from None
-        yield

@@ -11,26 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from s2kd.files import write_json, write_whole
 from s2kd.forecaster import Forecaster
-from s2kd.models import Student
+from s2kd.models import FramesOnly
 from s2kd.types import S2KDError
 
 TOLERANCE = 1e-5
 """Largest difference from PyTorch, relative to the largest magnitude of each channel's output."""
-
-
-class _Plain(nn.Module):
-    """A student that gives frames alone: what the latent needs beyond them is not exported."""
-
-    def __init__(self, student: Student) -> None:
-        super().__init__()
-        self.student = student
-
-    def forward(self, past: Tensor) -> Tensor:
-        return self.student(past).future
 
 
 def export_onnx(forecaster: Forecaster, path: Path) -> dict[str, Any]:
@@ -46,7 +35,7 @@ def export_onnx(forecaster: Forecaster, path: Path) -> dict[str, Any]:
 
     sample = _sample(forecaster, 2)
     # in the plain memory layout: the exporter refuses others
-    plain = _Plain(forecaster.student).eval().to(memory_format=torch.contiguous_format)
+    plain = FramesOnly(forecaster.student).eval().to(memory_format=torch.contiguous_format)
 
     card = public_card(forecaster)
 

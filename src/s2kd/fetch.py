@@ -10,7 +10,7 @@ from pathlib import Path
 from s2kd.console import Quiet
 from s2kd.download import WAITS, Remote, Unreachable, download, look, sha256
 from s2kd.errors import S2KDError
-from s2kd.files import write_text
+from s2kd.files import locked, write_text
 from s2kd.registry import nearest
 from s2kd.unpack import names_in, unzip
 
@@ -392,12 +392,13 @@ def _copy_store(
 
     fields = [field_named(one) for one in variables or ("geopotential@500", "temperature@850")]
     target, sums = out / "weatherbench2.zarr", _read_sums(out)
+    told = shown.report("frames")
     new = copy_fields(
         base or WEATHERBENCH2,
         target,
         fields,
         years,
-        report=_counted(shown.report("frames"), ""),
+        report=lambda done, total: told(done, total, ""),
         say=shown.say,
         waits=waits,
     )
@@ -439,17 +440,8 @@ def _alone(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise S2KDError(f"{out}: is a file, or lies in one; --out wants a folder") from None
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield
-        return
     lock = out / ".lock"
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise S2KDError(f"{out}: another fetch is at work in this folder") from None
+    with locked(lock, S2KDError(f"{out}: another fetch is at work in this folder")):
         try:
             yield
         finally:
@@ -470,10 +462,6 @@ def _in_mib(told: Callable[[int, int, str], None]) -> Callable[[int, int], None]
             told(now, whole, "MiB")
 
     return report
-
-
-def _counted(told: Callable[[int, int, str], None], word: str) -> Callable[[int, int], None]:
-    return lambda done, total: told(done, total, word)
 
 
 def _gib(size: int) -> str:

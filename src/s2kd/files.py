@@ -55,6 +55,25 @@ def digest(value: object) -> str:
 
 
 @contextmanager
+def locked(path: Path, busy: S2KDError) -> Iterator[None]:
+    """The file at `path`, made if need be, for this process alone; `busy` if another has it.
+
+    Where the system knows no such locks nothing is locked, and no file made.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise busy from None
+        yield
+
+
+@contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` to fill, renamed to `path` (which must not exist) on success."""
     import shutil

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from s2kd.backbones import backbones
 from s2kd.hardware import hardware, latency
-from s2kd.models import Student, Teacher
+from s2kd.models import FramesOnly, Student, Teacher
 from s2kd.nn import parameter_count
 from s2kd.normalise import Normaliser
 from s2kd.types import GridSpec, Tokens
@@ -106,7 +106,7 @@ def measured(size: Size, *, device: str = "cpu", repeats: int = 20) -> dict[str,
     torch.manual_seed(0)
     model = build(size).to(device).to(memory_format=torch.channels_last)
     frames = torch.randn(1, size.frames, 2, size.height, size.width, device=device)
-    alone = _Alone(model, _words(device) if size.role == "teacher" else None).eval()
+    alone = FramesOnly(model, _words(device) if size.role == "teacher" else None).eval()
     spent = latency(alone, frames, warmup=3, repeats=repeats)
     return {
         **row(size),
@@ -148,19 +148,6 @@ def activation_bytes(module: nn.Module, frames: Tensor) -> int:
     total = sum(kept.values())
     del out
     return total
-
-
-class _Alone(nn.Module):
-    """A model that is handed its words beforehand and gives frames."""
-
-    def __init__(self, model: Student | Teacher, words: Tokens | None) -> None:
-        super().__init__()
-        self.model, self.words = model, words
-
-    def forward(self, frames: Tensor) -> Tensor:
-        if isinstance(self.model, Teacher):
-            return self.model(frames, self.words).future
-        return self.model(frames).future
 
 
 def _words(device: str) -> Tokens:

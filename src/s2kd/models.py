@@ -163,3 +163,20 @@ class SpectralBranches(nn.Module):
     def forward(self, cells: Cells, grid: torch.Size) -> Cells:
         high, low = self.parts(cells, grid)
         return self.norm(cells + high + low)
+
+
+class FramesOnly(nn.Module):
+    """A model that gives frames and nothing else, as it is exported, checked and timed.
+
+    A teacher is handed the `words` of its windows beforehand.
+    """
+
+    def __init__(self, model: Student | Teacher, words: Tokens | None = None) -> None:
+        super().__init__()
+        self.model, self.words = model, words
+
+    def forward(self, past: Frames) -> Float[Tensor, "batch lead channel height width"]:
+        """The forecast, physical units."""
+        if isinstance(self.model, Teacher):
+            return self.model(past, self.words).future
+        return self.model(past).future

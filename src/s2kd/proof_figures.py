@@ -95,8 +95,7 @@ def error_by_lead(panels: Mapping[str, Models]) -> Any:
     style = colours(labels)
     for axes, (title, models) in zip(places, panels.items(), strict=True):
         for label in labels:
-            role = {"persistence": "reference", "teacher": "teacher"}.get(label, "student")
-            rows = models.of(role, label, models.students[0] if role == "student" else "")
+            rows = models.forecasters.get(label)
             if rows:
                 curve = np.mean([_mse_by_lead(row) for row in rows], axis=0)
                 colour, line = style[label]
@@ -158,13 +157,12 @@ def _power_ratio(row: Mapping[str, Any]) -> Float[np.ndarray, " wavenumber"]:
 
 def with_spectra(models: Models) -> dict[str, Sequence[Mapping[str, Any]]]:
     """The results of `SHOWN` that hold spectra."""
-    found = {}
-    for name in SHOWN:
-        role = {"persistence": "reference", "teacher": "teacher"}.get(name, "student")
-        rows = models.of(role, name, models.students[0] if role == "student" else "")
-        if rows and all(row["scores"].get("spectra") for row in rows):
-            found[name] = rows
-    return found
+    every = models.forecasters
+    return {
+        name: every[name]
+        for name in SHOWN
+        if name in every and all(row["scores"].get("spectra") for row in every[name])
+    }
 
 
 def hits_by_lead(

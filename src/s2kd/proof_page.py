@@ -12,7 +12,7 @@ from typing import Any
 from s2kd import proof_figures, rare_tables, tables, verdicts
 from s2kd.files import write_text, write_whole
 from s2kd.published import PUBLISHED
-from s2kd.reproduce import SOURCES, samples
+from s2kd.reproduce import SOURCES, kind_of, samples
 from s2kd.results import Row
 from s2kd.tables import Models, Table, experiment
 from s2kd.types import S2KDError
@@ -51,14 +51,10 @@ def title_of(models: Models) -> str:
     return f"{models.data}, {models.preset}, {models.split}"
 
 
-def _kind(models: Models) -> str:
-    return SOURCES[models.data].kind if models.data in SOURCES else ""
-
-
 def _main(table: str, kind: str) -> Callable[[list[Models], Sequence[Row], Path], Iterable[Made]]:
     def make(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
         for models in every:
-            if _kind(models) == kind:
+            if kind_of(models.data) == kind:
                 title = f"Table {table[-1]}: {title_of(models)}"
                 yield tables.main_table(models, title=title, published=PUBLISHED[table])
 
@@ -71,10 +67,10 @@ def _ablations(
     def make(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
         panels = {}
         for models in every:
-            if _kind(models) not in kinds or not models.of("student", "semantic"):
+            if kind_of(models.data) not in kinds or not models.of("student", "semantic"):
                 continue
             title = f"Parts of the loss: {title_of(models)}"
-            published = PUBLISHED["table2"] if _kind(models) == "traffic" else None
+            published = PUBLISHED["table2"] if kind_of(models.data) == "traffic" else None
             yield tables.ablation_table(models, title=title, published=published)
             if models.split == "test":
                 panels[title_of(models)] = models
@@ -189,9 +185,9 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-def made(name: str, rows: Sequence[Row], results: Path) -> list[Made]:
-    """The tables and figures that go by this name."""
-    return [one for one in MAKERS[name](experiments(rows), rows, results) if one is not None]
+def made(name: str, every: list[Models], rows: Sequence[Row], results: Path) -> list[Made]:
+    """The tables and figures of these experiments that go by this name."""
+    return [one for one in MAKERS[name](every, rows, results) if one is not None]
 
 
 def show(rows: Sequence[Row], wanted: Sequence[str], results: Path, *, as_json: bool) -> None:
@@ -201,7 +197,8 @@ def show(rows: Sequence[Row], wanted: Sequence[str], results: Path, *, as_json: 
 
     from s2kd.console import print_json
 
-    found = {name: made(name, rows, results) for name in wanted or MAKERS}
+    every = experiments(rows)
+    found = {name: made(name, every, rows, results) for name in wanted or MAKERS}
     if not any(found.values()):
         raise S2KDError(
             f"{results}: holds no results for {', '.join(found)} yet; train them with --data FOLDER"
@@ -222,7 +219,7 @@ def show(rows: Sequence[Row], wanted: Sequence[str], results: Path, *, as_json: 
             path = Path("figures") / f"{one.name}.png"
             _draw(path, one)
             console.print(f"{one.caption}\n  {path}", highlight=False)
-    for heading, sentences in verdicts.verdicts(experiments(rows), rows).items():
+    for heading, sentences in verdicts.verdicts(every, rows).items():
         console.print(Markdown(f"**{heading}**"))
         for sentence in sentences:
             console.print(f"- {sentence}", highlight=False, markup=False)
@@ -246,7 +243,7 @@ def write(page: Path, rows: Sequence[Row], results: Path) -> Path:
     for heading, names in SECTIONS:
         pieces.append(f"## {heading}")
         pieces += [f"- {sentence}" for sentence in said.get(heading, [])]
-        pieces += [_placed(page, one) for name in names for one in made(name, rows, results)]
+        pieces += [_placed(page, one) for name in names for one in made(name, every, rows, results)]
     write_text(page, "\n\n".join(pieces).replace("\n\n- ", "\n- ") + "\n")
     return page
 

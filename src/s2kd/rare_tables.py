@@ -22,19 +22,6 @@ from s2kd.tables import (
 
 SHOWN = ("above 95 %", "below 5 %", "surge above 95 %")
 """The events of the table; the results hold those at other quantiles too."""
-FORECASTERS = ("persistence", "climatology", "teacher")
-STUDENTS = ("baseline", "output", "fitnet", "spectral", "semantic", "s2kd", "s2kd_plus")
-
-
-def forecasters(models: Models) -> dict[str, list[Row]]:
-    """References, teacher, and the first student by every method, by name."""
-    found = {name: models.of("reference", name) for name in FORECASTERS[:2]}
-    found["teacher"] = models.of("teacher", "teacher")
-    for method in STUDENTS:
-        found[method] = models.of("student", method, models.students[0])
-    return {name: rows for name, rows in found.items() if rows}
-
-
 # --- rare events ---------------------------------------------------------------------------------
 
 
@@ -53,7 +40,7 @@ def block_of(rows: Sequence[Row]) -> int:
 
 def extremes_table(models: Models) -> Table | None:
     """CSI with its interval and its difference to the baseline's, and POD, FAR, bias, SEDI."""
-    every = forecasters(models)
+    every = models.forecasters
     base = every.get("baseline", [])
     counts = {name: counted(rows) for name, rows in every.items()}
     if not base or not counts["baseline"]:
@@ -121,7 +108,7 @@ def against_baseline(
     where: dict[str, Any],
 ) -> str:
     """CSI minus the baseline's, seeds paired; empty for what is no student."""
-    if name in ("baseline", *FORECASTERS):
+    if rows[0]["role"] != "student" or name == "baseline":
         return ""
     one, other = together(rows, base)
     if not one:
@@ -135,7 +122,7 @@ def hits_by_lead(
 ) -> dict[str, list[tuple[float, float | None, float | None]]]:
     """CSI above the 95 % quantile of every cell, first channel, at each lead, with its bounds."""
     found = {}
-    for name, rows in forecasters(models).items():
+    for name, rows in models.forecasters.items():
         counts = counted(rows) if name in names else []
         if not counts:
             continue
@@ -161,7 +148,7 @@ def _mean_of(some: Sequence[dict[str, Any]], name: str) -> float:
 def spectra_table(models: Models) -> Table | None:
     """Log-spectral distance and high-frequency energy ratio at the first and last lead, and MSE."""
     lines = []
-    for name, rows in forecasters(models).items():
+    for name, rows in models.forecasters.items():
         if not all(row["scores"].get("spectra") for row in rows):
             continue
         near, far = ([by_lead(rows, what, at) for what in SPECTRAL] for at in (0, -1))
@@ -217,7 +204,7 @@ def rolled(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _horizon_table(models: Models) -> Table | None:
     lines, about = [], None
-    for name, rows in forecasters(models).items():
+    for name, rows in models.forecasters.items():
         long = rolled(rows)
         if not long:
             continue

@@ -15,8 +15,8 @@ from s2kd import harness, recipes, stages
 from s2kd.files import read_json, write_json
 from s2kd.proof_figures import region
 from s2kd.recipe import Part
-from s2kd.results import Row, chosen
-from s2kd.studies import Study, Unit, studies, units
+from s2kd.results import Row
+from s2kd.studies import Study, Unit, studies, units, worth
 from s2kd.train import foresee
 from s2kd.types import S2KDError
 
@@ -27,7 +27,6 @@ class Source:
 
     kind: str
     official: bool
-    split: str = "test"
 
 
 SOURCES: dict[str, Source] = {
@@ -40,6 +39,12 @@ SOURCES: dict[str, Source] = {
     "fds_runs": Source(kind="fire", official=False),
     "fds_runs_p": Source(kind="fire", official=False),
 }
+
+
+def kind_of(data: str) -> str:
+    """What kind of field it is; "" for data that the proof does not know."""
+    return SOURCES[data].kind if data in SOURCES else ""
+
 
 SMALL_STUDENTS = (
     Part(name="unet", params={"width": 8}),
@@ -132,12 +137,7 @@ def planned(made: Sequence[Study], what: Sequence[str]) -> list[Unit]:
         asked = tables_for(what, SOURCES[study.data].kind)
         if asked or not what:
             listed += units([study], tables=asked)
-    seeds = {study.folder: study.recipe.seeds for study in made}
-    role = {"reference": 0, "teacher": 1, "student": 2}
-    # seed by seed within a level, so that every data set has a row before any has five seeds
-    return sorted(
-        listed, key=lambda u: (u.level, seeds[u.study.folder].index(u.seed), role[u.role])
-    )
+    return sorted(listed, key=worth)  # so that every data set has a row before any has five seeds
 
 
 def reproduce(
@@ -215,7 +215,7 @@ def _rounded(field: np.ndarray) -> list[list[float | None]]:
 def samples(results: Path, rows: Sequence[Row]) -> dict[str, Any]:
     """The samples that there are, by data and preset."""
     found = {}
-    for data, preset in dict.fromkeys((row["data"], row["preset"]) for row in chosen(rows)):
+    for data, preset in dict.fromkeys((row["data"], row["preset"]) for row in rows):
         path = sample_path(results, data, preset)
         if path.exists():
             found[f"{data}, {preset}"] = read_json(path)

@@ -54,15 +54,8 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
 
 
 def chosen(rows: Iterable[Row], **wanted: Any) -> list[dict[str, Any]]:
-    """The rows whose fields are as wanted; a tuple admits any of its values."""
-
-    def fits(row: Row) -> bool:
-        return all(
-            row[name] in value if isinstance(value, tuple) else row[name] == value
-            for name, value in wanted.items()
-        )
-
-    return [dict(row) for row in rows if fits(row)]
+    """The rows whose fields are as wanted."""
+    return [dict(row) for row in rows if all(row[name] == value for name, value in wanted.items())]
 
 
 def _short(value: Any) -> Any:

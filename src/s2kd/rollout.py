@@ -13,7 +13,7 @@ from s2kd import metrics as m
 from s2kd import spectral
 from s2kd.cell_events import usual_of
 from s2kd.climatology import Climatology
-from s2kd.types import S2KDError, Statistics, Window
+from s2kd.types import GridSpec, S2KDError, Statistics, Window
 from s2kd.windows import Windows
 
 Step = Callable[[Tensor, Window, int], Tensor]
@@ -133,6 +133,18 @@ def _rolled(
     return frames[:, first : first + whole.lead]
 
 
+def power_spectrum(
+    frames: Float[Tensor, "batch lead channel height width"], grid: GridSpec, mask: Tensor | None
+) -> Float[Tensor, "batch lead channel wavenumber"]:
+    """Radial power of each frame; cells that do not exist hold the frame's mean.
+
+    They have no wave of their own, and the mean is removed anyway.
+    """
+    if mask is not None:
+        frames = torch.where(mask, frames, m.cell_mean(frames, mask=mask)[..., None, None])
+    return spectral.radial_power_spectrum(frames, periodic=(False, grid.wraps))
+
+
 class _Growth:
     """Numbers of each window and step; spectra summed over windows."""
 
@@ -157,15 +169,9 @@ class _Growth:
             self.squares.setdefault(name, []).append(squares.cpu().numpy())
         if min(self.grid.height, self.grid.width) >= 4:
             for side, field in enumerate((forecast, truth)):
-                power = self._power(field[:, self.ends])
+                power = power_spectrum(field[:, self.ends], self.grid, self.mask)
                 self.spectra[side] = self.spectra[side] + power.double().sum(0).cpu()
         self.done += len(truth)
-
-    def _power(self, field: Tensor) -> Tensor:
-        if self.mask is not None:
-            mean = m.cell_mean(field, mask=self.mask)[..., None, None]
-            field = torch.where(self.mask, field, mean)
-        return spectral.radial_power_spectrum(field, periodic=(False, self.grid.wraps))
 
     def found(self, limit: float) -> dict[str, Any]:
         """What the numbers come to."""

@@ -16,7 +16,7 @@ from s2kd import spectral
 from s2kd.cell_events import TWO_SIDED, CellEvent, EventTally, excess, usual_of
 from s2kd.climatology import Climatology
 from s2kd.hardware import hardware, latency, versions
-from s2kd.rollout import roll_out
+from s2kd.rollout import power_spectrum, roll_out
 from s2kd.types import S2KDError, Statistics, Window
 from s2kd.windows import Windows
 
@@ -205,11 +205,7 @@ class _Tally:
         if min(self.grid.height, self.grid.width) < 4:
             return
         for side, shown in enumerate((forecast, truth)):
-            if self.mask is not None:
-                # a cell that does not exist has no wave: the frame's mean is removed anyway
-                mean = m.cell_mean(shown, mask=self.mask)[..., None, None]
-                shown = torch.where(self.mask, shown, mean)
-            power = spectral.radial_power_spectrum(shown, periodic=(False, self.grid.wraps))
+            power = power_spectrum(shown, self.grid, self.mask)
             self.spectra[side] = self.spectra[side] + power.double().sum(0).cpu()
 
     def scores(self) -> Scores:

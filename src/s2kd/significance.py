@@ -183,17 +183,10 @@ def _identity(means: np.ndarray) -> np.ndarray:
 
 
 def _comparison(found: "_Found") -> Comparison:
-    known = found.bounded
+    plain = found.interval.to_dict()
+    known = found.bounded and found.blocks >= FEWEST_BLOCKS
     return Comparison(
-        difference=found.value if math.isfinite(found.value) else None,
-        low=found.value - found.half if known else None,
-        high=found.value + found.half if known else None,
-        p_value=found.p_value if known and found.blocks >= FEWEST_BLOCKS else None,
-        confidence=found.confidence,
-        windows=found.windows,
-        block=found.block,
-        seeds=found.seeds,
-        note=found.note,
+        difference=plain.pop("value"), p_value=found.p_value if known else None, **plain
     )
 
 
@@ -215,17 +208,7 @@ def function_interval(
     part (the smooth function model, Hall 1992, section 2.4). Seeds, where there is a first axis
     of at least three, are drawn too; fewer are averaged.
     """
-    found = _of_function(values, function, block, resamples, confidence, seed)
-    return Interval(
-        value=found.value if math.isfinite(found.value) else None,
-        low=found.value - found.half if found.bounded else None,
-        high=found.value + found.half if found.bounded else None,
-        confidence=confidence,
-        windows=found.windows,
-        block=block,
-        seeds=found.seeds,
-        note=found.note,
-    )
+    return _of_function(values, function, block, resamples, confidence, seed).interval
 
 
 def function_comparison(
@@ -435,6 +418,19 @@ class _Found:
         if self.blocks >= FEWEST_BLOCKS:
             return ""
         return f"{self.blocks:.1f} blocks of {self.block} windows: too few for a p-value"
+
+    @property
+    def interval(self) -> Interval:
+        return Interval(
+            value=self.value if math.isfinite(self.value) else None,
+            low=self.value - self.half if self.bounded else None,
+            high=self.value + self.half if self.bounded else None,
+            confidence=self.confidence,
+            windows=self.windows,
+            block=self.block,
+            seeds=self.seeds,
+            note=self.note,
+        )
 
 
 def _bootstrap(

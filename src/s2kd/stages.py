@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 import s2kd
+from s2kd import files
 from s2kd.cell_events import CellEvent, cell_events
 from s2kd.checkpoint import (
     build_student,
@@ -43,7 +44,7 @@ from s2kd.dataset import Dataset
 from s2kd.files import digest, read_json, write_json
 from s2kd.forecast_words import ForecastWords
 from s2kd.losses import losses
-from s2kd.models import Student, Teacher
+from s2kd.models import FramesOnly, Student, Teacher
 from s2kd.narrators import Narrator, narrators
 from s2kd.narrators.store import narrate_windows
 from s2kd.nn import padded_size
@@ -63,7 +64,7 @@ from s2kd.targets import LiveTargets, StoredTargets, store_targets
 from s2kd.text import encoders
 from s2kd.text.states import TextStates, encode_states
 from s2kd.train import Distilling, Forecasting, Weighted, fit, foresee, validation_error
-from s2kd.types import S2KDError, Statistics, Tokens, Window
+from s2kd.types import S2KDError, Statistics, Window
 from s2kd.windows import Windows
 
 if TYPE_CHECKING:
@@ -297,11 +298,6 @@ def locked(out: Path) -> Iterator[None]:
 
     Where the work fails before anything was made, what the lock itself made goes again.
     """
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield
-        return
     if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "NODE_RANK", "RANK")):
         yield  # the first of this run's processes holds the lock for all
         return
@@ -310,11 +306,7 @@ def locked(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise S2KDError(f"{out}: is a file, or lies in one; --out wants a folder") from None
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Busy(f"{out}: another run is at work in this folder") from None
+    with files.locked(out / ".lock", Busy(f"{out}: another run is at work in this folder")):
         try:
             yield
         except BaseException:
@@ -926,21 +918,8 @@ def _predictor(
     states = run.states(split) if reads else None
     one = windows.gather(torch.tensor([0]))
     tokens = states.tokens(one.index, one.past.device) if states is not None else None
-    speed = latency(_Alone(model, tokens).eval(), one.past)
+    speed = latency(FramesOnly(model, tokens).eval(), one.past)
     return lambda past, window: foresee(model, past, window.index, states), speed
-
-
-class _Alone(torch.nn.Module):
-    """A model with one window's words already given, so that it is timed on frames alone."""
-
-    def __init__(self, model: Student | Teacher, tokens: Tokens | None) -> None:
-        super().__init__()
-        self.model, self.words = model, tokens
-
-    def forward(self, past: torch.Tensor) -> torch.Tensor:
-        if isinstance(self.model, Teacher):
-            return self.model(past, self.words).future
-        return self.model(past).future
 
 
 # --- report ------------------------------------------------------------------------------------

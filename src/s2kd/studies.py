@@ -153,12 +153,13 @@ def units(all_studies: Iterable[Study], *, tables: Sequence[str] = ()) -> list[U
             for one in (*unit.needs, unit):  # a teacher is wanted as early as its first student
                 if one.name not in found or one.level < found[one.name].level:
                     found[one.name] = one
-    role = {"reference": 0, "teacher": 1, "student": 2}
-    return sorted(found.values(), key=lambda u: (u.level, _rank(u), role[u.role]))
+    return sorted(found.values(), key=worth)
 
 
-def _rank(unit: Unit) -> int:
-    return unit.study.recipe.seeds.index(unit.seed)
+def worth(unit: Unit) -> tuple[int, int, int]:
+    """Sorts units: seed by seed within a level, and a teacher before its students."""
+    role = ("reference", "teacher", "student").index(unit.role)
+    return unit.level, unit.study.recipe.seeds.index(unit.seed), role
 
 
 def _units_of(study: Study, wanted: set[str]) -> Iterator[Unit]:

@@ -112,6 +112,15 @@ class Models:
         return [m for m in METHOD_ORDER if m in names]
 
     @property
+    def forecasters(self) -> dict[str, list[Row]]:
+        """References, reading teacher, and the first student by every method, by name."""
+        found = {name: self.of("reference", name) for name in ("persistence", "climatology")}
+        found["teacher"] = self.of("teacher", "teacher")
+        for method in (m for m in METHOD_ORDER if m not in OTHERS):
+            found[method] = self.of("student", method, self.students[0])
+        return {name: rows for name, rows in found.items() if rows}
+
+    @property
     def seeds(self) -> int:
         """How many seeds any model has."""
         return max(map(len, self.rows.values()))
@@ -188,44 +197,41 @@ def overlap_of(rows: Sequence[Row]) -> int:
     return int(rows[0]["scores"]["conventions"]["overlap"])
 
 
-def difference(first: Sequence[Row], second: Sequence[Row]) -> Comparison | None:
-    """Mean difference of two models' errors; seeds are drawn too where there are three.
+def paired(*groups: Sequence[Row]) -> tuple[list[np.ndarray], int] | None:
+    """Window errors of the seeds that all have, and a block as long as the first two's difference.
 
-    None where they share no seed.
+    The block leaves at least six of its length, where the windows that share frames allow it.
+    None where no seed is common or the windows do not make four blocks.
     """
-    one, other = together(first, second)
-    if not one:
+    same = together(*groups)
+    if not same[0]:
         return None
-    a, b = window_errors(one), window_errors(other)
-    block = _block([(a - b).mean(0)], overlap_of(one))
-    if a.shape[1] < 4 * block:
+    errors, overlap = [window_errors(rows) for rows in same], overlap_of(same[0])
+    windows = errors[0].shape[1]
+    block = max(
+        default_block(windows, overlap=overlap),
+        min(block_for([(errors[0] - errors[1]).mean(0)], overlap=overlap), windows // 6),
+    )
+    return (errors, block) if windows >= 4 * block else None
+
+
+def difference(first: Sequence[Row], second: Sequence[Row]) -> Comparison | None:
+    """Mean difference of two models' errors, seeds drawn too where there are three (`paired`)."""
+    found = paired(first, second)
+    if found is None:
         return None
+    (a, b), block = found
     if len(a) < FEWEST_SEEDS:
         return paired_bootstrap(a.mean(0), b.mean(0), block=block)
     return hierarchical_bootstrap(a, b, block=block)
 
 
-def _block(gains: Sequence[np.ndarray], overlap: int) -> int:
-    """As long as the dependence, but with at least six blocks left."""
-    windows = len(gains[0])
-    return max(
-        default_block(windows, overlap=overlap),
-        min(block_for(gains, overlap=overlap), windows // 6),
-    )
-
-
 def gap_closed(
     baseline: Sequence[Row], student: Sequence[Row], teacher: Sequence[Row]
 ) -> Interval | None:
-    """Share of the gap, with bounds; None where they share no seed."""
-    base, one, top = together(baseline, student, teacher)
-    if not base:
-        return None
-    errors = [window_errors(rows) for rows in (base, one, top)]
-    block = _block([(errors[0] - errors[1]).mean(0)], overlap_of(base))
-    if errors[0].shape[1] < 4 * block:
-        return None
-    return gap_closed_interval(*errors, block=block)
+    """Share of the gap, with bounds (`paired`)."""
+    found = paired(baseline, student, teacher)
+    return None if found is None else gap_closed_interval(*found[0], block=found[1])
 
 
 # --- text ----------------------------------------------------------------------------------------
@@ -259,8 +265,13 @@ def gain(base: Sequence[Row], found: Comparison | None) -> str:
     """Of the baseline's error, in percent, with its interval."""
     if found is None or found.difference is None:
         return "–"
-    scale = -100 / metric(base, "mse")
-    low, high = (None if b is None else b * scale for b in (found.high, found.low))
+    return relative(found, -100 / metric(base, "mse"))
+
+
+def relative(found: Comparison, scale: float) -> str:
+    """The difference times `scale`, with its interval."""
+    bounds = (found.low, found.high) if scale > 0 else (found.high, found.low)
+    low, high = (None if bound is None else bound * scale for bound in bounds)
     return percent(found.difference * scale, low, high)
 
 
@@ -336,7 +347,7 @@ def main_table(models: Models, *, title: str, published: Published | None = None
             number(metric(rows, "ssim")),
             "" if method == "baseline" else gain(base, other),
             "" if method == "baseline" else number(p, ".3f"),
-            "" if method == "baseline" else _share(closed),
+            "" if method == "baseline" else share(closed),
             *_published(published, backbone, method),
         )
         lines.append(line)
@@ -366,7 +377,8 @@ def _adjusted(compared: Sequence[Comparison | None]) -> list[float | None]:
     return [None if c is None or c.p_value is None else next(after) for c in compared]
 
 
-def _share(found: Interval | None) -> str:
+def share(found: Interval | None) -> str:
+    """A share of the gap in percent, with its interval."""
     if found is None or found.value is None:
         return "no gap" if found is not None else "–"
     low, high = (None if b is None else 100 * b for b in (found.low, found.high))
@@ -457,11 +469,16 @@ def ablation_table(models: Models, *, title: str, published: Published | None = 
 # --- figure 4 and the controls -------------------------------------------------------------------
 
 WORDS = {
+    "alone": "no distillation",
+    "hints": "FitNet (no semantic prior)",
+    "text-free": "text-free teacher",
     "empty": "no words (empty text)",
     "shuffled": "another window's words",
     "random": "noise for token states",
     "rules": "the window's words (rules)",
 }
+SHORT = {"hints": "FitNet"}
+"""Where a figure has less room."""
 
 
 def narrator_table(rows: Sequence[Row], *, data: str, preset: str, title: str) -> Table:
@@ -471,41 +488,12 @@ def narrator_table(rows: Sequence[Row], *, data: str, preset: str, title: str) -
     narrator's: above 0 this line is worse.
     """
     main = experiment(rows, data=data, preset=preset)
-    backbone = main.students[0]
-    own_teacher, own_student = main.of("teacher", "teacher"), main.of("student", "s2kd", backbone)
-    lines = [
-        _words_line(
-            "no distillation",
-            [],
-            main.of("student", "baseline", backbone),
-            own_teacher,
-            own_student,
-        ),
-        _words_line(
-            "FitNet (no semantic prior)",
-            [],
-            main.of("student", "fitnet", backbone),
-            own_teacher,
-            own_student,
-        ),
-        _words_line(
-            "text-free teacher",
-            main.of("teacher", "teacher-blind"),
-            main.of("student", "s2kd_blind", backbone),
-            own_teacher,
-            own_student,
-        ),
-    ]
-    for variant in variants(rows, data=data, preset=preset):
-        one = experiment(rows, data=data, preset=preset, variant=variant)
-        teacher, student = one.of("teacher", "teacher"), one.of("student", "s2kd", backbone)
-        label = WORDS.get(variant, f"recorded: {variant}")
+    own_teacher, own_student = main.of("teacher", "teacher"), main.forecasters.get("s2kd", [])
+    lines = []
+    for key, (teacher, student) in readers(rows, main).items():
         future = any(row.get("reads_future") for row in (*teacher, *student))
-        lines.append(
-            _words_line(
-                label + " (reads the future)" * future, teacher, student, own_teacher, own_student
-            )
-        )
+        label = WORDS.get(key, f"recorded: {key}") + " (reads the future)" * future
+        lines.append(_words_line(label, teacher, student, own_teacher, own_student))
     head = (
         "the teacher reads",
         "teacher MSE",
@@ -516,8 +504,8 @@ def narrator_table(rows: Sequence[Row], *, data: str, preset: str, title: str) -
     )
     kept = tuple(line for line in lines if line)
     caption = (
-        f"{main.caption}. Student: {name_of(backbone)} by S²-KD. Below 0: better than with the "
-        "rule narrator's words; 95 % intervals."
+        f"{main.caption}. Student: {name_of(main.students[0])} by S²-KD. Below 0: better than with "
+        "the rule narrator's words; 95 % intervals."
     )
     return Table(title=title, head=head, lines=kept, caption=caption)
 
@@ -527,18 +515,31 @@ def narrator_points(
 ) -> dict[str, tuple[float, float]]:
     """Figure 4's points: the student's MSE and spread over seeds, by what its teacher read."""
     main = experiment(rows, data=data, preset=preset)
-    backbone = main.students[0]
-    groups = {
-        "no distillation": main.of("student", "baseline", backbone),
-        "FitNet": main.of("student", "fitnet", backbone),
-        "text-free teacher": main.of("student", "s2kd_blind", backbone),
-    }
-    for variant in variants(rows, data=data, preset=preset):
-        one = experiment(rows, data=data, preset=preset, variant=variant)
-        groups[WORDS.get(variant, variant)] = one.of("student", "s2kd", backbone)
     return {
-        name: (metric(some, "mse"), spread(some, "mse")) for name, some in groups.items() if some
+        SHORT.get(key) or WORDS.get(key, key): (metric(student, "mse"), spread(student, "mse"))
+        for key, (_, student) in readers(rows, main).items()
+        if student
     }
+
+
+def readers(rows: Iterable[Row], main: Models) -> dict[str, tuple[Sequence[Row], Sequence[Row]]]:
+    """(teacher, student) by what the teacher read: a key of `WORDS`, or a recorded narrator.
+
+    The first student, by S²-KD but for the first two, which learn without a prior.
+    """
+    rows, backbone = list(rows), main.students[0]
+    found = {
+        "alone": ([], main.of("student", "baseline", backbone)),
+        "hints": ([], main.of("student", "fitnet", backbone)),
+        "text-free": (
+            main.of("teacher", "teacher-blind"),
+            main.of("student", "s2kd_blind", backbone),
+        ),
+    }
+    for variant in variants(rows, data=main.data, preset=main.preset):
+        one = experiment(rows, data=main.data, preset=main.preset, variant=variant)
+        found[variant] = one.of("teacher", "teacher"), one.of("student", "s2kd", backbone)
+    return found
 
 
 def variants(rows: Iterable[Row], *, data: str, preset: str) -> list[str]:
@@ -575,21 +576,13 @@ def _against(rows: Sequence[Row], own: Sequence[Row]) -> str:
     found = difference(rows, own)
     if found is None or found.difference is None:
         return "–"
-    scale = 100 / metric(own, "mse")
-    low, high = (None if b is None else b * scale for b in (found.low, found.high))
-    return percent(found.difference * scale, low, high)
+    return relative(found, 100 / metric(own, "mse"))
 
 
 # --- what it comes to ----------------------------------------------------------------------------
 
 
 def doubles_fitnet(models: Models, backbone: str, method: str = "s2kd") -> Comparison | None:
-    """Whether this method's share of the gap is more than twice FitNet's."""
-    groups = together(*(models.of("student", m, backbone) for m in ("baseline", method, "fitnet")))
-    if not groups[0]:
-        return None
-    base, one, other = (window_errors(rows) for rows in groups)
-    block = _block([(base - one).mean(0)], overlap_of(groups[0]))
-    if base.shape[1] < 4 * block:
-        return None
-    return exceeds_share(base, one, other, block=block)
+    """Whether this method's share of the gap is more than twice FitNet's (`paired`)."""
+    found = paired(*(models.of("student", m, backbone) for m in ("baseline", method, "fitnet")))
+    return None if found is None else exceeds_share(*found[0], block=found[1])

@@ -11,7 +11,7 @@ import torch
 from s2kd.backbones import Backbone
 from s2kd.dataset import SPLITS, Dataset
 from s2kd.losses import LossFn
-from s2kd.models import Student, Teacher
+from s2kd.models import FramesOnly, Student, Teacher
 from s2kd.narrators import Narrator
 from s2kd.normalise import Normaliser, statistics
 from s2kd.text import TextEncoder
@@ -58,17 +58,6 @@ def words(batch: int = 3, *, width: int = TEXT_WIDTH) -> Tokens:
 def student_of(backbone: Backbone, grid: GridSpec) -> Student:
     """The backbone as a student."""
     return Student(backbone, identity(len(grid.channels)))
-
-
-class FramesOnly(torch.nn.Module):
-    """A student that gives frames and nothing else, as it is deployed."""
-
-    def __init__(self, student: Student) -> None:
-        super().__init__()
-        self.student = student
-
-    def forward(self, past: torch.Tensor) -> torch.Tensor:
-        return self.student(past).future
 
 
 def teacher_of(backbone: Backbone, grid: GridSpec) -> Teacher:

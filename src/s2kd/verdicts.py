@@ -6,20 +6,22 @@ from collections.abc import Sequence
 from s2kd import rare_tables
 from s2kd.cell_events import event_difference
 from s2kd.published import PUBLISHED
-from s2kd.reproduce import SOURCES
+from s2kd.reproduce import SOURCES, kind_of
 from s2kd.results import Row
-from s2kd.significance import Comparison
-from s2kd.studies import KINDS
+from s2kd.significance import Comparison, Interval
+from s2kd.studies import CONTROLS, KINDS
 from s2kd.tables import (
     WORDS,
     Models,
     difference,
     doubles_fitnet,
-    experiment,
+    gain,
     gap_closed,
     metric,
     name_of,
     percent,
+    readers,
+    share,
     together,
 )
 
@@ -63,9 +65,7 @@ def in_percent(found: Comparison | None, base: Sequence[Row]) -> str:
     """A difference of errors as a gain in percent of `base`."""
     if found is None or found.difference is None:
         return "an unknown amount"
-    scale = -100 / metric(base, "mse")
-    low, high = (None if b is None else b * scale for b in (found.high, found.low))
-    return percent(found.difference * scale, low, high) + " %"
+    return gain(base, found) + " %"
 
 
 def claim(models: Models) -> str:
@@ -84,7 +84,6 @@ def claim(models: Models) -> str:
         )
     found = difference(ours, base)
     closed = gap_closed(base, ours, teacher)
-    share = _share(closed)
     hints = gap_closed(base, models.of("student", "fitnet", backbone), teacher)
     twice = doubles_fitnet(models, backbone)
     verdict = told(
@@ -97,7 +96,7 @@ def claim(models: Models) -> str:
     double = twice is not None and twice.low is not None and twice.low > 0
     sentence = (
         f"{where}: the teacher is {gap:.0f} % ahead of the plain {name_of(backbone)}. {verdict} "
-        f"({in_percent(found, base)} of its error); it closes {share} of the gap, FitNet "
+        f"({in_percent(found, base)} of its error); it closes {_share(closed)} of the gap, FitNet "
         f"{_share(hints)}. Of the claim, 90 % of the gap is {'' if reached else 'not '}reached and "
         f"twice FitNet's share is {'' if double else 'not '}shown."
     )
@@ -111,18 +110,14 @@ def claim(models: Models) -> str:
     return sentence
 
 
-def _share(found: object) -> str:
-    value = getattr(found, "value", None)
-    if value is None:
-        return "an undefined share"
-    low, high = (None if b is None else 100 * b for b in (found.low, found.high))  # type: ignore[attr-defined]
-    return percent(100 * value, low, high, "+.0f") + " %"
+def _share(found: Interval | None) -> str:
+    return "an undefined share" if found is None or found.value is None else share(found) + " %"
 
 
 def ranking(models: Models) -> list[str]:
     """For every student, whether the paper's order of rows came out, and who is best."""
     found = []
-    teacher, table = models.of("teacher", "teacher"), KINDS.get(_kind(models), "")
+    teacher, table = models.of("teacher", "teacher"), KINDS.get(kind_of(models.data), "")
     climatology = models.of("reference", "climatology")
     if teacher and climatology and metric(climatology, "mse") < metric(teacher, "mse"):
         found.append(
@@ -156,10 +151,6 @@ def ranking(models: Models) -> list[str]:
     return found
 
 
-def _kind(models: Models) -> str:
-    return SOURCES[models.data].kind if models.data in SOURCES else ""
-
-
 def halves(models: Models) -> list[str]:
     """Each half of the loss against the baseline, and both against each half."""
     backbone = models.students[0]
@@ -191,29 +182,10 @@ def meaning(models: Models, rows: Sequence[Row]) -> list[str]:
     """Whether the text helps teacher and student, and whether its meaning does."""
     backbone, found = models.students[0], []
     teacher, student = models.of("teacher", "teacher"), models.of("student", "s2kd", backbone)
-    pairs = [
-        (
-            "a text-free teacher",
-            models.of("teacher", "teacher-blind"),
-            models.of("student", "s2kd_blind", backbone),
-        )
-    ]
-    there = {
-        row["variant"]
-        for row in rows
-        if row["data"] == models.data and row["preset"] == models.preset
-    }
-    for variant in ("empty", "shuffled", "random"):
-        if variant in there:
-            other = experiment(rows, data=models.data, preset=models.preset, variant=variant)
-            pairs.append(
-                (
-                    WORDS[variant],
-                    other.of("teacher", "teacher"),
-                    other.of("student", "s2kd", backbone),
-                )
-            )
-    for label, its_teacher, its_student in pairs:
+    there = readers(rows, models)
+    for key in ("text-free", *CONTROLS):
+        its_teacher, its_student = there.get(key, ([], []))
+        label = "a text-free teacher" if key == "text-free" else WORDS[key]
         if not its_teacher or not its_student or not teacher or not student:
             continue
         on_teacher, on_student = difference(teacher, its_teacher), difference(student, its_student)
@@ -241,19 +213,14 @@ def rare(models: Models) -> list[str]:
     found, block = [], rare_tables.block_of(one)
     for channel in ours[0].channels:
         for event in (e for e in rare_tables.SHOWN if e in ours[0].events):
-            gain = event_difference(ours, theirs, channel=channel, event=event, block=block)
-            if gain.difference is None:
+            more = event_difference(ours, theirs, channel=channel, event=event, block=block)
+            if more.difference is None:
                 continue
-            word = (
-                "as good as"
-                if not gain.excludes_zero
-                else ("better than" if gain.difference > 0 else "worse than")
-            )
-            if word == "as good as":
-                word = "not to be told from"
+            # of hits there cannot be too many: `told` is of errors
+            word = told(more, "worse than", "better than", "not to be told from")
             found.append(
                 f"{models.data}, {channel} {event}: S²-KD's hits (CSI) are {word} the plain "
-                f"student's ({percent(gain.difference, gain.low, gain.high, '+.3f')})."
+                f"student's ({percent(more.difference, more.low, more.high, '+.3f')})."
             )
     return found
 
@@ -281,9 +248,7 @@ def detail(models: Models) -> list[str]:
 def long_runs(models: Models) -> list[str]:
     """Error at four times the lead beside the climatology's, and whether anything blows up."""
     found = []
-    every = {
-        name: rare_tables.rolled(rows) for name, rows in rare_tables.forecasters(models).items()
-    }
+    every = {name: rare_tables.rolled(rows) for name, rows in models.forecasters.items()}
     usual = every.get("climatology") or []
     for name in ("teacher", "baseline", "s2kd", "s2kd_plus"):
         long = every.get(name) or []
