@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from s2kd.backbones import Backbone, backbones
 from s2kd.backbones.mixer import MixerBlock
+from s2kd.models import FramesOnly
 from s2kd.nn import match_grids
 from s2kd.testing import frames, small_grid, student_of
 from s2kd.types import S2KDError
@@ -53,16 +54,10 @@ def test_it_can_be_exported_with_the_batch_left_free(name, settings):
     grid = small_grid(20, 21, wraps=True)
     student = student_of(tiny(name, grid, **settings), grid).eval()
 
-    class Plain(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.student = student
-
-        def forward(self, past):
-            return self.student(past).future
-
     program = torch.export.export(
-        Plain(), (frames(grid, 3, batch=2),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+        FramesOnly(student),
+        (frames(grid, 3, batch=2),),
+        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
     )
     past = frames(grid, 3, batch=5)
     torch.testing.assert_close(program.module()(past), student(past).future)
