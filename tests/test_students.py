@@ -44,6 +44,7 @@ def noise(*shape, seed=0):
         ("mixer", {}),
         ("resnet", {}),
         ("unet", {}),
+        ("unet", {"norm": "group"}),
         ("simvp", {"blocks": 2}),
         ("triton", {"blocks": 2}),
         ("earthfarseer", {"rounds": 0, "fourier": 1, "shortcut": 0}),  # the parts, each once
@@ -258,3 +259,22 @@ def test_impossible_settings_are_refused_in_one_sentence(name, settings, said):
     with pytest.raises(S2KDError, match=said) as error:
         backbones.build(name, small_grid(), past=3, lead=2, **{"preset": "tiny", **settings})
     assert "\n" not in str(error.value)
+
+
+def test_group_norm_keeps_the_windows_of_a_batch_apart_and_no_running_means():
+    grid = small_grid()
+    made = {norm: tiny("unet", grid, norm=norm).train() for norm in ("batch", "group")}
+    past = frames(grid, 3, batch=4)
+    alone = {norm: model.encode(past[:1])[0] for norm, model in made.items()}
+    among = {norm: model.encode(past)[0][:1] for norm, model in made.items()}
+    torch.testing.assert_close(alone["group"], among["group"], rtol=1e-4, atol=1e-5)
+    assert (alone["batch"] - among["batch"]).abs().max() > 1e-2
+    assert not list(made["group"].buffers())
+    counts = {norm: sum(p.numel() for p in model.parameters()) for norm, model in made.items()}
+    assert counts["group"] == counts["batch"]
+
+
+@pytest.mark.parametrize("settings", [{"norm": "layer"}, {"norm": "group", "width": 6}])
+def test_a_norm_that_there_is_not_is_refused(settings):
+    with pytest.raises(S2KDError, match=r"norm must be batch or group, .*multiple of 4"):
+        backbones.build("unet", small_grid(), past=3, lead=2, **settings)

@@ -26,6 +26,7 @@ import torch
 
 import s2kd
 from s2kd import files
+from s2kd.blends import Blends
 from s2kd.cell_events import CellEvent, cell_events
 from s2kd.checkpoint import (
     build_student,
@@ -549,26 +550,28 @@ def distill(run: Run, *, seeds: Sequence[int] = ()) -> None:
 
 
 def make_targets(
-    run: Run, kind: str, seed: int, *, live: bool = False
+    run: Run, kind: str, seed: int, *, live: bool = False, blends: Blends | None = None
 ) -> StoredTargets | LiveTargets:
-    """What this teacher says of every training window, stored once.
+    """What this teacher says of every training window, or of their `blends`, stored once.
 
     Where the store would be larger than the machine's budget, or with `live`, the teacher
     answers live: features of several stages are not stored.
     """
     if kind == "stored":
         return StoredTargets(run.out / "targets" / "stored")
-    folder = run.out / "targets" / f"{kind}-seed{seed}"
+    name = f"{kind}-seed{seed}" + (f"-blends{blends.copies}" if blends is not None else "")
+    folder = run.out / "targets" / name
     teacher, card = load_teacher(teacher_folder(run, kind, seed))
-    windows = run.windows("train", device=run.fabric.device)
+    windows = blends or run.windows("train", device=run.fabric.device)
     teacher = teacher.to(run.fabric.device)
     states = run.states("train") if teacher.reads else None
-    frames = windows.lead * len(run.dataset.grid.channels)
+    frames = run.recipe.lead * len(run.dataset.grid.channels)
     cells = int(np.prod(teacher.latent_grid))
     size = run.dataset.grid.height * run.dataset.grid.width * frames + teacher.latent_width * cells
     if live or len(windows) * size * 2 > run.machine.target_gigabytes * 2**30:
         return LiveTargets(teacher, windows, states)
-    key = digest([card["weights"], card["key"], states.key if states else None])
+    drawn = [blends.copies, blends.seed] if blends is not None else None
+    key = digest([card["weights"], card["key"], states.key if states else None, drawn])
     told = run.report(f"targets {folder.name}")
     run.first_only(
         lambda: store_targets(
@@ -581,6 +584,14 @@ def make_targets(
         )
     )
     return StoredTargets(folder)
+
+
+def blends_of(run: Run, method: Method, seed: int) -> Blends | None:
+    """The blended windows that this method learns from besides, if any."""
+    if not method.blends:
+        return None
+    windows = run.windows("train", device=run.fabric.device)
+    return Blends(windows, copies=method.blends, seed=seed)
 
 
 def copy_stored(run: Run) -> dict[str, Any]:
@@ -628,13 +639,19 @@ def distill_one(
         return
     live = "stages" in _compared(method)
     targets = make_targets(run, method.teacher, seed, live=live) if teacher else None
+    blends = blends_of(run, method, seed)
+    labelled = (
+        make_targets(run, method.teacher, seed, live=live, blends=blends)
+        if teacher and blends
+        else None
+    )
     _begin(run, folder, key)
     torch.manual_seed(seed)
     student = build_student(
         part,
         **_shape(run),
     ).to(memory_format=torch.channels_last)
-    objective = student_objective(run, student, method, targets, teacher)
+    objective = student_objective(run, student, method, targets, teacher, blends, labelled)
     history = _fit(run, objective, folder, seed, recipe.student_training, None, method.hint_epochs)
     card = card_of(
         "student",
@@ -675,11 +692,13 @@ def student_objective(
     method: Method,
     targets: StoredTargets | LiveTargets | None,
     teacher: dict[str, Any] | None,
+    blends: Blends | None = None,
+    labelled: StoredTargets | LiveTargets | None = None,
 ) -> Forecasting | Distilling:
-    """What this method minimises."""
+    """What this method minimises; `labelled` is what the teacher says of the `blends`."""
     windows = run.windows("train", device=run.fabric.device)
     if targets is None or teacher is None:
-        return Forecasting(student, windows, None)
+        return Forecasting(student, windows, None, blends=blends)
     if "relational" in {term.loss.name for term in method.terms}:
         _check_relations(run, method)
     terms = [
@@ -698,6 +717,7 @@ def student_objective(
         terms,
         teacher_width=teacher["part"]["width"],
         weight=method.weight,
+        blends=(blends, labelled) if blends is not None and labelled is not None else None,
     )
 
 

@@ -14,11 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from s2kd.blends import Blends
 from s2kd.files import read_json, write_json
 from s2kd.models import Student, Teacher
 from s2kd.train import States, Target
 from s2kd.types import S2KDError
 from s2kd.windows import Windows
+
+Source = Windows | Blends
+"""What a teacher labels."""
 
 FORMAT, NOTE = 1, "key.json"
 VIEWS = ("latent", "forecast")
@@ -63,7 +67,7 @@ class LiveTargets:
     """The same from the teacher itself, for data too large to store or that is augmented."""
 
     def __init__(
-        self, teacher: Teacher | Student, windows: Windows, states: States | None = None
+        self, teacher: Teacher | Student, windows: Source, states: States | None = None
     ) -> None:
         self._teacher, self._windows, self._states = freeze(teacher), windows, states
 
@@ -79,12 +83,12 @@ def freeze(teacher: Teacher | Student) -> Teacher | Student:
 
 
 def ask(
-    teacher: Teacher | Student, windows: Windows, states: States | None, index: Tensor
+    teacher: Teacher | Student, windows: Source, states: States | None, index: Tensor
 ) -> Target:
     """Z_fused and the forecast, in the normaliser's unit, of a batch of windows."""
     window = windows.gather(index)
     if isinstance(teacher, Teacher):
-        tokens = states.tokens(index, window.past.device) if teacher.reads else None
+        tokens = states.tokens(window.index, window.past.device) if teacher.reads else None
         said = teacher(window.past, tokens)
     else:
         said = teacher(window.past)
@@ -96,7 +100,7 @@ def ask(
 def store_targets(
     folder: Path,
     teacher: Teacher | Student,
-    windows: Windows,
+    windows: Source,
     states: States | None,
     *,
     key: str,

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -12,13 +12,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from s2kd.blends import Blends
 from s2kd.files import write_text, write_whole
 from s2kd.losses import LossFn
 from s2kd.models import Student, Teacher
 from s2kd.nn import match_grids
 from s2kd.normalise import Normaliser
 from s2kd.recipe import Training
-from s2kd.types import Forecast, S2KDError, Tokens
+from s2kd.types import Forecast, S2KDError, Tokens, Window
 from s2kd.windows import Windows
 
 if TYPE_CHECKING:
@@ -90,18 +91,30 @@ def exists_or_none(windows: Windows) -> Tensor | None:
 
 
 class Forecasting(nn.Module):
-    """Stage 1, and the plain baseline: the forecast error alone (eqs. 1 and 13)."""
+    """Stage 1, and the plain baseline: the forecast error alone (eqs. 1 and 13).
 
-    def __init__(self, model: Student | Teacher, windows: Windows, states: States | None) -> None:
+    With `blends` over them too, the truth blended like the past (mixup).
+    """
+
+    def __init__(
+        self,
+        model: Student | Teacher,
+        windows: Windows,
+        states: States | None,
+        *,
+        blends: Blends | None = None,
+    ) -> None:
         super().__init__()
-        self.model = model
-        self._windows, self._states = windows, states
+        self.model, self.epoch = model, 0
+        self._windows, self._states, self._blends = windows, states, blends
         self._exists = exists_or_none(windows)
 
     def forward(self, index: Index) -> LossAndTerms:
         """The loss of the training windows with these numbers, and its terms."""
         window = self._windows.gather(index)
-        forecast = foresee(self.model, window.past, index, self._states)
+        if self._blends is not None:
+            window = joined(window, self._blends.gather(self._blends.of(index, self.epoch)))
+        forecast = foresee(self.model, window.past, window.index, self._states)
         error = prediction_loss(forecast, window.future, self.model.normaliser, self._exists)
         return error, {"forecast": error.detach()}
 
@@ -124,7 +137,8 @@ class Distilling(nn.Module):
 
     The projection P and the weights of losses on stages live here, not in the student, so a
     saved student carries nothing that it will not use. While `hinting`, only the terms on latents
-    count (FitNets' first stage).
+    count (FitNets' first stage). With `blends` (and what the teacher says of them) L_distill is
+    taken over the windows and a blend of each, L_pred over the windows alone.
     """
 
     def __init__(
@@ -136,6 +150,7 @@ class Distilling(nn.Module):
         *,
         teacher_width: int,
         weight: float,
+        blends: tuple[Blends, Targets] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.terms, self.weight = model, tuple(terms), weight
@@ -143,7 +158,7 @@ class Distilling(nn.Module):
         if any(term.compares == "latent" for term in terms):
             self.project = nn.Conv2d(model.backbone.latent_width, teacher_width, 1)
         self.hinting, self.epoch = False, 0
-        self._windows, self._targets = windows, targets
+        self._windows, self._targets, self._blends = windows, targets, blends
         self._exists = exists_or_none(windows)
         self.reviews = nn.ModuleDict()
         for term in terms:
@@ -164,9 +179,15 @@ class Distilling(nn.Module):
     def parts(self, index: Index) -> tuple[Scalar, list[tuple[str, float, Scalar]]]:
         """L_pred, and (name, weight within L_distill, value) of every term that counts now."""
         window = self._windows.gather(index)
-        own = self.model(window.past)
-        target = self._targets.gather(index, window.past.device)
-        error = prediction_loss(own.future, window.future, self.model.normaliser, self._exists)
+        past, target = window.past, self._targets.gather(index, window.past.device)
+        if self._blends is not None:
+            blends, targets = self._blends
+            number = blends.of(index, self.epoch)
+            past = torch.cat([past, blends.gather(number).past])
+            target = joined(target, targets.gather(number, past.device))
+        own = self.model(past)
+        forecast = own.future[: len(index)]
+        error = prediction_loss(forecast, window.future, self.model.normaliser, self._exists)
         found = []
         for term in self.terms:
             if self.hinting and term.compares == "forecast":
@@ -175,7 +196,7 @@ class Distilling(nn.Module):
             if term.compares == "stages":
                 loss = self.reviews[term.name]
                 weight = weight * loss.ramp(self.epoch)
-            value = loss(*self._views(term.compares, own, target, window.past))
+            value = loss(*self._views(term.compares, own, target, past))
             found.append((term.name, weight, value))
         return error, found
 
@@ -205,6 +226,18 @@ class Distilling(nn.Module):
                 "let the teacher answer live (LiveTargets)"
             )
         return [stage.shape[1] for stage in own.stages], [stage.shape[1] for stage in wanted]
+
+
+def joined(one: Window | Target, other: Window | Target) -> Window | Target:
+    """Two batches as one; what is None in both stays None."""
+
+    def both(a: Any, b: Any) -> Any:
+        if isinstance(a, tuple):
+            return tuple(torch.cat(pair) for pair in zip(a, b, strict=True))
+        return None if a is None else torch.cat([a, b])
+
+    names = [field.name for field in fields(one)]
+    return type(one)(**{name: both(getattr(one, name), getattr(other, name)) for name in names})
 
 
 def foresee(
@@ -379,8 +412,9 @@ def fit(
     while state.epoch < training.epochs and not _stale(state, training):
         objective.train()
         hinting = state.epoch < hint_epochs
+        objective.epoch = state.epoch
         if isinstance(objective, Distilling):
-            objective.hinting, objective.epoch = hinting, state.epoch
+            objective.hinting = hinting
         order = _order(count, seed, state.epoch).split(training.batch_size)
         for index in order[state.step :]:
             _learn(wrapped, optimizer, index, training, fabric, state)

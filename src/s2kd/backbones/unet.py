@@ -1,5 +1,7 @@
 """U-Net (Ronneberger et al. 2015), time folded into channels: the light student."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,24 +10,44 @@ from s2kd.backbones import Carry, backbones
 from s2kd.nn import MULTIPLE, Conv, crop_grid, pad_grid, padded_size
 from s2kd.types import GridSpec, S2KDError
 
+GROUPS = 4
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "group": lambda width: nn.GroupNorm(GROUPS, width),
+}
+
 
 @backbones.register("unet")
 class UNet(nn.Module):
-    """Double 3×3 convolutions at four resolutions, batch norm and ReLU, skips by concatenation.
+    """Double 3×3 convolutions at four resolutions, norm and ReLU, skips by concatenation.
 
     `width` is the number of features at full resolution, doubled at each of three poolings (52
-    gives the 5.1 million parameters of the paper's student). `patch` > 1 reads patches of that
-    size and writes them back by pixel shuffle, for large grids. The latent is the decoder's
-    feature at a quarter of the (patched) grid, the last one before the upsampling layers, which
-    is where a teacher cut after its core has its own.
+    gives the 5.1 million parameters of the paper's student). `norm` is `batch`, as published, or
+    `group` (four groups; Wu & He 2018), which keeps no running means: those mislead where what is
+    forecast differs in level from what was trained on. `patch` > 1 reads patches of that size and
+    writes them back by pixel shuffle, for large grids. The latent is the decoder's feature at a
+    quarter of the (patched) grid, the last one before the upsampling layers, which is where a
+    teacher cut after its core has its own.
     """
 
     def __init__(
-        self, grid: GridSpec, *, past: int, lead: int, width: int = 52, patch: int = 1
+        self,
+        grid: GridSpec,
+        *,
+        past: int,
+        lead: int,
+        width: int = 52,
+        patch: int = 1,
+        norm: str = "batch",
     ) -> None:
         super().__init__()
         if width < 1 or patch < 1:
             raise S2KDError(f"backbone 'unet': width and patch must be ≥ 1, got {width}, {patch}")
+        if norm not in NORMS or (norm == "group" and width % GROUPS):
+            raise S2KDError(
+                f"backbone 'unet': norm must be {' or '.join(NORMS)}, for group with a width that "
+                f"is a multiple of {GROUPS}; got norm={norm!r}, width={width}"
+            )
         channels, wraps = len(grid.channels), grid.wraps
         self.lead, self.height, self.width, self.wraps = lead, grid.height, grid.width, wraps
         self.multiple = MULTIPLE * patch
@@ -34,13 +56,13 @@ class UNet(nn.Module):
         inputs = past * channels
         self.stem = nn.Identity() if patch == 1 else nn.Conv2d(inputs, width, patch, stride=patch)
         first = inputs if patch == 1 else width
-        self.down1 = _double(first, width, wraps)
-        self.down2 = _double(width, 2 * width, wraps)
-        self.down3 = _double(2 * width, 4 * width, wraps)
-        self.bottom = _double(4 * width, 8 * width, wraps)
-        self.up3 = _Up(8 * width, 4 * width, wraps)
-        self.up2 = _Up(4 * width, 2 * width, wraps)
-        self.up1 = _Up(2 * width, width, wraps)
+        self.down1 = _double(first, width, wraps, norm)
+        self.down2 = _double(width, 2 * width, wraps, norm)
+        self.down3 = _double(2 * width, 4 * width, wraps, norm)
+        self.bottom = _double(4 * width, 8 * width, wraps, norm)
+        self.up3 = _Up(8 * width, 4 * width, wraps, norm)
+        self.up2 = _Up(4 * width, 2 * width, wraps, norm)
+        self.up1 = _Up(2 * width, width, wraps, norm)
         self.head = nn.Sequential(
             nn.Conv2d(width, lead * channels * patch**2, 1), nn.PixelShuffle(patch)
         )
@@ -72,13 +94,13 @@ class UNet(nn.Module):
         return crop_grid(frames, self.height, self.width).unflatten(1, (self.lead, -1))
 
 
-def _double(in_width: int, out_width: int, wraps: bool) -> nn.Sequential:
-    """Two 3×3 convolutions, each with batch norm and ReLU."""
+def _double(in_width: int, out_width: int, wraps: bool, norm: str) -> nn.Sequential:
+    """Two 3×3 convolutions, each with norm and ReLU."""
     layers: list[nn.Module] = []
     for width in (in_width, out_width):
         layers += [
             Conv(width, out_width, 3, bias=False, wraps=wraps),
-            nn.BatchNorm2d(out_width),
+            NORMS[norm](out_width),
             nn.ReLU(),
         ]
     return nn.Sequential(*layers)
@@ -87,10 +109,10 @@ def _double(in_width: int, out_width: int, wraps: bool) -> nn.Sequential:
 class _Up(nn.Module):
     """Twice the size, the skip beside it, two convolutions."""
 
-    def __init__(self, in_width: int, out_width: int, wraps: bool) -> None:
+    def __init__(self, in_width: int, out_width: int, wraps: bool, norm: str) -> None:
         super().__init__()
         self.enlarge = nn.ConvTranspose2d(in_width, out_width, 2, stride=2)
-        self.merge = _double(2 * out_width, out_width, wraps)
+        self.merge = _double(2 * out_width, out_width, wraps, norm)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         return self.merge(torch.cat([self.enlarge(x), skip], dim=1))

@@ -1,0 +1,160 @@
+"""Blended windows: made by hand, labelled by the teacher, learned from beside the real ones."""
+
+import dataclasses
+
+import pytest
+import torch
+from test_targets import SPEC  # the same small teacher
+from test_train import LEAD, PAST, built, states, taught, windows
+
+from s2kd.blends import Blends
+from s2kd.losses import losses
+from s2kd.recipe import Method, Part, Term, method_named
+from s2kd.targets import LiveTargets, StoredTargets, store_targets
+from s2kd.train import Distilling, Forecasting, Target, Weighted, joined, prediction_loss
+from s2kd.types import S2KDError
+
+TWO = torch.tensor([3, 20])
+
+
+@pytest.fixture
+def blends(blobs):
+    return Blends(windows(blobs), copies=3, seed=1)
+
+
+def test_a_blend_is_the_weighted_mean_of_two_windows_frame_by_frame(blobs, blends):
+    real, count = windows(blobs), len(windows(blobs))
+    assert len(blends) == 3 * count
+    number = 2 * count + 5
+    share, partner = float(blends.share[number]), int(blends.partner[number])
+    one, other = real.gather(torch.tensor([5])), real.gather(torch.tensor([partner]))
+    got = blends.gather(torch.tensor([number]))
+    torch.testing.assert_close(got.past, other.past + share * (one.past - other.past))
+    torch.testing.assert_close(got.future, other.future + share * (one.future - other.future))
+    assert got.index.tolist() == [5]  # the words are the larger part's
+    assert bool((blends.share >= 0.5).all())
+    assert bool((blends.share < 1).all())
+    assert blends.share.std() > 0.1
+    assert len(set(blends.partner.tolist())) == count
+
+
+def test_every_epoch_has_another_blend_until_the_copies_are_through(blobs, blends):
+    count = len(windows(blobs))
+    turns = [blends.of(TWO, epoch).tolist() for epoch in range(4)]
+    assert turns == [[3, 20], [count + 3, count + 20], [2 * count + 3, 2 * count + 20], [3, 20]]
+
+
+def test_they_are_the_same_for_a_seed_and_others_for_another(blobs, blends):
+    again, other = (Blends(windows(blobs), copies=3, seed=seed) for seed in (1, 2))
+    assert torch.equal(again.share, blends.share)
+    assert torch.equal(again.partner, blends.partner)
+    assert not torch.equal(other.share, blends.share)
+    assert not torch.equal(other.partner, blends.partner)
+
+
+def test_the_teacher_labels_a_blend_with_the_words_of_its_larger_part(blobs, blends, tmp_path):
+    assert SPEC.width == 16
+    teacher, words = taught(blobs), states(len(windows(blobs)))
+    store_targets(tmp_path, teacher, blends, words, key="one")
+    number = blends.of(TWO, 1)
+    got = StoredTargets(tmp_path).gather(number, "cpu")
+    past = blends.gather(number).past
+    want = teacher.eval()(past, words.tokens(TWO))
+    torch.testing.assert_close(got.latent, want.latent, rtol=2**-10, atol=1e-4)
+    forecast = teacher.normaliser.decoded(want.future, past)
+    torch.testing.assert_close(got.forecast, forecast, rtol=2**-10, atol=1e-3)
+    other = teacher(past, words.tokens(TWO + 1)).latent
+    assert (other - want.latent).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["output", "semantic"])
+def test_distillation_is_over_both_and_the_forecast_error_over_the_real_ones(blobs, blends, name):
+    real, words = windows(blobs), states(len(windows(blobs)))
+    teacher, student = taught(blobs), built(blobs)
+    terms = [Weighted(name, 1.0, losses.build(name), losses.compares(name))]
+    labels = LiveTargets(teacher, real, words), LiveTargets(teacher, blends, words)
+    torch.manual_seed(5)  # P
+    objective = Distilling(
+        student, real, labels[0], terms, teacher_width=16, weight=1.0, blends=(blends, labels[1])
+    ).eval()  # so that batch norm does not mix the windows of a batch
+    objective.epoch = 4
+    error, ((_, _, value),) = objective.parts(TWO)
+
+    number = blends.of(TWO, 4)
+    said = [labels[0].gather(TWO, "cpu"), labels[1].gather(number, "cpu")]
+    pasts = [real.gather(TWO).past, blends.gather(number).past]
+    single = []
+    for past, target in zip(pasts, said, strict=True):
+        own = student.eval()(past)
+        if name == "output":
+            difference = student.normaliser.decoded(own.future, past) - target.forecast
+        else:
+            difference = objective.project(own.latent) - target.latent
+        single.append(difference.square().mean())
+    torch.testing.assert_close(value, (single[0] + single[1]) / 2)
+    assert (single[0] - single[1]).abs() > 1e-5
+    plain = prediction_loss(
+        student(pasts[0]).future, real.gather(TWO).future, student.normaliser, None
+    )
+    torch.testing.assert_close(error, plain)
+
+
+def test_without_a_teacher_the_truth_is_blended_too(blobs, blends):
+    student, real = built(blobs).eval(), windows(blobs)
+    objective = Forecasting(student, real, None, blends=blends).eval()
+    objective.epoch = 1
+    value, _ = objective(TWO)
+    both = real.gather(TWO), blends.gather(blends.of(TWO, 1))
+    errors = [
+        prediction_loss(student(one.past).future, one.future, student.normaliser, None)
+        for one in both
+    ]
+    torch.testing.assert_close(value, (errors[0] + errors[1]) / 2)
+
+
+def test_joining_keeps_what_is_missing_missing_and_joins_every_stage():
+    one, other = torch.zeros(2, 1, 1, 2, 2), torch.ones(1, 1, 1, 2, 2)
+    got = joined(
+        Target(latent=None, forecast=one, stages=(one[:, 0],)),
+        Target(latent=None, forecast=other, stages=(other[:, 0],)),
+    )
+    assert got.latent is None
+    assert got.forecast.mean(dim=(1, 2, 3, 4)).tolist() == [0, 0, 1]
+    assert got.stages[0].shape == (3, 1, 2, 2)
+
+
+@pytest.mark.parametrize("copies", [0, -1])
+def test_no_copies_are_refused(blobs, copies):
+    with pytest.raises(S2KDError, match="copies must be at least 1"):
+        Blends(windows(blobs), copies=copies, seed=0)
+
+
+@pytest.mark.parametrize(("teacher", "blends"), [("text", -1), ("stored", 2)])
+def test_a_method_that_cannot_have_them_is_refused(teacher, blends):
+    terms = (Term(loss=Part(name="output")),)
+    with pytest.raises(S2KDError, match=rf"'mine': blends={blends} must be .* stored"):
+        Method(name="mine", teacher=teacher, terms=terms, blends=blends)
+
+
+@pytest.mark.parametrize("name", ["mixup", "s2kd_plus"])
+def test_the_built_in_methods_that_have_them_train(name, tmp_path):
+    import road
+
+    from s2kd import stages
+
+    recipe = dataclasses.replace(
+        road.tiny(),
+        methods=(dataclasses.replace(method_named(name), blends=2),),
+        student_training=dataclasses.replace(road.tiny().student_training, epochs=3),
+    )
+    run = stages.open_run(recipe, tmp_path / "run")
+    stages.narrate(run)
+    stages.train_teachers(run)
+    stages.distill(run)
+    (folder,) = (tmp_path / "run" / "students").iterdir()
+    assert stages.load_student(folder)[0](run.windows("test").gather(TWO[:1]).past).future.shape[1]
+    stores = {path.name for path in (tmp_path / "run" / "targets").glob("*")}
+    seed = recipe.seeds[0]
+    wanted = set() if name == "mixup" else {f"text-seed{seed}", f"text-seed{seed}-blends2"}
+    assert {s for s in stores if "text" in s} == wanted
+    assert (PAST, LEAD) == (3, 2)
