@@ -1,9 +1,13 @@
 """Layers that several backbones share: padding that knows the globe, convolutions on top of it."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from s2kd.types import S2KDError
 
 MULTIPLE = 8
 """Every backbone pads its grid to this multiple, so that the latents of all of them line up."""
@@ -103,6 +107,28 @@ class DropPath(nn.Module):
         keep = 1.0 - self.rate
         drawn = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device, dtype=x.dtype)
         return x * (drawn < keep) / keep
+
+
+GROUPS = 4
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "group": lambda width: nn.GroupNorm(GROUPS, width),
+}
+
+
+def make_norm(name: str, width: int) -> nn.Module:
+    """Batch norm, as most backbones were published with, or group norm (four groups; Wu & He 2018).
+
+    Group norm keeps no running means, which mislead where what is forecast differs in level from
+    what was trained on, and are noisy where batches are small. Raises `S2KDError` for another name,
+    or a width that groups do not divide.
+    """
+    if name not in NORMS or (name == "group" and width % GROUPS):
+        raise S2KDError(
+            f"norm must be {' or '.join(NORMS)}, for group with a width that is a multiple of "
+            f"{GROUPS}; got norm={name!r}, width={width}"
+        )
+    return NORMS[name](width)
 
 
 def match_grids(

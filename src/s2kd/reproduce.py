@@ -46,13 +46,6 @@ def kind_of(data: str) -> str:
     return SOURCES[data].kind if data in SOURCES else ""
 
 
-SMALL_STUDENTS = (
-    Part(name="unet", params={"width": 8}),
-    Part(name="resnet", params={"preset": "small"}),
-    Part(name="mixer", params={"preset": "small"}),
-)
-
-
 def sources_in(data: str, *, preset: str, asked: Sequence[str] = ()) -> dict[str, Any]:
     """Recipes of the data sets whose files lie in the folder `data`, by the data set's name.
 
@@ -99,6 +92,16 @@ def _recipe(name: str, data: str, preset: str) -> Any:
     return recipe
 
 
+def small_students(unet: Part) -> tuple[Part, ...]:
+    """The three students at a size for two cores; the ResNet has the U-Net's norm."""
+    norm = {key: value for key, value in unet.params.items() if key == "norm"}
+    return (
+        Part(name="unet", params={"width": 8, **norm}),
+        Part(name="resnet", params={"preset": "small", **norm}),
+        Part(name="mixer", params={"preset": "small"}),
+    )
+
+
 def all_studies(
     found: Mapping[str, Any],
     *,
@@ -111,7 +114,8 @@ def all_studies(
     made = []
     for name, recipe in found.items():
         official = SOURCES[name].official
-        students = recipe.students if official and preset == "paper" else SMALL_STUDENTS
+        published = official and preset == "paper"
+        students = recipe.students if published else small_students(recipe.students[0])
         made += studies(
             recipe.with_settings(settings),
             data=name,

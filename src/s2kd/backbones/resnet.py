@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from s2kd.backbones import Carry, backbones
-from s2kd.nn import MULTIPLE, Conv, crop_grid, pad_grid, padded_size
+from s2kd.nn import MULTIPLE, Conv, crop_grid, make_norm, pad_grid, padded_size
 from s2kd.types import GridSpec, S2KDError
 
 PATCHES = (1, 2, 4, 8)
@@ -12,11 +12,12 @@ PATCHES = (1, 2, 4, 8)
 
 @backbones.register("resnet")
 class ResNet(nn.Module):
-    """A 3×3 stem, `blocks` basic blocks of `width` features, a 3×3 head; batch norm and ReLU.
+    """A 3×3 stem, `blocks` basic blocks of `width` features, a 3×3 head; norm and ReLU.
 
-    `patch` > 1 reads patches of that size and writes them back by pixel shuffle, for large grids.
-    176 features and 8 blocks have the 4.5 million parameters of the paper's student. The latent
-    is what the last block gives; its grid is the (padded) grid itself, or that of patches.
+    `norm` is `batch`, as published, or `group` (see `nn.make_norm`). `patch` > 1 reads patches of
+    that size and writes them back by pixel shuffle, for large grids. 176 features and 8 blocks have
+    the 4.5 million parameters of the paper's student. The latent is what the last block gives; its
+    grid is the (padded) grid itself, or that of patches.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class ResNet(nn.Module):
         width: int = 176,
         blocks: int = 8,
         patch: int = 1,
+        norm: str = "batch",
     ) -> None:
         super().__init__()
         if width < 1 or blocks < 1:
@@ -49,8 +51,8 @@ class ResNet(nn.Module):
             if patch == 1
             else nn.Conv2d(inputs, width, patch, stride=patch, bias=False)
         )
-        self.stem = nn.Sequential(reads, nn.BatchNorm2d(width), nn.ReLU())
-        self.blocks = nn.Sequential(*(_Basic(width, wraps) for _ in range(blocks)))
+        self.stem = nn.Sequential(reads, make_norm(norm, width), nn.ReLU())
+        self.blocks = nn.Sequential(*(_Basic(width, wraps, norm) for _ in range(blocks)))
         self.head = nn.Sequential(
             Conv(width, lead * channels * patch**2, 3, wraps=wraps), nn.PixelShuffle(patch)
         )
@@ -81,16 +83,16 @@ class ResNet(nn.Module):
 
 
 class _Basic(nn.Module):
-    """ReLU(x + two 3×3 convolutions of x), each with batch norm, the first with ReLU."""
+    """ReLU(x + two 3×3 convolutions of x), each with norm, the first with ReLU."""
 
-    def __init__(self, width: int, wraps: bool) -> None:
+    def __init__(self, width: int, wraps: bool, norm: str) -> None:
         super().__init__()
         self.branch = nn.Sequential(
             Conv(width, width, 3, bias=False, wraps=wraps),
-            nn.BatchNorm2d(width),
+            make_norm(norm, width),
             nn.ReLU(),
             Conv(width, width, 3, bias=False, wraps=wraps),
-            nn.BatchNorm2d(width),
+            make_norm(norm, width),
         )
 
     def forward(self, x: Float[Tensor, "batch d h w"]) -> Float[Tensor, "batch d h w"]:

@@ -1,20 +1,12 @@
 """U-Net (Ronneberger et al. 2015), time folded into channels: the light student."""
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from s2kd.backbones import Carry, backbones
-from s2kd.nn import MULTIPLE, Conv, crop_grid, pad_grid, padded_size
+from s2kd.nn import MULTIPLE, Conv, crop_grid, make_norm, pad_grid, padded_size
 from s2kd.types import GridSpec, S2KDError
-
-GROUPS = 4
-NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "batch": nn.BatchNorm2d,
-    "group": lambda width: nn.GroupNorm(GROUPS, width),
-}
 
 
 @backbones.register("unet")
@@ -23,8 +15,7 @@ class UNet(nn.Module):
 
     `width` is the number of features at full resolution, doubled at each of three poolings (52
     gives the 5.1 million parameters of the paper's student). `norm` is `batch`, as published, or
-    `group` (four groups; Wu & He 2018), which keeps no running means: those mislead where what is
-    forecast differs in level from what was trained on. `patch` > 1 reads patches of that size and
+    `group` (see `nn.make_norm`). `patch` > 1 reads patches of that size and
     writes them back by pixel shuffle, for large grids. The latent is the decoder's feature at a
     quarter of the (patched) grid, the last one before the upsampling layers, which is where a
     teacher cut after its core has its own.
@@ -43,11 +34,6 @@ class UNet(nn.Module):
         super().__init__()
         if width < 1 or patch < 1:
             raise S2KDError(f"backbone 'unet': width and patch must be ≥ 1, got {width}, {patch}")
-        if norm not in NORMS or (norm == "group" and width % GROUPS):
-            raise S2KDError(
-                f"backbone 'unet': norm must be {' or '.join(NORMS)}, for group with a width that "
-                f"is a multiple of {GROUPS}; got norm={norm!r}, width={width}"
-            )
         channels, wraps = len(grid.channels), grid.wraps
         self.lead, self.height, self.width, self.wraps = lead, grid.height, grid.width, wraps
         self.multiple = MULTIPLE * patch
@@ -100,7 +86,7 @@ def _double(in_width: int, out_width: int, wraps: bool, norm: str) -> nn.Sequent
     for width in (in_width, out_width):
         layers += [
             Conv(width, out_width, 3, bias=False, wraps=wraps),
-            NORMS[norm](out_width),
+            make_norm(norm, out_width),
             nn.ReLU(),
         ]
     return nn.Sequential(*layers)
