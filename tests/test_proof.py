@@ -11,7 +11,7 @@ import road
 from s2kd import harness, proof_page, tables, verdicts
 from s2kd.published import PUBLISHED
 from s2kd.recipe import Part
-from s2kd.results import read_results, result_path, save_result
+from s2kd.results import read_results, result_path, save_result, save_search
 from s2kd.studies import CONTROLS, FIRST, studies, units
 from s2kd.types import S2KDError
 
@@ -256,3 +256,46 @@ def test_the_page_is_made_from_the_files_and_made_again_the_same(tmp_path):
     before = {p: p.read_bytes() for p in (tmp_path / "docs").rglob("*.*")}
     proof_page.write(page, rows, tmp_path / "results")
     assert before == {p: p.read_bytes() for p in (tmp_path / "docs").rglob("*.*")}
+
+
+def searched(**changes):
+    """What a search of λ and β leaves: the recipe's own values and two better ones."""
+    values = [(1.0, 0.5), (0.1, 0.5), (0.2, 0.25)]
+    trials = [
+        {"number": n, "state": "complete", "values": {"lambda": weight, "beta": beta},
+         "validation": 0.22 - 0.01 * n}
+        for n, (weight, beta) in enumerate(values)
+    ]  # fmt: skip
+    return {
+        "data": "netcdf", "preset": "ncep_air", "backbone": "unet", "method": "s2kd",
+        "split": "val", "seeds": [42], "axes": ["lambda", "beta"], "sampler": "grid",
+        "trials": trials, "best": trials[2], "own": trials[0],
+        "recipe": {"dataset": {"params": {"path": "/home/somebody/air.nc"}}}, **changes,
+    }  # fmt: skip
+
+
+def test_the_page_shows_every_search_and_its_choice(tmp_path):
+    results, page = tmp_path / "results", tmp_path / "docs" / "results.md"
+    for row in some_rows(seeds=[1]):
+        save_result(results, row)
+    path = save_search(results, searched())
+    assert "somebody" not in path.read_text()
+    assert len(read_results(results)) == len(some_rows(seeds=[1]))  # a search is no result
+    text = proof_page.write(page, read_results(results), results).read_text()
+    assert (
+        "ncep_air, U-Net, S²-KD: 3 trainings (grid, seeds 42); least validation error 0.2000 at "
+        "λ = 0.2, β = 0.25, 0.2200 (+10.0 %) at λ = 1, β = 0.5."
+    ) in text
+    assert (page.parent / "figures" / "search-ncep_air-unet-s2kd.png").stat().st_size > 5000
+    path.write_text("[]")
+    with pytest.raises(S2KDError, match="not what `s2kd sweep` writes"):
+        proof_page.write(page, read_results(results), results)
+
+
+def test_a_search_without_a_finished_trial_is_not_on_the_page(tmp_path):
+    results = tmp_path / "results"
+    for row in some_rows(seeds=[1]):
+        save_result(results, row)
+    save_search(results, searched(best=None, own=None))
+    page = proof_page.write(tmp_path / "r.md", read_results(results), results)
+    assert "## Search" not in page.read_text()

@@ -15,6 +15,7 @@ from s2kd import sweep as searching
 from s2kd.checkpoint import load_card
 from s2kd.cli import app
 from s2kd.report import write_report
+from s2kd.results import read_searches
 from s2kd.types import S2KDError
 
 pytest.importorskip("optuna")
@@ -296,11 +297,17 @@ def test_values_that_diverge_fail_alone_and_are_not_tried_again(mine, monkeypatc
 def test_the_verb_prints_the_choice_and_the_report_shows_the_surface(mine):
     saved = road.saved_recipe(mine.parent, recipe())
     told = typer.testing.CliRunner().invoke(
-        app, ["sweep", str(saved), "--out", str(mine), "--trials", "2"]
+        app,
+        ["sweep", str(saved), "--out", str(mine), "--trials", "2", "--results", str(mine / "kept")],
     )
     assert told.exit_code == 0, told.output
+    (kept,) = read_searches(mine / "kept")
     found = json.loads((mine / "sweep.json").read_text())
     assert found["axes"] == ["lambda", "beta", "lr"]
+    assert [one["values"] for one in kept["trials"]] == [
+        {axis: pytest.approx(value, rel=1e-5) for axis, value in one["values"].items()}
+        for one in found["trials"]
+    ]
     choice = " ".join(f"--set {setting}" for setting in found["settings"])
     assert f"The choice: {choice}" in told.output
     rows = json.loads((road.finished() / "scores.json").read_text())

@@ -7,6 +7,7 @@ import typer
 
 from s2kd.cli_shared import Accelerator, Data, Json, Out, Precision, Set, What, World, recipe_of
 from s2kd.console import print_json, print_table
+from s2kd.results import save_search
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -37,6 +38,10 @@ def sweep(
     accelerator: Accelerator = "auto",
     precision: Precision = "32-true",
     as_json: Json = False,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="Also leave the search here, for `s2kd reproduce`'s page."),
+    ] = None,
 ) -> None:
     """Search λ, β and the learning rate on validation; several processes may share one folder."""
     from s2kd import console, stages
@@ -48,6 +53,8 @@ def sweep(
         run = stages.open_run(recipe, out, report=shown.report, say=shown.say, machine=machine)
         search = searching.search_of(run, method=method, student=student, over=over, grid=grid)
         found = searching.sweep(run, search, trials=trials, minutes=minutes, grid=grid)
+        if results is not None:
+            save_search(results, found)
     _show(found, out, as_json)
 
 

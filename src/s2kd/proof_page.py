@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s2kd import proof_figures, rare_tables, tables, verdicts
+from s2kd import figures, proof_figures, rare_tables, tables, verdicts
 from s2kd.files import write_text, write_whole
 from s2kd.published import PUBLISHED
 from s2kd.reproduce import SOURCES, kind_of, samples
-from s2kd.results import Row
+from s2kd.results import Row, read_searches
 from s2kd.tables import Models, Table, experiment
 from s2kd.types import S2KDError
 
@@ -244,8 +244,24 @@ def write(page: Path, rows: Sequence[Row], results: Path) -> Path:
         pieces.append(f"## {heading}")
         pieces += [f"- {sentence}" for sentence in said.get(heading, [])]
         pieces += [_placed(page, one) for name in names for one in made(name, every, rows, results)]
+        if "fig3" in names:
+            pieces += _searches(page, results)
     write_text(page, "\n\n".join(pieces).replace("\n\n- ", "\n- ") + "\n")
     return page
+
+
+def _searches(page: Path, results: Path) -> list[str]:
+    """What was searched on validation data: every surface, and its choice in words."""
+    pieces = []
+    for found in read_searches(results):
+        if found["best"] is None:
+            continue
+        name = "-".join(("search", found["preset"], found["backbone"], found["method"]))
+        caption = (
+            f"{verdicts.searched(found)} The star is the choice, the ring the recipe's own values."
+        )
+        pieces.append(_placed(page, Drawn(name=name, figure=figures.sweep(found), caption=caption)))
+    return ["## Search: the weights of the loss, on validation data", *pieces] if pieces else []
 
 
 def _placed(page: Path, one: Made) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from s2kd.files import read_json, write_text
+from s2kd.files import read_json, write_json, write_text
 from s2kd.types import S2KDError
 
 Row = Mapping[str, Any]
@@ -51,6 +51,25 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
             raise S2KDError(f"{path}: not a result file (it lacks {', '.join(missing)})")
         rows.append(row)
     return rows
+
+
+def save_search(folder: Path, found: Row) -> Path:
+    """Write what `s2kd sweep` came to, as the results are written."""
+    name = "-".join(found[part] for part in ("preset", "backbone", "method"))
+    path = folder / "searches" / f"{name}.json"
+    write_json(path, {**_short(dict(found)), "recipe": _without_folders(found["recipe"])})
+    return path
+
+
+def read_searches(folder: Path) -> list[dict[str, Any]]:
+    """Every search under `folder`, in the order of their names."""
+    found = []
+    for path in sorted((folder / "searches").glob("*.json")):
+        search = read_json(path)
+        if not isinstance(search, dict) or not {"trials", "axes", "preset"} <= set(search):
+            raise S2KDError(f"{path}: not what `s2kd sweep` writes")
+        found.append(search)
+    return found
 
 
 def chosen(rows: Iterable[Row], **wanted: Any) -> list[dict[str, Any]]:

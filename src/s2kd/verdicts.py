@@ -1,10 +1,11 @@
 """What the results say in words: each sentence is chosen by an interval, for or against."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from s2kd import rare_tables
 from s2kd.cell_events import event_difference
+from s2kd.figures import AXIS_LABELS
 from s2kd.published import PUBLISHED
 from s2kd.reproduce import SOURCES, kind_of
 from s2kd.results import Row
@@ -108,6 +109,25 @@ def claim(models: Models) -> str:
             f"{_share(gap_closed(base, plus, teacher))}."
         )
     return sentence
+
+
+def searched(found: Row) -> str:
+    """What `s2kd sweep` tried, and its choice against the recipe's own values."""
+
+    def at(values: Mapping[str, float]) -> str:
+        return ", ".join(f"{AXIS_LABELS[axis]} = {value:g}" for axis, value in values.items())
+
+    done = [one for one in found["trials"] if one["state"] == "complete"]
+    best, own = found["best"], found["own"]
+    sentence = (
+        f"{found['preset']}, {name_of(found['backbone'])}, {name_of(found['method'])}: "
+        f"{len(done)} trainings ({found['sampler']}, seeds {', '.join(map(str, found['seeds']))}); "
+        f"least validation error {best['validation']:.4f} at {at(best['values'])}"
+    )
+    if own is None:
+        return sentence + "."
+    more = 100 * (own["validation"] / best["validation"] - 1)
+    return sentence + f", {own['validation']:.4f} ({more:+.1f} %) at {at(own['values'])}."
 
 
 def _share(found: Interval | None) -> str:
