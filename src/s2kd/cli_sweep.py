@@ -7,7 +7,6 @@ import typer
 
 from s2kd.cli_shared import Accelerator, Data, Json, Out, Precision, Set, What, World, recipe_of
 from s2kd.console import print_json, print_table
-from s2kd.results import save_search
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -46,6 +45,7 @@ def sweep(
     """Search λ, β and the learning rate on validation; several processes may share one folder."""
     from s2kd import console, stages
     from s2kd import sweep as searching
+    from s2kd.results import save_search
 
     recipe = recipe_of(what, out, data, world, "", set_)
     machine = stages.Machine(accelerator=accelerator, precision=precision)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from s2kd.figures import WIDTH, _figure, _legend, _tidy, colours
 from s2kd.studies import ABLATION
-from s2kd.tables import Models, gap_closed, metric, name_of, spread
+from s2kd.tables import METHOD_ORDER, Models, gap_closed, metric, name_of, spread
 
 
 def ablation_bars(panels: Mapping[str, Models]) -> Any:
@@ -61,7 +61,7 @@ def gap_shares(panels: Mapping[str, Models]) -> Any:
     """Share of the gap between baseline and teacher that each method closes, with 95 % bounds."""
     figure = _figure(WIDTH, 3.4)
     places = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    every = ("output", "fitnet", "review", "relational", "sdkd", "s2kd", "s2kd_plus")
+    every = [name for name in METHOD_ORDER if name not in ("baseline", "spectral", "semantic")]
     names = [m for m in every if any(p.of("student", m, p.students[0]) for p in panels.values())]
     for number, (axes, (title, models)) in enumerate(zip(places, panels.items(), strict=True)):
         backbone = models.students[0]

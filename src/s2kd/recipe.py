@@ -161,6 +161,8 @@ ALL_METHODS: tuple[Method, ...] = (
     # the same from the teacher without text: what is left of the gain is not the words'
     s2kd(name="s2kd_blind", teacher="blind"),
     s2kd_plus(),
+    # the same without L_semantic and L_spectral: how much of it is not S²-KD's
+    Method(name="output_plus", teacher="blind", terms=(_term("output", 2.0),), blends=8),
     # from somebody's forecasts in a file
     Method(name="output_stored", teacher="stored", terms=(_term("output"),)),
     s2kd(name="s2kd_stored", teacher="stored"),

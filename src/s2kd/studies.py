@@ -26,8 +26,9 @@ CONTROLS: dict[str, dict[str, Any]] = {
 FIRST = ("baseline", "output", "fitnet", "s2kd")
 ABLATION = ("baseline", "spectral", "semantic", "s2kd")
 OTHERS = ("review", "relational", "sdkd")
-EXTRA = ("s2kd_blind", "s2kd_plus")
-"""S²-KD from the text-free teacher, and our documented variant beside the paper's form."""
+EXTRA = ("s2kd_blind", "s2kd_plus", "mixup", "output_plus")
+"""S²-KD from the text-free teacher; our documented variant beside the paper's form, and the same
+without teacher and without the terms of S²-KD."""
 
 TABLES: dict[str, str] = {
     "table1": "weather: three students, every way to distil, and the teacher",
@@ -192,6 +193,8 @@ def _units_of(study: Study, wanted: set[str]) -> Iterator[Unit]:
         if "fig4" in wanted:
             yield student(first, "s2kd_blind", 2)
         if main:
+            for method in ("mixup", "output_plus"):
+                yield student(first, method, 2)
             for part in recipe.students[1:]:
                 for method in (*FIRST, "s2kd_plus"):
                     yield student(part.name, method, 3)

@@ -23,7 +23,7 @@ from s2kd.significance import (
     paired_bootstrap,
     winner,
 )
-from s2kd.studies import ABLATION, CONTROLS, FIRST, OTHERS
+from s2kd.studies import ABLATION, CONTROLS, OTHERS
 from s2kd.types import S2KDError
 
 if TYPE_CHECKING:
@@ -31,9 +31,13 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-METHOD_ORDER = ("baseline", *FIRST[1:3], *OTHERS, "spectral", "semantic", "s2kd", "s2kd_plus")
+METHOD_ORDER = (
+    *("baseline", "mixup", "output", "fitnet", *OTHERS, "spectral", "semantic", "s2kd"),
+    *("output_plus", "s2kd_plus"),
+)
 NAMES = {
     "baseline": "baseline",
+    "mixup": "mixup, no teacher",
     "output": "standard KD",
     "fitnet": "FitNet",
     "review": "Knowledge Review",
@@ -43,6 +47,7 @@ NAMES = {
     "semantic": "+ semantic",
     "s2kd": "S²-KD",
     "s2kd_plus": "S²-KD plus (ours)",
+    "output_plus": "standard KD plus (ours)",
     "s2kd_blind": "S²-KD, text-free teacher",
     "unet": "U-Net",
     "resnet": "ResNet",
