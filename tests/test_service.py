@@ -12,6 +12,7 @@ from s2kd import service
 from s2kd.forecaster import Forecaster
 from s2kd.recipe import Part
 from s2kd.recipes import BASELINE
+from s2kd.types import S2KDError
 
 PAST, LEAD = 3, 2
 
@@ -145,3 +146,17 @@ def test_a_students_own_folder_will_do_without_the_run(folder, file, expected, t
     (alone / "log.jsonl").unlink()
     made = forecast(alone, file, tmp_path / "forecast.nc")
     np.testing.assert_allclose(field(made).values, expected, rtol=1e-5)
+
+
+def test_missing_values_are_refused_and_carried_forward_if_asked(folder, file, tmp_path):
+    lacking = xr.load_dataset(file)
+    lacking["t2m"][-1, 2, 3] = np.nan
+    latest, out = gridded.write(lacking, tmp_path / "lacking.nc"), tmp_path / "forecast.nc"
+    with pytest.raises(S2KDError, match=r"'t2m' has 1 missing values .* row 2, column 3; --fill "):
+        forecast(folder, latest, out)
+    assert not out.exists()
+    made = forecast(folder, latest, out, fill=True)
+    lacking["t2m"][-1, 2, 3] = lacking["t2m"][-2, 2, 3]
+    past = lacking["t2m"].values[None, -PAST:, None]
+    wanted = Forecaster.load(folder).predict(past)[0, :, 0]
+    np.testing.assert_allclose(field(made).values, wanted, rtol=1e-5)

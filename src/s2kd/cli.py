@@ -223,11 +223,14 @@ def forecast(
     out: Annotated[Path, typer.Option("--out", help="A .nc or .zarr to write.")],
     student: Annotated[str, typer.Option("--student", help="Default: best validation.")] = "",
     steps: Annotated[int, typer.Option("--steps", help="Default: as trained; more roll out.")] = 0,
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Carry last values forward where the file lacks some.")
+    ] = False,
 ) -> None:
     """The latest frames in, a CF forecast out."""
     from s2kd import service
 
-    name = service.forecast_file(folder, latest, out, student=student, steps=steps)
+    name = service.forecast_file(folder, latest, out, student=student, steps=steps, fill=fill)
     print(f"{out} (by {name})")
 
 

@@ -9,12 +9,20 @@ from s2kd.types import S2KDError
 
 
 def forecast_file(
-    folder: Path, latest_frames: Path, out: Path, *, student: str = "", steps: int = 0
+    folder: Path,
+    latest_frames: Path,
+    out: Path,
+    *,
+    student: str = "",
+    steps: int = 0,
+    fill: bool = False,
 ) -> str:
     """Read the last frames of a gridded file, forecast, write `out` (.nc or .zarr).
 
     Returns the name of the student that forecast. The file's channels, units, grid and time step
-    must be those that the student was trained on; anything else is an S2KDError that names it.
+    must be those that the student was trained on; anything else is an S2KDError that names it, and
+    so are missing values unless `fill` (or the student's own data set) carries the last value of
+    a cell forward.
     """
     from s2kd.output import to_xarray, write
 
@@ -24,7 +32,7 @@ def forecast_file(
         raise S2KDError(f"--steps {steps}: must be at least 1")
     chosen = find_student(folder, student)
     forecaster = Forecaster.load(chosen)
-    past, times = _latest(latest_frames, forecaster)
+    past, times = _latest(latest_frames, forecaster, fill)
     future = forecaster.predict(past[None], steps=steps)
     card = forecaster.card
     made = to_xarray(
@@ -42,7 +50,7 @@ def forecast_file(
     return chosen.name
 
 
-def _latest(path: Path, forecaster: Forecaster) -> tuple[Any, Any]:
+def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any]:
     """The last frames, from a CF file or from the kind of file that the student learned from."""
     part = forecaster.card["dataset"]
     if part["name"] in ("netcdf", "atmosphere", "plume", "blobs", "weatherbench"):
@@ -50,9 +58,11 @@ def _latest(path: Path, forecaster: Forecaster) -> tuple[Any, Any]:
 
         # WeatherBench's names of fields may be long or short in the file
         latest = (weatherbench if part["name"] == "weatherbench" else netcdf).latest
-        missing = part["params"].get("missing", "error")
-        fill = "error" if missing == "error" else "fill"
-        return latest(str(path), forecaster.grid, forecaster.past, missing=fill)
+        fill = fill or part["params"].get("missing", "error") != "error"
+        missing = "fill" if fill else "error"
+        return latest(str(path), forecaster.grid, forecaster.past, missing=missing)
+    if fill:
+        raise S2KDError(f"--fill: only for gridded files with a time axis, not {part['name']}")
     return _from_dataset(path, part, forecaster)
 
 

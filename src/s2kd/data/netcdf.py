@@ -138,7 +138,8 @@ def latest_of(
     empty = ~np.isfinite(frames) & grid.exists
     if (wrong if missing == "error" else empty).any():
         frame, channel, row, column = np.argwhere(wrong if missing == "error" else empty)[0]
-        remedy = "; missing='fill' carries the last value forward" if missing == "error" else ""
+        fill = "; --fill (missing='fill') carries the last value forward"
+        remedy = fill if missing == "error" else ""
         raise S2KDError(
             f"{path}: {grid.channels[channel]!r} has {int(wrong.sum())} missing values in the last "
             f"{past} frames, the first at {shown(series.times[index][frame])}, row {row}, "
