@@ -234,6 +234,20 @@ def test_the_claim_is_judged_by_intervals():
     assert "there is no gap to close" in said(teacher=1.2)
 
 
+def test_our_variant_is_held_against_what_lacks_a_part_of_it():
+    rows = some_rows()
+    for seed in range(5):
+        for method, mse in (("s2kd_plus", 0.8), ("output_plus", 0.801), ("mixup", 0.95)):
+            rows.append(result(method, mse, seed, noise=0.02))
+    models, _ = table_of(rows)
+    (said,) = verdicts.beyond(models)
+    assert said.startswith("ncep_air: gain of S²-KD plus over S²-KD +11.1 [")
+    assert "] % (better); standard KD plus (ours) +0.1 [" in said
+    assert said.endswith("] % (better).")
+    assert "] % (no clear change); mixup, no teacher +15.8 [" in said
+    assert verdicts.beyond(table_of(some_rows())[0]) == []
+
+
 def test_the_order_of_rows_is_held_against_the_papers():
     def said(**errors):
         models = tables.experiment(some_rows(**errors), data="ncep_air", preset="small")

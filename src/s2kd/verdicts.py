@@ -33,7 +33,9 @@ def verdicts(every: Sequence[Models], rows: Sequence[Row]) -> dict[str, list[str
     return {
         "In short": [claim(models) for models in tests],
         "RQ1: does distilling help, and whose way most?": [s for m in every for s in ranking(m)],
-        "RQ2: what does each half of the loss bring?": [s for m in tests for s in halves(m)],
+        "RQ2: what does each half of the loss bring?": [
+            s for m in tests for s in (*halves(m), *beyond(m))
+        ],
         "Does the text help, and is it the meaning of the text?": [
             s for m in tests for s in meaning(m, rows)
         ],
@@ -196,6 +198,19 @@ def halves(models: Models) -> list[str]:
         f"{in_percent(joint, base)} ({told(joint, 'better', 'worse', 'no clear change')}). Both "
         f"together are {'' if better else 'not '}clearly better than each alone."
     ]
+
+
+def beyond(models: Models) -> list[str]:
+    """What S²-KD plus owes to each of its parts: against methods that lack one."""
+    backbone = models.students[0]
+    plus, parts = models.of("student", "s2kd_plus", backbone), []
+    for name in ("s2kd", "output", "output_plus", "mixup"):
+        rows = models.of("student", name, backbone)
+        if plus and rows:
+            found = difference(plus, rows)
+            word = told(found, "better", "worse", "no clear change")
+            parts.append(f"{name_of(name)} {in_percent(found, rows)} ({word})")
+    return [f"{models.data}: gain of S²-KD plus over {'; '.join(parts)}."] if parts else []
 
 
 def meaning(models: Models, rows: Sequence[Row]) -> list[str]:
