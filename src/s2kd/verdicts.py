@@ -53,7 +53,8 @@ def standing(every: Sequence[Models]) -> str:
     data = f"Official data: {', '.join(own) or 'none'}. Stand-ins: {', '.join(other) or 'none'}. "
     return (
         f"{data}Preset: {presets}. A stand-in is a real field of the same kind, at a size that two "
-        "cores can train; its figures are its own and say nothing of the official data's."
+        "cores can train; its figures are its own and say nothing of the official data's. How the "
+        "settings were chosen, when teachers stop, and what did not work: [log](log.md)."
     )
 
 
