@@ -97,6 +97,9 @@ def test_every_unit_leaves_its_result_and_is_done_once(worked):
         assert row["versions"]
         assert row["fingerprint"]
         assert row["settings"]["dataset"]["name"] == "blobs"
+    # labelled with the teacher, so that no two students do it side by side
+    stores = {path.name for path in place.out.glob("*/targets/*")}
+    assert {"text-seed42", "text-seed42-blends8"} <= stores
     weights = {p: p.stat().st_mtime_ns for p in place.out.rglob("*.safetensors")}
     again = harness.work(todo, place)
     assert (again.now, again.before, again.left) == (0, len(todo), 0)
