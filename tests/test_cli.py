@@ -209,13 +209,18 @@ def test_export_writes_a_file_that_forecasts_the_same(verb, mine, tmp_path):
 
 def test_list_is_pure_json_and_knows_every_kind(verb):
     rows = json.loads(verb("list", "--json"))
-    kinds = {"recipes", "datasets", "narrators", "encoders", "backbones", "losses"}
+    kinds = {"recipes", "methods", "datasets", "narrators", "encoders", "backbones", "losses"}
     assert {row["kind"] for row in rows} == kinds
     assert all(row["about"] for row in rows), "every part says what it is"
     named = {row["name"] for row in rows if row["kind"] == "recipes"}
     assert named == set(recipes.names())
     assert "unet" in verb("list", "backbones")
     assert "blobs" not in verb("list", "backbones")
+    methods = {row["name"]: row["about"] for row in json.loads(verb("list", "methods", "--json"))}
+    assert methods["baseline"] == "L_pred; no teacher"
+    assert methods["s2kd"] == "L_pred + semantic + 0.5 spectral; reading teacher"
+    assert methods["s2kd_plus"].endswith("; reading teacher; 8 blended copies of the windows")
+    assert methods["fitnet_two_stage"].endswith("; text-free teacher; 5 epochs of hints first")
 
 
 def test_check_runs_the_contract(verb):

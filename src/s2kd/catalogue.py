@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from s2kd.backbones import backbones
 from s2kd.data import datasets
 from s2kd.losses import losses
 from s2kd.narrators import narrators
+from s2kd.recipe import ALL_METHODS, Method
 from s2kd.registry import Registry, nearest
 from s2kd.text import encoders
 from s2kd.types import S2KDError
@@ -22,19 +24,27 @@ REGISTRIES: dict[str, Registry] = {
     "backbones": backbones,
     "losses": losses,
 }
-KINDS = ("recipes", *REGISTRIES)
+KINDS = ("recipes", "methods", *REGISTRIES)
 
 
 def rows(kind: str = "") -> list[dict[str, Any]]:
     """One row a part: kind, name, what it is, its settings with their defaults."""
     if kind and kind not in KINDS:
-        raise S2KDError(f"list: no kind {kind!r}{nearest(kind, KINDS)} (there are {KINDS})")
+        raise S2KDError(
+            f"list: no kind {kind!r}{nearest(kind, KINDS)} (there are {', '.join(KINDS)})"
+        )
     found = []
     for one in (kind,) if kind else KINDS:
         if one == "recipes":
             found += [
                 {"kind": one, "name": n, "about": recipes.summary(n), "settings": {}}
                 for n in recipes.names()
+            ]
+            continue
+        if one == "methods":
+            found += [
+                {"kind": one, "name": m.name, "about": in_words(m), "settings": asdict(m)}
+                for m in ALL_METHODS
             ]
             continue
         registry = REGISTRIES[one]
@@ -46,6 +56,27 @@ def rows(kind: str = "") -> list[dict[str, Any]]:
             about = (inspect.getdoc(registry.get(name)) or "").partition("\n")[0]
             found.append({"kind": one, "name": name, "about": about, "settings": settings})
     return found
+
+
+def in_words(method: Method) -> str:
+    """What a method minimises, and who teaches: "L_pred + semantic + 0.5 spectral; …"."""
+
+    def times(weight: float, what: str) -> str:
+        return what if weight == 1 else f"{weight:g} {what}"
+
+    teachers = {
+        "text": "reading teacher",
+        "blind": "text-free teacher",
+        "stored": "forecasts in a file",
+        "none": "no teacher",
+    }
+    terms = [times(method.weight * term.weight, term.loss.name) for term in method.terms]
+    words = [" + ".join(["L_pred", *terms]), teachers[method.teacher]]
+    if method.hint_epochs:
+        words.append(f"{method.hint_epochs} epochs of hints first")
+    if method.blends:
+        words.append(f"{method.blends} blended copies of the windows")
+    return "; ".join(words)
 
 
 def check(what: str = "") -> list[dict[str, str]]:

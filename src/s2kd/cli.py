@@ -256,7 +256,7 @@ def export(
 @app.command(name="list")
 def list_(
     kind: Annotated[
-        str, typer.Argument(help="recipes, datasets, backbones, …; all if left out.")
+        str, typer.Argument(help="recipes, methods, datasets, backbones, …; all if left out.")
     ] = "",
     measure: Annotated[
         bool,
