@@ -50,7 +50,8 @@ def test_the_catalogue_lists_every_part_with_a_word_on_it():
         assert [r["name"] for r in rows if r["kind"] == kind] == list(registry.names())
     assert all(row["about"] for row in rows)
     (unet,) = [row for row in catalogue.rows("backbones") if row["name"] == "unet"]
-    assert unet["settings"] == {"past": None, "lead": None, "width": 52, "patch": 1}
+    wanted = {"past": None, "lead": None, "width": 52, "patch": 1, "norm": "batch"}
+    assert unet["settings"] == wanted
     with pytest.raises(S2KDError, match="no kind 'backbone'; did you mean 'backbones'"):
         catalogue.rows("backbone")
 
