@@ -57,6 +57,10 @@ def narrator_points(panels: Mapping[str, Mapping[str, tuple[float, float]]]) -> 
     return figure
 
 
+SHARES = (-110, 150)
+"""Percent of the gap that the axis of `gap_shares` shows."""
+
+
 def gap_shares(panels: Mapping[str, Models]) -> Any:
     """Share of the gap between baseline and teacher that each method closes, with 95 % bounds."""
     figure = _figure(WIDTH, 3.4)
@@ -71,12 +75,15 @@ def gap_shares(panels: Mapping[str, Models]) -> Any:
             found = gap_closed(base, rows, teacher) if rows and teacher else None
             if found is None or found.value is None:
                 continue
-            axes.plot(100 * found.value, place, "o", color="#4477aa")
+            share = 100 * found.value
+            # an arrow at the edge for what lies beyond it
+            mark = ">" if share > SHARES[1] else "<" if share < SHARES[0] else "o"
+            axes.plot(min(max(share, SHARES[0]), SHARES[1]), place, mark, color="#4477aa")
             if found.low is not None:
                 axes.plot([100 * found.low, 100 * found.high], [place] * 2, "-", color="#4477aa")
         axes.axvline(0, color="#888888", linewidth=1)
         axes.axvline(100, color="#888888", linewidth=1, linestyle="--")
-        axes.set_xlim(-120, 160)
+        axes.set_xlim(SHARES[0] - 10, SHARES[1] + 10)
         axes.tick_params(labelsize=8)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("gap closed %", fontsize=8)
