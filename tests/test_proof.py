@@ -12,7 +12,7 @@ from s2kd import harness, proof_page, tables, verdicts
 from s2kd.published import PUBLISHED
 from s2kd.recipe import Part
 from s2kd.results import read_results, result_path, save_result, save_search
-from s2kd.studies import CONTROLS, FIRST, studies, units
+from s2kd.studies import ABLATION, CONTROLS, FIRST, studies, units
 from s2kd.types import S2KDError
 
 STUDENTS = (Part(name="unet", params={"width": 4}), Part(name="resnet", params={"preset": "tiny"}))
@@ -249,6 +249,20 @@ def test_our_variant_is_held_against_what_lacks_a_part_of_it():
     assert said.endswith("] % (better).")
     assert "] % (no clear change); mixup, no teacher +15.8 [" in said
     assert verdicts.beyond(table_of(some_rows())[0]) == []
+
+
+def test_the_ablation_compares_the_seeds_that_all_rows_have():
+    rows = some_rows(s2kd=0.9) + [result(name, 0.95, 2) for name in ("spectral", "semantic")]
+    rows = [row | {"metrics": {**row["metrics"], "mse": 9.0}}
+            if (row["method"], row["seed"]) == ("s2kd", 4) else row for row in rows]  # fmt: skip
+    models, _ = table_of(rows)
+    shared = models.shared(ABLATION)
+    assert {key[2]: [row["seed"] for row in found] for key, found in shared.rows.items()} == {
+        "baseline": [2], "spectral": [2], "semantic": [2], "s2kd": [2],
+    }  # fmt: skip
+    (said,) = verdicts.halves(models)
+    assert "both +10.0 [" in said
+    assert shared.seeds == 1
 
 
 def test_the_order_of_rows_is_held_against_the_papers():

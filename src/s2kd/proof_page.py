@@ -14,6 +14,7 @@ from s2kd.files import write_text, write_whole
 from s2kd.published import PUBLISHED
 from s2kd.reproduce import SOURCES, kind_of, samples
 from s2kd.results import Row, read_searches
+from s2kd.studies import ABLATION
 from s2kd.tables import Models, Table, experiment
 from s2kd.types import S2KDError
 
@@ -67,7 +68,10 @@ def _ablations(
     def make(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
         panels = {}
         for models in every:
-            if kind_of(models.data) not in kinds or not models.of("student", "semantic"):
+            if kind_of(models.data) not in kinds:
+                continue
+            models = models.shared(ABLATION)
+            if not models.of("student", "semantic"):
                 continue
             title = f"Parts of the loss: {title_of(models)}"
             published = PUBLISHED["table2"] if kind_of(models.data) == "traffic" else None

@@ -3,7 +3,7 @@
 import math
 import statistics as stats
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,6 +124,18 @@ class Models:
         for method in (m for m in METHOD_ORDER if m not in OTHERS):
             found[method] = self.of("student", method, self.students[0])
         return {name: rows for name, rows in found.items() if rows}
+
+    def shared(self, methods: Sequence[str]) -> "Models":
+        """The first student by these methods alone, by the seeds that all of them have.
+
+        Bars of one seed beside bars of three would differ by the seed as much as by the method.
+        """
+        backbone = self.students[0]
+        kept = {key: rows for key, rows in self.rows.items()
+                if key[:2] == ("student", backbone) and key[2] in methods}  # fmt: skip
+        seeds = set.intersection(*({row["seed"] for row in rows} for rows in kept.values()))
+        some = {key: [r for r in rows if r["seed"] in seeds] for key, rows in kept.items()}
+        return replace(self, rows=some)
 
     @property
     def seeds(self) -> int:

@@ -10,7 +10,7 @@ from s2kd.published import PUBLISHED
 from s2kd.reproduce import SOURCES, kind_of
 from s2kd.results import Row
 from s2kd.significance import Comparison, Interval
-from s2kd.studies import CONTROLS, KINDS
+from s2kd.studies import ABLATION, CONTROLS, KINDS
 from s2kd.tables import (
     WORDS,
     Models,
@@ -176,7 +176,7 @@ def ranking(models: Models) -> list[str]:
 
 def halves(models: Models) -> list[str]:
     """Each half of the loss against the baseline, and both against each half."""
-    backbone = models.students[0]
+    backbone, models = models.students[0], models.shared(ABLATION)
     base = models.of("student", "baseline", backbone)
     both = models.of("student", "s2kd", backbone)
     one = {m: models.of("student", m, backbone) for m in ("spectral", "semantic")}
