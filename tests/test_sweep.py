@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 import time
 
@@ -14,6 +15,7 @@ from s2kd import figures, stages
 from s2kd import sweep as searching
 from s2kd.checkpoint import load_card
 from s2kd.cli import app
+from s2kd.recipe import method_named
 from s2kd.report import write_report
 from s2kd.results import read_searches
 from s2kd.types import S2KDError
@@ -56,6 +58,21 @@ def states(found):
 
 
 # --- what is searched ----------------------------------------------------------------------------
+
+
+def test_what_trials_read_is_labelled_before_any_begins(taught, tmp_path):
+    """Blends too: else every process would label them, in one folder."""
+    out = road.copy_of(taught, tmp_path / "run")
+    (out / "recipe.json").unlink()
+    shutil.rmtree(out / "targets")
+    made = recipe(methods=(dataclasses.replace(method_named("s2kd_plus"), blends=2),))
+    stages.write_json(out / "recipe.json", {"recipe": made.to_dict()})
+    run = opened(out, made)
+    assert searching.prepare(
+        searching.narrowed(run, searching.search_of(run, method="s2kd_plus", over="lambda"))
+    )
+    stores = {path.name for path in (out / "targets").iterdir()}
+    assert stores == {"text-seed42", "text-seed42-blends2"}
 
 
 def test_a_trial_is_the_method_with_other_weights(taught):
@@ -301,7 +318,7 @@ def test_the_verb_prints_the_choice_and_the_report_shows_the_surface(mine):
         ["sweep", str(saved), "--out", str(mine), "--trials", "2", "--results", str(mine / "kept")],
     )
     assert told.exit_code == 0, told.output
-    (kept,) = read_searches(mine / "kept")
+    (kept,) = read_searches(mine / "kept").values()
     found = json.loads((mine / "sweep.json").read_text())
     assert found["axes"] == ["lambda", "beta", "lr"]
     assert [one["values"] for one in kept["trials"]] == [

@@ -22,7 +22,6 @@ class Blends:
         if copies < 1:
             raise S2KDError(f"blends: copies must be at least 1, got {copies}")
         self.windows, self.copies, self.seed = windows, copies, seed
-        self.dataset, self.device = windows.dataset, windows.device
         size = copies * len(windows)
         draw = torch.Generator().manual_seed(seed)
         self.partner = torch.randint(len(windows), (size,), generator=draw)
@@ -40,7 +39,7 @@ class Blends:
         index = index.cpu()
         one = self.windows.gather(index % len(self.windows))
         other = self.windows.gather(self.partner[index])
-        share = self.share[index].to(self.device)[:, None, None, None, None]
+        share = self.share[index].to(one.past.device)[:, None, None, None, None]
         return Window(
             past=share * one.past + (1 - share) * other.past,
             future=share * one.future + (1 - share) * other.future,

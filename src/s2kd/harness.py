@@ -236,8 +236,7 @@ def _trained(run: Run, unit: Unit) -> list[dict[str, Any]]:
         return stages.score_references(run)
     if unit.role == "teacher":
         stages.train_teacher(run, unit.method, unit.seed)
-        stages.make_targets(run, unit.method, unit.seed)
-        _label_blends(run, unit)
+        stages.label(run, unit.method, unit.seed, run.recipe.methods)
         return stages.score_teacher(run, unit.method, unit.seed)
     if unit.role != "student":
         raise S2KDError(f"a unit is a reference, teacher or student, not {unit.role!r}")
@@ -245,11 +244,3 @@ def _trained(run: Run, unit: Unit) -> list[dict[str, Any]]:
     method = method_of(unit.study, unit.method)
     stages.distill_one(run, part, method, unit.seed)
     return stages.score_student(run, part, method, unit.seed)
-
-
-def _label_blends(run: Run, unit: Unit) -> None:
-    """Here, so that no two students do it side by side."""
-    learners = [one for one in run.recipe.methods if one.teacher == unit.method and one.blends]
-    for method in {one.blends: one for one in learners}.values():
-        blends = stages.blends_of(run, method, unit.seed)
-        stages.make_targets(run, unit.method, unit.seed, blends=blends)

@@ -257,14 +257,14 @@ def write(page: Path, rows: Sequence[Row], results: Path) -> Path:
 def _searches(page: Path, results: Path) -> list[str]:
     """What was searched on validation data: every surface, and its choice in words."""
     pieces = []
-    for found in read_searches(results):
+    for name, found in read_searches(results).items():
         if found["best"] is None:
             continue
-        name = "-".join(("search", found["preset"], found["backbone"], found["method"]))
         caption = (
             f"{verdicts.searched(found)} The star is the choice, the ring the recipe's own values."
         )
-        pieces.append(_placed(page, Drawn(name=name, figure=figures.sweep(found), caption=caption)))
+        drawn = Drawn(name=f"search-{name}", figure=figures.sweep(found), caption=caption)
+        pieces.append(_placed(page, drawn))
     return ["## Search: the weights of the loss, on validation data", *pieces] if pieces else []
 
 

@@ -120,7 +120,11 @@ def s2kd(
     return Method(name=name, teacher=teacher, weight=weight, terms=terms)
 
 
-def s2kd_plus(*, blends: int = 8) -> Method:
+BLENDS = 8
+"""Blended copies of the training windows, where a built-in method has any."""
+
+
+def s2kd_plus() -> Method:
     """S²-KD, lighter, with the teacher's forecast, over blended windows too.
 
     Ours, not the paper's: L_pred + 2 L_output + 0.1 (L_semantic + 0.5 L_spectral), where all but
@@ -129,7 +133,7 @@ def s2kd_plus(*, blends: int = 8) -> Method:
     validation data; see docs/log.md.
     """
     terms = (_term("output", 2.0), _term("semantic", 0.1), _term("spectral", 0.05))
-    return Method(name="s2kd_plus", teacher="text", terms=terms, blends=blends)
+    return Method(name="s2kd_plus", teacher="text", terms=terms, blends=BLENDS)
 
 
 def _term(loss: str, weight: float = 1.0) -> Term:
@@ -139,7 +143,7 @@ def _term(loss: str, weight: float = 1.0) -> Term:
 ALL_METHODS: tuple[Method, ...] = (
     Method(name="baseline"),
     # no teacher either: how much of what blended windows bring is not distillation's
-    Method(name="mixup", blends=8),
+    Method(name="mixup", blends=BLENDS),
     Method(name="output", teacher="blind", terms=(_term("output"),)),
     Method(name="fitnet", teacher="blind", terms=(_term("fitnet"),)),
     # Romero et al. 2015 drop the hint in the second stage; here it goes on beside the output
@@ -162,7 +166,7 @@ ALL_METHODS: tuple[Method, ...] = (
     s2kd(name="s2kd_blind", teacher="blind"),
     s2kd_plus(),
     # the same without L_semantic and L_spectral: how much of it is not S²-KD's
-    Method(name="output_plus", teacher="blind", terms=(_term("output", 2.0),), blends=8),
+    Method(name="output_plus", teacher="blind", terms=(_term("output", 2.0),), blends=BLENDS),
     # from somebody's forecasts in a file
     Method(name="output_stored", teacher="stored", terms=(_term("output"),)),
     s2kd(name="s2kd_stored", teacher="stored"),

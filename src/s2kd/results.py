@@ -61,14 +61,14 @@ def save_search(folder: Path, found: Row) -> Path:
     return path
 
 
-def read_searches(folder: Path) -> list[dict[str, Any]]:
-    """Every search under `folder`, in the order of their names."""
-    found = []
+def read_searches(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every search under `folder` by its name, in order."""
+    found = {}
     for path in sorted((folder / "searches").glob("*.json")):
         search = read_json(path)
         if not isinstance(search, dict) or not {"trials", "axes", "preset"} <= set(search):
             raise S2KDError(f"{path}: not what `s2kd sweep` writes")
-        found.append(search)
+        found[path.stem] = search
     return found
 
 

@@ -594,6 +594,14 @@ def blends_of(run: Run, method: Method, seed: int) -> Blends | None:
     return Blends(windows, copies=method.blends, seed=seed)
 
 
+def label(run: Run, kind: str, seed: int, methods: Sequence[Method]) -> None:
+    """Store all that this teacher says for these methods, before any two learn side by side."""
+    make_targets(run, kind, seed)
+    learners = (method for method in methods if method.teacher == kind)
+    for method in {one.blends: one for one in learners if one.blends}.values():
+        make_targets(run, kind, seed, blends=blends_of(run, method, seed))
+
+
 def copy_stored(run: Run) -> dict[str, Any]:
     """Somebody's forecasts of every training window into `targets/stored`; what a card would say.
 
@@ -717,7 +725,7 @@ def student_objective(
         terms,
         teacher_width=teacher["part"]["width"],
         weight=method.weight,
-        blends=(blends, labelled) if blends is not None and labelled is not None else None,
+        blends=(blends, labelled) if blends is not None else None,
     )
 
 

@@ -211,7 +211,7 @@ def _prepare(run: Run) -> None:
     stages.train_teachers(run)
     if method.teacher in ("text", "blind") and "stages" not in stages._compared(method):
         for seed in run.recipe.seeds:
-            stages.make_targets(run, method.teacher, seed)
+            stages.label(run, method.teacher, seed, [method])
 
 
 # --- the study -----------------------------------------------------------------------------------

@@ -32,8 +32,16 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 METHOD_ORDER = (
-    *("baseline", "mixup", "output", "fitnet", *OTHERS, "spectral", "semantic", "s2kd"),
-    *("output_plus", "s2kd_plus"),
+    "baseline",
+    "mixup",
+    "output",
+    "fitnet",
+    *OTHERS,
+    "spectral",
+    "semantic",
+    "s2kd",
+    "output_plus",
+    "s2kd_plus",
 )
 NAMES = {
     "baseline": "baseline",
