@@ -16,7 +16,7 @@ from s2kd.dataset import Dataset, Stretch
 from s2kd.normalise import statistics
 from s2kd.quantiles import cell_quantiles
 from s2kd.report import write_report
-from s2kd.significance import default_block
+from s2kd.significance import default_block, function_interval
 from s2kd.types import GridSpec, S2KDError, Statistics
 from s2kd.windows import Windows
 
@@ -386,6 +386,27 @@ def test_intervals_of_event_scores_and_of_their_difference():
         by_cell.event_difference([rows["good"]], seeds, **where)
     with pytest.raises(S2KDError, match="no 'above 91 %' among"):
         rows["good"].series("in", "above 91 %")
+
+
+def test_bounds_of_an_event_score_stay_within_its_range():
+    # every hit falls in the first sixth of the windows: bare, the lower bound lies below 0
+    counts = np.zeros((120, 2, 1, 1, 3), dtype=np.int64)
+    counts[..., 1:] = [3, 1]
+    counts[:20, ..., 0] = 5
+    made = by_cell.EventCounts(
+        channels=("t",), events=("above 95 %",), counts=counts, cells=np.full((2, 1, 1), 99)
+    )
+    where = {"channel": "t", "event": "above 95 %", "block": 6}
+    for score, (least, most) in by_cell.RANGES.items():
+        found = by_cell.event_interval([made], score=score, **where)
+        assert least <= found.low < found.value < found.high <= most, score
+    table = counts.sum((1, 2, 3))[None]
+    bare = function_interval(
+        table * 1.0, lambda means: means[..., 0] / means.sum(-1), block=6, resamples=1000
+    )
+    csi = by_cell.event_interval([made], **where)
+    assert bare.low < 0
+    assert (csi.value, csi.low, csi.high) == pytest.approx((bare.value, 0, bare.high))
 
 
 def test_an_event_that_was_never_seen_has_no_score_and_no_interval():

@@ -8,7 +8,7 @@ import base64
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,15 @@ from s2kd.windows import Windows
 UPPER = (0.9, 0.95, 0.98, 0.995)
 LOWER = (0.1, 0.05, 0.02, 0.005)
 SURGES = (0.95, 0.98)
-SCORES = ("csi", "pod", "far", "bias", "sedi")
+RANGES = {
+    "csi": (0.0, 1.0),
+    "pod": (0.0, 1.0),
+    "far": (0.0, 1.0),
+    "bias": (0.0, math.inf),
+    "sedi": (-1.0, 1.0),
+}
+"""What values an event score can have."""
+SCORES = tuple(RANGES)
 TWO_SIDED = ("weather", "generic")
 """Domains whose low values are extremes too: an empty street or cold air in a fire room is not."""
 
@@ -369,11 +377,12 @@ def event_interval(
 ) -> Interval:
     """A method's score with its bounds, counts of all its seeds (one entry each) pooled.
 
-    Block bootstrap over windows; seeds are drawn too where there are three at least.
+    Block bootstrap over windows; seeds are drawn too where there are three at least. Bounds end
+    where the score's own range does.
     """
     values = _series(counted, channel, event, lead)
     size = values.shape[0] * values.shape[1]
-    return function_interval(
+    found = function_interval(
         values,
         lambda means: event_score(score, means * size),
         block=block,
@@ -381,6 +390,10 @@ def event_interval(
         resamples=resamples,
         seed=seed,
     )
+    if found.low is None or found.high is None:
+        return found
+    least, most = RANGES[score]
+    return replace(found, low=max(found.low, least), high=min(found.high, most))
 
 
 def event_difference(
