@@ -4,8 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from test_targets import SPEC  # the same small teacher
-from test_train import LEAD, PAST, built, states, taught, windows
+from test_train import built, states, taught, windows
 
 from s2kd.blends import Blends
 from s2kd.losses import losses
@@ -53,7 +52,6 @@ def test_they_are_the_same_for_a_seed_and_others_for_another(blobs, blends):
 
 
 def test_the_teacher_labels_a_blend_with_the_words_of_its_larger_part(blobs, blends, tmp_path):
-    assert SPEC.width == 16
     teacher, words = taught(blobs), states(len(windows(blobs)))
     store_targets(tmp_path, teacher, blends, words, key="one")
     number = blends.of(TWO, 1)
@@ -75,7 +73,13 @@ def test_distillation_is_over_both_and_the_forecast_error_over_the_real_ones(blo
     labels = LiveTargets(teacher, real, words), LiveTargets(teacher, blends, words)
     torch.manual_seed(5)  # P
     objective = Distilling(
-        student, real, labels[0], terms, teacher_width=16, weight=1.0, blends=(blends, labels[1])
+        student,
+        real,
+        labels[0],
+        terms,
+        teacher_width=teacher.latent_width,
+        weight=1.0,
+        blends=(blends, labels[1]),
     ).eval()  # so that batch norm does not mix the windows of a batch
     objective.epoch = 4
     error, ((_, _, value),) = objective.parts(TWO)
@@ -157,4 +161,3 @@ def test_the_built_in_methods_that_have_them_train(name, tmp_path):
     seed = recipe.seeds[0]
     wanted = set() if name == "mixup" else {f"text-seed{seed}", f"text-seed{seed}-blends2"}
     assert {s for s in stores if "text" in s} == wanted
-    assert (PAST, LEAD) == (3, 2)

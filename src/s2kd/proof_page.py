@@ -166,6 +166,18 @@ def _shares(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable
         )
 
 
+def _searches(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
+    """What was searched on validation data: every surface, and its choice in words."""
+    for name, found in read_searches(results).items():
+        if found["best"] is not None:
+            yield Drawn(
+                name=f"search-{name}",
+                figure=figures.sweep(found),
+                caption=f"{verdicts.searched(found)} The star is the choice, the ring the recipe's "
+                "own values.",
+            )
+
+
 MAKERS: dict[str, Callable[[list[Models], Sequence[Row], Path], Iterable[Made]]] = {
     "table1": _main("table1", "weather"),
     "table2": _main("table2", "traffic"),
@@ -177,11 +189,13 @@ MAKERS: dict[str, Callable[[list[Models], Sequence[Row], Path], Iterable[Made]]]
     "extremes": _rare,
     "spectra": _spectra,
     "horizon": lambda every, rows, results: rare_tables.horizon_tables(every),
+    "searches": _searches,
 }
 
 SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("RQ1: does distilling help, and whose way most?", ("table1", "table2", "table3")),
     ("RQ2: what does each half of the loss bring?", ("table4", "fig3")),
+    ("Search: the weights of the loss, on validation data", ("searches",)),
     ("Does the text help, and is it the meaning of the text?", ("fig4",)),
     ("RQ3: extreme events", ("extremes",)),
     ("Detail: spectra", ("spectra", "fig5")),
@@ -245,27 +259,12 @@ def write(page: Path, rows: Sequence[Row], results: Path) -> Path:
     overview = list(_shares(every, rows, results))
     pieces += [_placed(page, one) for one in overview]
     for heading, names in SECTIONS:
-        pieces.append(f"## {heading}")
-        pieces += [f"- {sentence}" for sentence in said.get(heading, [])]
-        pieces += [_placed(page, one) for name in names for one in made(name, every, rows, results)]
-        if "fig3" in names:
-            pieces += _searches(page, results)
+        section = [f"- {sentence}" for sentence in said.get(heading, [])]
+        section += [_placed(page, one) for n in names for one in made(n, every, rows, results)]
+        if section:
+            pieces += [f"## {heading}", *section]
     write_text(page, "\n\n".join(pieces).replace("\n\n- ", "\n- ") + "\n")
     return page
-
-
-def _searches(page: Path, results: Path) -> list[str]:
-    """What was searched on validation data: every surface, and its choice in words."""
-    pieces = []
-    for name, found in read_searches(results).items():
-        if found["best"] is None:
-            continue
-        caption = (
-            f"{verdicts.searched(found)} The star is the choice, the ring the recipe's own values."
-        )
-        drawn = Drawn(name=f"search-{name}", figure=figures.sweep(found), caption=caption)
-        pieces.append(_placed(page, drawn))
-    return ["## Search: the weights of the loss, on validation data", *pieces] if pieces else []
 
 
 def _placed(page: Path, one: Made) -> str:
