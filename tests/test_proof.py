@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import road
 
-from s2kd import harness, proof_page, tables, verdicts
+from s2kd import harness, proof_page, stages, tables, verdicts
 from s2kd.published import PUBLISHED
 from s2kd.recipe import Part
 from s2kd.results import read_results, result_path, save_result, save_search
-from s2kd.studies import ABLATION, CONTROLS, FIRST, studies, units
+from s2kd.studies import ABLATION, CONTROLS, FIRST, PATIENT, studies, units
 from s2kd.types import S2KDError
 
+LONGER = {"student_training"}
 STUDENTS = (Part(name="unet", params={"width": 4}), Part(name="resnet", params={"preset": "tiny"}))
 
 
@@ -28,13 +29,15 @@ def made(*, seeds=(42, 43), recipe=None):
 
 def test_controls_differ_from_the_experiment_in_one_field():
     main, *others = made()
-    assert [study.variant for study in others] == list(CONTROLS)
+    assert [study.variant for study in others] == [*CONTROLS, PATIENT]
     free = {"methods", "students"}
     for study in others:
         one, other = main.recipe.to_dict(), study.recipe.to_dict()
         differ = {key for key in one if one[key] != other[key]} - free
         assert len(differ) == 1
-        assert differ <= {"narrator", "text"}
+        assert differ <= ({"narrator", "text"} if study.variant in CONTROLS else LONGER)
+    own, longer = main.recipe.student_training, others[-1].recipe.student_training
+    assert longer == replace(own, epochs=3 * own.epochs)
 
 
 def test_teachers_come_first_and_a_cut_list_is_a_table_already():
@@ -56,6 +59,8 @@ def test_only_what_a_table_needs_is_trained():
     maps = units(made(), tables=["fig5"])
     assert {u.student for u in maps if u.role == "student"} == {"unet"}
     assert {u.study.variant for u in maps} == {"rules"}
+    longer = [u for u in units(made(), tables=["table2"]) if u.study.variant == PATIENT]
+    assert {u.method for u in longer} == {"baseline", "output", "s2kd_plus", "text", "blind"}
     with pytest.raises(S2KDError, match="no table or figure 'tabel1'; did you mean 'table1'"):
         units(made(), tables=["tabel1"])
 
@@ -106,6 +111,24 @@ def test_every_unit_leaves_its_result_and_is_done_once(worked):
     assert weights == {p: p.stat().st_mtime_ns for p in place.out.rglob("*.safetensors")}
 
 
+def test_a_teacher_that_another_study_has_already_is_copied_not_trained(worked, tmp_path):
+    place = replace(worked[0], results=tmp_path)
+    (source,) = place.out.glob("*-rules/teachers/text-seed42")
+    (source / "mark").touch()
+    (teacher,) = (
+        unit
+        for unit in units(made(seeds=(42,)), tables=["table2"])
+        if unit.study.variant == PATIENT and unit.name.endswith("teacher text seed 42")
+    )
+    harness.work([teacher], place)
+    copy = place.out / teacher.study.folder / "teachers" / "text-seed42"
+    assert (copy / "mark").exists()
+    assert (copy / "log.jsonl").read_text() == (source / "log.jsonl").read_text()
+    run = stages.Run(recipe=teacher.study.recipe, out=copy.parent.parent)
+    stages.borrow_teacher(run, "text", 43, [source])  # not the one that is wanted
+    assert not copy.with_name("text-seed43").exists()
+
+
 def test_a_lost_result_is_written_again_without_training(worked):
     place, todo, _ = worked
     path = next(place.results.glob("*/*/*/*/unet-s2kd-*.json"))
@@ -141,8 +164,6 @@ def test_side_by_side_gives_the_same_numbers(worked, tmp_path):
 
 def test_two_harnesses_do_not_share_a_folder(worked, tmp_path):
     place, todo, _ = worked
-    from s2kd import stages
-
     left = replace(place, results=tmp_path)  # so that there is something to do
     held = stages.locked(place.out / todo[0].study.folder)
     with held, pytest.raises(S2KDError, match="another run is at work"):
@@ -210,7 +231,7 @@ def test_the_table_says_gains_shares_and_what_was_published():
     assert gain.startswith("+10.0 [")
     assert share.startswith("+83 [")  # 0.1 of 0.12
     assert lines["FitNet"][9].startswith("+25 [")
-    assert lines["S²-KD"][10:] == ("+16.0", "+90")
+    assert lines["S²-KD"][10:] == ("+16.0", "+90", "5")
     assert lines["S²-KD"][4].startswith("**0.9000")
     assert "**" not in lines["FitNet"][4]
     assert "5 seeds" in table.caption
@@ -249,6 +270,29 @@ def test_our_variant_is_held_against_what_lacks_a_part_of_it():
     assert said.endswith("] % (better).")
     assert "] % (no clear change); mixup, no teacher +15.8 [" in said
     assert verdicts.beyond(table_of(some_rows())[0]) == []
+
+
+def test_longer_training_stands_apart_and_is_held_against_as_long_a_baseline(tmp_path):
+    rows = some_rows() + [result("s2kd_plus", 0.95, seed) for seed in range(5)]
+    models, _ = table_of(rows)
+    assert verdicts.patience(models, rows) == []
+    for seed in range(5):
+        rows.append(
+            result("teacher", 0.88, seed, role="teacher", backbone="simvp", variant=PATIENT)
+        )
+        for method, mse in (("baseline", 0.98), ("s2kd_plus", 0.9)):
+            rows.append(result(method, mse, seed, variant=PATIENT))
+    assert table_of(rows)[0].rows == models.rows
+    (said,) = verdicts.patience(models, rows)
+    assert "3 times the epochs the plain student gains +2.0 [" in said
+    assert "S²-KD plus +5.3 [" in said
+    assert "it is then +8.2 [" in said
+    assert "closes +80 [" in said  # 0.08 of 0.1
+    page = proof_page.write(tmp_path / "r.md", rows, tmp_path).read_text()
+    assert page.index("**Table 1: ncep_air, small, test**") < page.index(
+        "**Table 1: ncep_air, small, test, students trained 3 times as long**"
+    )
+    assert "ncep_air, test: with 3 times the epochs" in page
 
 
 def test_the_ablation_compares_the_seeds_that_all_rows_have():

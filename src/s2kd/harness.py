@@ -177,7 +177,7 @@ def do(
     run.horizon = HORIZON if rolls else 0
     _narrated(run, unit, place)
     started = time.monotonic()
-    rows = _trained(run, unit)
+    rows = _trained(run, unit, place)
     files = []
     for row in rows:
         named = {"data": unit.study.data, "preset": unit.study.preset}
@@ -231,10 +231,12 @@ def _until(place: Place, report: Callable[[str], stages.Report]) -> Callable[[st
     return stage
 
 
-def _trained(run: Run, unit: Unit) -> list[dict[str, Any]]:
+def _trained(run: Run, unit: Unit, place: Place) -> list[dict[str, Any]]:
     if unit.role == "reference":
         return stages.score_references(run)
     if unit.role == "teacher":
+        others = sorted(place.out.glob(f"*/teachers/{unit.method}-seed{unit.seed}"))
+        stages.borrow_teacher(run, unit.method, unit.seed, others)
         stages.train_teacher(run, unit.method, unit.seed)
         stages.label(run, unit.method, unit.seed, run.recipe.methods)
         return stages.score_teacher(run, unit.method, unit.seed)

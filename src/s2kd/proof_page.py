@@ -14,7 +14,7 @@ from s2kd.files import write_text, write_whole
 from s2kd.published import PUBLISHED
 from s2kd.reproduce import SOURCES, kind_of, samples
 from s2kd.results import Row, read_searches
-from s2kd.studies import ABLATION
+from s2kd.studies import ABLATION, PATIENCE
 from s2kd.tables import Models, Table, experiment
 from s2kd.types import S2KDError
 
@@ -58,6 +58,11 @@ def _main(table: str, kind: str) -> Callable[[list[Models], Sequence[Row], Path]
             if kind_of(models.data) == kind:
                 title = f"Table {table[-1]}: {title_of(models)}"
                 yield tables.main_table(models, title=title, published=PUBLISHED[table])
+                patient = tables.longer(rows, models)
+                if patient is not None:
+                    yield tables.main_table(
+                        patient, title=f"{title}, students trained {PATIENCE} times as long"
+                    )
 
     return make
 

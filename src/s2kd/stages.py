@@ -14,7 +14,7 @@ DIR/scores/<split>/<model>.json  one result a model, and scores.json with all of
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -438,17 +438,38 @@ def _shape(run: Run) -> dict[str, Any]:
     return {"grid": run.dataset.grid, "known": run.known, **shape}
 
 
+def _read_by(run: Run, kind: str) -> dict[str, TextStates | None]:
+    return {s: run.states(s) if kind == "text" else None for s in ("train", "val")}
+
+
+def teacher_key(run: Run, kind: str, seed: int) -> str:
+    """A name for exactly this teacher: two of the same key have the same weights."""
+    texts = [states.key for states in _read_by(run, kind).values() if states is not None]
+    return model_key(
+        **_inputs(run),
+        teacher=asdict(run.recipe.teacher),
+        training=asdict(run.recipe.teacher_training),
+        seed=seed,
+        text=texts or None,
+    )
+
+
+def borrow_teacher(run: Run, kind: str, seed: int, folders: Iterable[Path]) -> None:
+    """Copy this very teacher from the first of these folders that holds it, if any does."""
+    folder, key = teacher_folder(run, kind, seed), teacher_key(run, kind, seed)
+    there = [one for one in folders if one != folder and _finished(one, key)]
+    if there and not folder.exists():
+        beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(there[0], beside)
+        beside.rename(folder)
+
+
 def train_teacher(run: Run, kind: str, seed: int) -> None:
     """One teacher; `blind` is the same one without the alignment and the words."""
     recipe, folder, reads = run.recipe, teacher_folder(run, kind, seed), kind == "text"
-    states = {s: run.states(s) if reads else None for s in ("train", "val")}
-    key = model_key(
-        **_inputs(run),
-        teacher=asdict(recipe.teacher),
-        training=asdict(recipe.teacher_training),
-        seed=seed,
-        text=[s.key for s in states.values()] if reads else None,
-    )
+    states = _read_by(run, kind)
+    key = teacher_key(run, kind, seed)
     if _finished(folder, key):
         return
     _begin(run, folder, key)

@@ -1,9 +1,10 @@
 """What the proof trains: each data set's recipe and its controls, cut into single trainings.
 
 A *study* is one recipe in one folder. The study called by its narrator's name is the experiment
-itself; the others are controls that differ from it in one field. A *unit* is one training with its
-scores. Units come in an order in which a run that is cut short has whole tables already: the
-comparison of table 1 for every seed, then ablation and controls, then the other students.
+itself; others differ from it in one field: controls, and students that train longer. A *unit* is
+one training with its scores. Units come in an order in which a run that is cut short has whole
+tables already: the comparison of table 1 for every seed, then ablation and controls, then the
+other students.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,11 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "random": {"text": Part(name="random")},
 }
 """Controls by the field that they change: no words, another window's words, states of noise."""
+
+PATIENT = "patient"
+"""A study whose students train `PATIENCE` times as long (Beyer et al. 2022, section 3.3)."""
+PATIENCE = 3
+PATIENTLY = ("baseline", "output", "s2kd_plus")
 
 FIRST = ("baseline", "output", "fitnet", "s2kd")
 ABLATION = ("baseline", "spectral", "semantic", "s2kd")
@@ -111,7 +117,7 @@ def studies(
     seeds: Sequence[int],
     narratives: Mapping[str, str] | None = None,
 ) -> list[Study]:
-    """The experiment and its controls; `narratives` are recorded ones by their narrator's name."""
+    """The experiment and its variants; `narratives` are recorded ones by their narrator's name."""
     every = dict.fromkeys((*FIRST, *ABLATION, *OTHERS, *EXTRA))
     whole = replace(
         recipe,
@@ -125,6 +131,14 @@ def studies(
         found.append(
             Study(data=data, preset=preset, variant=name, recipe=replace(narrow, **change))
         )
+    training = replace(whole.student_training, epochs=PATIENCE * whole.student_training.epochs)
+    longer = replace(
+        whole,
+        students=whole.students[:1],
+        methods=tuple(method_named(name) for name in PATIENTLY),
+        student_training=training,
+    )
+    found.append(Study(data=data, preset=preset, variant=PATIENT, recipe=longer))
     for name, path in (narratives or {}).items():
         part = Part(name="recorded", params={"path": path})
         found.append(
@@ -175,6 +189,10 @@ def _units_of(study: Study, wanted: set[str]) -> Iterator[Unit]:
                 study=study, role="student", student=name, method=method, seed=seed, level=level
             )
 
+        if study.variant == PATIENT:
+            for method in PATIENTLY if main else ():
+                yield student(first, method, 3)
+            continue
         if not whole:
             if "fig4" in wanted:
                 yield student(first, "s2kd", 2)

@@ -23,7 +23,7 @@ from s2kd.significance import (
     paired_bootstrap,
     winner,
 )
-from s2kd.studies import ABLATION, CONTROLS, OTHERS
+from s2kd.studies import ABLATION, CONTROLS, OTHERS, PATIENT
 from s2kd.types import S2KDError
 
 if TYPE_CHECKING:
@@ -185,6 +185,14 @@ def experiment(
     return Models(data=data, preset=preset, split=split, rows=found)
 
 
+def longer(rows: Iterable[Row], models: Models) -> Models | None:
+    """The same experiment with students trained longer (`studies.PATIENT`), if there is one."""
+    where = {"data": models.data, "preset": models.preset, "split": models.split}
+    there = list(chosen(rows, **where, variant=PATIENT))
+    found = experiment(there, **where, variant=PATIENT) if there else None
+    return found if found and found.students and found.of("teacher", "teacher") else None
+
+
 def _student_order(name: str) -> tuple[int, str]:
     known = ("unet", "resnet", "mixer")
     return (known.index(name) if name in known else len(known), name)
@@ -336,6 +344,7 @@ MAIN_HEAD = (
     "gap closed %",
     "published: gain %",
     "gap closed %",
+    "seeds",
 )
 
 
@@ -374,6 +383,7 @@ def main_table(models: Models, *, title: str, published: Published | None = None
             "" if method == "baseline" else number(p, ".3f"),
             "" if method == "baseline" else share(closed),
             *_published(published, backbone, method),
+            str(len(rows)),
         )
         lines.append(line)
     caption = (
@@ -424,7 +434,7 @@ def _reference_line(models: Models, name: str) -> tuple[str, ...] | None:
     if not rows:
         return None
     errors = [number(metric(rows, m)) for m in ("mse", "mae", "ssim")]
-    return (name, "", "–", "–", *errors, *[""] * 5)
+    return (name, "", "–", "–", *errors, *[""] * 6)
 
 
 def _teacher_line(models: Models, name: str) -> tuple[str, ...] | None:
@@ -443,6 +453,7 @@ def _teacher_line(models: Models, name: str) -> tuple[str, ...] | None:
         number(metric(rows, "mae")),
         number(metric(rows, "ssim")),
         *[""] * 5,
+        str(len(rows)),
     )
 
 
@@ -570,6 +581,7 @@ def readers(rows: Iterable[Row], main: Models) -> dict[str, tuple[Sequence[Row],
 def variants(rows: Iterable[Row], *, data: str, preset: str) -> list[str]:
     """Controls first, then narrators; the rule narrator last but for recorded ones."""
     there = dict.fromkeys(r["variant"] for r in chosen(rows, data=data, preset=preset))
+    there.pop(PATIENT, None)  # the same words
     order = [*CONTROLS, "rules"]
     return sorted(there, key=lambda v: (order.index(v) if v in order else len(order), v))
 

@@ -10,7 +10,7 @@ from s2kd.published import PUBLISHED
 from s2kd.reproduce import SOURCES, kind_of
 from s2kd.results import Row
 from s2kd.significance import Comparison, Interval
-from s2kd.studies import ABLATION, CONTROLS, KINDS
+from s2kd.studies import ABLATION, CONTROLS, KINDS, PATIENCE
 from s2kd.tables import (
     WORDS,
     Models,
@@ -18,6 +18,7 @@ from s2kd.tables import (
     doubles_fitnet,
     gain,
     gap_closed,
+    longer,
     metric,
     name_of,
     percent,
@@ -32,7 +33,9 @@ def verdicts(every: Sequence[Models], rows: Sequence[Row]) -> dict[str, list[str
     tests = [models for models in every if models.split == "test"]
     return {
         "In short": [claim(models) for models in tests],
-        "RQ1: does distilling help, and whose way most?": [s for m in every for s in ranking(m)],
+        "RQ1: does distilling help, and whose way most?": [
+            s for m in every for s in (*ranking(m), *patience(m, rows))
+        ],
         "RQ2: what does each half of the loss bring?": [
             s for m in tests for s in (*halves(m), *beyond(m))
         ],
@@ -112,6 +115,24 @@ def claim(models: Models) -> str:
             f"{_share(gap_closed(base, plus, teacher))}."
         )
     return sentence
+
+
+def patience(models: Models, rows: Sequence[Row]) -> list[str]:
+    """What longer training brings to the plain student and to S²-KD plus."""
+    patient = longer(rows, models)
+    if patient is None or not patient.of("student", "s2kd_plus"):
+        return []
+    base, plus = patient.of("student", "baseline"), patient.of("student", "s2kd_plus")
+    before = {m: models.of("student", m, patient.students[0]) for m in ("baseline", "s2kd_plus")}
+    more = [difference(now, was) for now, was in zip((base, plus), before.values(), strict=True)]
+    changes = [in_percent(d, was) for d, was in zip(more, before.values(), strict=True)]
+    ahead = in_percent(difference(plus, base), base)
+    closed = gap_closed(base, plus, patient.of("teacher", "teacher"))
+    return [
+        f"{models.data}, {models.split}: with {PATIENCE} times the epochs the plain student gains "
+        f"{changes[0]} over itself, S²-KD plus {changes[1]}; it is then {ahead} better than the "
+        f"plain student that learned as long, and closes {_share(closed)} of that one's gap."
+    ]
 
 
 def searched(found: Row) -> str:
