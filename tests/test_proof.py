@@ -258,6 +258,13 @@ def test_the_claim_is_judged_by_intervals():
     assert "there is no gap to close" in said(teacher=1.2)
 
 
+@pytest.mark.parametrize(("plus", "verdict"), [(0.9, "shown"), (0.95, "not shown")])
+def test_our_variant_is_held_against_twice_fitnets_share(plus, verdict):
+    rows = some_rows(fitnet=0.97) + [result("s2kd_plus", plus, seed) for seed in range(5)]
+    said = verdicts.claim(table_of(rows)[0])
+    assert said.endswith(f"] %; twice FitNet's share is {verdict}.")
+
+
 def test_our_variant_is_held_against_what_lacks_a_part_of_it():
     rows = some_rows()
     for seed in range(5):

@@ -92,7 +92,6 @@ def claim(models: Models) -> str:
     found = difference(ours, base)
     closed = gap_closed(base, ours, teacher)
     hints = gap_closed(base, models.of("student", "fitnet", backbone), teacher)
-    twice = doubles_fitnet(models, backbone)
     verdict = told(
         found,
         "S²-KD is better than the plain student",
@@ -100,21 +99,26 @@ def claim(models: Models) -> str:
         "S²-KD cannot be told from the plain student",
     )
     reached = closed is not None and closed.low is not None and closed.low >= 0.9
-    double = twice is not None and twice.low is not None and twice.low > 0
     sentence = (
         f"{where}: the teacher is {gap:.0f} % ahead of the plain {name_of(backbone)}. {verdict} "
         f"({in_percent(found, base)} of its error); it closes {_share(closed)} of the gap, FitNet "
         f"{_share(hints)}. Of the claim, 90 % of the gap is {'' if reached else 'not '}reached and "
-        f"twice FitNet's share is {'' if double else 'not '}shown."
+        f"twice FitNet's share is {_twice(models, backbone, 's2kd')}."
     )
     plus = models.of("student", "s2kd_plus", backbone)
     if plus:
         more = difference(plus, base)
         sentence += (
             f" Our variant S²-KD plus gains {in_percent(more, base)} and closes "
-            f"{_share(gap_closed(base, plus, teacher))}."
+            f"{_share(gap_closed(base, plus, teacher))}; twice FitNet's share is "
+            f"{_twice(models, backbone, 's2kd_plus')}."
         )
     return sentence
+
+
+def _twice(models: Models, backbone: str, method: str) -> str:
+    found = doubles_fitnet(models, backbone, method)
+    return "shown" if found is not None and found.low is not None and found.low > 0 else "not shown"
 
 
 def patience(models: Models, rows: Sequence[Row]) -> list[str]:
