@@ -116,13 +116,17 @@ class Run:
         from lightning_fabric import Fabric
 
         warnings.filterwarnings("ignore", module="lightning_fabric")
-        machine = self.machine
+        machine, strategy = self.machine, self.machine.strategy
+        many = machine.devices != 1 or machine.nodes > 1
+        if many and strategy in ("auto", "ddp") and any(m.hint_epochs for m in self.recipe.methods):
+            # while a student is hinted at, what lies behind its latent gets no gradient
+            strategy = "ddp_find_unused_parameters_true"
         fabric = Fabric(
             accelerator=machine.accelerator,
             devices=machine.devices,
             num_nodes=machine.nodes,
             precision=machine.precision,
-            strategy=machine.strategy,
+            strategy=strategy,
         )
         fabric.launch()
         return fabric
