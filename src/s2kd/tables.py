@@ -536,7 +536,7 @@ def narrator_table(rows: Sequence[Row], *, data: str, preset: str, title: str) -
         "against rules %",
         "student MSE",
         "against rules %",
-        "seeds",
+        "seeds (teacher, student)",
     )
     kept = tuple(line for line in lines if line)
     caption = (
@@ -601,7 +601,7 @@ def _words_line(
         _against(teacher, own_teacher),
         with_spread(student, "mse") if student else "–",
         _against(student, own_student),
-        str(max(len(teacher), len(student))),
+        ", ".join(str(len(seeds)) if seeds else "–" for seeds in (teacher, student)),
     )
 
 
