@@ -302,6 +302,31 @@ def test_longer_training_stands_apart_and_is_held_against_as_long_a_baseline(tmp
     assert "ncep_air, test: with 3 times the epochs" in page
 
 
+def test_the_table_of_what_teachers_read_has_a_line_for_each_and_none_for_longer_training():
+    rows = some_rows()
+    for variant, seeds in (("empty", range(2)), (PATIENT, range(5))):
+        for seed in seeds:
+            more = {"role": "teacher", "backbone": "simvp", "variant": variant}
+            rows.append(result("teacher", 0.93, seed, **more))
+            rows.append(result("s2kd", 0.95, seed, variant=variant))
+    rows.append(result("teacher-blind", 0.88, 0, role="teacher", backbone="simvp"))
+    table = tables.narrator_table(rows, data="ncep_air", preset="small", title="t")
+    lines = {line[0]: line for line in table.lines}
+    assert [(name, line[-1]) for name, line in lines.items()] == [
+        ("no distillation", "–, 5"),
+        ("FitNet (no semantic prior)", "–, 5"),
+        ("text-free teacher", "1, –"),
+        ("no words (empty text)", "2, 2"),
+        ("the window's words (rules)", "5, 5"),
+    ]
+    empty = lines["no words (empty text)"]
+    assert empty[1].startswith("0.9300")
+    assert empty[2].startswith("+5.7 [")  # 0.93 against the reading teacher's 0.88
+    assert empty[3].startswith("0.9500")
+    assert empty[4].startswith("+5.6 [")  # 0.95 against S²-KD's 0.9
+    assert lines["the window's words (rules)"][2] == ""
+
+
 def test_the_ablation_compares_the_seeds_that_all_rows_have():
     rows = some_rows(s2kd=0.9) + [result(name, 0.95, 2) for name in ("spectral", "semantic")]
     rows = [row | {"metrics": {**row["metrics"], "mse": 9.0}}
