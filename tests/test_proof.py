@@ -234,7 +234,8 @@ def test_the_table_says_gains_shares_and_what_was_published():
     assert lines["S²-KD"][10:] == ("+16.0", "+90", "5")
     assert lines["S²-KD"][4].startswith("**0.9000")
     assert "**" not in lines["FitNet"][4]
-    assert "5 seeds" in table.caption
+    assert " 5 seeds," in table.caption
+    assert " 1 seed," in table_of(some_rows(seeds=[3]))[1].caption
     assert "200 windows" in table.caption
     assert table.markdown().count("\n| ") == len(table.lines) + 2  # head and rule
 

@@ -123,7 +123,9 @@ def _maps(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[M
 
 
 def _seeds(every: Iterable[Models]) -> str:
-    return " ".join(f"{title_of(models)}: {models.seeds} seeds." for models in every)
+    return " ".join(
+        f"{title_of(models)}: {tables.counted(models.seeds, 'seed')}." for models in every
+    )
 
 
 def _rare(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made | None]:

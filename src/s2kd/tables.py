@@ -161,7 +161,9 @@ class Models:
         fewest = min(
             (len(r) for (role, *_), r in self.rows.items() if role != "reference"), default=0
         )
-        about = f"{len(seeds)} seeds" if fewest == len(seeds) else f"{fewest} to {len(seeds)} seeds"
+        about = counted(len(seeds), "seed")
+        if fewest < len(seeds):
+            about = f"{fewest} to {about}"
         return (
             f"Data {self.data}, preset {self.preset}, {self.split} split, {told['windows']} "
             f"windows of {told['past']} past and {told['lead']} future frames, {about}, {machine}. "
@@ -183,6 +185,11 @@ def experiment(
     for group in found.values():
         group.sort(key=lambda row: row["seed"] or 0)
     return Models(data=data, preset=preset, split=split, rows=found)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 seed`, `5 seeds`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def longer(rows: Iterable[Row], models: Models) -> Models | None:
