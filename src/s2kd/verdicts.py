@@ -147,9 +147,11 @@ def searched(found: Row) -> str:
 
     done = [one for one in found["trials"] if one["state"] == "complete"]
     best, own = found["best"], found["own"]
+    epochs = found["recipe"]["student_training"]["epochs"]
     sentence = (
         f"{found['preset']}, {name_of(found['backbone'])}, {name_of(found['method'])}: "
-        f"{len(done)} trainings ({found['sampler']}, seeds {', '.join(map(str, found['seeds']))}); "
+        f"{len(done)} trainings of {epochs} epochs ({found['sampler']}, seeds "
+        f"{', '.join(map(str, found['seeds']))}); "
         f"least validation error {best['validation']:.4f} at {at(best['values'])}"
     )
     if own is None:
