@@ -392,8 +392,8 @@ def test_the_page_shows_every_search_and_its_choice(tmp_path):
     assert len(read_results(results)) == len(some_rows(seeds=[1]))  # a search is no result
     text = proof_page.write(page, read_results(results), results).read_text()
     assert (
-        "ncep_air, U-Net, S²-KD: 3 trainings of 7 epochs (grid, seeds 42); least validation error 0.2000 at "
-        "λ = 0.2, β = 0.25, 0.2200 (+10.0 %) at λ = 1, β = 0.5."
+        "ncep_air, U-Net, S²-KD: 3 trainings of 7 epochs (grid, seeds 42); least validation error "
+        "0.2000 at λ = 0.2, β = 0.25, 0.2200 (+10.0 %) at λ = 1, β = 0.5."
     ) in text
     assert (page.parent / "figures" / "search-ncep_air-unet-s2kd.png").stat().st_size > 5000
     path.write_text("[]")
