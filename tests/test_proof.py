@@ -245,6 +245,16 @@ def test_a_gain_that_chance_could_give_is_not_bold():
     assert not any("**" in line[4] for line in table.lines)
 
 
+def test_a_method_of_one_seed_does_not_make_another_bold():
+    rows = [row for row in some_rows() if row["method"] != "fitnet"]
+    # on seed 0 S²-KD (0.9) is far ahead of FitNet, over all seeds it is not to be told from it
+    rows += [result("fitnet", 1.0 if seed == 0 else 0.88, seed) for seed in range(5)]
+    _, table = table_of([*rows, result("review", 0.99, 0)])
+    assert not any("**" in line[4] for line in table.lines)
+    _, table = table_of([*some_rows(), result("review", 0.99, 0)])
+    assert [line[1] for line in table.lines if "**" in line[4]] == ["S²-KD"]
+
+
 def test_the_claim_is_judged_by_intervals():
     def said(**errors):
         models = tables.experiment(some_rows(**errors), data="ncep_air", preset="small")

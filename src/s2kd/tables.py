@@ -21,7 +21,6 @@ from s2kd.significance import (
     hierarchical_bootstrap,
     holm,
     paired_bootstrap,
-    winner,
 )
 from s2kd.studies import ABLATION, CONTROLS, OTHERS, PATIENT
 from s2kd.types import S2KDError
@@ -404,13 +403,23 @@ def main_table(models: Models, *, title: str, published: Published | None = None
 
 
 def _winner(models: Models, backbone: str, methods: Sequence[str]) -> str | None:
-    groups = together(*(models.of("student", method, backbone) for method in methods))
-    if len(methods) < 2 or not groups[0]:
-        return None
-    errors = {m: window_errors(rows) for m, rows in zip(methods, groups, strict=True)}
-    many = len(groups[0]) >= FEWEST_SEEDS
-    best, clear = winner(errors, overlap=overlap_of(groups[0]), draw_seeds=many)
-    return best if clear else None
+    """The method of least error where it is clearly better than each other one (Holm over them).
+
+    Each pair is compared by the seeds that both have: one method of a single seed must not make
+    the others' seeds count for nothing.
+    """
+    groups = {method: models.of("student", method, backbone) for method in methods}
+    best = min(groups, key=lambda method: metric(groups[method], "mse"))
+    versus = [difference(groups[best], rows) for name, rows in groups.items() if name != best]
+    clear = [
+        found is not None
+        and found.high is not None
+        and found.high < 0
+        and p is not None
+        and p < 0.05
+        for found, p in zip(versus, _adjusted(versus), strict=True)
+    ]
+    return best if clear and all(clear) else None
 
 
 def _adjusted(compared: Sequence[Comparison | None]) -> list[float | None]:
