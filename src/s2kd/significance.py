@@ -567,12 +567,16 @@ def _offs(
 # --- a whole table -------------------------------------------------------------------------------
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for being many (Holm 1979): the chance of any false claim is kept."""
-    count = len(p_values)
-    adjusted, highest = [0.0] * count, 0.0
-    for rank, place in enumerate(sorted(range(count), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (count - rank) * p_values[place]))
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """P-values adjusted for being many (Holm 1979): the chance of any false claim is kept.
+
+    What has none (None) is no claim: it stays None and is not counted.
+    """
+    known = {place: value for place, value in enumerate(p_values) if value is not None}
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, place in enumerate(sorted(known, key=known.__getitem__)):
+        highest = max(highest, min(1.0, (len(known) - rank) * known[place]))
         adjusted[place] = highest
     return adjusted
 
@@ -615,9 +619,8 @@ def compare(
             found = paired_bootstrap(ones.mean(0), base.mean(0), block=block, **options)
         about = {"method": name, "reference": reference}
         rows.append({**about, **found.to_dict(), "seeds": len(ones)})
-    known = [row["p_value"] for row in rows if row["p_value"] is not None]
-    adjusted = iter(holm(known))  # type: ignore[arg-type]
-    return [{**r, "p_holm": None if r["p_value"] is None else next(adjusted)} for r in rows]
+    adjusted = holm([row["p_value"] for row in rows])
+    return [{**row, "p_holm": p} for row, p in zip(rows, adjusted, strict=True)]
 
 
 def _too_short(ones: np.ndarray, base: np.ndarray, block: int, confidence: float) -> Comparison:
@@ -635,22 +638,21 @@ def _too_short(ones: np.ndarray, base: np.ndarray, block: int, confidence: float
 
 
 def winner(
-    errors: Mapping[str, Float[np.ndarray, "_seed window"]],
-    *,
-    block: int | None = None,
-    overlap: int = 1,
-    draw_seeds: bool = False,
-    seed: int = 0,
+    errors: Mapping[str, float], against: Callable[[str, str], Comparison | None]
 ) -> tuple[str, bool]:
-    """The method of least mean error, and whether a table may print it bold.
+    """The method of least error, and whether a table may print it bold.
 
-    Bold only where its interval against every other method leaves out 0 and, adjusted by Holm
-    over the others, every p-value is below 0.05.
+    `against(one, other)` compares their errors. Bold only where the best one's interval against
+    every other method lies below 0 and, adjusted by Holm over the others, every p-value is below
+    0.05.
     """
     if not errors:
         raise S2KDError("there are no errors to choose from")
-    best = min(errors, key=lambda name: float(np.mean(errors[name])))
-    options = {"block": block, "overlap": overlap, "draw_seeds": draw_seeds, "seed": seed}
-    rows = compare(errors, reference=best, **options)
-    clear = [r["p_holm"] is not None and r["p_holm"] < 0.05 and r["low"] > 0 for r in rows]
-    return best, bool(rows) and all(clear)
+    best = min(errors, key=errors.__getitem__)
+    versus = [against(best, other) for other in errors if other != best]
+    adjusted = holm([found and found.p_value for found in versus])
+    clear = [  # where there is a p-value there is a comparison
+        p is not None and p < 0.05 and found.excludes_zero and found.difference < 0
+        for found, p in zip(versus, adjusted, strict=True)
+    ]
+    return best, bool(clear) and all(clear)

@@ -21,6 +21,7 @@ from s2kd.significance import (
     hierarchical_bootstrap,
     holm,
     paired_bootstrap,
+    winner,
 )
 from s2kd.studies import ABLATION, CONTROLS, OTHERS, PATIENT
 from s2kd.types import S2KDError
@@ -194,7 +195,7 @@ def counted(number: int, what: str) -> str:
 def longer(rows: Iterable[Row], models: Models) -> Models | None:
     """The same experiment with students trained longer (`studies.PATIENT`), if there is one."""
     where = {"data": models.data, "preset": models.preset, "split": models.split}
-    there = list(chosen(rows, **where, variant=PATIENT))
+    there = chosen(rows, **where, variant=PATIENT)
     found = experiment(there, **where, variant=PATIENT) if there else None
     return found if found and found.students and found.of("teacher", "teacher") else None
 
@@ -403,29 +404,18 @@ def main_table(models: Models, *, title: str, published: Published | None = None
 
 
 def _winner(models: Models, backbone: str, methods: Sequence[str]) -> str | None:
-    """The method of least error where it is clearly better than each other one (Holm over them).
+    """The method that is clearly better than each other one, by the seeds that each pair shares.
 
-    Each pair is compared by the seeds that both have: one method of a single seed must not make
-    the others' seeds count for nothing.
+    One method of a single seed must not make the others' seeds count for nothing.
     """
     groups = {method: models.of("student", method, backbone) for method in methods}
-    best = min(groups, key=lambda method: metric(groups[method], "mse"))
-    versus = [difference(groups[best], rows) for name, rows in groups.items() if name != best]
-    clear = [
-        found is not None
-        and found.high is not None
-        and found.high < 0
-        and p is not None
-        and p < 0.05
-        for found, p in zip(versus, _adjusted(versus), strict=True)
-    ]
-    return best if clear and all(clear) else None
+    errors = {method: metric(rows, "mse") for method, rows in groups.items()}
+    best, clear = winner(errors, lambda one, other: difference(groups[one], groups[other]))
+    return best if clear else None
 
 
 def _adjusted(compared: Sequence[Comparison | None]) -> list[float | None]:
-    known = [c.p_value for c in compared if c is not None and c.p_value is not None]
-    after = iter(holm(known))
-    return [None if c is None or c.p_value is None else next(after) for c in compared]
+    return holm([found and found.p_value for found in compared])
 
 
 def share(found: Interval | None) -> str:

@@ -126,16 +126,19 @@ def patience(models: Models, rows: Sequence[Row]) -> list[str]:
     patient = longer(rows, models)
     if patient is None or not patient.of("student", "s2kd_plus"):
         return []
+
+    def gained(method: str) -> str:
+        now, before = (m.of("student", method, m.students[0]) for m in (patient, models))
+        return in_percent(difference(now, before), before)
+
     base, plus = patient.of("student", "baseline"), patient.of("student", "s2kd_plus")
-    before = {m: models.of("student", m, patient.students[0]) for m in ("baseline", "s2kd_plus")}
-    more = [difference(now, was) for now, was in zip((base, plus), before.values(), strict=True)]
-    changes = [in_percent(d, was) for d, was in zip(more, before.values(), strict=True)]
     ahead = in_percent(difference(plus, base), base)
     closed = gap_closed(base, plus, patient.of("teacher", "teacher"))
     return [
         f"{models.data}, {models.split}: with {PATIENCE} times the epochs the plain student gains "
-        f"{changes[0]} over itself, S²-KD plus {changes[1]}; it is then {ahead} better than the "
-        f"plain student that learned as long, and closes {_share(closed)} of that one's gap."
+        f"{gained('baseline')} over itself, S²-KD plus {gained('s2kd_plus')}; it is then {ahead} "
+        "better than the plain student that learned as long, and closes "
+        f"{_share(closed)} of that one's gap."
     ]
 
 
