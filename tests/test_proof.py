@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import road
 
-from s2kd import harness, proof_page, stages, tables, verdicts
+from s2kd import harness, proof_figures, proof_page, stages, tables, verdicts
 from s2kd.published import PUBLISHED
 from s2kd.recipe import Part
 from s2kd.results import read_results, result_path, save_result, save_search
@@ -336,6 +336,25 @@ def test_the_table_of_what_teachers_read_has_a_line_for_each_and_none_for_longer
     assert empty[3].startswith("0.9500")
     assert empty[4].startswith("+5.6 [")  # 0.95 against S²-KD's 0.9
     assert lines["the window's words (rules)"][2] == ""
+    points = tables.narrator_points(rows, data="ncep_air", preset="small")
+    assert list(points) == ["no distillation", "FitNet", "no words (empty text)",
+                            "the window's words (rules)"]  # fmt: skip
+    worse, low, high = points["no words (empty text)"]
+    assert low < worse < high
+    assert worse == pytest.approx(5.6, abs=0.3)
+    assert points["the window's words (rules)"] == (0.0, 0.0, 0.0)
+
+
+def test_figure_4_puts_each_panels_points_on_its_own_labels_line():
+    whole = {"a": (1.0, 0.5, 1.5), "b": (2.0, None, None), "c": (3.0, 2.0, 4.0)}
+    part = {"c": (-1.0, -2.0, 0.0)}
+    figure = proof_figures.narrator_points({"first": part, "second": whole})
+    first, second = figure.axes
+    assert [tick.get_text() for tick in first.get_yticklabels()] == ["a", "b", "c"]
+    assert list(first.lines[0].get_xydata()[0]) == [-1.0, 2]
+    assert [list(line.get_xydata()[0]) for line in second.lines if line.get_marker() == "o"] == [
+        [1.0, 0], [2.0, 1], [3.0, 2],
+    ]  # fmt: skip
 
 
 def test_the_ablation_compares_the_seeds_that_all_rows_have():

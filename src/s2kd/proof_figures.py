@@ -40,18 +40,26 @@ def ablation_bars(panels: Mapping[str, Models]) -> Any:
     return figure
 
 
-def narrator_points(panels: Mapping[str, Mapping[str, tuple[float, float]]]) -> Any:
-    """Figure 4: the student's MSE (mean, spread over seeds) by what its teacher read."""
-    figure = _figure(WIDTH, 1.2 + 0.27 * max(map(len, panels.values())))
-    places = figure.subplots(1, len(panels), squeeze=False, sharey=len(panels) > 1)[0]
+def narrator_points(
+    panels: Mapping[str, Mapping[str, tuple[float | None, float | None, float | None]]],
+) -> Any:
+    """Figure 4: percent by which the student errs more than with the rules' words, and bounds."""
+    longest = max(panels.values(), key=len)
+    labels = list(dict.fromkeys([*longest, *(label for one in panels.values() for label in one)]))
+    figure = _figure(WIDTH, 1.2 + 0.27 * len(labels))
+    places = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for number, (axes, (title, points)) in enumerate(zip(places, panels.items(), strict=True)):
-        for place, (mean, off) in enumerate(points.values()):
-            axes.errorbar(mean, place, xerr=np.nan_to_num(off), fmt="o", color="#4477aa", capsize=3)
+        for label, (value, *bounds) in points.items():
+            place = labels.index(label)
+            axes.plot(value, place, "o", color="#4477aa")
+            if None not in bounds:
+                axes.plot(bounds, [place] * 2, "-", color="#4477aa")
+        axes.axvline(0, color="#888888", linewidth=1)
         axes.set_title(title, fontsize=9)
-        axes.set_xlabel("student MSE", fontsize=8)
-        axes.locator_params(axis="x", nbins=4)
+        axes.set_xlabel("error against rules %", fontsize=8)
+        axes.locator_params(axis="x", nbins=5)
         if number == 0:
-            axes.set_yticks(range(len(points)), list(points), fontsize=8)
+            axes.set_yticks(range(len(labels)), labels, fontsize=8)
             axes.invert_yaxis()
         _tidy(axes)
     return figure

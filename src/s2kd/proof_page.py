@@ -106,8 +106,9 @@ def _narrators(every: list[Models], rows: Sequence[Row], results: Path) -> Itera
         yield Drawn(
             name="narrators",
             figure=proof_figures.narrator_points(panels),
-            caption="Figure 4: the student's error by what its teacher read; bars are one standard "
-            f"deviation over seeds. {_seeds(m for m in every if m.data in panels)}",
+            caption="Figure 4: how much more the student errs than with the rule narrator's words, "
+            "by what its teacher read (below 0: less), over the seeds that both have; 95 % "
+            f"intervals. {_seeds(m for m in every if m.data in panels)}",
         )
 
 

@@ -305,14 +305,16 @@ def gain(base: Sequence[Row], found: Comparison | None) -> str:
     """Of the baseline's error, in percent, with its interval."""
     if found is None or found.difference is None:
         return "–"
-    return relative(found, -100 / metric(base, "mse"))
+    return percent(*scaled(found, -100 / metric(base, "mse")))
 
 
-def relative(found: Comparison, scale: float) -> str:
-    """The difference times `scale`, with its interval."""
-    bounds = (found.low, found.high) if scale > 0 else (found.high, found.low)
-    low, high = (None if bound is None else bound * scale for bound in bounds)
-    return percent(found.difference * scale, low, high)
+def scaled(found: Comparison, scale: float) -> tuple[float | None, float | None, float | None]:
+    """The difference times `scale`, with its bounds."""
+    low, high = (found.low, found.high) if scale > 0 else (found.high, found.low)
+    value, low, high = (
+        None if one is None else one * scale for one in (found.difference, low, high)
+    )
+    return value, low, high
 
 
 def _parameters(rows: Sequence[Row]) -> str:
@@ -554,14 +556,15 @@ def narrator_table(rows: Sequence[Row], *, data: str, preset: str, title: str) -
 
 def narrator_points(
     rows: Sequence[Row], *, data: str, preset: str
-) -> dict[str, tuple[float, float]]:
-    """Figure 4's points: the student's MSE and spread over seeds, by what its teacher read."""
+) -> dict[str, tuple[float | None, float | None, float | None]]:
+    """Figure 4's points: how much worse the student is than with the rule narrator's words."""
     main = experiment(rows, data=data, preset=preset)
-    return {
-        SHORT.get(key) or WORDS.get(key, key): (metric(student, "mse"), spread(student, "mse"))
+    own = main.of("student", "s2kd", main.students[0])
+    found = {
+        SHORT.get(key) or WORDS.get(key, key): worse_by(student, own)
         for key, (_, student) in readers(rows, main).items()
-        if student
     }
+    return {label: point for label, point in found.items() if point is not None}
 
 
 def readers(rows: Iterable[Row], main: Models) -> dict[str, tuple[Sequence[Row], Sequence[Row]]]:
@@ -612,14 +615,23 @@ def _words_line(
 
 
 def _against(rows: Sequence[Row], own: Sequence[Row]) -> str:
-    if not rows or not own:
-        return "–"
-    if all(rows[0][name] == own[0][name] for name in ("variant", "backbone", "method")):
+    if rows and rows == own:
         return ""
-    found = difference(rows, own)
+    found = worse_by(rows, own)
+    return "–" if found is None else percent(*found)
+
+
+def worse_by(
+    rows: Sequence[Row], own: Sequence[Row]
+) -> tuple[float | None, float | None, float | None] | None:
+    """Percent by which these errors exceed `own`, with 95 % bounds, over the seeds that both have.
+
+    The mean of one seed beside that of five would tell of the seed as much as of the method.
+    """
+    found = difference(rows, own) if rows and own else None
     if found is None or found.difference is None:
-        return "–"
-    return relative(found, 100 / metric(own, "mse"))
+        return None
+    return scaled(found, 100 / metric(own, "mse"))
 
 
 # --- what it comes to ----------------------------------------------------------------------------
