@@ -406,7 +406,7 @@ def searched(**changes):
     return {
         "data": "netcdf", "preset": "ncep_air", "backbone": "unet", "method": "s2kd",
         "split": "val", "seeds": [42], "axes": ["lambda", "beta"], "sampler": "grid",
-        "trials": trials, "best": trials[2], "own": trials[0],
+        "trials": trials, "best": trials[2], "own": trials[0], "measure": "validation error",
         "recipe": {"dataset": {"params": {"path": "/home/somebody/air.nc"}},
                    "student_training": {"epochs": 7}}, **changes,
     }  # fmt: skip
@@ -424,10 +424,37 @@ def test_the_page_shows_every_search_and_its_choice(tmp_path):
         "ncep_air, U-Net, S²-KD: 3 trainings of 7 epochs (grid, seeds 42); least validation error "
         "0.2000 at λ = 0.2, β = 0.25, 0.2200 (+10.0 %) at λ = 1, β = 0.5."
     ) in text
-    assert (page.parent / "figures" / "search-ncep_air-unet-s2kd.png").stat().st_size > 5000
+    assert (
+        page.parent / "figures" / "search-ncep_air-unet-s2kd-grid-lambda-beta.png"
+    ).stat().st_size > 5000
     path.write_text("[]")
     with pytest.raises(S2KDError, match="not what `s2kd sweep` writes"):
         proof_page.write(page, read_results(results), results)
+
+
+def test_searches_of_one_axis_are_lines_of_one_table_beside_the_surface(tmp_path):
+    def rates(method, errors):
+        trials = [
+            {"number": n, "state": "complete", "values": {"lr": lr}, "validation": error}
+            for n, (lr, error) in enumerate(errors.items())
+        ] + [{"number": 9, "state": "fail", "values": {"lr": 0.5}, "validation": None}]
+        return searched(axes=["lr"], method=method, trials=trials, best=trials[0])
+
+    results = tmp_path / "results"
+    for row in some_rows(seeds=[1]):
+        save_result(results, row)
+    found = rates("baseline", {0.001: 0.3, 0.002: 0.25}), rates("s2kd", {0.002: 0.2, 0.006: 0.4})
+    paths = {save_search(results, one) for one in (searched(), *found)}
+    assert len(paths) == 3  # a search of one method over other axes does not take its place
+    text = proof_page.write(tmp_path / "r.md", read_results(results), results).read_text()
+    start = text.index("**Validation error by learning rate**")
+    assert text[start:].splitlines()[2:6] == [
+        "| data | student | method | seeds | 0.001 | 0.002 | 0.006 |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| ncep_air | U-Net | baseline | 42 | 0.3000 | **0.2500** | – |",
+        "| ncep_air | U-Net | S²-KD | 42 | – | **0.2000** | 0.4000 |",
+    ]
+    assert text.count("(figures/search-") == 1
 
 
 def test_a_search_without_a_finished_trial_is_not_on_the_page(tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s2kd import figures, proof_figures, rare_tables, tables, verdicts
+from s2kd import figures, proof_figures, rare_tables, search_tables, tables, verdicts
 from s2kd.files import write_text, write_whole
 from s2kd.published import PUBLISHED
 from s2kd.reproduce import SOURCES, kind_of, samples
@@ -175,15 +175,17 @@ def _shares(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable
 
 
 def _searches(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
-    """What was searched on validation data: every surface, and its choice in words."""
-    for name, found in read_searches(results).items():
-        if found["best"] is not None:
+    """What was searched on validation data: surfaces with their choice, then lines of one axis."""
+    found = {name: one for name, one in read_searches(results).items() if one["best"] is not None}
+    for name, one in found.items():
+        if len(one["axes"]) > 1:
             yield Drawn(
                 name=f"search-{name}",
-                figure=figures.sweep(found),
-                caption=f"{verdicts.searched(found)} The star is the choice, the ring the recipe's "
+                figure=figures.sweep(one),
+                caption=f"{verdicts.searched(one)} The star is the choice, the ring the recipe's "
                 "own values.",
             )
+    yield from search_tables.by_axis(list(found.values()))
 
 
 MAKERS: dict[str, Callable[[list[Models], Sequence[Row], Path], Iterable[Made]]] = {
@@ -203,7 +205,7 @@ MAKERS: dict[str, Callable[[list[Models], Sequence[Row], Path], Iterable[Made]]]
 SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("RQ1: does distilling help, and whose way most?", ("table1", "table2", "table3")),
     ("RQ2: what does each half of the loss bring?", ("table4", "fig3")),
-    ("Search: the weights of the loss, on validation data", ("searches",)),
+    ("Search: weights of the loss and learning rate, on validation data", ("searches",)),
     ("Does the text help, and is it the meaning of the text?", ("fig4",)),
     ("RQ3: extreme events", ("extremes",)),
     ("Detail: spectra", ("spectra", "fig5")),

@@ -55,7 +55,8 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
 
 def save_search(folder: Path, found: Row) -> Path:
     """Write what `s2kd sweep` came to, as the results are written."""
-    name = "-".join(found[part] for part in ("preset", "backbone", "method"))
+    parts = [found[part] for part in ("preset", "backbone", "method", "sampler")]
+    name = "-".join([*parts, *found["axes"]]).lower()
     path = folder / "searches" / f"{name}.json"
     write_json(path, {**_short(dict(found)), "recipe": _without_folders(found["recipe"])})
     return path
