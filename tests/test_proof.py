@@ -345,6 +345,30 @@ def test_the_table_of_what_teachers_read_has_a_line_for_each_and_none_for_longer
     assert points["the window's words (rules)"] == (0.0, 0.0, 0.0)
 
 
+def test_the_headline_says_the_seeds_and_the_split_and_twice_less_than_nothing_is_not_twice():
+    rows = some_rows(s2kd=1.04, fitnet=1.2, seeds=[1])
+    models = tables.experiment(rows, data="ncep_air", preset="small")
+    said = verdicts.claim(models)
+    assert said.startswith("ncep_air (small, 1 seed): the teacher is 12 % ahead")
+    assert "S²-KD is worse than the plain student" in said
+    assert "twice FitNet's share is not shown" in said
+    beyond = replace(models, split="test_unseen")
+    assert verdicts.claim(beyond).startswith("ncep_air (small, test_unseen, 1 seed): ")
+
+
+def test_errors_by_lead_are_multiples_of_the_baselines_of_the_same_seeds():
+    rows = some_rows(s2kd=0.9, seeds=[1])
+    rows += [result("baseline", 9.0, 2)]  # no other method has this seed
+    models = tables.experiment(rows, data="ncep_air", preset="small")
+    (panel,) = proof_figures.error_by_lead({"ncep_air": models}).axes
+    lines = {line.get_label(): line.get_ydata() for line in panel.lines}
+
+    def steps(label):
+        return np.asarray(lines[label])
+
+    assert steps("S²-KD") == pytest.approx(np.full(len(steps("S²-KD")), 0.9), rel=0.02)
+
+
 def test_figure_4_puts_each_panels_points_on_its_own_labels_line():
     whole = {"a": (1.0, 0.5, 1.5), "b": (2.0, None, None), "c": (3.0, 2.0, 4.0)}
     part = {"c": (-1.0, -2.0, 0.0)}

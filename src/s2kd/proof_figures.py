@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from s2kd.figures import WIDTH, _figure, _legend, _tidy, colours
 from s2kd.studies import ABLATION
-from s2kd.tables import METHOD_ORDER, Models, gap_closed, metric, name_of, spread
+from s2kd.tables import METHOD_ORDER, Models, gap_closed, metric, name_of, spread, together
 
 
 def ablation_bars(panels: Mapping[str, Models]) -> Any:
@@ -65,17 +65,29 @@ def narrator_points(
     return figure
 
 
+SHOWN = ("persistence", "teacher", "baseline", "fitnet", "spectral", "s2kd", "s2kd_plus")
+"""Whom figures with little room show; colours go by this order in all of them."""
+
 SHARES = (-110, 150)
 """Percent of the gap that the axis of `gap_shares` shows."""
 
 
+def _grid(count: int, height: float, **how: Any) -> tuple[Any, list[Any]]:
+    """A figure of `count` panels, three in a line from five on; `height` is that of a line."""
+    columns = count if count <= 4 else 3
+    figure = _figure(WIDTH, height * -(-count // columns))
+    places = figure.subplots(-(-count // columns), columns, squeeze=False, **how).ravel()
+    for axes in places[count:]:
+        axes.remove()
+    return figure, list(places[:count])
+
+
 def gap_shares(panels: Mapping[str, Models]) -> Any:
     """Share of the gap between baseline and teacher that each method closes, with 95 % bounds."""
-    figure = _figure(WIDTH, 3.4)
-    places = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    figure, places = _grid(len(panels), 3.1, sharex=True, sharey=True)
     every = [name for name in METHOD_ORDER if name not in ("baseline", "spectral", "semantic")]
     names = [m for m in every if any(p.of("student", m, p.students[0]) for p in panels.values())]
-    for number, (axes, (title, models)) in enumerate(zip(places, panels.items(), strict=True)):
+    for axes, (title, models) in zip(places, panels.items(), strict=True):
         backbone = models.students[0]
         base, teacher = models.of("student", "baseline", backbone), models.of("teacher", "teacher")
         for place, method in enumerate(names):
@@ -84,60 +96,68 @@ def gap_shares(panels: Mapping[str, Models]) -> Any:
             if found is None or found.value is None:
                 continue
             share = 100 * found.value
-            # an arrow at the edge for what lies beyond it
+            # an arrow at the edge for what lies beyond it; hollow where there are no bounds
             mark = ">" if share > SHARES[1] else "<" if share < SHARES[0] else "o"
-            axes.plot(min(max(share, SHARES[0]), SHARES[1]), place, mark, color="#4477aa")
+            fill = "white" if found.low is None else "#4477aa"
             if found.low is not None:
-                axes.plot([100 * found.low, 100 * found.high], [place] * 2, "-", color="#4477aa")
+                bounds = np.clip([100 * found.low, 100 * found.high], *SHARES)
+                axes.plot(bounds, [place] * 2, "-", color="#4477aa")
+            at = min(max(share, SHARES[0]), SHARES[1])
+            axes.plot(at, place, mark, color="#4477aa", markerfacecolor=fill)
         axes.axvline(0, color="#888888", linewidth=1)
         axes.axvline(100, color="#888888", linewidth=1, linestyle="--")
         axes.set_xlim(SHARES[0] - 10, SHARES[1] + 10)
         axes.tick_params(labelsize=8)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("gap closed %", fontsize=8)
-        if number == 0:
-            axes.set_yticks(range(len(names)), [name_of(m) for m in names], fontsize=8)
-            axes.invert_yaxis()
         _tidy(axes)
+    places[0].set_yticks(range(len(names)), [name_of(m) for m in names], fontsize=8)
+    places[0].invert_yaxis()
     return figure
 
 
 def error_by_lead(panels: Mapping[str, Models]) -> Any:
-    """MSE by lead step of references, teacher and the first student's methods."""
-    figure = _figure(WIDTH, 3.2)
-    places = figure.subplots(1, len(panels), squeeze=False)[0]
-    labels = ["persistence", "teacher", "baseline", "output", "fitnet", "s2kd", "s2kd_plus"]
-    style = colours(labels)
+    """MSE of teacher and the first student's methods by lead, as a multiple of the baseline's.
+
+    Over the seeds that both have.
+    """
+    figure, places = _grid(len(panels), 2.7)
+    labels = ["teacher", "output", "fitnet", "s2kd", "s2kd_plus"]
+    style = colours([*SHOWN, "output"])
     for axes, (title, models) in zip(places, panels.items(), strict=True):
         for label in labels:
-            rows = models.forecasters.get(label)
-            if rows:
-                curve = np.mean([_mse_by_lead(row) for row in rows], axis=0)
+            both = together(
+                models.forecasters.get(label, []),
+                models.of("student", "baseline", models.students[0]),
+            )
+            if both[0]:
+                curve, base = (
+                    np.mean([_mse_by_lead(row) for row in rows], axis=0) for rows in both
+                )
                 colour, line = style[label]
                 steps = np.arange(1, len(curve) + 1)
                 axes.plot(
                     steps,
-                    curve,
+                    curve / base,
                     color=colour,
                     linestyle=line,
                     marker="o",
                     markersize=3,
                     label=name_of(label),
                 )
+        axes.axhline(1, color="#888888", linewidth=1)
+        axes.tick_params(labelsize=8)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("lead step", fontsize=8)
         _tidy(axes)
-    places[0].set_ylabel("MSE (normalised)", fontsize=8)
-    _legend(figure, places[-1])
+    places[0].set_ylabel("MSE / plain student's", fontsize=8)
+    _legend(figure, places[0])
     return figure
 
 
 def _mse_by_lead(row: Mapping[str, Any]) -> Float[np.ndarray, " lead"]:
     channels = row["scores"]["by_lead"].values()
     return np.mean([one["mse"] for one in channels], axis=0)
-
-
-SHOWN = ("persistence", "teacher", "baseline", "fitnet", "spectral", "s2kd", "s2kd_plus")
 
 
 def spectra_at_the_end(panels: Mapping[str, Models]) -> Any:

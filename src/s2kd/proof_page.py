@@ -158,20 +158,26 @@ def _spectra(every: list[Models], rows: Sequence[Row], results: Path) -> Iterabl
 
 
 def _shares(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
-    panels = {models.data: models for models in every if models.split == "test"}
-    if panels:
-        yield Drawn(
-            name="gap",
-            figure=proof_figures.gap_shares(panels),
-            caption="Share of the gap between baseline (0) and reading teacher (100) that each "
-            "method closes, U-Net student, 95 % intervals; where the teacher is no better than the "
-            f"baseline there is no share. {_seeds(panels.values())}",
-        )
-        yield Drawn(
-            name="lead",
-            figure=proof_figures.error_by_lead(panels),
-            caption=f"Error by lead step, U-Net student. {_seeds(panels.values())}",
-        )
+    panels = {_short(models): models for models in every}
+    yield Drawn(
+        name="gap",
+        figure=proof_figures.gap_shares(panels),
+        caption="Share of the gap between baseline (0) and reading teacher (100) that each method "
+        "closes, U-Net student, 95 % intervals (hollow: none, the gap itself is not clear); where "
+        f"the teacher is no better than the baseline there is no share. {_seeds(every)}",
+    )
+    yield Drawn(
+        name="lead",
+        figure=proof_figures.error_by_lead(panels),
+        caption="Error by lead step as a multiple of the plain student's, U-Net student, over the "
+        f"seeds that both have. {_seeds(every)}",
+    )
+
+
+def _short(models: Models) -> str:
+    """The data, and on a line of its own what is unlike in a split beyond the usual one."""
+    beyond = models.split.removeprefix("test").strip("_").replace("_", " ")
+    return f"{models.data}\n{beyond}" if beyond else models.data
 
 
 def _searches(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:

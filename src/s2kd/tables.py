@@ -398,7 +398,8 @@ def main_table(models: Models, *, title: str, published: Published | None = None
     caption = (
         f"{models.caption}; ± over seeds. Latency: batch 1, float32, the least of the medians "
         "measured for that architecture. In brackets 95 % intervals over test windows and, from "
-        "three seeds on, seeds; p-values are adjusted over the table (Holm). Bold: better than "
+        "three seeds on, seeds; p-values are adjusted over the table (Holm; – where too few "
+        "windows are independent). Bold: better than "
         "every other method of that student, all intervals without zero. Published figures are "
         f"of other data ({published.data if published else 'none'}): compare gains, not errors."
     )

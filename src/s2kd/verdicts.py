@@ -14,6 +14,7 @@ from s2kd.studies import ABLATION, CONTROLS, KINDS, PATIENCE
 from s2kd.tables import (
     WORDS,
     Models,
+    counted,
     difference,
     doubles_fitnet,
     gain,
@@ -32,7 +33,7 @@ def verdicts(every: Sequence[Models], rows: Sequence[Row]) -> dict[str, list[str
     """Sentences by the heading they stand under."""
     tests = [models for models in every if models.split == "test"]
     return {
-        "In short": [claim(models) for models in tests],
+        "In short": [claim(models) for models in every],
         "RQ1: does distilling help, and whose way most?": [
             s for m in every for s in (*ranking(m), *patience(m, rows))
         ],
@@ -77,9 +78,11 @@ def in_percent(found: Comparison | None, base: Sequence[Row]) -> str:
 
 def claim(models: Models) -> str:
     """The headline: 90 % of the gap closed by S²-KD, and twice what FitNet closes."""
-    backbone, where = models.students[0], f"{models.data} ({models.preset})"
+    split = "" if models.split == "test" else f", {models.split}"
+    backbone = models.students[0]
     base, teacher = models.of("student", "baseline", backbone), models.of("teacher", "teacher")
     ours = models.of("student", "s2kd", backbone)
+    where = f"{models.data} ({models.preset}{split}, {counted(len(ours), 'seed')})"
     if not ours or not teacher:
         return f"{where}: not trained yet."
     gap = 100 * (1 - metric(teacher, "mse") / metric(base, "mse"))
@@ -117,8 +120,12 @@ def claim(models: Models) -> str:
 
 
 def _twice(models: Models, backbone: str, method: str) -> str:
+    """Whether it closes more than twice FitNet's share: of something, since -1 beats twice -3."""
+    base, ours = (models.of("student", name, backbone) for name in ("baseline", method))
+    gained = told(difference(ours, base), "gains", "loses", "")
     found = doubles_fitnet(models, backbone, method)
-    return "shown" if found is not None and found.low is not None and found.low > 0 else "not shown"
+    clear = found is not None and found.low is not None and found.low > 0
+    return "shown" if clear and gained == "gains" else "not shown"
 
 
 def patience(models: Models, rows: Sequence[Row]) -> list[str]:
