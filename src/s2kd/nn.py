@@ -119,9 +119,10 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 def make_norm(name: str, width: int) -> nn.Module:
     """Batch norm, as most backbones were published with, or group norm (four groups; Wu & He 2018).
 
-    Group norm keeps no running means, which mislead where what is forecast differs in level from
-    what was trained on, and are noisy where batches are small. Raises `S2KDError` for another name,
-    or a width that groups do not divide.
+    Group norm keeps no running means, which mislead where one series drifts in level, and are noisy
+    where batches are small. But it norms every field by itself, and so forgets how strong it is:
+    for fires stronger than those of training it erred about twice as much as batch norm
+    (docs/log.md). Raises `S2KDError` for another name, or a width that groups do not divide.
     """
     if name not in NORMS or (name == "group" and width % GROUPS):
         raise S2KDError(
