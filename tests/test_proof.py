@@ -321,7 +321,8 @@ def test_the_table_of_what_teachers_read_has_a_line_for_each_and_none_for_longer
             rows.append(result("teacher", 0.93, seed, **more))
             rows.append(result("s2kd", 0.95, seed, variant=variant))
     rows.append(result("teacher-blind", 0.88, 0, role="teacher", backbone="simvp"))
-    table = tables.narrator_table(rows, data="ncep_air", preset="small", title="t")
+    models = tables.experiment(rows, data="ncep_air", preset="small")
+    table = tables.narrator_table(rows, models, title="t")
     lines = {line[0]: line for line in table.lines}
     assert [(name, line[-1]) for name, line in lines.items()] == [
         ("no distillation", "–, 5"),
@@ -336,7 +337,7 @@ def test_the_table_of_what_teachers_read_has_a_line_for_each_and_none_for_longer
     assert empty[3].startswith("0.9500")
     assert empty[4].startswith("+5.6 [")  # 0.95 against S²-KD's 0.9
     assert lines["the window's words (rules)"][2] == ""
-    points = tables.narrator_points(rows, data="ncep_air", preset="small")
+    points = tables.narrator_points(rows, models)
     assert list(points) == ["no distillation", "FitNet", "no words (empty text)",
                             "the window's words (rules)"]  # fmt: skip
     worse, low, high = points["no words (empty text)"]

@@ -46,9 +46,8 @@ def narrator_points(
     """Figure 4: percent by which the student errs more than with the rules' words, and bounds."""
     longest = max(panels.values(), key=len)
     labels = list(dict.fromkeys([*longest, *(label for one in panels.values() for label in one)]))
-    figure = _figure(WIDTH, 1.2 + 0.27 * len(labels))
-    places = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    for number, (axes, (title, points)) in enumerate(zip(places, panels.items(), strict=True)):
+    figure, places = _grid(len(panels), 1.2 + 0.27 * len(labels), sharey=True)
+    for axes, (title, points) in zip(places, panels.items(), strict=True):
         for label, (value, *bounds) in points.items():
             place = labels.index(label)
             axes.plot(value, place, "o", color="#4477aa")
@@ -58,10 +57,10 @@ def narrator_points(
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("error against rules %", fontsize=8)
         axes.locator_params(axis="x", nbins=5)
-        if number == 0:
-            axes.set_yticks(range(len(labels)), labels, fontsize=8)
-            axes.invert_yaxis()
+        axes.tick_params(labelsize=8)
         _tidy(axes)
+    places[0].set_yticks(range(len(labels)), labels, fontsize=8)
+    places[0].invert_yaxis()
     return figure
 
 

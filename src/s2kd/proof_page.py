@@ -97,18 +97,18 @@ def _ablations(
 def _narrators(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
     panels = {}
     for models in every:
-        if models.split != "test" or not models.of("student", "s2kd_blind"):
+        if not models.of("student", "s2kd_blind"):
             continue
         title = f"What the teacher reads: {title_of(models)}"
-        yield tables.narrator_table(rows, data=models.data, preset=models.preset, title=title)
-        panels[models.data] = tables.narrator_points(rows, data=models.data, preset=models.preset)
+        yield tables.narrator_table(rows, models, title=title)
+        panels[_short(models)] = tables.narrator_points(rows, models)
     if panels:
         yield Drawn(
             name="narrators",
             figure=proof_figures.narrator_points(panels),
             caption="Figure 4: how much more the student errs than with the rule narrator's words, "
             "by what its teacher read (below 0: less), over the seeds that both have; 95 % "
-            f"intervals. {_seeds(m for m in every if m.data in panels)}",
+            f"intervals. {_seeds(m for m in every if _short(m) in panels)}",
         )
 
 

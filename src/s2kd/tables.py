@@ -526,13 +526,12 @@ SHORT = {"hints": "FitNet"}
 """Where a figure has less room."""
 
 
-def narrator_table(rows: Sequence[Row], *, data: str, preset: str, title: str) -> Table:
+def narrator_table(rows: Sequence[Row], main: Models, *, title: str) -> Table:
     """Does the text help, and is it its meaning? Teacher and student, by what the teacher read.
 
     Each line differs from the next in one field of the recipe. Differences are against the rule
     narrator's: above 0 this line is worse.
     """
-    main = experiment(rows, data=data, preset=preset)
     own_teacher, own_student = main.of("teacher", "teacher"), main.forecasters.get("s2kd", [])
     lines = []
     for key, (teacher, student) in readers(rows, main).items():
@@ -556,10 +555,9 @@ def narrator_table(rows: Sequence[Row], *, data: str, preset: str, title: str) -
 
 
 def narrator_points(
-    rows: Sequence[Row], *, data: str, preset: str
+    rows: Sequence[Row], main: Models
 ) -> dict[str, tuple[float | None, float | None, float | None]]:
     """Figure 4's points: how much worse the student is than with the rule narrator's words."""
-    main = experiment(rows, data=data, preset=preset)
     own = main.of("student", "s2kd", main.students[0])
     found = {
         SHORT.get(key) or WORDS.get(key, key): worse_by(student, own)
@@ -582,15 +580,16 @@ def readers(rows: Iterable[Row], main: Models) -> dict[str, tuple[Sequence[Row],
             main.of("student", "s2kd_blind", backbone),
         ),
     }
-    for variant in variants(rows, data=main.data, preset=main.preset):
-        one = experiment(rows, data=main.data, preset=main.preset, variant=variant)
+    where = {"data": main.data, "preset": main.preset, "split": main.split}
+    for variant in variants(rows, **where):
+        one = experiment(rows, **where, variant=variant)
         found[variant] = one.of("teacher", "teacher"), one.of("student", "s2kd", backbone)
     return found
 
 
-def variants(rows: Iterable[Row], *, data: str, preset: str) -> list[str]:
+def variants(rows: Iterable[Row], **where: str) -> list[str]:
     """Controls first, then narrators; the rule narrator last but for recorded ones."""
-    there = dict.fromkeys(r["variant"] for r in chosen(rows, data=data, preset=preset))
+    there = dict.fromkeys(r["variant"] for r in chosen(rows, **where))
     there.pop(PATIENT, None)  # the same words
     order = [*CONTROLS, "rules"]
     return sorted(there, key=lambda v: (order.index(v) if v in order else len(order), v))

@@ -38,10 +38,10 @@ def verdicts(every: Sequence[Models], rows: Sequence[Row]) -> dict[str, list[str
             s for m in every for s in (*ranking(m), *patience(m, rows))
         ],
         "RQ2: what does each half of the loss bring?": [
-            s for m in tests for s in (*halves(m), *beyond(m))
+            s for m in every for s in (*halves(m), *beyond(m))
         ],
         "Does the text help, and is it the meaning of the text?": [
-            s for m in tests for s in meaning(m, rows)
+            s for m in every for s in meaning(m, rows)
         ],
         "RQ3: extreme events": [s for m in tests for s in rare(m)],
         "Detail: spectra": [s for m in tests for s in detail(m)],
@@ -60,6 +60,11 @@ def standing(every: Sequence[Models]) -> str:
         "cores can train; its figures are its own and say nothing of the official data's. How the "
         "settings were chosen, when teachers stop, and what did not work: [log](log.md)."
     )
+
+
+def _place(models: Models) -> str:
+    """The data, and the split where it is not the usual one."""
+    return models.data if models.split == "test" else f"{models.data}, {models.split}"
 
 
 def told(found: Comparison | None, better: str, worse: str, same: str) -> str:
@@ -232,7 +237,7 @@ def halves(models: Models) -> list[str]:
         for rows in one.values()
     )
     return [
-        f"{models.data}: gain over the prediction loss alone: {'; '.join(parts)}; both "
+        f"{_place(models)}: gain over the prediction loss alone: {'; '.join(parts)}; both "
         f"{in_percent(joint, base)} ({told(joint, 'better', 'worse', 'no clear change')}). Both "
         f"together are {'' if better else 'not '}clearly better than each alone."
     ]
@@ -248,7 +253,7 @@ def beyond(models: Models) -> list[str]:
             found = difference(plus, rows)
             word = told(found, "better", "worse", "no clear change")
             parts.append(f"{name_of(name)} {in_percent(found, rows)} ({word})")
-    return [f"{models.data}: gain of S²-KD plus over {'; '.join(parts)}."] if parts else []
+    return [f"{_place(models)}: gain of S²-KD plus over {'; '.join(parts)}."] if parts else []
 
 
 def meaning(models: Models, rows: Sequence[Row]) -> list[str]:
@@ -263,7 +268,7 @@ def meaning(models: Models, rows: Sequence[Row]) -> list[str]:
             continue
         on_teacher, on_student = difference(teacher, its_teacher), difference(student, its_student)
         found.append(
-            f"{models.data}, the window's words against {label}: the teacher "
+            f"{_place(models)}, the window's words against {label}: the teacher "
             f"{told(on_teacher, 'gains', 'loses', 'is not clearly changed')} "
             f"({in_percent(on_teacher, its_teacher)}), its student "
             f"{told(on_student, 'gains', 'loses', 'is not clearly changed')} "
