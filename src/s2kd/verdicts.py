@@ -91,25 +91,26 @@ def claim(models: Models) -> str:
     if not ours or not teacher:
         return f"{where}: not trained yet."
     gap = 100 * (1 - metric(teacher, "mse") / metric(base, "mse"))
-    if gap <= 0:
-        return (
-            f"{where}: the reading teacher is no better than the plain student "
-            f"({metric(teacher, 'mse'):.4f} against {metric(base, 'mse'):.4f}), so there is no gap "
-            "to close and the claim cannot be tested."
-        )
     found = difference(ours, base)
-    closed = gap_closed(base, ours, teacher)
-    hints = gap_closed(base, models.of("student", "fitnet", backbone), teacher)
     verdict = told(
         found,
         "S²-KD is better than the plain student",
         "S²-KD is worse than the plain student",
         "S²-KD cannot be told from the plain student",
     )
+    verdict = f"{verdict} ({in_percent(found, base)} of its error)"
+    if gap <= 0:
+        return (
+            f"{where}: the reading teacher is no better than the plain student "
+            f"({metric(teacher, 'mse'):.4f} against {metric(base, 'mse'):.4f}), so there is no gap "
+            f"to close and the claim cannot be tested. {verdict}."
+        )
+    closed = gap_closed(base, ours, teacher)
+    hints = gap_closed(base, models.of("student", "fitnet", backbone), teacher)
     reached = closed is not None and closed.low is not None and closed.low >= 0.9
     sentence = (
-        f"{where}: the teacher is {gap:.0f} % ahead of the plain {name_of(backbone)}. {verdict} "
-        f"({in_percent(found, base)} of its error); it closes {_share(closed)} of the gap, FitNet "
+        f"{where}: the teacher is {gap:.0f} % ahead of the plain {name_of(backbone)}. "
+        f"{verdict}; it closes {_share(closed)} of the gap, FitNet "
         f"{_share(hints)}. Of the claim, 90 % of the gap is {'' if reached else 'not '}reached and "
         f"twice FitNet's share is {_twice(models, backbone, 's2kd')}."
     )
