@@ -216,6 +216,23 @@ def test_results_hold_no_folder_and_come_back(tmp_path):
         read_results(tmp_path)
 
 
+def test_results_of_two_recipes_are_not_compared():
+    own = {"past": 4, "teacher_training": {"epochs": 14},
+           "students": [{"name": "unet", "params": {"width": 8}}]}  # fmt: skip
+    *rows, last = [row | {"settings": {**own, "seeds": [row["seed"]]}} for row in some_rows()]
+    where = {"data": "ncep_air", "preset": "small"}
+    assert len(tables.experiment([*rows, last], **where).rows) == 5
+    for change, said in (
+        ({"teacher_training": {"epochs": 28}}, "epochs=14, .* with teacher_training.epochs=28"),
+        ({"past": 6}, "with past=4, .* with past=6"),
+        ({"students": [{"name": "unet", "params": {"width": 16}}]}, "students.unet=.*'width': 16"),
+    ):
+        with pytest.raises(S2KDError, match=said):
+            tables.experiment([*rows, last | {"settings": own | change}], **where)
+    with pytest.raises(S2KDError, match=r"unet-s2kd-seed4.json with fingerprint=y: not to be"):
+        tables.experiment([*rows, last | {"fingerprint": "y"}], **where)
+
+
 # --- tables and verdicts -------------------------------------------------------------------------
 
 

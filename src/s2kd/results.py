@@ -53,6 +53,39 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def one_recipe(rows: Iterable[Row]) -> None:
+    """Refuse rows to be compared that were made with different recipes, or on different data.
+
+    Free are what a recipe lists to be compared (seeds, methods, students); a student of one name
+    must be the same student. Raises S2KDError naming two files and the first field that differs.
+    """
+    seen: dict[str, tuple[Any, Row]] = {}
+    for row in rows:
+        for field, value in _fixed(row).items():
+            before, other = seen.setdefault(field, (value, row))
+            if before != value:
+                raise S2KDError(
+                    f"{result_path(Path(), other)} was made with {field}={before}, "
+                    f"{result_path(Path(), row)} with {field}={value}: not to be compared; "
+                    "train again what is out of date, or move it away"
+                )
+
+
+def _fixed(row: Row) -> dict[str, Any]:
+    """What rows that are compared must share, by dotted name."""
+    settings = row.get("settings") or {}
+    free = ("seeds", "methods", "students")
+    found = {"fingerprint": row.get("fingerprint")}
+    for name, value in settings.items():
+        if name not in free:
+            inner = value if isinstance(value, dict) else {"": value}
+            found |= {f"{name}.{key}".rstrip("."): one for key, one in inner.items()}
+    for part in settings.get("students") or []:
+        if part["name"] == row["backbone"] and row["role"] == "student":
+            found[f"students.{part['name']}"] = part["params"]
+    return found
+
+
 def save_search(folder: Path, found: Row) -> Path:
     """Write what `s2kd sweep` came to, as the results are written."""
     parts = [found[part] for part in ("preset", "backbone", "method", "sampler")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s2kd.published import Published
-from s2kd.results import chosen
+from s2kd.results import chosen, one_recipe
 from s2kd.significance import (
     FEWEST_SEEDS,
     Comparison,
@@ -174,9 +174,11 @@ class Models:
 def experiment(
     rows: Iterable[Row], *, data: str, preset: str, split: str = "test", variant: str = "rules"
 ) -> Models:
-    """The models of one experiment; raises S2KDError where there are none."""
+    """The models of one experiment; raises S2KDError where there are none, or of two recipes."""
     found: dict[tuple[str, str, str], list[Row]] = {}
-    for row in chosen(rows, data=data, preset=preset, split=split, variant=variant):
+    some = chosen(rows, data=data, preset=preset, split=split, variant=variant)
+    one_recipe(some)
+    for row in some:
         found.setdefault((row["role"], row["backbone"], row["method"]), []).append(row)
     if not found:
         raise S2KDError(

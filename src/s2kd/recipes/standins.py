@@ -150,8 +150,8 @@ def _fires(name: str, data: str, *, chosen: str, fractions: list[float]) -> Reci
     }
     part = Part(name="fds", params=params)
     # Not group norm: it norms every window by itself, so a fire stronger than any in training
-    # loses the strength by which it differs (docs/log.md).
-    return standin(name, part, stride=2, test_stride=2)
+    # loses the strength by which it differs. And longer teachers, as for taxis (docs/log.md).
+    return standin(name, part, stride=2, test_stride=2, teacher_epochs=28)
 
 
 def _folder(data: str, name: str, holds: str) -> str:
