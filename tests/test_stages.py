@@ -218,6 +218,17 @@ def test_every_row_says_what_was_scored_on_what(done, rows):
     ]
 
 
+def test_scores_kept_from_an_earlier_recipe_say_the_present_one(mine):
+    recipe = road.tiny()
+    training = dataclasses.replace(recipe.teacher_training, epochs=99)
+    changed = dataclasses.replace(recipe, name="later", teacher_training=training)
+    kept = (mine / "scores" / "test" / "persistence.json").read_bytes()
+    rows = stages.score_references(stages.Run(recipe=changed, out=mine))
+    assert {(row["recipe"], row["preset"]) for row in rows} == {(changed.digest, "later")}
+    assert {row["settings"]["teacher_training"]["epochs"] for row in rows} == {99}
+    assert (mine / "scores" / "test" / "persistence.json").read_bytes() == kept
+
+
 def _test_windows(recipe, split="test"):
     dataset = datasets.build(recipe.dataset.name, **recipe.dataset.params)
     windows = Windows(dataset, split, past=recipe.past, lead=recipe.lead)

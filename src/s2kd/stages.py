@@ -878,6 +878,9 @@ def _score_one(
     if path.exists():
         row = read_json(path)
         if row.get("key") == key:
+            # of the same weights, perhaps by a recipe that has changed elsewhere since
+            row |= {"preset": run.recipe.name, "recipe": run.recipe.digest}
+            row["settings"] = run.recipe.to_dict()
             return _with_long_horizon(run, entrant, windows, path, row)
     told = run.report(f"score {entrant.name} on {split}")
     predict, speed = _predictor(run, entrant, split, windows, climatology)
