@@ -11,10 +11,19 @@ from s2kd.studies import ABLATION
 from s2kd.tables import METHOD_ORDER, Models, gap_closed, metric, name_of, spread, together
 
 
+def _grid(count: int, height: float, **how: Any) -> tuple[Any, list[Any]]:
+    """A figure of `count` panels, three in a line from five on; `height` is that of a line."""
+    columns = count if count <= 4 else 3
+    figure = _figure(WIDTH, height * -(-count // columns))
+    places = figure.subplots(-(-count // columns), columns, squeeze=False, **how).ravel()
+    for axes in places[count:]:
+        axes.remove()
+    return figure, list(places[:count])
+
+
 def ablation_bars(panels: Mapping[str, Models]) -> Any:
     """Figure 3: MSE (bars, left axis) and SSIM (line, right axis) of the rows of the ablation."""
-    figure = _figure(WIDTH, 2.9)
-    places = figure.subplots(1, len(panels), squeeze=False)[0]
+    figure, places = _grid(len(panels), 2.9)
     for axes, (title, models) in zip(places, panels.items(), strict=True):
         backbone = models.students[0]
         methods = [m for m in ABLATION if models.of("student", m, backbone)]
@@ -71,16 +80,6 @@ SHARES = (-110, 150)
 """Percent of the gap that the axis of `gap_shares` shows."""
 
 
-def _grid(count: int, height: float, **how: Any) -> tuple[Any, list[Any]]:
-    """A figure of `count` panels, three in a line from five on; `height` is that of a line."""
-    columns = count if count <= 4 else 3
-    figure = _figure(WIDTH, height * -(-count // columns))
-    places = figure.subplots(-(-count // columns), columns, squeeze=False, **how).ravel()
-    for axes in places[count:]:
-        axes.remove()
-    return figure, list(places[:count])
-
-
 def gap_shares(panels: Mapping[str, Models]) -> Any:
     """Share of the gap between baseline and teacher that each method closes, with 95 % bounds."""
     figure, places = _grid(len(panels), 3.1, sharex=True, sharey=True)
@@ -101,8 +100,7 @@ def gap_shares(panels: Mapping[str, Models]) -> Any:
             if found.low is not None:
                 bounds = np.clip([100 * found.low, 100 * found.high], *SHARES)
                 axes.plot(bounds, [place] * 2, "-", color="#4477aa")
-            at = min(max(share, SHARES[0]), SHARES[1])
-            axes.plot(at, place, mark, color="#4477aa", markerfacecolor=fill)
+            axes.plot(np.clip(share, *SHARES), place, mark, color="#4477aa", markerfacecolor=fill)
         axes.axvline(0, color="#888888", linewidth=1)
         axes.axvline(100, color="#888888", linewidth=1, linestyle="--")
         axes.set_xlim(SHARES[0] - 10, SHARES[1] + 10)
@@ -161,8 +159,7 @@ def _mse_by_lead(row: Mapping[str, Any]) -> Float[np.ndarray, " lead"]:
 
 def spectra_at_the_end(panels: Mapping[str, Models]) -> Any:
     """Power of the forecasts at the last lead, as a multiple of the truth's, by wavenumber."""
-    figure = _figure(WIDTH, 3.4)
-    places = figure.subplots(1, len(panels), squeeze=False)[0]
+    figure, places = _grid(len(panels), 3.4)
     style = colours(SHOWN)
     for axes, (title, models) in zip(places, panels.items(), strict=True):
         for name, rows in with_spectra(models).items():
@@ -203,8 +200,7 @@ def hits_by_lead(
     panels: Mapping[str, Mapping[str, Sequence[tuple[float, float | None, float | None]]]],
 ) -> Any:
     """CSI by lead step with 95 % bounds: forecaster to (value, low, high) of every lead."""
-    figure = _figure(WIDTH, 3.2)
-    places = figure.subplots(1, len(panels), squeeze=False)[0]
+    figure, places = _grid(len(panels), 3.2)
     style = colours(SHOWN)
     for axes, (title, curves) in zip(places, panels.items(), strict=True):
         for number, (name, points) in enumerate(curves.items()):
