@@ -98,7 +98,7 @@ def peak(command: list[str], *, quiet: bool = False) -> tuple[float, float]:
 def run_case(data: str) -> dict:
     """The whole road on the air temperature recipe, short."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "s2kd.cli", "run", "ncep_air", "--data", data]
+        command = [sys.executable, "-m", "s2kd", "run", "ncep_air", "--data", data]
         command += ["--out", str(Path(folder) / "run"), "--json"]
         settings = ["teacher_training.epochs=1", "student_training.epochs=1"]
         for setting in [*settings, "stride=8", "test_stride=8"]:

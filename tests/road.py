@@ -14,7 +14,7 @@ from s2kd import stages
 from s2kd.recipe import Part, Recipe, TeacherSpec, Training
 from s2kd.recipes import BASELINE, FITNET, OUTPUT, s2kd
 
-S2KD = (sys.executable, "-m", "s2kd.cli")
+S2KD = (sys.executable, "-m", "s2kd")
 QUICK = Training(epochs=2, batch_size=8, lr=2e-3, schedule="cosine", clip=1.0)
 TEACHER = TeacherSpec(
     backbone=Part(

@@ -145,6 +145,7 @@ def test_the_built_in_methods_that_have_them_train(name, tmp_path):
     import road
 
     from s2kd import stages
+    from s2kd.checkpoint import load_student
 
     recipe = dataclasses.replace(
         road.tiny(),
@@ -156,7 +157,7 @@ def test_the_built_in_methods_that_have_them_train(name, tmp_path):
     stages.train_teachers(run)
     stages.distill(run)
     (folder,) = (tmp_path / "run" / "students").iterdir()
-    assert stages.load_student(folder)[0](run.windows("test").gather(TWO[:1]).past).future.shape[1]
+    assert load_student(folder)[0](run.windows("test").gather(TWO[:1]).past).future.shape[1]
     stores = {path.name for path in (tmp_path / "run" / "targets").glob("*")}
     seed = recipe.seeds[0]
     wanted = set() if name == "mixup" else {f"text-seed{seed}", f"text-seed{seed}-blends2"}

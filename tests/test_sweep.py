@@ -15,6 +15,7 @@ from s2kd import figures, stages
 from s2kd import sweep as searching
 from s2kd.checkpoint import load_card
 from s2kd.cli import app
+from s2kd.files import write_json
 from s2kd.recipe import method_named
 from s2kd.report import write_report
 from s2kd.results import read_searches
@@ -66,7 +67,7 @@ def test_what_trials_read_is_labelled_before_any_begins(taught, tmp_path):
     (out / "recipe.json").unlink()
     shutil.rmtree(out / "targets")
     made = recipe(methods=(dataclasses.replace(method_named("s2kd_plus"), blends=2),))
-    stages.write_json(out / "recipe.json", {"recipe": made.to_dict()})
+    write_json(out / "recipe.json", {"recipe": made.to_dict()})
     run = opened(out, made)
     assert searching.prepare(
         searching.narrowed(run, searching.search_of(run, method="s2kd_plus", over="lambda"))

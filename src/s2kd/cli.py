@@ -422,7 +422,3 @@ def _no_space(error: Exception) -> bool:
 def _fail(sentence: str) -> None:
     print(f"s2kd: {sentence}", file=sys.stderr)
     sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -56,7 +56,7 @@ def work(
     place: Place,
     *,
     jobs: int = 1,
-    report: Callable[[str], stages.Report] = stages._silent,
+    report: Callable[[str], stages.Report] = stages.silent,
     say: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
     """Do every unit that is not done, until the time is up; call again to go on.
@@ -166,7 +166,7 @@ def do(
     unit: Unit,
     place: Place,
     *,
-    report: Callable[[str], stages.Report] = stages._silent,
+    report: Callable[[str], stages.Report] = stages.silent,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Train this unit's model if it is not trained, score it, write its results."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from s2kd import harness, recipes, stages
+from s2kd.checkpoint import load_student
 from s2kd.files import read_json, write_json
 from s2kd.proof_figures import region
 from s2kd.recipe import Part
@@ -150,7 +151,7 @@ def reproduce(
     place: harness.Place,
     *,
     jobs: int = 1,
-    report: Callable[[str], stages.Report] = stages._silent,
+    report: Callable[[str], stages.Report] = stages.silent,
     say: Callable[[str], None] = lambda text: None,
 ) -> harness.Outcome:
     """Do the work list as far as the time goes, then the map samples that can be made."""
@@ -191,7 +192,7 @@ def save_sample(study: Study, place: harness.Place) -> None:
     window, grid = windows.gather(torch.tensor([number])), run.dataset.grid
     forecasts = {}
     for name, folder in ready.items():
-        model = stages.load_student(folder)[0].eval()
+        model = load_student(folder)[0].eval()
         forecasts[name] = foresee(model, window.past, window.index, None)[0, -1, 0].numpy()
     truth = np.where(grid.exists, window.future[0, -1, 0].numpy(), np.nan)
     write_json(

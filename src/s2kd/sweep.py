@@ -209,7 +209,7 @@ def _prepare(run: Run) -> None:
         stages.copy_stored(run)
     stages.narrate(run)
     stages.train_teachers(run)
-    if method.teacher in ("text", "blind") and "stages" not in stages._compared(method):
+    if method.teacher in ("text", "blind") and "stages" not in stages.compared(method):
         for seed in run.recipe.seeds:
             stages.label(run, method.teacher, seed, [method])
 
