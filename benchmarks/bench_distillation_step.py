@@ -23,11 +23,11 @@ from s2kd.dataset import Dataset, Stretch
 from s2kd.losses import losses
 from s2kd.models import Teacher
 from s2kd.normalise import statistics
+from s2kd.objectives import Distilling, Forecasting, Targets, Weighted
 from s2kd.recipe import Part
 from s2kd.recipes.standins import small_teacher
 from s2kd.targets import LiveTargets, StoredTargets, store_targets
 from s2kd.text.states import TextStates
-from s2kd.train import Distilling, Forecasting, Targets, Weighted
 from s2kd.types import GridSpec
 from s2kd.windows import Windows
 

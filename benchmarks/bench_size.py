@@ -76,7 +76,7 @@ def trainer(dataset, known):
     from s2kd.backbones import backbones
     from s2kd.models import Student
     from s2kd.normalise import Normaliser
-    from s2kd.train import Forecasting
+    from s2kd.objectives import Forecasting
     from s2kd.windows import Windows
 
     windows = Windows(dataset, "train", past=PAST, lead=LEAD)

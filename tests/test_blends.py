@@ -8,9 +8,9 @@ from test_train import built, states, taught, windows
 
 from s2kd.blends import Blends
 from s2kd.losses import losses
+from s2kd.objectives import Distilling, Forecasting, Target, Weighted, joined, prediction_loss
 from s2kd.recipe import Method, Part, Term, method_named
 from s2kd.targets import LiveTargets, StoredTargets, store_targets
-from s2kd.train import Distilling, Forecasting, Target, Weighted, joined, prediction_loss
 from s2kd.types import S2KDError
 
 TWO = torch.tensor([3, 20])

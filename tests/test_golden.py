@@ -21,12 +21,13 @@ from s2kd.checkpoint import build_student, build_teacher
 from s2kd.data import datasets
 from s2kd.losses import losses
 from s2kd.normalise import statistics
+from s2kd.objectives import Distilling, Forecasting, Weighted
 from s2kd.recipe import Part, TeacherSpec, Training
 from s2kd.recipes import s2kd
 from s2kd.targets import StoredTargets, store_targets
 from s2kd.text import encoders
 from s2kd.text.states import encode_states
-from s2kd.train import Distilling, Forecasting, Weighted, fit, validation_error
+from s2kd.train import fit, validation_error
 from s2kd.windows import Windows
 
 FOLDER = Path(__file__).parent / "golden"

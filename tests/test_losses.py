@@ -6,7 +6,7 @@ import torch
 
 from s2kd.losses import losses
 from s2kd.losses.spectral import share_above
-from s2kd.train import distillation_loss, student_loss
+from s2kd.objectives import distillation_loss, student_loss
 from s2kd.types import S2KDError
 
 AXES = ("grid", "tokens_1d", "tokens_channels")

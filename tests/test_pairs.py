@@ -8,8 +8,8 @@ from s2kd.data import datasets
 from s2kd.losses import losses
 from s2kd.models import Student, Teacher
 from s2kd.normalise import Normaliser, statistics
+from s2kd.objectives import Distilling, Weighted
 from s2kd.targets import LiveTargets
-from s2kd.train import Distilling, Weighted
 from s2kd.windows import Windows
 
 PAST, LEAD = 3, 2

@@ -10,9 +10,10 @@ from s2kd.losses import losses
 from s2kd.losses.review import Fusion, Review, hierarchical
 from s2kd.models import Student, Teacher
 from s2kd.normalise import Normaliser, statistics
+from s2kd.objectives import Distilling, Target, Weighted
 from s2kd.recipe import Training
 from s2kd.targets import LiveTargets
-from s2kd.train import Distilling, Target, Weighted, fit, validation_error
+from s2kd.train import fit, validation_error
 from s2kd.types import S2KDError
 from s2kd.windows import Windows
 

@@ -5,7 +5,7 @@ import torch
 
 from s2kd import testing
 from s2kd.backbones import backbones
-from s2kd.train import prediction_loss
+from s2kd.objectives import prediction_loss
 
 
 def small(name, *, wraps=False, seed=0):

@@ -14,11 +14,12 @@ from s2kd.checkpoint import build_student, build_teacher
 from s2kd.dataset import Dataset, Stretch
 from s2kd.losses import losses
 from s2kd.normalise import Normaliser, statistics
+from s2kd.objectives import Distilling, Weighted
 from s2kd.output import to_xarray, write
 from s2kd.recipe import Part, Stored, Training
 from s2kd.stored import StoredForecasts, store_forecasts
 from s2kd.targets import LiveTargets, StoredTargets
-from s2kd.train import Distilling, Weighted, fit, validation_error
+from s2kd.train import fit, validation_error
 from s2kd.types import GridSpec, S2KDError
 from s2kd.windows import Windows
 

@@ -6,25 +6,18 @@ import pytest
 import torch
 
 from s2kd.checkpoint import build_student, build_teacher
+from s2kd.conflict import gradient_conflict
 from s2kd.data import datasets
 from s2kd.dataset import Dataset, Stretch
 from s2kd.losses import losses
 from s2kd.models import Student
 from s2kd.normalise import Normaliser, statistics
+from s2kd.objectives import Distilling, Forecasting, Target, Weighted, prediction_loss
 from s2kd.recipe import Part, TeacherSpec, Training
 from s2kd.targets import LiveTargets
 from s2kd.text.hashed import Hashed
 from s2kd.text.states import encode_states
-from s2kd.train import (
-    Distilling,
-    Forecasting,
-    Target,
-    Weighted,
-    fit,
-    gradient_conflict,
-    prediction_loss,
-    validation_error,
-)
+from s2kd.train import fit, validation_error
 from s2kd.types import GridSpec, S2KDError
 from s2kd.windows import Windows
 

@@ -10,9 +10,10 @@ from torch import nn
 import s2kd
 from s2kd.losses import losses
 from s2kd.normalise import Normaliser, statistics
+from s2kd.objectives import Distilling, Weighted
 from s2kd.recipe import Training
 from s2kd.targets import LiveTargets, StoredTargets, store_targets
-from s2kd.train import Distilling, Weighted, fit, validation_error
+from s2kd.train import fit, validation_error
 from s2kd.types import S2KDError
 from s2kd.windows import Windows
 

@@ -14,11 +14,11 @@ import torch
 from s2kd import harness, recipes, stages
 from s2kd.checkpoint import load_student
 from s2kd.files import read_json, write_json
+from s2kd.objectives import foresee
 from s2kd.proof_figures import region
 from s2kd.recipe import Part
 from s2kd.results import Row
 from s2kd.studies import Study, Unit, studies, units, worth
-from s2kd.train import foresee
 from s2kd.types import S2KDError
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from s2kd.blends import Blends
 from s2kd.files import read_json, write_json
 from s2kd.models import Student, Teacher
-from s2kd.train import States, Target
+from s2kd.objectives import States, Target
 from s2kd.types import S2KDError
 from s2kd.windows import Windows
 

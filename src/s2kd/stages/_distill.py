@@ -11,13 +11,13 @@ from s2kd.blends import Blends
 from s2kd.checkpoint import build_student, card_of, model_key
 from s2kd.losses import losses
 from s2kd.models import Student
+from s2kd.objectives import Distilling, Forecasting, Weighted
 from s2kd.recipe import Method, Part
 from s2kd.stages._label import blends_of, make_targets, teacher_card
 from s2kd.stages._open import compared
 from s2kd.stages._run import Run
 from s2kd.stages._training import begin, finish, inputs, is_finished, learn, outcome, shape
 from s2kd.targets import LiveTargets, StoredTargets
-from s2kd.train import Distilling, Forecasting, Weighted
 from s2kd.types import S2KDError
 
 

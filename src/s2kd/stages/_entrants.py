@@ -10,6 +10,7 @@ from s2kd.checkpoint import load_card, load_student, load_teacher
 from s2kd.climatology import Climatology
 from s2kd.forecast_words import ForecastWords
 from s2kd.models import FramesOnly, Student, Teacher
+from s2kd.objectives import foresee
 from s2kd.recipe import Method, Part
 from s2kd.rollout import Step, climatology_step, persistence_step
 from s2kd.scoring import climatology_forecast, latency, persistence
@@ -17,7 +18,6 @@ from s2kd.stages._distill import student_folder
 from s2kd.stages._run import Run
 from s2kd.stages._teach import teacher_folder
 from s2kd.text import encoders
-from s2kd.train import foresee
 from s2kd.types import Window
 from s2kd.windows import Windows
 

@@ -8,11 +8,11 @@ import torch
 
 from s2kd.files import read_json
 from s2kd.models import Teacher
+from s2kd.objectives import foresee
 from s2kd.stages._entrants import Entrant, entrants
 from s2kd.stages._evaluate import read_scores
 from s2kd.stages._narrate import narrative
 from s2kd.stages._run import Run
-from s2kd.train import foresee
 
 
 def report(run: Run) -> Path:

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from s2kd.checkpoint import build_teacher, card_of, model_key
+from s2kd.objectives import Forecasting
 from s2kd.stages._run import Run
 from s2kd.stages._training import begin, finish, inputs, is_finished, learn, outcome, read_by, shape
-from s2kd.train import Forecasting
 
 
 def teacher_folder(run: Run, kind: str, seed: int) -> Path:

@@ -8,9 +8,10 @@ import s2kd
 from s2kd.checkpoint import load_card, save_model
 from s2kd.files import read_json, write_json
 from s2kd.models import Student, Teacher
+from s2kd.objectives import Distilling, Forecasting
 from s2kd.stages._run import Run
 from s2kd.text.states import TextStates
-from s2kd.train import Distilling, Forecasting, fit, validation_error
+from s2kd.train import fit, validation_error
 
 
 def inputs(run: Run) -> dict[str, Any]:
