@@ -22,7 +22,7 @@ from s2kd.narrators.prompts import prompt
 from s2kd.narrators.render import Sheets
 from s2kd.normalise import statistics
 from s2kd.recipes import FITNET, s2kd
-from s2kd.report import summary_rows, summary_table
+from s2kd.summary import summary_rows, summary_table
 from s2kd.types import GridSpec, Past
 from s2kd.windows import Windows
 

@@ -9,6 +9,7 @@ import pytest
 import road
 
 from s2kd import harness, proof_figures, proof_page, stages, tables, verdicts
+from s2kd.experiment import experiment
 from s2kd.published import PUBLISHED
 from s2kd.recipe import Part
 from s2kd.results import read_results, result_path, save_result, save_search
@@ -221,23 +222,23 @@ def test_results_of_two_recipes_are_not_compared():
            "students": [{"name": "unet", "params": {"width": 8}}]}  # fmt: skip
     *rows, last = [row | {"settings": {**own, "seeds": [row["seed"]]}} for row in some_rows()]
     where = {"data": "ncep_air", "preset": "small"}
-    assert len(tables.experiment([*rows, last], **where).rows) == 5
+    assert len(experiment([*rows, last], **where).rows) == 5
     for change, said in (
         ({"teacher_training": {"epochs": 28}}, "epochs=14, .* with teacher_training.epochs=28"),
         ({"past": 6}, "with past=4, .* with past=6"),
         ({"students": [{"name": "unet", "params": {"width": 16}}]}, "students.unet=.*'width': 16"),
     ):
         with pytest.raises(S2KDError, match=said):
-            tables.experiment([*rows, last | {"settings": own | change}], **where)
+            experiment([*rows, last | {"settings": own | change}], **where)
     with pytest.raises(S2KDError, match=r"unet-s2kd-seed4.json with fingerprint=y: not to be"):
-        tables.experiment([*rows, last | {"fingerprint": "y"}], **where)
+        experiment([*rows, last | {"fingerprint": "y"}], **where)
 
 
 # --- tables and verdicts -------------------------------------------------------------------------
 
 
 def table_of(rows):
-    models = tables.experiment(rows, data="ncep_air", preset="small")
+    models = experiment(rows, data="ncep_air", preset="small")
     return models, tables.main_table(models, title="t", published=PUBLISHED["table1"])
 
 
@@ -274,7 +275,7 @@ def test_a_method_of_one_seed_does_not_make_another_bold():
 
 def test_the_claim_is_judged_by_intervals():
     def said(**errors):
-        models = tables.experiment(some_rows(**errors), data="ncep_air", preset="small")
+        models = experiment(some_rows(**errors), data="ncep_air", preset="small")
         return verdicts.claim(models)
 
     won = said(s2kd=0.885, fitnet=0.97, teacher=0.88)
@@ -340,7 +341,7 @@ def test_the_table_of_what_teachers_read_has_a_line_for_each_and_none_for_longer
             rows.append(result("teacher", 0.93, seed, **more))
             rows.append(result("s2kd", 0.95, seed, variant=variant))
     rows.append(result("teacher-blind", 0.88, 0, role="teacher", backbone="simvp"))
-    models = tables.experiment(rows, data="ncep_air", preset="small")
+    models = experiment(rows, data="ncep_air", preset="small")
     table = tables.narrator_table(rows, models, title="t")
     lines = {line[0]: line for line in table.lines}
     assert [(name, line[-1]) for name, line in lines.items()] == [
@@ -367,7 +368,7 @@ def test_the_table_of_what_teachers_read_has_a_line_for_each_and_none_for_longer
 
 def test_the_headline_says_the_seeds_and_the_split_and_twice_less_than_nothing_is_not_twice():
     rows = some_rows(s2kd=1.04, fitnet=1.2, seeds=[1])
-    models = tables.experiment(rows, data="ncep_air", preset="small")
+    models = experiment(rows, data="ncep_air", preset="small")
     said = verdicts.claim(models)
     assert said.startswith("ncep_air (small, 1 seed): the teacher is 12 % ahead")
     assert "S²-KD is worse than the plain student" in said
@@ -379,7 +380,7 @@ def test_the_headline_says_the_seeds_and_the_split_and_twice_less_than_nothing_i
 def test_errors_by_lead_are_multiples_of_the_baselines_of_the_same_seeds():
     rows = some_rows(s2kd=0.9, seeds=[1])
     rows += [result("baseline", 9.0, 2)]  # no other method has this seed
-    models = tables.experiment(rows, data="ncep_air", preset="small")
+    models = experiment(rows, data="ncep_air", preset="small")
     (panel,) = proof_figures.error_by_lead({"ncep_air": models}).axes
     lines = {line.get_label(): line.get_ydata() for line in panel.lines}
 
@@ -417,7 +418,7 @@ def test_the_ablation_compares_the_seeds_that_all_rows_have():
 
 def test_the_order_of_rows_is_held_against_the_papers():
     def said(**errors):
-        models = tables.experiment(some_rows(**errors), data="ncep_air", preset="small")
+        models = experiment(some_rows(**errors), data="ncep_air", preset="small")
         return verdicts.ranking(models)[0]
 
     assert "(as in WeatherBench); S²-KD beats FitNet" in said(s2kd=0.9, fitnet=0.97)

@@ -13,9 +13,10 @@ from rich.console import Console
 
 from s2kd import figures
 from s2kd.recipe import Method, Part, Recipe, TeacherSpec
-from s2kd.report import summary_rows, summary_table, write_report
+from s2kd.report import write_report
 from s2kd.scoring import Scores, result_row
 from s2kd.significance import compare, default_block
+from s2kd.summary import summary_rows, summary_table
 from s2kd.types import GridSpec, S2KDError
 
 LEAD, WINDOWS = 4, 60

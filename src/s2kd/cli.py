@@ -370,7 +370,7 @@ def _show(out: Path, as_json: bool, *, report: bool = True) -> None:
     if not first_process():
         return
     from s2kd import stages
-    from s2kd.report import summary_rows, summary_table
+    from s2kd.summary import summary_rows, summary_table
 
     rows = stages.read_scores(out)
     if as_json:

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from s2kd.experiment import METHOD_ORDER, Models, gap_closed, metric, spread, together
 from s2kd.figures import WIDTH, _figure, _legend, _tidy, colours
 from s2kd.studies import ABLATION
-from s2kd.tables import METHOD_ORDER, Models, gap_closed, metric, name_of, spread, together
+from s2kd.tables import name_of
 
 
 def _grid(count: int, height: float, **how: Any) -> tuple[Any, list[Any]]:

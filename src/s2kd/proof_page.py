@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from s2kd import figures, proof_figures, rare_tables, search_tables, tables, verdicts
+from s2kd.experiment import Models, counted, experiment, longer
 from s2kd.files import write_text, write_whole
 from s2kd.published import PUBLISHED
 from s2kd.reproduce import SOURCES, kind_of, samples
 from s2kd.results import Row, read_searches
 from s2kd.studies import ABLATION, PATIENCE
-from s2kd.tables import Models, Table, experiment
+from s2kd.tables import Table
 from s2kd.types import S2KDError
 
 
@@ -58,7 +59,7 @@ def _main(table: str, kind: str) -> Callable[[list[Models], Sequence[Row], Path]
             if kind_of(models.data) == kind:
                 title = f"Table {table[-1]}: {title_of(models)}"
                 yield tables.main_table(models, title=title, published=PUBLISHED[table])
-                patient = tables.longer(rows, models)
+                patient = longer(rows, models)
                 if patient is not None:
                     yield tables.main_table(
                         patient, title=f"{title}, students trained {PATIENCE} times as long"
@@ -124,9 +125,7 @@ def _maps(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[M
 
 
 def _seeds(every: Iterable[Models]) -> str:
-    return " ".join(
-        f"{title_of(models)}: {tables.counted(models.seeds, 'seed')}." for models in every
-    )
+    return " ".join(f"{title_of(models)}: {counted(models.seeds, 'seed')}." for models in every)
 
 
 def _rare(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made | None]:

@@ -7,18 +7,10 @@ from typing import Any
 import numpy as np
 
 from s2kd.cell_events import EventCounts, event_difference, event_interval, event_score
+from s2kd.experiment import Models, Row, metric, overlap_of, together
 from s2kd.significance import default_block
-from s2kd.tables import (
-    Models,
-    Row,
-    Table,
-    metric,
-    name_of,
-    number,
-    overlap_of,
-    percent,
-    together,
-)
+from s2kd.summary import number
+from s2kd.tables import Table, name_of, percent
 
 SHOWN = ("above 95 %", "below 5 %", "surge above 95 %")
 """The events of the table; the results hold those at other quantiles too."""

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from s2kd.figures import AXIS_LABELS
 from s2kd.results import Row
-from s2kd.tables import Table, name_of, number
+from s2kd.summary import number
+from s2kd.tables import Table, name_of
 
 
 def by_axis(searches: Sequence[Row]) -> Iterable[Table]:

@@ -1,0 +1,217 @@
+"""The results of one experiment by who forecasts, and how two of them are compared."""
+
+import math
+import statistics as stats
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from s2kd.results import chosen, one_recipe
+from s2kd.significance import (
+    FEWEST_SEEDS,
+    Comparison,
+    Interval,
+    block_for,
+    default_block,
+    gap_closed_interval,
+    hierarchical_bootstrap,
+    paired_bootstrap,
+)
+from s2kd.studies import OTHERS, PATIENT
+from s2kd.types import S2KDError
+
+Row = Mapping[str, Any]
+
+METHOD_ORDER = (
+    "baseline",
+    "mixup",
+    "output",
+    "fitnet",
+    *OTHERS,
+    "spectral",
+    "semantic",
+    "s2kd",
+    "output_plus",
+    "s2kd_plus",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """The results of one experiment on one split, by who forecasts; a list holds the seeds."""
+
+    data: str
+    preset: str
+    split: str
+    rows: dict[tuple[str, str, str], list[Row]]
+
+    def of(self, role: str, method: str, backbone: str = "") -> list[Row]:
+        """The seeds of one model, in order; [] where there is none."""
+        for (a_role, a_backbone, a_method), rows in self.rows.items():
+            if (a_role, a_method) == (role, method) and backbone in ("", a_backbone):
+                return rows
+        return []
+
+    @property
+    def students(self) -> list[str]:
+        """Backbones that have a baseline."""
+        names = [b for role, b, m in self.rows if role == "student" and m == "baseline"]
+        return sorted(dict.fromkeys(names), key=_student_order)
+
+    def methods(self, backbone: str) -> list[str]:
+        """How this student was trained, in the order of the table."""
+        names = [m for role, b, m in self.rows if role == "student" and b == backbone]
+        return [m for m in METHOD_ORDER if m in names]
+
+    @property
+    def forecasters(self) -> dict[str, list[Row]]:
+        """References, reading teacher, and the first student by every method, by name."""
+        found = {name: self.of("reference", name) for name in ("persistence", "climatology")}
+        found["teacher"] = self.of("teacher", "teacher")
+        for method in (m for m in METHOD_ORDER if m not in OTHERS):
+            found[method] = self.of("student", method, self.students[0])
+        return {name: rows for name, rows in found.items() if rows}
+
+    def shared(self, methods: Sequence[str]) -> "Models":
+        """The first student by these methods alone, by the seeds that all of them have.
+
+        Bars of one seed beside bars of three would differ by the seed as much as by the method.
+        """
+        backbone = self.students[0]
+        kept = {key: rows for key, rows in self.rows.items()
+                if key[:2] == ("student", backbone) and key[2] in methods}  # fmt: skip
+        seeds = set.intersection(*({row["seed"] for row in rows} for rows in kept.values()))
+        some = {key: [r for r in rows if r["seed"] in seeds] for key, rows in kept.items()}
+        return replace(self, rows=some)
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds any model has."""
+        return max(map(len, self.rows.values()))
+
+    @property
+    def caption(self) -> str:
+        """Data, preset, split, windows, seeds, hardware."""
+        some = [row for rows in self.rows.values() for row in rows]
+        told = some[0]["scores"]["conventions"]
+        seeds = sorted({row["seed"] for row in some if row["seed"] is not None})
+        where = some[-1]["hardware"]
+        machine = where.get("gpu") or f"{where['processor']} ({where['device']})"
+        fewest = min(
+            (len(r) for (role, *_), r in self.rows.items() if role != "reference"), default=0
+        )
+        about = counted(len(seeds), "seed")
+        if fewest < len(seeds):
+            about = f"{fewest} to {about}"
+        return (
+            f"Data {self.data}, preset {self.preset}, {self.split} split, {told['windows']} "
+            f"windows of {told['past']} past and {told['lead']} future frames, {about}, {machine}. "
+            "MSE and MAE are means per element in units of the training standard deviation"
+        )
+
+
+def experiment(
+    rows: Iterable[Row], *, data: str, preset: str, split: str = "test", variant: str = "rules"
+) -> Models:
+    """The models of one experiment; raises S2KDError where there are none, or of two recipes."""
+    found: dict[tuple[str, str, str], list[Row]] = {}
+    some = chosen(rows, data=data, preset=preset, split=split, variant=variant)
+    one_recipe(some)
+    for row in some:
+        found.setdefault((row["role"], row["backbone"], row["method"]), []).append(row)
+    if not found:
+        raise S2KDError(
+            f"no results of {data} ({preset}, {variant}, {split}); train them with --data FOLDER"
+        )
+    for group in found.values():
+        group.sort(key=lambda row: row["seed"] or 0)
+    return Models(data=data, preset=preset, split=split, rows=found)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 seed`, `5 seeds`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def longer(rows: Iterable[Row], models: Models) -> Models | None:
+    """The same experiment with students trained longer (`studies.PATIENT`), if there is one."""
+    where = {"data": models.data, "preset": models.preset, "split": models.split}
+    there = chosen(rows, **where, variant=PATIENT)
+    found = experiment(there, **where, variant=PATIENT) if there else None
+    return found if found and found.students and found.of("teacher", "teacher") else None
+
+
+def _student_order(name: str) -> tuple[int, str]:
+    known = ("unet", "resnet", "mixer")
+    return (known.index(name) if name in known else len(known), name)
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def window_errors(rows: Sequence[Row]) -> np.ndarray:
+    """(seed, window) normalised MSE."""
+    return np.asarray([row["scores"]["window_mse"] for row in rows], dtype=np.float64)
+
+
+def metric(rows: Sequence[Row], name: str) -> float:
+    """Mean over seeds; NaN where there is none."""
+    values = [row["metrics"].get(name) for row in rows]
+    known = [value for value in values if value is not None]
+    return stats.fmean(known) if known else math.nan
+
+
+def spread(rows: Sequence[Row], name: str) -> float:
+    """Sample standard deviation over seeds; NaN for one."""
+    known = [v for v in (row["metrics"].get(name) for row in rows) if v is not None]
+    return stats.stdev(known) if len(known) > 1 else math.nan
+
+
+def together(*groups: Sequence[Row]) -> tuple[list[Row], ...]:
+    """The same seeds of each group, in one order, so that they can be paired."""
+    seeds = set.intersection(*({row["seed"] for row in group} for group in groups))
+    return tuple([row for row in group if row["seed"] in seeds] for group in groups)
+
+
+def overlap_of(rows: Sequence[Row]) -> int:
+    """How many windows in a row share frames."""
+    return int(rows[0]["scores"]["conventions"]["overlap"])
+
+
+def paired(*groups: Sequence[Row]) -> tuple[list[np.ndarray], int] | None:
+    """Window errors of the seeds that all have, and a block as long as the first two's difference.
+
+    The block leaves at least six of its length, where the windows that share frames allow it.
+    None where no seed is common or the windows do not make four blocks.
+    """
+    same = together(*groups)
+    if not same[0]:
+        return None
+    errors, overlap = [window_errors(rows) for rows in same], overlap_of(same[0])
+    windows = errors[0].shape[1]
+    block = max(
+        default_block(windows, overlap=overlap),
+        min(block_for([(errors[0] - errors[1]).mean(0)], overlap=overlap), windows // 6),
+    )
+    return (errors, block) if windows >= 4 * block else None
+
+
+def difference(first: Sequence[Row], second: Sequence[Row]) -> Comparison | None:
+    """Mean difference of two models' errors, seeds drawn too where there are three (`paired`)."""
+    found = paired(first, second)
+    if found is None:
+        return None
+    (a, b), block = found
+    if len(a) < FEWEST_SEEDS:
+        return paired_bootstrap(a.mean(0), b.mean(0), block=block)
+    return hierarchical_bootstrap(a, b, block=block)
+
+
+def gap_closed(
+    baseline: Sequence[Row], student: Sequence[Row], teacher: Sequence[Row]
+) -> Interval | None:
+    """Share of the gap, with bounds (`paired`)."""
+    found = paired(baseline, student, teacher)
+    return None if found is None else gap_closed_interval(*found[0], block=found[1])
