@@ -330,7 +330,7 @@ def test_longer_training_stands_apart_and_is_held_against_as_long_a_baseline(tmp
     assert page.index("**Table 1: ncep_air, small, test**") < page.index(
         "**Table 1: ncep_air, small, test, students trained 3 times as long**"
     )
-    assert "ncep_air, test: with 3 times the epochs" in page
+    assert "ncep_air: with 3 times the epochs" in page
 
 
 def test_the_table_of_what_teachers_read_has_a_line_for_each_and_none_for_longer_training():
@@ -374,7 +374,7 @@ def test_the_headline_says_the_seeds_and_the_split_and_twice_less_than_nothing_i
     assert "S²-KD is worse than the plain student" in said
     assert "twice FitNet's share is not shown" in said
     beyond = replace(models, split="test_unseen")
-    assert verdicts.claim(beyond).startswith("ncep_air (small, test_unseen, 1 seed): ")
+    assert verdicts.claim(beyond).startswith("ncep_air, test_unseen (small, 1 seed): ")
 
 
 def test_errors_by_lead_are_multiples_of_the_baselines_of_the_same_seeds():

@@ -47,6 +47,16 @@ class Models:
     split: str
     rows: dict[tuple[str, str, str], list[Row]]
 
+    @property
+    def title(self) -> str:
+        """Data, preset and split."""
+        return f"{self.data}, {self.preset}, {self.split}"
+
+    @property
+    def place(self) -> str:
+        """The data, and the split where it is not the usual one."""
+        return self.data if self.split == "test" else f"{self.data}, {self.split}"
+
     def of(self, role: str, method: str, backbone: str = "") -> list[Row]:
         """The seeds of one model, in order; [] where there is none."""
         for (a_role, a_backbone, a_method), rows in self.rows.items():

@@ -48,16 +48,11 @@ def experiments(rows: Sequence[Row]) -> list[Models]:
     return found
 
 
-def title_of(models: Models) -> str:
-    """Data, preset and split."""
-    return f"{models.data}, {models.preset}, {models.split}"
-
-
 def _main(table: str, kind: str) -> Callable[[list[Models], Sequence[Row], Path], Iterable[Made]]:
     def make(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
         for models in every:
             if kind_of(models.data) == kind:
-                title = f"Table {table[-1]}: {title_of(models)}"
+                title = f"Table {table[-1]}: {models.title}"
                 yield tables.main_table(models, title=title, published=PUBLISHED[table])
                 patient = longer(rows, models)
                 if patient is not None:
@@ -79,11 +74,11 @@ def _ablations(
             models = models.shared(ABLATION)
             if not models.of("student", "semantic"):
                 continue
-            title = f"Parts of the loss: {title_of(models)}"
+            title = f"Parts of the loss: {models.title}"
             published = PUBLISHED["table2"] if kind_of(models.data) == "traffic" else None
             yield tables.ablation_table(models, title=title, published=published)
             if models.split == "test":
-                panels[title_of(models)] = models
+                panels[models.title] = models
         if panels and "weather" in kinds:
             yield Drawn(
                 name="ablation",
@@ -100,7 +95,7 @@ def _narrators(every: list[Models], rows: Sequence[Row], results: Path) -> Itera
     for models in every:
         if not models.of("student", "s2kd_blind"):
             continue
-        title = f"What the teacher reads: {title_of(models)}"
+        title = f"What the teacher reads: {models.title}"
         yield tables.narrator_table(rows, models, title=title)
         panels[_short(models)] = tables.narrator_points(rows, models)
     if panels:
@@ -125,7 +120,7 @@ def _maps(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[M
 
 
 def _seeds(every: Iterable[Models]) -> str:
-    return " ".join(f"{title_of(models)}: {counted(models.seeds, 'seed')}." for models in every)
+    return " ".join(f"{models.title}: {counted(models.seeds, 'seed')}." for models in every)
 
 
 def _rare(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made | None]:

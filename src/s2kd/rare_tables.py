@@ -56,7 +56,7 @@ def extremes_table(models: Models) -> Table | None:
         "highest value in a window, physical unit. Quantile error: relative, of the upper tail. "
         f"Student: {name_of(models.students[0])}"
     )
-    title = f"Extremes: {models.data}, {models.preset}, {models.split}"
+    title = f"Extremes: {models.title}"
     return Table(title=title, head=head, lines=tuple(lines), caption=caption)
 
 
@@ -162,7 +162,7 @@ def spectra_table(models: Models) -> Table | None:
         "truth (0: the same); ratio of their energies in the upper half of the wavenumbers "
         "(1: as much fine detail as the truth, below 1: blurred), means over channels."
     )
-    title = f"Spectra: {models.data}, {models.preset}, {models.split}"
+    title = f"Spectra: {models.title}"
     return Table(title=title, head=head, lines=tuple(lines), caption=caption)
 
 
@@ -220,5 +220,5 @@ def _horizon_table(models: Models) -> Table | None:
         "about the climatology. A teacher that reads is given rule narratives of its own forecasts "
         "after the first block."
     )
-    title = f"Roll-out: {models.data}, {models.preset}, {models.split}"
+    title = f"Roll-out: {models.title}"
     return Table(title=title, head=head, lines=tuple(lines), caption=caption)

@@ -48,11 +48,6 @@ def standing(every: Sequence[Models]) -> str:
     )
 
 
-def _place(models: Models) -> str:
-    """The data, and the split where it is not the usual one."""
-    return models.data if models.split == "test" else f"{models.data}, {models.split}"
-
-
 def told(found: Comparison | None, better: str, worse: str, same: str) -> str:
     """`better` where the difference is below 0 for certain, `worse` above, else `same`."""
     if found is None or not found.excludes_zero:
@@ -69,11 +64,10 @@ def in_percent(found: Comparison | None, base: Sequence[Row]) -> str:
 
 def claim(models: Models) -> str:
     """The headline: 90 % of the gap closed by S²-KD, and twice what FitNet closes."""
-    split = "" if models.split == "test" else f", {models.split}"
     backbone = models.students[0]
     base, teacher = models.of("student", "baseline", backbone), models.of("teacher", "teacher")
     ours = models.of("student", "s2kd", backbone)
-    where = f"{models.data} ({models.preset}{split}, {counted(len(ours), 'seed')})"
+    where = f"{models.place} ({models.preset}, {counted(len(ours), 'seed')})"
     if not ours or not teacher:
         return f"{where}: not trained yet."
     gap = 100 * (1 - metric(teacher, "mse") / metric(base, "mse"))
@@ -134,7 +128,7 @@ def patience(models: Models, rows: Sequence[Row]) -> list[str]:
     ahead = in_percent(difference(plus, base), base)
     closed = gap_closed(base, plus, patient.of("teacher", "teacher"))
     return [
-        f"{models.data}, {models.split}: with {PATIENCE} times the epochs the plain student gains "
+        f"{models.place}: with {PATIENCE} times the epochs the plain student gains "
         f"{gained('baseline')} over itself, S²-KD plus {gained('s2kd_plus')}; it is then {ahead} "
         "better than the plain student that learned as long, and closes "
         f"{_share(closed)} of that one's gap."
@@ -173,7 +167,7 @@ def ranking(models: Models) -> list[str]:
     climatology = models.of("reference", "climatology")
     if teacher and climatology and metric(climatology, "mse") < metric(teacher, "mse"):
         found.append(
-            f"{models.data}, {models.split}: the climatology ({metric(climatology, 'mse'):.4f}) is "
+            f"{models.place}: the climatology ({metric(climatology, 'mse'):.4f}) is "
             f"better than the teacher ({metric(teacher, 'mse'):.4f})."
         )
     for backbone in models.students:
@@ -197,7 +191,7 @@ def ranking(models: Models) -> list[str]:
         )
         as_published = "as in" if same else "unlike"
         found.append(
-            f"{models.data}, {models.split}, {name_of(backbone)}: errors are ordered {order} "
+            f"{models.place}, {name_of(backbone)}: errors are ordered {order} "
             f"({as_published} {PUBLISHED[table].data if table else 'the paper'}); {verdict}."
         )
     return found
@@ -224,7 +218,7 @@ def halves(models: Models) -> list[str]:
         for rows in one.values()
     )
     return [
-        f"{_place(models)}: gain over the prediction loss alone: {'; '.join(parts)}; both "
+        f"{models.place}: gain over the prediction loss alone: {'; '.join(parts)}; both "
         f"{in_percent(joint, base)} ({told(joint, 'better', 'worse', 'no clear change')}). Both "
         f"together are {'' if better else 'not '}clearly better than each alone."
     ]
@@ -240,7 +234,7 @@ def beyond(models: Models) -> list[str]:
             found = difference(plus, rows)
             word = told(found, "better", "worse", "no clear change")
             parts.append(f"{name_of(name)} {in_percent(found, rows)} ({word})")
-    return [f"{_place(models)}: gain of S²-KD plus over {'; '.join(parts)}."] if parts else []
+    return [f"{models.place}: gain of S²-KD plus over {'; '.join(parts)}."] if parts else []
 
 
 def meaning(models: Models, rows: Sequence[Row]) -> list[str]:
@@ -255,7 +249,7 @@ def meaning(models: Models, rows: Sequence[Row]) -> list[str]:
             continue
         on_teacher, on_student = difference(teacher, its_teacher), difference(student, its_student)
         found.append(
-            f"{_place(models)}, the window's words against {label}: the teacher "
+            f"{models.place}, the window's words against {label}: the teacher "
             f"{told(on_teacher, 'gains', 'loses', 'is not clearly changed')} "
             f"({in_percent(on_teacher, its_teacher)}), its student "
             f"{told(on_student, 'gains', 'loses', 'is not clearly changed')} "
@@ -284,7 +278,7 @@ def rare(models: Models) -> list[str]:
             # of hits there cannot be too many: `told` is of errors
             word = told(more, "worse than", "better than", "not to be told from")
             found.append(
-                f"{models.data}, {channel} {event}: S²-KD's hits (CSI) are {word} the plain "
+                f"{models.place}, {channel} {event}: S²-KD's hits (CSI) are {word} the plain "
                 f"student's ({percent(more.difference, more.low, more.high, '+.3f')})."
             )
     return found
@@ -303,7 +297,7 @@ def detail(models: Models) -> list[str]:
         near, far = (rare_tables.by_lead(r, "log_spectral_distance", -1) for r in (base, rows))
         cost = difference(rows, base)
         found.append(
-            f"{models.data}, {name_of(method)}: at the last lead the energy of fine detail is "
+            f"{models.place}, {name_of(method)}: at the last lead the energy of fine detail is "
             f"{after:.2f} of the truth's (plain student {before:.2f}), the log-spectral distance "
             f"{far:.2f} dB (plain {near:.2f}); gain in MSE {in_percent(cost, base)}."
         )
@@ -325,7 +319,7 @@ def long_runs(models: Models) -> list[str]:
         floor = usual[0]["mse"][-1]
         stable = all(one["stable"] for one in long)
         found.append(
-            f"{models.data}, {name_of(name)}: at four times the trained lead the error is "
+            f"{models.place}, {name_of(name)}: at four times the trained lead the error is "
             f"{error:.3f}, climatology's {floor:.3f}; "
             f"{'no roll-out blew up' if stable else 'some roll-outs blew up'}."
         )
