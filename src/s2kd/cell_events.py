@@ -16,10 +16,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from s2kd.bootstrap import Interval
 from s2kd.climatology import Climatology
 from s2kd.dataset import Dataset
 from s2kd.quantiles import cell_quantiles
-from s2kd.significance import Comparison, Interval, function_comparison, function_interval
+from s2kd.significance import Comparison, function_comparison, function_interval
 from s2kd.types import S2KDError
 from s2kd.windows import Windows
 

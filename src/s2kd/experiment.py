@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from s2kd.bootstrap import Interval
 from s2kd.results import chosen, one_recipe
 from s2kd.significance import (
     FEWEST_SEEDS,
     Comparison,
-    Interval,
     block_for,
     default_block,
     gap_closed_interval,

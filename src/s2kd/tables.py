@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from s2kd.bootstrap import Interval
 from s2kd.experiment import (
     Models,
     Row,
@@ -17,13 +18,7 @@ from s2kd.experiment import (
 )
 from s2kd.published import Published
 from s2kd.results import chosen
-from s2kd.significance import (
-    Comparison,
-    Interval,
-    exceeds_share,
-    holm,
-    winner,
-)
+from s2kd.significance import Comparison, exceeds_share, holm, winner
 from s2kd.studies import ABLATION, CONTROLS, PATIENT
 from s2kd.summary import number
 

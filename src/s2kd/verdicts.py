@@ -4,13 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 from s2kd import rare_tables
+from s2kd.bootstrap import Interval
 from s2kd.cell_events import event_difference
 from s2kd.experiment import Models, counted, difference, gap_closed, longer, metric, together
 from s2kd.figures import AXIS_LABELS
 from s2kd.published import PUBLISHED
 from s2kd.reproduce import SOURCES, kind_of
 from s2kd.results import Row
-from s2kd.significance import Comparison, Interval
+from s2kd.significance import Comparison
 from s2kd.studies import ABLATION, CONTROLS, KINDS, PATIENCE
 from s2kd.tables import WORDS, doubles_fitnet, gain, name_of, percent, readers, share
 
