@@ -171,6 +171,37 @@ def test_the_grid_is_the_product_each_point_once(mine, monkeypatch):
     assert again["trials"] == found["trials"]
 
 
+def test_a_wider_grid_is_another_study_of_the_same_students(mine, monkeypatch):
+    monkeypatch.setattr(searching, "GRID_LR", (0.5, 1.0))
+    narrow = search(mine, method="baseline", over="lr", grid=True)
+    monkeypatch.setattr(searching, "GRID_LR", (0.5, 1.0, 2.0))
+    run, told = opened(mine), []
+    run.report = lambda stage: told.append(stage) or (lambda done, total, word: None)
+    what = searching.search_of(run, method="baseline", over="lr")
+    wide = searching.sweep(run, what, grid=True)
+    values = {one["values"]["lr"]: one["validation"] for one in wide["trials"]}
+    assert len(values) == 3
+    assert {one["values"]["lr"]: one["validation"] for one in narrow["trials"]}.items() <= (
+        values.items()
+    )
+    assert len([stage for stage in told if stage.startswith("train")]) == 1, "the new point alone"
+
+
+def test_a_best_at_the_edge_of_the_grid_is_told():
+    def found(*points, sampler="grid"):
+        trials = [{"state": "complete", "values": v, "validation": e} for v, e in points]
+        best = min(trials, key=lambda one: one["validation"])
+        return {"sampler": sampler, "axes": list(best["values"]), "trials": trials, "best": best}
+
+    line = [({"lr": 0.1}, 3.0), ({"lr": 0.3}, 2.0), ({"lr": 0.9}, 1.0)]
+    assert searching.at_edge(found(*line)) == ["lr"]
+    assert searching.at_edge(found(*line, ({"lr": 2.7}, 1.5))) == []
+    assert searching.at_edge(found(*line, sampler="TPE")) == []
+    square = [({"lambda": a, "beta": b}, abs(a - 2) + b) for a in (1, 2, 3) for b in (1, 2)]
+    assert searching.at_edge(found(*square)) == ["beta"]
+    assert searching.at_edge(found(*((v | {"beta": 1}, e) for v, e in line))) == ["lr"]
+
+
 def test_the_learning_rate_of_the_baseline_needs_no_teacher(tmp_path):
     found = search(tmp_path / "run", method="baseline", over="lr", trials=2)
     assert states(found) == ["complete"] * 2

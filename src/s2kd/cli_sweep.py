@@ -74,4 +74,6 @@ def _show(found: dict[str, Any], out: Path, as_json: bool) -> None:
         print(f"{len(failed)} trials failed; the last: {failed[-1]['error']}")
     print(f"The best {min(10, len(lines))} of {len(lines)}, by {found['measure']}.")
     print("The choice: " + " ".join(f"--set {setting}" for setting in found["settings"]))
+    for axis in searching.at_edge(found):
+        print(f"The best lies at the edge of the grid over {axis}: beyond it may be better.")
     print(f"All of it: {out / 'sweep.json'}, {out / 'sweep.png'}")

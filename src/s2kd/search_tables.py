@@ -25,7 +25,7 @@ def _table(axis: str, searches: Sequence[Row]) -> Table:
         lines=tuple(_line(one, values) for one in searches),
         caption=(
             f"Trainings of {' or '.join(map(str, epochs))} epochs; {searches[0]['measure']}. "
-            "Bold: the least of its line."
+            "Bold: the least of its line; at an end of the line there may be less beyond it."
         ),
     )
 

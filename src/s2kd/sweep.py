@@ -35,7 +35,7 @@ AXES = ("lambda", "beta", "lr")
 GRID = {"lambda": (0.1, 0.5, 1.0, 2.0, 5.0), "beta": (0.1, 0.25, 0.5, 1.0, 2.0)}
 """Round the paper's choice (λ = 1, β = 0.5), which was found by a grid search; it does not say on
 which grid."""
-GRID_LR = (1 / 3, 1.0, 3.0)
+GRID_LR = (1 / 3, 1.0, 3.0, 9.0)
 """Times the recipe's learning rate."""
 RANGES = {"lambda": (0.05, 20.0), "beta": (0.02, 10.0)}
 LR_RANGE = 5.0
@@ -246,8 +246,12 @@ def _name(run: Run, search: Search, grid: bool) -> str:
         if axis == "lr":
             plain["student_training"]["lr"] = None
     method = asdict(search.method_at(dict.fromkeys(search.axes, 0.0)))
-    key = digest([plain | {"methods": None}, method, search.axes, run.dataset.fingerprint])
-    kind = "grid" if grid else "tpe"
+    parts = [plain | {"methods": None}, method, search.axes, run.dataset.fingerprint]
+    kind = "tpe"
+    if grid:  # its points too: another grid is another study, of the same trained students
+        kind = "grid"
+        parts.append(_grid(search))
+    key = digest(parts)
     return f"{search.student.name}-{search.method.name}-{kind}-{key[:12]}"
 
 
@@ -449,6 +453,22 @@ def _row(trial: Any) -> dict[str, Any]:
         "validation": trial.value,
         **{name: about[name] for name in ("seconds", "error", "again") if name in about},
     }
+
+
+def at_edge(found: Mapping[str, Any]) -> list[str]:
+    """The axes of a grid along which its best is the least or the largest value tried.
+
+    There the grid says which way to go, not where to stop.
+    """
+    if found["sampler"] != "grid" or found["best"] is None:
+        return []
+    tried = [one["values"] for one in found["trials"] if one["state"] == "complete"]
+    best, reached = found["best"]["values"], []
+    for axis in found["axes"]:
+        values = sorted({one[axis] for one in tried})
+        if len(values) > 1 and best[axis] in (values[0], values[-1]):
+            reached.append(axis)
+    return reached
 
 
 def write_result(out: Path, found: Mapping[str, Any]) -> None:
