@@ -11,9 +11,11 @@ from s2kd.figures import AXIS_LABELS
 from s2kd.published import PUBLISHED
 from s2kd.reproduce import SOURCES, kind_of
 from s2kd.results import Row
-from s2kd.significance import Comparison
+from s2kd.significance import FEWEST_SEEDS, Comparison
 from s2kd.studies import ABLATION, CONTROLS, KINDS, PATIENCE
 from s2kd.tables import WORDS, doubles_fitnet, gain, name_of, percent, readers, share
+
+SO_FAR = "so far"
 
 
 def verdicts(every: Sequence[Models], rows: Sequence[Row]) -> dict[str, list[str]]:
@@ -44,16 +46,23 @@ def standing(every: Sequence[Models]) -> str:
     data = f"Official data: {', '.join(own) or 'none'}. Stand-ins: {', '.join(other) or 'none'}. "
     return (
         f"{data}Preset: {presets}. A stand-in is a real field of the same kind, at a size that two "
-        "cores can train; its figures are its own and say nothing of the official data's. How the "
-        "settings were chosen, when teachers stop, and what did not work: [log](log.md)."
+        "cores can train; its figures are its own and say nothing of the official data's. "
+        f"'{SO_FAR.capitalize()}' stands before what fewer than {FEWEST_SEEDS} seeds say, where an "
+        "interval speaks of the models that were trained, not of the method. How the settings "
+        "were chosen, when teachers stop, and what did not work: [log](log.md)."
     )
 
 
 def told(found: Comparison | None, better: str, worse: str, same: str) -> str:
-    """`better` where the difference is below 0 for certain, `worse` above, else `same`."""
+    """`better` where the difference is below 0 for certain, `worse` above, else `same`.
+
+    Where seeds were too few to be drawn it begins with `SO_FAR`: the interval is over test
+    windows, and another training may tell another story.
+    """
     if found is None or not found.excludes_zero:
         return same
-    return better if found.difference < 0 else worse
+    word = better if found.difference < 0 else worse
+    return word if found.seeds >= FEWEST_SEEDS else f"{SO_FAR} {word}"
 
 
 def in_percent(found: Comparison | None, base: Sequence[Row]) -> str:
@@ -129,9 +138,10 @@ def patience(models: Models, rows: Sequence[Row]) -> list[str]:
     ahead = in_percent(difference(plus, base), base)
     closed = gap_closed(base, plus, patient.of("teacher", "teacher"))
     return [
-        f"{models.place}: with {PATIENCE} times the epochs the plain student gains "
-        f"{gained('baseline')} over itself, S²-KD plus {gained('s2kd_plus')}; it is then {ahead} "
-        "better than the plain student that learned as long, and closes "
+        f"{models.place}: with {PATIENCE} times the epochs ({counted(len(plus), 'seed')}) the "
+        f"plain student gains {gained('baseline')} over itself, S²-KD plus "
+        f"{gained('s2kd_plus')}; it is then {ahead} better than the plain student that learned as "
+        "long, and closes "
         f"{_share(closed)} of that one's gap."
     ]
 
