@@ -171,6 +171,14 @@ def test_the_grid_is_the_product_each_point_once(mine, monkeypatch):
     assert again["trials"] == found["trials"]
 
 
+def test_the_grid_lies_within_what_is_searched():
+    """Else Optuna warns of every point beyond."""
+    ranges = {**searching.RANGES, "lr": (1 / searching.LR_RANGE, searching.LR_RANGE)}
+    for axis, points in {**searching.GRID, "lr": searching.GRID_LR}.items():
+        assert ranges[axis][0] <= min(points)
+        assert max(points) <= ranges[axis][1]
+
+
 def test_a_wider_grid_is_another_study_of_the_same_students(mine, monkeypatch):
     monkeypatch.setattr(searching, "GRID_LR", (0.5, 1.0))
     narrow = search(mine, method="baseline", over="lr", grid=True)

@@ -38,7 +38,7 @@ which grid."""
 GRID_LR = (1 / 3, 1.0, 3.0, 9.0)
 """Times the recipe's learning rate."""
 RANGES = {"lambda": (0.05, 20.0), "beta": (0.02, 10.0)}
-LR_RANGE = 5.0
+LR_RANGE = 10.0
 """Up and down from the recipe's learning rate."""
 TRIALS = 20
 
