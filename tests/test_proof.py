@@ -486,21 +486,29 @@ def test_searches_of_one_axis_are_lines_of_one_table_beside_the_surface(tmp_path
             {"number": n, "state": "complete", "values": {"lr": lr}, "validation": error}
             for n, (lr, error) in enumerate(errors.items())
         ] + [{"number": 9, "state": "fail", "values": {"lr": 0.5}, "validation": None}]
-        return searched(axes=["lr"], method=method, trials=trials, best=trials[0])
+        best = min(trials[:-1], key=lambda one: one["validation"])
+        own = next(one for one in trials if one["values"]["lr"] == 0.002)
+        return searched(axes=["lr"], method=method, trials=trials, best=best, own=own)
 
     results = tmp_path / "results"
     for row in some_rows(seeds=[1]):
         save_result(results, row)
-    found = rates("baseline", {0.001: 0.3, 0.002: 0.25}), rates("s2kd", {0.002: 0.2, 0.006: 0.4})
+    found = (
+        rates("baseline", {0.001: 0.3, 0.002: 0.25}),
+        rates("s2kd", {0.002: 0.2, 0.006: 0.15}),
+        rates("fitnet", {0.002: 0.2}) | {"seeds": [7]},
+    )
     paths = {save_search(results, one) for one in (searched(), *found)}
-    assert len(paths) == 3  # a search of one method over other axes does not take its place
+    assert len(paths) == 4  # a search of one method over other axes does not take its place
     text = proof_page.write(tmp_path / "r.md", read_results(results), results).read_text()
     start = text.index("**Validation error by learning rate**")
-    assert text[start:].splitlines()[2:6] == [
-        "| data | student | method | seeds | 0.001 | 0.002 | 0.006 |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        "| ncep_air | U-Net | baseline | 42 | 0.3000 | **0.2500** | – |",
-        "| ncep_air | U-Net | S²-KD | 42 | – | **0.2000** | 0.4000 |",
+    assert text[start:].splitlines()[2:7] == [
+        "| data | student | method | seeds | 0.001 | 0.002 | 0.006 | gain over baseline % "
+        "| each at its best % |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| ncep_air | U-Net | baseline | 42 | 0.3000 | **0.2500** | – |  |  |",
+        "| ncep_air | U-Net | FitNet | 7 | – | **0.2000** | – |  |  |",  # of other seeds
+        "| ncep_air | U-Net | S²-KD | 42 | – | 0.2000 | **0.1500** | +20.0 | +40.0 |",
     ]
     assert text.count("(figures/search-") == 1
 
