@@ -360,10 +360,11 @@ def test_the_table_of_what_teachers_read_has_a_line_for_each_and_none_for_longer
     points = tables.narrator_points(rows, models)
     assert list(points) == ["no distillation", "FitNet", "no words (empty text)",
                             "the window's words (rules)"]  # fmt: skip
-    worse, low, high = points["no words (empty text)"]
+    worse, low, high, enough = points["no words (empty text)"]
+    assert not enough, "two seeds"
     assert low < worse < high
     assert worse == pytest.approx(5.6, abs=0.3)
-    assert points["the window's words (rules)"] == (0.0, 0.0, 0.0)
+    assert points["the window's words (rules)"] == (0.0, 0.0, 0.0, True)
 
 
 def test_the_headline_says_the_seeds_and_the_split_and_twice_less_than_nothing_is_not_twice():
@@ -394,8 +395,12 @@ def test_errors_by_lead_are_multiples_of_the_baselines_of_the_same_seeds():
 
 
 def test_figure_4_puts_each_panels_points_on_its_own_labels_line():
-    whole = {"a": (1.0, 0.5, 1.5), "b": (2.0, None, None), "c": (3.0, 2.0, 4.0)}
-    part = {"c": (-1.0, -2.0, 0.0)}
+    whole = {
+        "a": (1.0, 0.5, 1.5, True),
+        "b": (2.0, None, None, True),
+        "c": (3.0, 2.0, 4.0, False),
+    }
+    part = {"c": (-1.0, -2.0, 0.0, True)}
     figure = proof_figures.narrator_points({"first": part, "second": whole})
     first, second = figure.axes
     assert [tick.get_text() for tick in first.get_yticklabels()] == ["a", "b", "c"]
@@ -403,6 +408,8 @@ def test_figure_4_puts_each_panels_points_on_its_own_labels_line():
     assert [list(line.get_xydata()[0]) for line in second.lines if line.get_marker() == "o"] == [
         [1.0, 0], [2.0, 1], [3.0, 2],
     ]  # fmt: skip
+    fills = [line.get_markerfacecolor() for line in second.lines if line.get_marker() == "o"]
+    assert [fill == "white" for fill in fills] == [False, False, True], "hollow: too few seeds"
 
 
 def test_the_ablation_compares_the_seeds_that_all_rows_have():

@@ -51,16 +51,19 @@ def ablation_bars(panels: Mapping[str, Models]) -> Any:
 
 
 def narrator_points(
-    panels: Mapping[str, Mapping[str, tuple[float | None, float | None, float | None]]],
+    panels: Mapping[str, Mapping[str, tuple[float | None, float | None, float | None, bool]]],
 ) -> Any:
-    """Figure 4: percent by which the student errs more than with the rules' words, and bounds."""
+    """Figure 4: percent by which the student errs more than with the rules' words, and bounds.
+
+    Hollow where the bounds are of test windows alone, for want of seeds.
+    """
     longest = max(panels.values(), key=len)
     labels = list(dict.fromkeys([*longest, *(label for one in panels.values() for label in one)]))
     figure, places = _grid(len(panels), 1.2 + 0.27 * len(labels), sharey=True)
     for axes, (title, points) in zip(places, panels.items(), strict=True):
-        for label, (value, *bounds) in points.items():
-            place = labels.index(label)
-            axes.plot(value, place, "o", color="#4477aa")
+        for label, (value, *bounds, enough) in points.items():
+            place, fill = labels.index(label), "#4477aa" if enough else "white"
+            axes.plot(value, place, "o", color="#4477aa", markerfacecolor=fill, zorder=3)
             if None not in bounds:
                 axes.plot(bounds, [place] * 2, "-", color="#4477aa")
         axes.axvline(0, color="#888888", linewidth=1)

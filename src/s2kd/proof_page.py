@@ -15,6 +15,7 @@ from s2kd.files import write_text, write_whole
 from s2kd.published import PUBLISHED
 from s2kd.reproduce import SOURCES, kind_of, samples
 from s2kd.results import Row, read_searches
+from s2kd.significance import FEWEST_SEEDS
 from s2kd.studies import ABLATION, PATIENCE
 from s2kd.tables import Table
 from s2kd.types import S2KDError
@@ -104,7 +105,8 @@ def _narrators(every: list[Models], rows: Sequence[Row], results: Path) -> Itera
             figure=proof_figures.narrator_points(panels),
             caption="Figure 4: how much more the student errs than with the rule narrator's words, "
             "by what its teacher read (below 0: less), over the seeds that both have; 95 % "
-            f"intervals. {_seeds(m for m in every if _short(m) in panels)}",
+            f"intervals (hollow: fewer than {FEWEST_SEEDS} seeds, so of test windows alone). "
+            f"{_seeds(m for m in every if _short(m) in panels)}",
         )
 
 

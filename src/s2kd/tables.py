@@ -15,10 +15,11 @@ from s2kd.experiment import (
     metric,
     paired,
     spread,
+    together,
 )
 from s2kd.published import Published
 from s2kd.results import chosen
-from s2kd.significance import Comparison, exceeds_share, holm, winner
+from s2kd.significance import FEWEST_SEEDS, Comparison, exceeds_share, holm, winner
 from s2kd.studies import ABLATION, CONTROLS, PATIENT
 from s2kd.summary import number
 
@@ -353,14 +354,19 @@ def narrator_table(rows: Sequence[Row], main: Models, *, title: str) -> Table:
 
 def narrator_points(
     rows: Sequence[Row], main: Models
-) -> dict[str, tuple[float | None, float | None, float | None]]:
-    """Figure 4's points: how much worse the student is than with the rule narrator's words."""
+) -> dict[str, tuple[float | None, float | None, float | None, bool]]:
+    """Figure 4's points: how much worse the student is than with the rule narrator's words.
+
+    The value, its bounds, and whether there were seeds enough for the bounds to be of them too.
+    """
     own = main.of("student", "s2kd", main.students[0])
-    found = {
-        SHORT.get(key) or WORDS.get(key, key): worse_by(student, own)
-        for key, (_, student) in readers(rows, main).items()
-    }
-    return {label: point for label, point in found.items() if point is not None}
+    found = {}
+    for key, (_, student) in readers(rows, main).items():
+        point = worse_by(student, own)
+        if point is not None:
+            enough = len(together(student, own)[0]) >= FEWEST_SEEDS
+            found[SHORT.get(key) or WORDS.get(key, key)] = (*point, enough)
+    return found
 
 
 def readers(rows: Iterable[Row], main: Models) -> dict[str, tuple[Sequence[Row], Sequence[Row]]]:
