@@ -17,10 +17,12 @@ Function = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A value with its bounds; None where it is not defined or cannot be bounded (`note`)."""
+class Bounds:
+    """What an interval says of itself; `low` and `high` are None where nothing bounds it (`note`).
 
-    value: float | None
+    `seeds` > 1 where seeds were drawn too.
+    """
+
     low: float | None
     high: float | None
     confidence: float
@@ -32,6 +34,13 @@ class Interval:
     def to_dict(self) -> dict[str, float | int | str | None]:
         """As plain JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval(Bounds):
+    """A value with its bounds; None where it is not defined or cannot be bounded (`note`)."""
+
+    value: float | None
 
 
 def identity(means: np.ndarray) -> np.ndarray:

@@ -12,13 +12,14 @@ about decides what else is drawn:
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from s2kd.bootstrap import (
     FEWEST_BLOCKS,
+    Bounds,
     Found,
     Function,
     Interval,
@@ -34,31 +35,20 @@ Errors = Float[np.ndarray, "*seed window"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(Bounds):
     """Mean difference of two methods' errors (first − second; below 0 the first is better).
 
     `low` and `high` bound it with the stated `confidence`; `p_value` is two-sided. What cannot be
-    said of so few blocks is None, and `note` says why. `seeds` > 1 where seeds were drawn too.
+    said of so few blocks is None, and `note` says why.
     """
 
     difference: float | None
-    low: float | None
-    high: float | None
     p_value: float | None
-    confidence: float
-    windows: int
-    block: int
-    seeds: int = 1
-    note: str = ""
 
     @property
     def excludes_zero(self) -> bool:
         """Whether there is an interval and it leaves out 0."""
         return self.low is not None and (self.low > 0 or self.high < 0)
-
-    def to_dict(self) -> dict[str, float | int | str | None]:
-        """As plain JSON."""
-        return asdict(self)
 
 
 # --- how long a block must be --------------------------------------------------------------------

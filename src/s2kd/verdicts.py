@@ -141,8 +141,7 @@ def patience(models: Models, rows: Sequence[Row]) -> list[str]:
         f"{models.place}: with {PATIENCE} times the epochs ({counted(len(plus), 'seed')}) the "
         f"plain student gains {gained('baseline')} over itself, S²-KD plus "
         f"{gained('s2kd_plus')}; it is then {ahead} better than the plain student that learned as "
-        "long, and closes "
-        f"{_share(closed)} of that one's gap."
+        f"long, and closes {_share(closed)} of that one's gap."
     ]
 
 
