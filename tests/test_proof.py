@@ -13,6 +13,7 @@ from s2kd.experiment import experiment
 from s2kd.published import PUBLISHED
 from s2kd.recipe import Part
 from s2kd.results import read_results, result_path, save_result, save_search
+from s2kd.significance import Comparison
 from s2kd.studies import ABLATION, CONTROLS, FIRST, PATIENT, studies, units
 from s2kd.types import S2KDError
 
@@ -283,6 +284,7 @@ def test_the_claim_is_judged_by_intervals():
     assert "90 % of the gap is reached and twice FitNet's share is shown" in won
     half = said(s2kd=0.94, fitnet=0.95, teacher=0.88)
     assert "90 % of the gap is not reached and twice FitNet's share is not shown" in half
+    assert "90 % of the gap is within the interval, so not shown" in said(s2kd=0.892, teacher=0.88)
     assert "S²-KD is worse than the plain student" in said(s2kd=1.1)
     none = said(teacher=1.2)
     assert "there is no gap to close" in none
@@ -360,11 +362,12 @@ def test_the_table_of_what_teachers_read_has_a_line_for_each_and_none_for_longer
     points = tables.narrator_points(rows, models)
     assert list(points) == ["no distillation", "FitNet", "no words (empty text)",
                             "the window's words (rules)"]  # fmt: skip
-    worse, low, high, enough = points["no words (empty text)"]
-    assert not enough, "two seeds"
-    assert low < worse < high
-    assert worse == pytest.approx(5.6, abs=0.3)
-    assert points["the window's words (rules)"] == (0.0, 0.0, 0.0, True)
+    worse = points["no words (empty text)"]
+    assert worse.seeds == 1, "two are too few to be drawn"
+    assert worse.low < worse.difference < worse.high
+    assert worse.difference == pytest.approx(5.6, abs=0.3)
+    own = points["the window's words (rules)"]
+    assert (own.difference, own.low, own.high, own.seeds) == (0.0, 0.0, 0.0, 5)
 
 
 def test_the_headline_says_the_seeds_and_the_split_and_twice_less_than_nothing_is_not_twice():
@@ -395,12 +398,16 @@ def test_errors_by_lead_are_multiples_of_the_baselines_of_the_same_seeds():
 
 
 def test_figure_4_puts_each_panels_points_on_its_own_labels_line():
+    def point(difference, low, high, seeds=5):
+        return Comparison(difference=difference, low=low, high=high, confidence=0.95, windows=99,
+                          block=2, seeds=seeds, p_value=None)  # fmt: skip
+
     whole = {
-        "a": (1.0, 0.5, 1.5, True),
-        "b": (2.0, None, None, True),
-        "c": (3.0, 2.0, 4.0, False),
+        "a": point(1.0, 0.5, 1.5),
+        "b": point(2.0, None, None),
+        "c": point(3.0, 2.0, 4.0, seeds=1),
     }
-    part = {"c": (-1.0, -2.0, 0.0, True)}
+    part = {"c": point(-1.0, -2.0, 0.0)}
     figure = proof_figures.narrator_points({"first": part, "second": whole})
     first, second = figure.axes
     assert [tick.get_text() for tick in first.get_yticklabels()] == ["a", "b", "c"]

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from s2kd.experiment import METHOD_ORDER, Models, gap_closed, metric, spread, together
 from s2kd.figures import WIDTH, _figure, _legend, _tidy, colours
+from s2kd.significance import FEWEST_SEEDS, Comparison
 from s2kd.studies import ABLATION
 from s2kd.tables import name_of
 
@@ -50,9 +51,7 @@ def ablation_bars(panels: Mapping[str, Models]) -> Any:
     return figure
 
 
-def narrator_points(
-    panels: Mapping[str, Mapping[str, tuple[float | None, float | None, float | None, bool]]],
-) -> Any:
+def narrator_points(panels: Mapping[str, Mapping[str, Comparison]]) -> Any:
     """Figure 4: percent by which the student errs more than with the rules' words, and bounds.
 
     Hollow where the bounds are of test windows alone, for want of seeds.
@@ -61,11 +60,13 @@ def narrator_points(
     labels = list(dict.fromkeys([*longest, *(label for one in panels.values() for label in one)]))
     figure, places = _grid(len(panels), 1.2 + 0.27 * len(labels), sharey=True)
     for axes, (title, points) in zip(places, panels.items(), strict=True):
-        for label, (value, *bounds, enough) in points.items():
-            place, fill = labels.index(label), "#4477aa" if enough else "white"
-            axes.plot(value, place, "o", color="#4477aa", markerfacecolor=fill, zorder=3)
-            if None not in bounds:
-                axes.plot(bounds, [place] * 2, "-", color="#4477aa")
+        for label, found in points.items():
+            place, fill = labels.index(label), "white"
+            if found.seeds >= FEWEST_SEEDS:
+                fill = "#4477aa"
+            axes.plot(found.difference, place, "o", color="#4477aa", markerfacecolor=fill, zorder=3)
+            if found.low is not None:
+                axes.plot([found.low, found.high], [place] * 2, "-", color="#4477aa")
         axes.axvline(0, color="#888888", linewidth=1)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("error against rules %", fontsize=8)

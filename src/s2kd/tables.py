@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from s2kd.bootstrap import Interval
@@ -15,11 +15,10 @@ from s2kd.experiment import (
     metric,
     paired,
     spread,
-    together,
 )
 from s2kd.published import Published
 from s2kd.results import chosen
-from s2kd.significance import FEWEST_SEEDS, Comparison, exceeds_share, holm, winner
+from s2kd.significance import Comparison, exceeds_share, holm, winner
 from s2kd.studies import ABLATION, CONTROLS, PATIENT
 from s2kd.summary import number
 
@@ -103,16 +102,17 @@ def gain(base: Sequence[Row], found: Comparison | None) -> str:
     """Of the baseline's error, in percent, with its interval."""
     if found is None or found.difference is None:
         return "–"
-    return percent(*scaled(found, -100 / metric(base, "mse")))
+    found = scaled(found, -100 / metric(base, "mse"))
+    return percent(found.difference, found.low, found.high)
 
 
-def scaled(found: Comparison, scale: float) -> tuple[float | None, float | None, float | None]:
+def scaled(found: Comparison, scale: float) -> Comparison:
     """The difference times `scale`, with its bounds."""
     low, high = (found.low, found.high) if scale > 0 else (found.high, found.low)
     value, low, high = (
         None if one is None else one * scale for one in (found.difference, low, high)
     )
-    return value, low, high
+    return replace(found, difference=value, low=low, high=high)
 
 
 def _parameters(rows: Sequence[Row]) -> str:
@@ -352,21 +352,14 @@ def narrator_table(rows: Sequence[Row], main: Models, *, title: str) -> Table:
     return Table(title=title, head=head, lines=kept, caption=caption)
 
 
-def narrator_points(
-    rows: Sequence[Row], main: Models
-) -> dict[str, tuple[float | None, float | None, float | None, bool]]:
-    """Figure 4's points: how much worse the student is than with the rule narrator's words.
-
-    The value, its bounds, and whether there were seeds enough for the bounds to be of them too.
-    """
+def narrator_points(rows: Sequence[Row], main: Models) -> dict[str, Comparison]:
+    """Figure 4's points: how much worse the student is than with the rule narrator's words."""
     own = main.of("student", "s2kd", main.students[0])
-    found = {}
-    for key, (_, student) in readers(rows, main).items():
-        point = worse_by(student, own)
-        if point is not None:
-            enough = len(together(student, own)[0]) >= FEWEST_SEEDS
-            found[SHORT.get(key) or WORDS.get(key, key)] = (*point, enough)
-    return found
+    found = {
+        SHORT.get(key) or WORDS.get(key, key): worse_by(student, own)
+        for key, (_, student) in readers(rows, main).items()
+    }
+    return {label: point for label, point in found.items() if point is not None}
 
 
 def readers(rows: Iterable[Row], main: Models) -> dict[str, tuple[Sequence[Row], Sequence[Row]]]:
@@ -421,12 +414,10 @@ def _against(rows: Sequence[Row], own: Sequence[Row]) -> str:
     if rows and rows == own:
         return ""
     found = worse_by(rows, own)
-    return "–" if found is None else percent(*found)
+    return "–" if found is None else percent(found.difference, found.low, found.high)
 
 
-def worse_by(
-    rows: Sequence[Row], own: Sequence[Row]
-) -> tuple[float | None, float | None, float | None] | None:
+def worse_by(rows: Sequence[Row], own: Sequence[Row]) -> Comparison | None:
     """Percent by which these errors exceed `own`, with 95 % bounds, over the seeds that both have.
 
     The mean of one seed beside that of five would tell of the seed as much as of the method.
