@@ -16,7 +16,7 @@ from s2kd.dataset import Dataset, Stretch
 from s2kd.normalise import statistics
 from s2kd.quantiles import cell_quantiles
 from s2kd.report import write_report
-from s2kd.significance import default_block, function_interval
+from s2kd.significance import function_interval
 from s2kd.types import GridSpec, S2KDError, Statistics
 from s2kd.windows import Windows
 
@@ -388,6 +388,29 @@ def test_intervals_of_event_scores_and_of_their_difference():
         rows["good"].series("in", "above 91 %")
 
 
+def test_planes_of_one_moment_are_counted_together():
+    counts = np.random.default_rng(3).integers(0, 9, (60, 2, 1, 1, 3))
+    scores = {
+        "cell_extremes": {
+            "events": ["above 95 %"],
+            "counts": by_cell._packed(counts),
+            "scores": {"t": {"above 95 %": {"cells": [40, 40]}}},
+        },
+        "conventions": {"overlap": 3, "at_once": 4},
+        "window_mse": [0.0] * 60,
+    }
+    found = by_cell.EventCounts.from_scores(scores)
+    assert found.counts.shape == (15, 2, 1, 1, 3)
+    assert (found.counts[7] == counts[[7, 22, 37, 52]].sum(0)).all()
+    assert found.series("t", "above 95 %").sum(1) == pytest.approx(4 * 2 * 40)
+    single = by_cell.EventCounts.from_scores({**scores, "conventions": {"overlap": 3}})
+    where = {"channel": "t", "event": "above 95 %"}
+    one, other = (by_cell.event_interval([c], **where) for c in (found, single))
+    assert one.value == pytest.approx(other.value)
+    assert (one.windows, other.windows) == (15, 60)
+    assert one.block >= 3
+
+
 def test_bounds_of_an_event_score_stay_within_its_range():
     # every hit falls in the first sixth of the windows: bare, the lower bound lies below 0
     counts = np.zeros((120, 2, 1, 1, 3), dtype=np.int64)
@@ -488,8 +511,7 @@ def test_the_report_prints_them_and_does_without_where_they_are_missing(tmp_path
     text = page(scores)
     found = by_cell.EventCounts.from_scores(scores.to_dict())
     where = {"channel": "out", "event": "above 95 %"}
-    block = default_block(146, overlap=5)
-    want = by_cell.event_interval([found], **where, block=block, resamples=400)
+    want = by_cell.event_interval([found], **where, resamples=400)
     assert f"<td>{want.value:.3f}</td><td>{want.low:.3f} to {want.high:.3f}</td>" in text
     assert "surge" not in text
     old = page(dataclasses.replace(scores, cell_extremes={}))

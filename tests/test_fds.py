@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from s2kd import recipes
 from s2kd.data import datasets
 from s2kd.data._fds_frames import shrink
 from s2kd.data._fds_volume import resample
+from s2kd.dataset import Stretch
 from s2kd.types import S2KDError
 from s2kd.windows import Windows
 
@@ -192,6 +194,16 @@ def test_all_planes_are_cut_at_the_same_times(tmp_path):
         assert moments[0] == moments[1]
         when[split] = moments[0]
     assert when["train"][-1] < when["val"][0] < when["val"][-1] < when["test"][0]
+    windows = Windows(world, "test", past=2, lead=1)
+    assert windows.at_once == 2
+    half = len(windows) // 2
+    one, other = (world.times[windows.starts[part]] for part in (np.s_[:half], np.s_[half:]))
+    assert (one == other).all(), "plane follows plane, window by window at the same moments"
+    alone = datasets.build("fds", path=tmp_path / "v.npz", **{**VOLUME, "planes": (2,)})
+    assert Windows(alone, "test", past=2, lead=1).at_once == 1
+    uneven = {**world.splits, "test": (world.splits["test"][0], Stretch(first=0, stop=0))}
+    with pytest.raises(S2KDError, match="'test' are said to be simultaneous but differ in length"):
+        replace(world, splits=uneven)
 
 
 def test_resampling_is_numpys_interpolation():

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from s2kd.significance import (
+    adjusted,
     block_for,
+    by_moment,
     compare,
     decorrelation_time,
     default_block,
@@ -15,6 +17,7 @@ from s2kd.significance import (
     holm,
     paired_bootstrap,
     ratio_interval,
+    runs_of,
     share_ratio_interval,
     winner,
 )
@@ -206,6 +209,77 @@ def test_seeds_must_be_enough_and_matched():
         hierarchical_bootstrap(np.zeros((2, 40)), np.ones((2, 40)), block=2)
     with pytest.raises(S2KDError, match="3 seeds against 4"):
         hierarchical_bootstrap(np.zeros((3, 40)), np.ones((4, 40)), block=2)
+
+
+def test_three_seeds_are_not_drawn_but_give_students_bounds():
+    """Drawing one of three three times leaves no spread to be divided by: bounds were absurd."""
+    from scipy.stats import t
+
+    generator, covered, wide = np.random.default_rng(8), 0, []
+    for i in range(150):
+        gain = trained(generator, 3, 240, spread=0.5, mean=0.1)
+        found = hierarchical_bootstrap(gain, np.zeros((3, 240)), block=12, resamples=300, seed=i)
+        covered += found.low <= 0.1 <= found.high
+        wide.append(found.high - found.low)
+    assert 0.9 <= covered / 150 <= 0.99
+    # seeds dominate: Student's with two degrees of freedom
+    assert np.median(wide) / 2 < 1.3 * t.ppf(0.975, 2) * np.hypot(0.5, 0.2) / np.sqrt(3)
+    seeds = np.array([[0.1], [0.2], [0.6]]) + np.zeros((3, 60))  # windows without any spread
+    found = hierarchical_bootstrap(seeds, np.zeros((3, 60)), block=2)
+    half = t.ppf(0.975, 2) * seeds[:, 0].std(ddof=1) / np.sqrt(3)
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.03)
+
+
+# --- what windows share ------------------------------------------------------------------------
+
+
+def test_windows_of_one_moment_are_drawn_once():
+    generator, false, naive = np.random.default_rng(5), 0, 0
+    for i in range(120):
+        # ten planes of one scene: what they share is the same in each
+        planes = autocorrelated(generator, 1, 60, 0.3) + 0.2 * generator.standard_normal((10, 60))
+        errors = planes.ravel()
+        at_once = by_moment(errors, 10)
+        assert at_once.mean() == pytest.approx(errors.mean())
+        for series, block in ((at_once, 5), (errors, 5)):
+            found = paired_bootstrap(series, 0 * series, block=block, resamples=300, seed=i)
+            if series is errors:
+                naive += found.excludes_zero
+            else:
+                false += found.excludes_zero
+    assert false / 120 <= 0.1
+    assert naive / 120 > 0.4, "the premise: planes taken for evidence of their own"
+    by_hand = by_moment(np.array([[1.0, 2, 3, 5, 6, 7], [0, 0, 0, 2, 2, 2]]), 2)
+    assert by_hand.tolist() == [[3, 4, 5], [1, 1, 1]]
+    assert by_moment(errors, 1) == pytest.approx(errors)
+
+
+def test_a_harder_run_is_no_memory():
+    quiet = np.random.default_rng(0).standard_normal(120)
+    runs = quiet + np.repeat([0.0, 8.0], 60)
+    assert decorrelation_time(runs) > 20
+    assert decorrelation_time(runs, (60, 60)) == decorrelation_time(quiet) <= 3
+    assert block_for([runs], overlap=2, runs=(60, 60)) < block_for([runs], overlap=2)
+    scores = {"by_group": {"a": {"windows": 60}, "b": {"windows": 60}}, "window_mse": [0.0] * 120}
+    assert runs_of(scores) == (60, 60)
+    assert runs_of({**scores, "conventions": {"at_once": 2}}) == ()
+    assert runs_of({"window_mse": [0.0]}) == ()
+
+
+def test_what_survives_the_other_comparisons_of_its_table():
+    generator = np.random.default_rng(0)
+    base = generator.random(200)
+    near, far = (base + d + 0.1 * generator.standard_normal(200) for d in (-0.0075, -0.1))
+    found = [paired_bootstrap(one, base, block=2) for one in (near, far)]
+    assert all(one.excludes_zero for one in found)
+    assert found[0].base == pytest.approx(base.mean())
+    first, second, none = adjusted([*found, None])
+    assert (first.survives, second.survives, none) == (True, True, None)
+    assert first.p_holm == first.p_value, "the larger of two is not raised"
+    many = adjusted([found[0]] * 12)
+    assert many[0].p_holm == pytest.approx(12 * found[0].p_value)
+    assert many[0].excludes_zero
+    assert not many[0].survives
 
 
 # --- ratios --------------------------------------------------------------------------------------

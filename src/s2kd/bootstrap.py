@@ -12,6 +12,11 @@ from s2kd.types import S2KDError
 FEWEST_BLOCKS = 10
 """With fewer there is an interval, a wide one, but no p-value."""
 
+SEEDS_TO_DRAW = 5
+"""Of three seeds every ninth resample is one seed three times, with no spread to be divided by: the
+95 % quantile lies among those, and the bounds were three times too wide. Fewer than these are not
+drawn; the quantile is Student's."""
+
 Function = Callable[[np.ndarray], np.ndarray]
 """(…, k) means to (…) values, smooth."""
 
@@ -71,6 +76,8 @@ class Found:
 
     @property
     def note(self) -> str:
+        if self.blocks < 4:
+            return f"{self.windows} windows hold fewer than 4 blocks of {self.block}"
         if math.isfinite(self.value) and not self.bounded:
             return "too rare to be bounded"
         if self.blocks >= FEWEST_BLOCKS:
@@ -102,7 +109,9 @@ def bootstrap(
     """A `function` of the means of paired series, blocks of windows drawn and seeds if several.
 
     Symmetric bounds from the studentised distance (Hall 1992); the standard error is that of the
-    function's linear part. Raises S2KDError for fewer than four blocks.
+    function's linear part. With two to four seeds the distance is Student's instead, with the
+    degrees of freedom of Welch (1947) and Satterthwaite (1946). Raises S2KDError for fewer than
+    four blocks.
     """
     seeds, count, _ = values.shape
     if block < 1 or count < 4 * block:
@@ -116,15 +125,21 @@ def bootstrap(
     if not math.isfinite(value):
         return Found(value=value, half=math.nan, critical=math.nan, p_value=math.nan, **about)
     gradient = _gradient(function, centre[None])[0]
-    error = _error(values @ gradient, block)
+    parts = _errors(values @ gradient, block)
+    error = math.hypot(*parts)
     nothing = 1e-12 if function is identity else 1e-9  # what differences leave of it
     nothing *= max(1e-300, float((np.abs(values) @ np.abs(gradient)).max()))
     if error <= nothing:
         p_value = 1.0 if abs(value) <= nothing else 1 / (resamples + 1)
         return Found(value=value, half=0.0, critical=0.0, p_value=p_value, **about)
-    means = np.stack([block_means(one, block) for one in values])
     random = np.random.default_rng(seed)
-    scaled = _studentised(means, function, value, math.ceil(count / block), resamples, random)
+    if 1 < seeds < SEEDS_TO_DRAW:
+        freedom = error**4 / (parts[0] ** 4 / (count / block - 1) + parts[1] ** 4 / (seeds - 1))
+        resamples = 100_000
+        scaled = np.abs(random.standard_t(freedom, resamples))
+    else:
+        means = np.stack([block_means(one, block) for one in values])
+        scaled = _studentised(means, function, value, math.ceil(count / block), resamples, random)
     # a number in place of infinity, which quantiles cannot interpolate
     critical = float(np.quantile(np.minimum(scaled, 1e150), confidence))
     critical = critical if critical < 1e100 else math.inf
@@ -156,12 +171,19 @@ def block_means(gain: np.ndarray, block: int) -> np.ndarray:
     return (sums[block:] - sums[:-block]) / block
 
 
-def _error(linear: Float[np.ndarray, "seed window"], block: int) -> float:
-    """Standard error of the mean over windows, and over seeds where there are several."""
+def linear_part(
+    values: Float[np.ndarray, "seed window k"], function: Function
+) -> Float[np.ndarray, "seed window"]:
+    """What each window adds to the `function` of the means, to first order."""
+    return values @ _gradient(function, values.mean((0, 1))[None])[0]
+
+
+def _errors(linear: Float[np.ndarray, "seed window"], block: int) -> tuple[float, float]:
+    """Standard errors of the mean over windows, and over seeds where there are several."""
     error = standard_error(linear.mean(0), block)
     if len(linear) == 1:
-        return error
-    return math.sqrt(error**2 + linear.mean(1).var(ddof=1) / len(linear))
+        return error, 0.0
+    return error, math.sqrt(linear.mean(1).var(ddof=1) / len(linear))
 
 
 def standard_error(gain: np.ndarray, block: int) -> float:

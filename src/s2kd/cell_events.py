@@ -16,11 +16,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from s2kd.bootstrap import Interval
+from s2kd.bootstrap import Function, Interval, linear_part
 from s2kd.climatology import Climatology
 from s2kd.dataset import Dataset
 from s2kd.quantiles import cell_quantiles
-from s2kd.significance import Comparison, function_comparison, function_interval
+from s2kd.significance import (
+    Comparison,
+    block_for,
+    function_comparison,
+    function_interval,
+    runs_of,
+)
 from s2kd.types import S2KDError
 from s2kd.windows import Windows
 
@@ -299,12 +305,17 @@ def _sedi(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EventCounts:
-    """What `EventTally` counted, as read from a result."""
+    """What `EventTally` counted, as read from a result.
+
+    `overlap` windows in a row share frames; `runs` are the windows of each run, one after another.
+    """
 
     channels: tuple[str, ...]
     events: tuple[str, ...]
     counts: Int[np.ndarray, "window lead channel event 3"]
     cells: Int[np.ndarray, "lead channel event"]
+    overlap: int = 1
+    runs: tuple[int, ...] = ()
 
     @classmethod
     def from_scores(cls, scores: Mapping[str, Any]) -> "EventCounts":
@@ -313,12 +324,17 @@ class EventCounts:
         if not plain:
             raise S2KDError("this result holds no events by cell; evaluate the run again")
         by_channel = plain["scores"]
+        about, counts = scores.get("conventions", {}), _unpacked(plain["counts"])
+        at_once = int(about.get("at_once", 1))
         cells = [[one["cells"] for one in events.values()] for events in by_channel.values()]
         return cls(
             channels=tuple(by_channel),
             events=tuple(plain["events"]),
-            counts=_unpacked(plain["counts"]),
-            cells=np.moveaxis(np.array(cells), -1, 0),
+            # windows of one moment are one window of more cells
+            counts=counts.reshape(at_once, -1, *counts.shape[1:]).sum(0),
+            cells=at_once * np.moveaxis(np.array(cells), -1, 0),
+            overlap=int(about.get("overlap", 1)),
+            runs=runs_of(scores),
         )
 
     def series(
@@ -364,6 +380,14 @@ def _series(
     return np.stack([one.series(channel, event, lead=lead) for one in counted])
 
 
+def _block_of(
+    counted: Sequence[EventCounts], values: Float[np.ndarray, "seed window k"], function: Function
+) -> int:
+    """As long as what the windows add to the score remembers."""
+    added = np.nan_to_num(linear_part(values, function).mean(0))
+    return block_for([added], overlap=counted[0].overlap, runs=counted[0].runs)
+
+
 def event_interval(
     counted: Sequence[EventCounts],
     *,
@@ -371,7 +395,7 @@ def event_interval(
     event: str,
     score: str = "csi",
     lead: int | None = None,
-    block: int,
+    block: int | None = None,
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
@@ -379,14 +403,18 @@ def event_interval(
     """A method's score with its bounds, counts of all its seeds (one entry each) pooled.
 
     Block bootstrap over windows; seeds are drawn too where there are three at least. Bounds end
-    where the score's own range does.
+    where the score's own range does. Without a `block` it is as long as the score remembers.
     """
     values = _series(counted, channel, event, lead)
     size = values.shape[0] * values.shape[1]
+
+    def pooled(means: np.ndarray) -> np.ndarray:
+        return event_score(score, means * size)
+
     found = function_interval(
         values,
-        lambda means: event_score(score, means * size),
-        block=block,
+        pooled,
+        block=block or _block_of(counted, values, pooled),
         confidence=confidence,
         resamples=resamples,
         seed=seed,
@@ -405,12 +433,15 @@ def event_difference(
     event: str,
     score: str = "csi",
     lead: int | None = None,
-    block: int,
+    block: int | None = None,
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Comparison:
-    """Score of `first` minus that of `second`, paired by window and, as given, by seed."""
+    """Score of `first` minus that of `second`, paired by window and, as given, by seed.
+
+    Without a `block` it is as long as the difference remembers.
+    """
     one, other = (_series(side, channel, event, lead) for side in (first, second))
     if one.shape != other.shape:
         raise S2KDError(
@@ -423,10 +454,11 @@ def event_difference(
         ours, theirs = means[..., :4] * size, means[..., 4:] * size
         return event_score(score, ours) - event_score(score, theirs)
 
+    both = np.concatenate([one, other], -1)
     return function_comparison(
-        np.concatenate([one, other], -1),
+        both,
         difference,
-        block=block,
+        block=block or _block_of(first, both, difference),
         confidence=confidence,
         resamples=resamples,
         seed=seed,

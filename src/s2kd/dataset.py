@@ -107,7 +107,8 @@ class Dataset:
     attributes by channel, `source` is a word on origin for the history of what is written.
     `notices` are sentences on what was left out in reading, told once when a run opens its data.
     `window` is the only (past, lead) that windows may have, where a stretch's first frames are
-    not like its last ones.
+    not like its last ones. `simultaneous` says that the stretches of a split are parts of one
+    scene at the same moments (planes of a volume): their windows are no independent evidence.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Dataset:
     source: str = ""
     notices: tuple[str, ...] = ()
     window: tuple[int, int] | None = None
+    simultaneous: bool = False
 
     def __post_init__(self) -> None:
         want = (len(self.grid.channels), self.grid.height, self.grid.width)
@@ -138,6 +140,12 @@ class Dataset:
             if split not in self.splits:
                 raise S2KDError(f"{self.name}: has no split called {split!r}")
         self._refuse_shared_frames()
+        for split, stretches in self.splits.items():
+            if self.simultaneous and len({s.stop - s.first for s in stretches}) > 1:
+                raise S2KDError(
+                    f"{self.name}: the stretches of {split!r} are said to be simultaneous but "
+                    "differ in length"
+                )
 
     def _refuse_shared_frames(self) -> None:
         taken = sorted(

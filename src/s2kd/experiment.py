@@ -14,15 +14,19 @@ from s2kd.significance import (
     FEWEST_SEEDS,
     Comparison,
     block_for,
-    default_block,
+    by_moment,
     gap_closed_interval,
     hierarchical_bootstrap,
     paired_bootstrap,
+    runs_of,
+    too_short,
 )
 from s2kd.studies import OTHERS, PATIENT
 from s2kd.types import S2KDError
 
 Row = Mapping[str, Any]
+
+NO_GAP = "the teacher is not clearly better than the baseline"
 
 METHOD_ORDER = (
     "baseline",
@@ -107,8 +111,6 @@ class Models:
         some = [row for rows in self.rows.values() for row in rows]
         told = some[0]["scores"]["conventions"]
         seeds = sorted({row["seed"] for row in some if row["seed"] is not None})
-        where = some[-1]["hardware"]
-        machine = where.get("gpu") or f"{where['processor']} ({where['device']})"
         fewest = min(
             (len(r) for (role, *_), r in self.rows.items() if role != "reference"), default=0
         )
@@ -117,9 +119,27 @@ class Models:
             about = f"{fewest} to {about}"
         return (
             f"Data {self.data}, preset {self.preset}, {self.split} split, {told['windows']} "
-            f"windows of {told['past']} past and {told['lead']} future frames, {about}, {machine}. "
-            "MSE and MAE are means per element in units of the training standard deviation"
+            f"windows{self._windows} of {told['past']} past and {told['lead']} future frames, "
+            f"{about}, {self.machine}. MSE and MAE are means per element in units of the training "
+            "standard deviation"
         )
+
+    @property
+    def machine(self) -> str:
+        """What the models were trained and timed on."""
+        where = next(iter(self.rows.values()))[-1]["hardware"]
+        return where.get("gpu") or f"{where['processor']} ({where['device']})"
+
+    @property
+    def _windows(self) -> str:
+        """Of how many moments or runs the windows are, which is what intervals can speak of."""
+        scores = next(iter(self.rows.values()))[0]["scores"]
+        together, runs = scores["conventions"].get("at_once", 1), runs_of(scores)
+        if together > 1:
+            return f" ({together} parts of one scene at each moment, averaged for intervals)"
+        if 1 < len(runs) <= 4:
+            return f" ({len(runs)} runs; intervals are over their moments, not over other runs)"
+        return ""
 
 
 def experiment(
@@ -161,9 +181,14 @@ def _student_order(name: str) -> tuple[int, str]:
 # --- numbers -------------------------------------------------------------------------------------
 
 
-def window_errors(rows: Sequence[Row]) -> np.ndarray:
-    """(seed, window) normalised MSE."""
-    return np.asarray([row["scores"]["window_mse"] for row in rows], dtype=np.float64)
+def window_errors(rows: Sequence[Row], *, long: bool = False) -> np.ndarray:
+    """(seed, window) normalised MSE; the mean of windows that are of one moment (`by_moment`).
+
+    With `long` that of the last block of the roll-outs, infinite where one blew up.
+    """
+    listed = [row["long_horizon" if long else "scores"]["window_mse"] for row in rows]
+    errors = np.asarray([[math.inf if e is None else e for e in one] for one in listed], np.float64)
+    return by_moment(errors, rows[0]["scores"]["conventions"].get("at_once", 1))
 
 
 def metric(rows: Sequence[Row], name: str) -> float:
@@ -180,40 +205,67 @@ def spread(rows: Sequence[Row], name: str) -> float:
 
 
 def together(*groups: Sequence[Row]) -> tuple[list[Row], ...]:
-    """The same seeds of each group, in one order, so that they can be paired."""
-    seeds = set.intersection(*({row["seed"] for row in group} for group in groups))
-    return tuple([row for row in group if row["seed"] in seeds] for group in groups)
+    """The same seeds of each group, in one order, so that they can be paired.
+
+    A reference was not trained, has no seed, and stands beside every one.
+    """
+    if not all(groups):
+        return tuple([] for _ in groups)
+    trained = [{row["seed"] for row in group} - {None} for group in groups]
+    seeds = set.intersection(*(one for one in trained if one)) if any(trained) else {None}
+    return tuple(
+        [row for row in group if row["seed"] in seeds] if own else list(group[:1]) * len(seeds)
+        for group, own in zip(groups, trained, strict=True)
+    )
 
 
-def overlap_of(rows: Sequence[Row]) -> int:
-    """How many windows in a row share frames."""
-    return int(rows[0]["scores"]["conventions"]["overlap"])
+def overlap_of(rows: Sequence[Row], *, long: bool = False) -> int:
+    """How many windows in a row share frames; with `long` those of whole roll-outs."""
+    about = rows[0]["scores"]["conventions"]
+    if not long:
+        return int(about["overlap"])
+    past, lead = about["past"], about["lead"]
+    steps = rows[0]["long_horizon"]["steps"]
+    return math.ceil(about["overlap"] * (past + steps) / (past + lead))
 
 
-def paired(*groups: Sequence[Row]) -> tuple[list[np.ndarray], int] | None:
-    """Window errors of the seeds that all have, and a block as long as the first two's difference.
+def paired(*groups: Sequence[Row], long: bool = False) -> tuple[list[np.ndarray], int] | None:
+    """Window errors of the seeds that all have; a block as long as any difference remembers.
 
-    The block leaves at least six of its length, where the windows that share frames allow it.
-    None where no seed is common or the windows do not make four blocks.
+    Differences are to the first group. None where no seed is common. With `long` of roll-outs:
+    None where one of them was not rolled out or blew up.
     """
     same = together(*groups)
+    if long:
+        whole = [all(map(_rolled, rows)) for rows in zip(*same, strict=True)]
+        same = tuple([row for row, kept in zip(g, whole, strict=True) if kept] for g in same)
     if not same[0]:
         return None
-    errors, overlap = [window_errors(rows) for rows in same], overlap_of(same[0])
-    windows = errors[0].shape[1]
-    block = max(
-        default_block(windows, overlap=overlap),
-        min(block_for([(errors[0] - errors[1]).mean(0)], overlap=overlap), windows // 6),
-    )
-    return (errors, block) if windows >= 4 * block else None
+    errors = [window_errors(rows, long=long) for rows in same]
+    if not all(np.isfinite(one).all() for one in errors):
+        return None
+    gains = [(errors[0] - other).mean(0) for other in errors[1:]]
+    runs = () if long else runs_of(same[0][0]["scores"])
+    return errors, block_for(gains, overlap=overlap_of(same[0], long=long), runs=runs)
 
 
-def difference(first: Sequence[Row], second: Sequence[Row]) -> Comparison | None:
-    """Mean difference of two models' errors, seeds drawn too where there are three (`paired`)."""
-    found = paired(first, second)
+def _rolled(row: Row) -> bool:
+    return bool((row.get("long_horizon") or {}).get("windows"))
+
+
+def difference(
+    first: Sequence[Row], second: Sequence[Row], *, long: bool = False
+) -> Comparison | None:
+    """Mean difference of two models' errors, seeds drawn too where there are three (`paired`).
+
+    Without bounds where the windows do not make four blocks.
+    """
+    found = paired(first, second, long=long)
     if found is None:
         return None
     (a, b), block = found
+    if a.shape[1] < 4 * block:
+        return too_short(a, b, block=block)
     if len(a) < FEWEST_SEEDS:
         return paired_bootstrap(a.mean(0), b.mean(0), block=block)
     return hierarchical_bootstrap(a, b, block=block)
@@ -222,6 +274,19 @@ def difference(first: Sequence[Row], second: Sequence[Row]) -> Comparison | None
 def gap_closed(
     baseline: Sequence[Row], student: Sequence[Row], teacher: Sequence[Row]
 ) -> Interval | None:
-    """Share of the gap, with bounds (`paired`)."""
-    found = paired(baseline, student, teacher)
-    return None if found is None else gap_closed_interval(*found[0], block=found[1])
+    """Share of the gap, with bounds (`paired`); of none where the teacher is not clearly ahead.
+
+    Whether it is ahead is asked once, of all seeds that it shares with the baseline.
+    """
+    found, lead = paired(baseline, student, teacher), difference(teacher, baseline)
+    if found is None or lead is None:
+        return None
+    errors, block = found
+    about = {"confidence": lead.confidence, "windows": errors[0].shape[1], "block": block}
+    if not (lead.excludes_zero and lead.difference < 0):
+        return Interval(value=None, low=None, high=None, note=NO_GAP, **about)
+    if errors[0].shape[1] < 4 * block:
+        base, own, best = (one.mean() for one in errors)
+        value = float((base - own) / (base - best))
+        return Interval(value=value, low=None, high=None, note="too few blocks", **about)
+    return gap_closed_interval(*errors, block=block)

@@ -375,5 +375,6 @@ def _described(dataset: Dataset, calendar: str) -> dict[str, Any]:
         "attributes": {k: dict(v) for k, v in dataset.attributes.items()},
         "source": dataset.source,
         "notices": list(dataset.notices),
+        "simultaneous": dataset.simultaneous,
         "window": None if dataset.window is None else list(dataset.window),
     }

@@ -13,9 +13,9 @@ from s2kd.studies import ABLATION
 from s2kd.tables import name_of
 
 
-def _grid(count: int, height: float, **how: Any) -> tuple[Any, list[Any]]:
-    """A figure of `count` panels, three in a line from five on; `height` is that of a line."""
-    columns = count if count <= 4 else 3
+def _grid(count: int, height: float, *, most: int = 4, **how: Any) -> tuple[Any, list[Any]]:
+    """A figure of `count` panels; `height` is that of a line of `most`, or of three where more."""
+    columns = count if count <= most else min(most, 3)
     figure = _figure(WIDTH, height * -(-count // columns))
     places = figure.subplots(-(-count // columns), columns, squeeze=False, **how).ravel()
     for axes in places[count:]:
@@ -25,7 +25,7 @@ def _grid(count: int, height: float, **how: Any) -> tuple[Any, list[Any]]:
 
 def ablation_bars(panels: Mapping[str, Models]) -> Any:
     """Figure 3: MSE (bars, left axis) and SSIM (line, right axis) of the rows of the ablation."""
-    figure, places = _grid(len(panels), 2.9)
+    figure, places = _grid(len(panels), 2.9, most=2)
     for axes, (title, models) in zip(places, panels.items(), strict=True):
         backbone = models.students[0]
         methods = [m for m in ABLATION if models.of("student", m, backbone)]
@@ -38,14 +38,17 @@ def ablation_bars(panels: Mapping[str, Models]) -> Any:
         low, high = min(mse) - np.nanmax([*off, 0]), max(mse) + np.nanmax([*off, 0])
         room = (high - low) or high
         axes.set_ylim(max(0, low - room), high + 0.6 * room)
-        axes.set_xticks(at, [name_of(m) for m in methods], fontsize=8, rotation=15)
+        axes.set_xticks(at, [name_of(m) for m in methods], fontsize=8, rotation=30, ha="right")
         axes.set_title(title, fontsize=9)
         axes.set_ylabel("MSE (axis does not start at 0)", color="#4477aa", fontsize=8)
         axes.tick_params(labelsize=8)
         other = axes.twinx()
         other.tick_params(labelsize=8)
-        other.plot(at, [metric(r, "ssim") for r in rows], "o-", color="#228833", label="SSIM")
-        other.set_ylabel("SSIM", color="#228833", fontsize=8)
+        ssim, apart = (np.array([f(r, "ssim") for r in rows]) for f in (metric, spread))
+        other.errorbar(
+            at + 0.1, ssim, yerr=np.nan_to_num(apart), fmt="o-", color="#228833", capsize=3
+        )
+        other.set_ylabel("SSIM (not from 0)", color="#228833", fontsize=8)
         other.spines["top"].set_visible(False)
         _tidy(axes)
     return figure
@@ -170,7 +173,8 @@ def spectra_at_the_end(panels: Mapping[str, Models]) -> Any:
         for name, rows in with_spectra(models).items():
             ratio = np.mean([_power_ratio(row) for row in rows], axis=0)
             colour, line = style[name]
-            axes.plot(ratio, color=colour, linestyle=line, label=name_of(name))
+            waves = np.arange(1, len(ratio) + 1)  # without the mean, wavenumber 0
+            axes.plot(waves, ratio, color=colour, linestyle=line, label=name_of(name))
         axes.axhline(1, color="#888888", linewidth=1)
         axes.set_ylim(0, 2)  # at the last wavenumber hardly any power is left to be a part of
         axes.set_title(title, fontsize=9)
@@ -204,7 +208,7 @@ def with_spectra(models: Models) -> dict[str, Sequence[Mapping[str, Any]]]:
 def hits_by_lead(
     panels: Mapping[str, Mapping[str, Sequence[tuple[float, float | None, float | None]]]],
 ) -> Any:
-    """CSI by lead step with 95 % bounds: forecaster to (value, low, high) of every lead."""
+    """CSI less the baseline's by lead step: forecaster to (value, low, high) of every lead."""
     figure, places = _grid(len(panels), 3.2)
     style = colours(SHOWN)
     for axes, (title, curves) in zip(places, panels.items(), strict=True):
@@ -220,10 +224,12 @@ def hits_by_lead(
                 at, value, yerr=off, color=colour, linestyle=line, marker="o", markersize=3,
                 capsize=2, label=name_of(name),
             )  # fmt: skip
+        axes.axhline(0, color="#888888", linewidth=1)
+        axes.tick_params(labelsize=8)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("lead step", fontsize=8)
         _tidy(axes)
-    places[0].set_ylabel("CSI", fontsize=8)
+    places[0].set_ylabel("CSI − plain student's", fontsize=8)
     _legend(figure, places[-1])
     return figure
 

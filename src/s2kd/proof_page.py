@@ -122,22 +122,27 @@ def _maps(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[M
 
 
 def _seeds(every: Iterable[Models]) -> str:
-    return " ".join(f"{models.title}: {counted(models.seeds, 'seed')}." for models in every)
+    every = list(every)
+    seeds = (f"{models.title}: {counted(models.seeds, 'seed')}." for models in every)
+    machines = dict.fromkeys(models.machine for models in every)
+    return f"{' '.join(seeds)} Trained on {', '.join(machines)}."
 
 
 def _rare(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made | None]:
-    panels = {}
+    panels, drawn = {}, []
     for models in every:
         yield rare_tables.extremes_table(models)
-        curves = rare_tables.hits_by_lead(models, proof_figures.SHOWN)
-        if curves and models.split == "test":
-            panels[models.data] = curves
+        curves = rare_tables.hits_by_lead(models, ("teacher", "fitnet", "s2kd", "s2kd_plus"))
+        if curves:
+            panels[_short(models)] = curves
+            drawn.append(models)
     if panels:
         yield Drawn(
             name="extremes",
             figure=proof_figures.hits_by_lead(panels),
             caption="Hits on values above the 95 % training quantile of their own cell (CSI, first "
-            f"channel) by lead step, with 95 % intervals. {_seeds(every)}",
+            "channel) by lead step, less the plain student's, with 95 % intervals (seeds paired). "
+            f"{_seeds(drawn)}",
         )
 
 
@@ -149,7 +154,8 @@ def _spectra(every: list[Models], rows: Sequence[Row], results: Path) -> Iterabl
             name="spectra",
             figure=proof_figures.spectra_at_the_end(panels),
             caption="Power of the forecasts at the last lead as a multiple of the truth's, by "
-            f"wavenumber: below 1 is blurred. {_seeds(panels.values())}",
+            "wavenumber: below 1 is blurred; what lies beyond 2 (where the truth has next to no "
+            f"power) is cut off. {_seeds(panels.values())}",
         )
 
 
@@ -159,8 +165,8 @@ def _shares(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable
         name="gap",
         figure=proof_figures.gap_shares(panels),
         caption="Share of the gap between baseline (0) and reading teacher (100) that each method "
-        "closes, U-Net student, 95 % intervals (hollow: none, the gap itself is not clear); where "
-        f"the teacher is no better than the baseline there is no share. {_seeds(every)}",
+        "closes, U-Net student, 95 % intervals (hollow: without end); where the teacher is not "
+        f"clearly better than the baseline there is no share. {_seeds(every)}",
     )
     yield Drawn(
         name="lead",

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from s2kd.cell_events import EventCounts, event_difference, event_interval, event_score
-from s2kd.experiment import Models, Row, metric, overlap_of, together
-from s2kd.significance import default_block
+from s2kd.experiment import Models, Row, metric, together
+from s2kd.significance import Comparison, adjusted
 from s2kd.summary import number
-from s2kd.tables import Table, name_of, percent
+from s2kd.tables import Table, name_of, p_text, percent
 
 SHOWN = ("above 95 %", "below 5 %", "surge above 95 %")
 """The events of the table; the results hold those at other quantiles too."""
@@ -24,12 +24,6 @@ def counted(rows: Sequence[Row]) -> list[EventCounts]:
     return [EventCounts.from_scores(row["scores"]) for row in rows]
 
 
-def block_of(rows: Sequence[Row]) -> int:
-    """Windows to a block."""
-    windows = len(rows[0]["scores"]["window_mse"])
-    return default_block(windows, overlap=overlap_of(rows))
-
-
 def extremes_table(models: Models) -> Table | None:
     """CSI with its interval and its difference to the baseline's, and POD, FAR, bias, SEDI."""
     every = models.forecasters
@@ -37,22 +31,23 @@ def extremes_table(models: Models) -> Table | None:
     counts = {name: counted(rows) for name, rows in every.items()}
     if not base or not counts["baseline"]:
         return None
-    block, first, lines = block_of(base), counts["baseline"][0], []
+    first, asked = counts["baseline"][0], []
     for channel in first.channels:
         for event in (one for one in SHOWN if one in first.events):
-            for name, rows in every.items():
-                if counts[name]:
-                    lines.append(_event_line(channel, event, name, rows, base, counts, block))
+            asked += [(channel, event, name) for name in every if counts[name]]
+    more = hits_gained(models)
+    lines = [_event_line(*one, every[one[2]], counts, more.get(one)) for one in asked]
     if not lines:
         return None
     head = (
-        "event", "forecaster", "CSI", "CSI − baseline's", "POD", "FAR", "bias", "SEDI",
+        "event", "forecaster", "CSI", "CSI − baseline's", "p (Holm)", "POD", "FAR", "bias", "SEDI",
         "peak error", "quantile error",
     )  # fmt: skip
     caption = (
         f"{models.caption}. Events: values beyond a training quantile of their own cell (for a "
         "surge: the rise since the last input frame beyond what is usual), all lead times "
-        "together; in brackets 95 % block bootstrap intervals. Peak error: mean error of the "
+        "together; in brackets 95 % block bootstrap intervals, p-values adjusted over the table. "
+        "Peak error: mean error of the "
         "highest value in a window, physical unit. Quantile error: relative, of the upper tail. "
         f"Student: {name_of(models.students[0])}"
     )
@@ -65,12 +60,10 @@ def _event_line(
     event: str,
     name: str,
     rows: Sequence[Row],
-    base: Sequence[Row],
     counts: dict[str, list[EventCounts]],
-    block: int,
+    more: Comparison | None,
 ) -> tuple[str, ...]:
-    where = {"channel": channel, "event": event, "block": block}
-    own = event_interval(counts[name], **where)
+    own = event_interval(counts[name], channel=channel, event=event)
     total = sum(one.series(channel, event).sum(0) for one in counts[name])
     others = [
         number(float(event_score(score, total)), ".2f") for score in ("pod", "far", "bias", "sedi")
@@ -80,7 +73,8 @@ def _event_line(
         f"{channel} {event}",
         name_of(name),
         percent(own.value, own.low, own.high, ".3f"),
-        against_baseline(name, rows, base, counts, where),
+        "" if more is None else percent(more.difference, more.low, more.high, "+.3f"),
+        "" if more is None else p_text(more.p_holm),
         *others,
         number(_mean_of(peak, "mae"), ".3g"),
         number(
@@ -92,39 +86,45 @@ def _event_line(
     )
 
 
-def against_baseline(
-    name: str,
-    rows: Sequence[Row],
-    base: Sequence[Row],
-    counts: dict[str, list[EventCounts]],
-    where: dict[str, Any],
-) -> str:
-    """CSI minus the baseline's, seeds paired; empty for what is no student."""
-    if rows[0]["role"] != "student" or name == "baseline":
-        return ""
-    one, other = together(rows, base)
-    if not one:
-        return "–"
-    found = event_difference(counted(one), counted(other), **where)
-    return percent(found.difference, found.low, found.high, "+.3f")
+def hits_gained(models: Models) -> dict[tuple[str, str, str], Comparison]:
+    """CSI minus the baseline's by (channel, event, student), seeds paired, p-values adjusted."""
+    every = models.forecasters
+    base, found = every.get("baseline", []), {}
+    for name, rows in every.items():
+        if not rows or not base or rows[0]["role"] != "student" or name == "baseline":
+            continue
+        ours, theirs = map(counted, together(rows, base))
+        if not ours or not theirs:
+            continue
+        for channel in ours[0].channels:
+            for event in (one for one in SHOWN if one in ours[0].events):
+                found[channel, event, name] = event_difference(
+                    ours, theirs, channel=channel, event=event
+                )
+    return dict(zip(found, adjusted(list(found.values())), strict=True))
 
 
 def hits_by_lead(
     models: Models, names: Sequence[str]
 ) -> dict[str, list[tuple[float, float | None, float | None]]]:
-    """CSI above the 95 % quantile of every cell, first channel, at each lead, with its bounds."""
-    found = {}
+    """CSI above the 95 % quantile of every cell, first channel, at each lead, less the baseline's.
+
+    With bounds, by the seeds that both have.
+    """
+    found, base = {}, models.of("student", "baseline", models.students[0])
     for name, rows in models.forecasters.items():
-        counts = counted(rows) if name in names else []
-        if not counts:
+        if name not in names or name == "baseline":
             continue
-        where = {"channel": counts[0].channels[0], "event": SHOWN[0], "block": block_of(rows)}
+        ours, theirs = map(counted, together(rows, base))
+        if not ours or not theirs or SHOWN[0] not in ours[0].events:
+            continue
+        where = {"channel": ours[0].channels[0], "event": SHOWN[0]}
         points = [
-            event_interval(counts, lead=lead + 1, **where)
-            for lead in range(counts[0].counts.shape[1])
+            event_difference(ours, theirs, lead=lead + 1, **where)
+            for lead in range(ours[0].counts.shape[1])
         ]
         found[name] = [
-            (p.value if p.value is not None else math.nan, p.low, p.high) for p in points
+            (p.difference if p.difference is not None else math.nan, p.low, p.high) for p in points
         ]
     return found
 
@@ -158,9 +158,10 @@ def spectra_table(models: Models) -> Table | None:
         "high-frequency energy ratio, first lead", "last lead",
     )  # fmt: skip
     caption = (
-        f"{models.caption}. Distance in dB between the mean radial power spectra of forecast and "
-        "truth (0: the same); ratio of their energies in the upper half of the wavenumbers "
-        "(1: as much fine detail as the truth, below 1: blurred), means over channels."
+        f"{models.caption}. Distance between the mean radial power spectra of forecast and truth "
+        "in decades (0: the same, 1: off by a factor of ten); ratio of their energies in the upper "
+        "half of the wavenumbers (1: as much fine detail as the truth, below 1: blurred), means "
+        "over channels."
     )
     title = f"Spectra: {models.title}"
     return Table(title=title, head=head, lines=tuple(lines), caption=caption)

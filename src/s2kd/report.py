@@ -12,7 +12,6 @@ from s2kd.cell_events import EventCounts, event_interval
 from s2kd.files import write_text
 from s2kd.html_page import Page
 from s2kd.recipe import Recipe
-from s2kd.significance import default_block
 from s2kd.summary import (
     HEAD,
     KEYS,
@@ -256,10 +255,6 @@ def _cell_extremes_table(page: Page, rows: list[Row], stated: str) -> None:
     """CSI with its interval, POD, FAR and SEDI of events by each cell's own quantiles."""
     if not all(row["scores"].get("cell_extremes") for row in rows):
         return  # results of before
-    about = rows[0]["scores"]["conventions"]
-    block = default_block(about["windows"], overlap=about["overlap"])
-    if about["windows"] < 4 * block:
-        return
     known = EventCounts.from_scores(rows[0]["scores"])
     lines = []
     for one, ones in _by_summary(rows):
@@ -267,7 +262,7 @@ def _cell_extremes_table(page: Page, rows: list[Row], stated: str) -> None:
         for channel in known.channels:
             for event in CELL_EVENTS:
                 if event in known.events and known.cells_of(channel, event):
-                    where = {"channel": channel, "event": event, "block": block}
+                    where = {"channel": channel, "event": event}
                     found = event_interval(counted, **where, resamples=400)
                     scores = [r["scores"]["cell_extremes"]["scores"][channel][event] for r in ones]
                     means = [
@@ -279,7 +274,7 @@ def _cell_extremes_table(page: Page, rows: list[Row], stated: str) -> None:
                             channel,
                             event,
                             number(found.value, ".3f"),
-                            f"{number(found.low, '.3f')} to {number(found.high, '.3f')}",
+                            "–" if found.low is None else f"{found.low:.3f} to {found.high:.3f}",
                             *(number(mean, ".3f") for mean in means),
                             str(max(scores[0]["left_out"])),
                         ]

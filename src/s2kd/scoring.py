@@ -350,6 +350,7 @@ class _Tally:
             "channels": list(grid.channels),
             "units": list(grid.units),
             "overlap": _overlap(windows),
+            "at_once": windows.at_once,
             "normalised": "divided by the training standard deviation of each channel",
             "ssim": f"Gaussian {self.size}×{self.size}, σ 1.5, scaled to 0..1 by training extremes"
             if self.size >= 3

@@ -12,7 +12,8 @@ about decides what else is drawn:
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -44,11 +45,20 @@ class Comparison(Bounds):
 
     difference: float | None
     p_value: float | None
+    p_holm: float | None = None
+    """`p_value` adjusted for the other comparisons of its table, where there are some (`holm`)."""
+    base: float | None = None
+    """The second's own mean, of the same seeds: what a difference is a percentage of."""
 
     @property
     def excludes_zero(self) -> bool:
         """Whether there is an interval and it leaves out 0."""
         return self.low is not None and (self.low > 0 or self.high < 0)
+
+    @property
+    def survives(self) -> bool:
+        """Whether the interval leaves out 0 and, where adjusted, the p-value is below 0.05."""
+        return self.excludes_zero and (self.p_holm is None or self.p_holm < 1 - self.confidence)
 
 
 # --- how long a block must be --------------------------------------------------------------------
@@ -63,13 +73,33 @@ def default_block(windows: int, *, overlap: int) -> int:
     return max(1, overlap, min(2 * overlap, windows // FEWEST_BLOCKS))
 
 
-def decorrelation_time(series: Float[np.ndarray, " window"]) -> int:
+def by_moment(errors: Errors, at_once: int) -> Float[np.ndarray, "*seed moment"]:
+    """Means over the windows of one moment, where stretches are parts of one scene (planes).
+
+    Stretch follows stretch and all are as long. What they share, the weather or the fire of that
+    moment, is drawn once, not `at_once` times.
+    """
+    errors = np.asarray(errors, np.float64)
+    return errors.reshape(*errors.shape[:-1], at_once, -1).mean(-2)
+
+
+def runs_of(scores: Mapping[str, Any]) -> tuple[int, ...]:
+    """How many windows of these `scores` each run has; () where they are of the same moments."""
+    runs = tuple(group["windows"] for group in scores.get("by_group", {}).values())
+    one_by_one = scores.get("conventions", {}).get("at_once", 1) == 1
+    return runs if one_by_one and sum(runs) == len(scores["window_mse"]) else ()
+
+
+def decorrelation_time(series: Float[np.ndarray, " window"], runs: Sequence[int] = ()) -> int:
     """Windows from one independent value to the next: 1 + 2 Σ ρ(k), rounded up, at least 1.
 
     von Storch and Zwiers (1999), eq. 17.5; the sum ends before the first autocorrelation within
-    2/√n of 0, where only noise is left.
+    2/√n of 0, where only noise is left. `runs` are the windows of each run or environment, one
+    after the other: that one is harder than the next is no memory.
     """
-    gain = np.asarray(series, np.float64) - np.mean(series)
+    series = np.asarray(series, np.float64)
+    parts = np.split(series, np.cumsum(runs)[:-1]) if len(runs) else [series]
+    gain = np.concatenate([part - part.mean() for part in parts])
     count, variance = len(gain), float(np.mean(np.square(gain)))
     if count < 3 or variance <= 1e-300:
         return 1
@@ -81,10 +111,12 @@ def decorrelation_time(series: Float[np.ndarray, " window"]) -> int:
     return max(1, math.ceil(1 + 2 * correlation[1:last].sum() - 1e-9))
 
 
-def block_for(gains: Sequence[Float[np.ndarray, " window"]], *, overlap: int) -> int:
+def block_for(
+    gains: Sequence[Float[np.ndarray, " window"]], *, overlap: int, runs: Sequence[int] = ()
+) -> int:
     """`default_block`, or the longest decorrelation time of these differences if that is more."""
-    windows = len(gains[0])
-    return max([default_block(windows, overlap=overlap), *map(decorrelation_time, gains)])
+    times = [decorrelation_time(gain, runs) for gain in gains]
+    return max([default_block(len(gains[0]), overlap=overlap), *times])
 
 
 # --- two methods ---------------------------------------------------------------------------------
@@ -111,7 +143,8 @@ def paired_bootstrap(
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     _check_pair(first[None], second[None])
     gain = (first - second)[None, :, None]
-    return _comparison(bootstrap(gain, identity, block, resamples, confidence, seed))
+    found = _comparison(bootstrap(gain, identity, block, resamples, confidence, seed))
+    return replace(found, base=float(second.mean()))
 
 
 def hierarchical_bootstrap(
@@ -137,7 +170,8 @@ def hierarchical_bootstrap(
             f"least {FEWEST_SEEDS}, or average them (paired_bootstrap)"
         )
     gain = (first - second)[..., None]
-    return _comparison(bootstrap(gain, identity, block, resamples, confidence, seed))
+    found = _comparison(bootstrap(gain, identity, block, resamples, confidence, seed))
+    return replace(found, base=float(second.mean()))
 
 
 def _check_pair(first: np.ndarray, second: np.ndarray) -> None:
@@ -208,6 +242,17 @@ def _of_function(
     values = _by_seed(np.asarray(values, np.float64), window_axes=2)
     if not np.isfinite(values).all():
         raise S2KDError("interval of a function: a value is not finite")
+    if values.shape[1] < 4 * block:
+        return Found(
+            value=float(function(values.mean((0, 1))[None])[0]),
+            half=math.inf,
+            critical=math.inf,
+            p_value=math.nan,
+            confidence=confidence,
+            windows=values.shape[1],
+            block=block,
+            seeds=len(values),
+        )
     return bootstrap(values, function, block, resamples, confidence, seed)
 
 
@@ -250,7 +295,7 @@ def ratio_interval(
     scale = max(abs(ratio), 1.0)
     low, high = (_edge(outside, ratio, sign * scale) for sign in (-1, 1))
     if low is None or high is None:
-        note = "the denominator cannot be told from 0"
+        note = "no end to it: the denominator may be next to nothing"
         return Interval(value=float(ratio), low=None, high=None, note=note, **about)
     return Interval(value=float(ratio), low=low, high=high, note=found.note, **about)
 
@@ -377,12 +422,19 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
+def adjusted(found: Sequence[Comparison | None]) -> list[Comparison | None]:
+    """The same comparisons, each with its `p_holm` among all of them."""
+    p_values = holm([one and one.p_value for one in found])
+    return [one and replace(one, p_holm=p) for one, p in zip(found, p_values, strict=True)]
+
+
 def compare(
     errors: Mapping[str, Float[np.ndarray, "_seed window"]],
     *,
     reference: str,
     block: int | None = None,
     overlap: int = 1,
+    runs: Sequence[int] = (),
     draw_seeds: bool = False,
     resamples: int = 4000,
     confidence: float = 0.95,
@@ -403,12 +455,12 @@ def compare(
         for ones in others.values():
             _check_pair(ones.mean(0, keepdims=True), base.mean(0, keepdims=True))
         gains = [ones.mean(0) - base.mean(0) for ones in others.values()]
-        block = block_for(gains, overlap=overlap) if gains else 1
+        block = block_for(gains, overlap=overlap, runs=runs) if gains else 1
     options = {"resamples": resamples, "confidence": confidence, "seed": seed}
     rows: list[dict[str, object]] = []
     for name, ones in others.items():
         if base.shape[1] < 4 * block:
-            found = _too_short(ones, base, block, confidence)
+            found = too_short(ones, base, block=block, confidence=confidence)
         elif draw_seeds:
             found = hierarchical_bootstrap(ones, base, block=block, **options)
         else:
@@ -419,10 +471,12 @@ def compare(
     return [{**row, "p_holm": p} for row, p in zip(rows, adjusted, strict=True)]
 
 
-def _too_short(ones: np.ndarray, base: np.ndarray, block: int, confidence: float) -> Comparison:
-    windows = base.shape[1]
+def too_short(ones: Errors, base: Errors, *, block: int, confidence: float = 0.95) -> Comparison:
+    """The difference alone, where the windows are too few to say how far it may be off."""
+    windows = base.shape[-1]
     return Comparison(
         difference=float(ones.mean() - base.mean()),
+        base=float(base.mean()),
         low=None,
         high=None,
         p_value=None,

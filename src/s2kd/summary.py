@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s2kd.significance import compare, default_block
+from s2kd.significance import by_moment, compare, runs_of
 
 if TYPE_CHECKING:
     import rich.table
@@ -111,14 +111,13 @@ def _test_students(
     usable = {name: e for name, e in errors.items() if e is not None}
     if "base" not in usable or len({e.shape[1] for e in usable.values()}) != 1:
         return
-    windows = usable["base"].shape[1]
-    overlap = base_rows[0]["scores"]["conventions"]["overlap"]
-    block = default_block(windows, overlap=overlap)
-    if windows < 4 * block:
-        return
-    for result in compare(usable, reference="base", block=block):
+    scores = base_rows[0]["scores"]
+    overlap = scores["conventions"]["overlap"]
+    for result in compare(usable, reference="base", overlap=overlap, runs=runs_of(scores)):
         one = peers[int(str(result["method"]))][0]
         percent = 100 / base["mse"]
+        if result["low"] is None:
+            continue
         one["gain_low"], one["gain_high"] = -result["high"] * percent, -result["low"] * percent
         one["p_value"] = result["p_holm"]
 
@@ -128,7 +127,8 @@ def _window_errors(rows: list[Row]) -> np.ndarray | None:
     listed = [row.get("scores", {}).get("window_mse") for row in rows]
     if any(not one for one in listed) or len({len(one) for one in listed}) != 1:
         return None
-    return np.asarray(listed, dtype=np.float64)
+    errors = np.asarray(listed, dtype=np.float64)
+    return by_moment(errors, rows[0]["scores"]["conventions"].get("at_once", 1))
 
 
 # --- the table ---------------------------------------------------------------------------------

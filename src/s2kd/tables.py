@@ -18,7 +18,7 @@ from s2kd.experiment import (
 )
 from s2kd.published import Published
 from s2kd.results import chosen
-from s2kd.significance import Comparison, exceeds_share, holm, winner
+from s2kd.significance import FEWEST_SEEDS, Comparison, adjusted, exceeds_share, winner
 from s2kd.studies import ABLATION, CONTROLS, PATIENT
 from s2kd.summary import number
 
@@ -98,12 +98,17 @@ def percent(value: float | None, low: float | None, high: float | None, form: st
     return f"{value:{form}}{bounds}"
 
 
-def gain(base: Sequence[Row], found: Comparison | None) -> str:
-    """Of the baseline's error, in percent, with its interval."""
+def gain(found: Comparison | None) -> str:
+    """Of the second's error (the baseline's), in percent, with its interval."""
     if found is None or found.difference is None:
         return "–"
-    found = scaled(found, -100 / metric(base, "mse"))
+    found = scaled(found, -100 / found.base)
     return percent(found.difference, found.low, found.high)
+
+
+def p_text(p_value: float | None) -> str:
+    """A p-value to three digits; – where there is none."""
+    return "<0.001" if p_value is not None and p_value < 0.0005 else number(p_value, ".3f")
 
 
 def scaled(found: Comparison, scale: float) -> Comparison:
@@ -164,18 +169,10 @@ def main_table(models: Models, *, title: str, published: Published | None = None
     lines = [_reference_line(models, name) for name in ("persistence", "climatology")]
     lines += [_teacher_line(models, name) for name in ("teacher", "teacher-blind")]
     lines = [line for line in lines if line]
-    found, compared = [], []
-    for backbone in models.students:
-        methods = [m for m in models.methods(backbone) if m not in ("spectral", "semantic")]
+    best = {b: _winner(models, b, _in_main(models, b)) for b in models.students}
+    for (backbone, method), other in main_comparisons(models).items():
+        rows = models.of("student", method, backbone)
         base = models.of("student", "baseline", backbone)
-        best = _winner(models, backbone, methods)
-        for method in methods:
-            rows = models.of("student", method, backbone)
-            other = difference(rows, base) if method != "baseline" else None
-            compared.append(other)
-            found.append((backbone, method, rows, base, other, method == best))
-    adjusted = _adjusted(compared)
-    for (backbone, method, rows, base, other, best), p in zip(found, adjusted, strict=True):
         closed = gap_closed(base, rows, models.of("teacher", "teacher"))
         mse = with_spread(rows, "mse")
         line = (
@@ -183,11 +180,11 @@ def main_table(models: Models, *, title: str, published: Published | None = None
             name_of(method),
             _parameters(rows),
             _latency(models, rows),
-            f"**{mse}**" if best else mse,
+            f"**{mse}**" if method == best[backbone] else mse,
             number(metric(rows, "mae")),
             number(metric(rows, "ssim")),
-            "" if method == "baseline" else gain(base, other),
-            "" if method == "baseline" else number(p, ".3f"),
+            "" if method == "baseline" else gain(other),
+            "" if other is None else p_text(other.p_holm),
             "" if method == "baseline" else share(closed),
             *_published(published, backbone, method),
             str(len(rows)),
@@ -197,32 +194,50 @@ def main_table(models: Models, *, title: str, published: Published | None = None
         f"{models.caption}; ± over seeds. Latency: batch 1, float32, the least of the medians "
         "measured for that architecture. In brackets 95 % intervals over test windows and, from "
         "three seeds on, seeds; p-values are adjusted over the table (Holm; – where too few "
-        "windows are independent). Bold: better than "
-        "every other method of that student, all intervals without zero. Published figures are "
-        f"of other data ({published.data if published else 'none'}): compare gains, not errors."
+        "windows are independent). Bold: better than every other method of that student, all "
+        f"intervals without zero, from {FEWEST_SEEDS} seeds on. "
     )
+    if published is not None:
+        caption += f"Published figures are of other data ({published.data}): compare gains."
     return Table(title=title, head=MAIN_HEAD, lines=tuple(lines), caption=caption)
+
+
+def _in_main(models: Models, backbone: str) -> list[str]:
+    return [m for m in models.methods(backbone) if m not in ("spectral", "semantic")]
+
+
+def main_comparisons(models: Models) -> dict[tuple[str, str], Comparison | None]:
+    """Every method of every student against its baseline (None for that), p-values adjusted."""
+    found = {
+        (backbone, method): None
+        if method == "baseline"
+        else difference(
+            models.of("student", method, backbone), models.of("student", "baseline", backbone)
+        )
+        for backbone in models.students
+        for method in _in_main(models, backbone)
+    }
+    return dict(zip(found, adjusted(list(found.values())), strict=True))
 
 
 def _winner(models: Models, backbone: str, methods: Sequence[str]) -> str | None:
     """The method that is clearly better than each other one, by the seeds that each pair shares.
 
-    One method of a single seed must not make the others' seeds count for nothing.
+    Methods with seeds too few to be drawn neither win nor stand in the way.
     """
     groups = {method: models.of("student", method, backbone) for method in methods}
+    groups = {method: rows for method, rows in groups.items() if len(rows) >= FEWEST_SEEDS}
+    if not groups:
+        return None
     errors = {method: metric(rows, "mse") for method, rows in groups.items()}
     best, clear = winner(errors, lambda one, other: difference(groups[one], groups[other]))
     return best if clear else None
 
 
-def _adjusted(compared: Sequence[Comparison | None]) -> list[float | None]:
-    return holm([found and found.p_value for found in compared])
-
-
 def share(found: Interval | None) -> str:
     """A share of the gap in percent, with its interval."""
     if found is None or found.value is None:
-        return "no gap" if found is not None else "–"
+        return "no clear gap" if found is not None else "–"
     low, high = (None if b is None else 100 * b for b in (found.low, found.high))
     return percent(100 * found.value, low, high, "+.0f")
 
@@ -269,16 +284,9 @@ def _teacher_line(models: Models, name: str) -> tuple[str, ...] | None:
 
 def ablation_table(models: Models, *, title: str, published: Published | None = None) -> Table:
     """L_pred alone, with each half of L_distill, and with both, for the first student."""
-    backbone = models.students[0]
-    base, lines, compared, found = models.of("student", "baseline", backbone), [], [], []
-    for method in ABLATION:
+    backbone, lines = models.students[0], []
+    for method, other in ablation_comparisons(models).items():
         rows = models.of("student", method, backbone)
-        if not rows:
-            continue
-        other = difference(rows, base) if method != "baseline" else None
-        compared.append(other)
-        found.append((method, rows, other))
-    for (method, rows, other), p in zip(found, _adjusted(compared), strict=True):
         marks = [
             "✓" if on else ""
             for on in (method in ("spectral", "s2kd"), method in ("semantic", "s2kd"))
@@ -290,8 +298,8 @@ def ablation_table(models: Models, *, title: str, published: Published | None = 
                 with_spread(rows, "mse"),
                 number(metric(rows, "mae")),
                 number(metric(rows, "ssim")),
-                "" if other is None else gain(base, other),
-                "" if other is None else number(p, ".3f"),
+                "" if other is None else gain(other),
+                "" if other is None else p_text(other.p_holm),
                 _published(published, backbone, method)[0],
             )
         )
@@ -307,6 +315,18 @@ def ablation_table(models: Models, *, title: str, published: Published | None = 
         "published gain %",
     )
     return Table(title=title, head=head, lines=tuple(lines), caption=f"{models.caption}.")
+
+
+def ablation_comparisons(models: Models) -> dict[str, Comparison | None]:
+    """The rows of the ablation against its first (None for that), p-values adjusted."""
+    backbone = models.students[0]
+    base = models.of("student", "baseline", backbone)
+    found = {}
+    for method in ABLATION:
+        rows = models.of("student", method, backbone)
+        if rows:
+            found[method] = None if method == "baseline" else difference(rows, base)
+    return dict(zip(found, adjusted(list(found.values())), strict=True))
 
 
 # --- figure 4 and the controls -------------------------------------------------------------------
@@ -330,36 +350,69 @@ def narrator_table(rows: Sequence[Row], main: Models, *, title: str) -> Table:
     Each line differs from the next in one field of the recipe. Differences are against the rule
     narrator's: above 0 this line is worse.
     """
-    own_teacher, own_student = main.of("teacher", "teacher"), main.forecasters.get("s2kd", [])
-    lines = []
+    compared, lines = words_compared(rows, main), []
     for key, (teacher, student) in readers(rows, main).items():
+        if not teacher and not student:
+            continue
         future = any(row.get("reads_future") for row in (*teacher, *student))
-        label = WORDS.get(key, f"recorded: {key}") + " (reads the future)" * future
-        lines.append(_words_line(label, teacher, student, own_teacher, own_student))
+        cells = []
+        for seeds, found in zip((teacher, student), compared[key], strict=True):
+            cells.append(with_spread(seeds, "mse") if seeds else "–")
+            cells += _against(found) if key != "rules" else ("", "")
+        lines.append(
+            (
+                WORDS.get(key, f"recorded: {key}") + " (reads the future)" * future,
+                *cells,
+                ", ".join(str(len(seeds)) if seeds else "–" for seeds in (teacher, student)),
+            )
+        )
     head = (
         "the teacher reads",
-        "teacher MSE",
-        "against rules %",
-        "student MSE",
-        "against rules %",
+        *("teacher MSE", "against rules %", "p (Holm)"),
+        *("student MSE", "against rules %", "p (Holm)"),
         "seeds (teacher, student)",
     )
-    kept = tuple(line for line in lines if line)
     caption = (
         f"{main.caption}. Student: {name_of(main.students[0])} by S²-KD. Below 0: better than with "
-        "the rule narrator's words; 95 % intervals."
+        "the rule narrator's words; 95 % intervals, p-values adjusted over the table."
     )
-    return Table(title=title, head=head, lines=kept, caption=caption)
+    return Table(title=title, head=head, lines=tuple(lines), caption=caption)
+
+
+def words_compared(
+    rows: Sequence[Row], main: Models
+) -> dict[str, tuple[Comparison | None, Comparison | None]]:
+    """Of `readers`, percent by which teacher and student err more than with the rules' words.
+
+    Over the seeds that both have: the mean of one seed beside that of five would tell of the seed
+    as much as of the method. P-values are adjusted over all of them.
+    """
+    own = main.of("teacher", "teacher"), main.of("student", "s2kd", main.students[0])
+    there = readers(rows, main)
+    found = adjusted(
+        [
+            None if not seeds or seeds == base or not base else difference(seeds, base)
+            for pair in there.values()
+            for seeds, base in zip(pair, own, strict=True)
+        ]
+    )
+    in_percent = [one and scaled(one, 100 / one.base) for one in found]
+    return dict(zip(there, zip(in_percent[::2], in_percent[1::2], strict=True), strict=True))
+
+
+def _against(found: Comparison | None) -> tuple[str, str]:
+    if found is None:
+        return "–", "–"
+    return percent(found.difference, found.low, found.high), p_text(found.p_holm)
 
 
 def narrator_points(rows: Sequence[Row], main: Models) -> dict[str, Comparison]:
     """Figure 4's points: how much worse the student is than with the rule narrator's words."""
-    own = main.of("student", "s2kd", main.students[0])
-    found = {
-        SHORT.get(key) or WORDS.get(key, key): worse_by(student, own)
-        for key, (_, student) in readers(rows, main).items()
+    return {
+        SHORT.get(key) or WORDS.get(key, key): student
+        for key, (_, student) in words_compared(rows, main).items()
+        if student is not None
     }
-    return {label: point for label, point in found.items() if point is not None}
 
 
 def readers(rows: Iterable[Row], main: Models) -> dict[str, tuple[Sequence[Row], Sequence[Row]]]:
@@ -391,47 +444,15 @@ def variants(rows: Iterable[Row], **where: str) -> list[str]:
     return sorted(there, key=lambda v: (order.index(v) if v in order else len(order), v))
 
 
-def _words_line(
-    label: str,
-    teacher: Sequence[Row],
-    student: Sequence[Row],
-    own_teacher: Sequence[Row],
-    own_student: Sequence[Row],
-) -> tuple[str, ...] | None:
-    if not teacher and not student:
-        return None
-    return (
-        label,
-        with_spread(teacher, "mse") if teacher else "–",
-        _against(teacher, own_teacher),
-        with_spread(student, "mse") if student else "–",
-        _against(student, own_student),
-        ", ".join(str(len(seeds)) if seeds else "–" for seeds in (teacher, student)),
-    )
-
-
-def _against(rows: Sequence[Row], own: Sequence[Row]) -> str:
-    if rows and rows == own:
-        return ""
-    found = worse_by(rows, own)
-    return "–" if found is None else percent(found.difference, found.low, found.high)
-
-
-def worse_by(rows: Sequence[Row], own: Sequence[Row]) -> Comparison | None:
-    """Percent by which these errors exceed `own`, with 95 % bounds, over the seeds that both have.
-
-    The mean of one seed beside that of five would tell of the seed as much as of the method.
-    """
-    found = difference(rows, own) if rows and own else None
-    if found is None or found.difference is None:
-        return None
-    return scaled(found, 100 / metric(own, "mse"))
-
-
 # --- what it comes to ----------------------------------------------------------------------------
 
 
 def doubles_fitnet(models: Models, backbone: str, method: str = "s2kd") -> Comparison | None:
     """Whether this method's share of the gap is more than twice FitNet's (`paired`)."""
     found = paired(*(models.of("student", m, backbone) for m in ("baseline", method, "fitnet")))
-    return None if found is None else exceeds_share(*found[0], block=found[1])
+    if found is None:
+        return None
+    errors, block = found
+    if errors[0].shape[1] < 4 * block:
+        return None
+    return exceeds_share(*errors, block=block)

@@ -67,6 +67,11 @@ class Windows:
             names[(self.starts >= stretch.first) & (self.starts < stretch.stop)] = stretch.name
         return names
 
+    @property
+    def at_once(self) -> int:
+        """How many windows, one of each stretch, are of the same moment (1: none)."""
+        return len(self.dataset.splits[self.split]) if self.dataset.simultaneous else 1
+
     def gather(self, index: Tensor) -> Window:
         """The windows with these numbers, as one batch on `device`."""
         starts = torch.from_numpy(self.starts)[index.cpu()]

@@ -65,6 +65,7 @@ def from_volume(
             for q in quantities
         },
         source=f"FDS, {path.name}",
+        simultaneous=len(planes) > 1,
     )
 
 

@@ -91,6 +91,7 @@ def prepared(*, path: str | Path, memory_gb: float | int = 1.0) -> Dataset:
         attributes=held["attributes"],
         source=held["source"],
         notices=tuple(held["notices"]),
+        simultaneous=held.get("simultaneous", False),  # older folders do not say
         window=None if held["window"] is None else (held["window"][0], held["window"][1]),
     )
 
