@@ -96,12 +96,13 @@ def gap_shares(panels: Mapping[str, Models]) -> Any:
     for axes, (title, models) in zip(places, panels.items(), strict=True):
         backbone = models.students[0]
         base, teacher = models.of("student", "baseline", backbone), models.of("teacher", "teacher")
+        drawn = 0
         for place, method in enumerate(names):
             rows = models.of("student", method, backbone)
             found = gap_closed(base, rows, teacher) if rows and teacher else None
             if found is None or found.value is None:
                 continue
-            share = 100 * found.value
+            drawn, share = drawn + 1, 100 * found.value
             # an arrow at the edge for what lies beyond it; hollow where there are no bounds
             mark = ">" if share > SHARES[1] else "<" if share < SHARES[0] else "o"
             fill = "white" if found.low is None else "#4477aa"
@@ -109,6 +110,8 @@ def gap_shares(panels: Mapping[str, Models]) -> Any:
                 bounds = np.clip([100 * found.low, 100 * found.high], *SHARES)
                 axes.plot(bounds, [place] * 2, "-", color="#4477aa")
             axes.plot(np.clip(share, *SHARES), place, mark, color="#4477aa", markerfacecolor=fill)
+        if not drawn:
+            axes.text(20, (len(names) - 1) / 2, "no clear gap", ha="center", fontsize=8)
         axes.axvline(0, color="#888888", linewidth=1)
         axes.axvline(100, color="#888888", linewidth=1, linestyle="--")
         axes.set_xlim(SHARES[0] - 10, SHARES[1] + 10)
