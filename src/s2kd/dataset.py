@@ -180,13 +180,17 @@ class Dataset:
 def chronological(
     runs: tuple[Stretch, ...], *, fractions: tuple[float, float, float], gap: int
 ) -> dict[str, tuple[Stretch, ...]]:
-    """Cut every run into train, val and test by time, `gap` frames left out between them."""
+    """Cut every run into train, val and test by time, `gap` frames left out between them.
+
+    Fractions that sum to less than 1 leave out the end of every run.
+    """
     splits: dict[str, list[Stretch]] = {split: [] for split in SPLITS}
     for run in runs:
         length = run.stop - run.first
         one = run.first + round(length * fractions[0])
         two = run.first + round(length * (fractions[0] + fractions[1]))
-        cuts = ((run.first, one), (one + gap, two), (two + gap, run.stop))
+        end = min(run.stop, run.first + round(length * sum(fractions)))
+        cuts = ((run.first, one), (one + gap, two), (two + gap, end))
         for split, (first, stop) in zip(SPLITS, cuts, strict=True):
             if stop > first:
                 splits[split].append(Stretch(first=first, stop=stop, name=run.name))
