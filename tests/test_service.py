@@ -6,10 +6,14 @@ import gridded
 import numpy as np
 import pytest
 import road
+import torch
 import xarray as xr
 
 from s2kd import service
+from s2kd.checkpoint import build_student, card_of, save_model
+from s2kd.data import datasets
 from s2kd.forecaster import Forecaster
+from s2kd.normalise import statistics
 from s2kd.recipe import Part
 from s2kd.recipes import BASELINE
 from s2kd.types import S2KDError
@@ -53,7 +57,9 @@ def forecast(folder, latest, out, **settings):
 
 
 def field(made):
-    return made["t2m"].isel(time=0).transpose("lead_time", "lat", "lon")
+    """North first, west first."""
+    own = made["t2m"].isel(time=0).transpose("lead_time", "latitude", "longitude")
+    return own.sortby("latitude", ascending=False).sortby("longitude")
 
 
 def _lead_hours(made):
@@ -74,8 +80,8 @@ def test_it_says_when_and_where(folder, file, tmp_path):
     assert _lead_hours(made) == [6, 12]
     valid = made["valid_time"].isel(time=0).values
     assert (valid == last + np.array([6, 12], "timedelta64[h]")).all()
-    for ours, theirs in (("lat", "latitude"), ("lon", "longitude")):
-        np.testing.assert_allclose(made[ours].values, given[theirs].values, rtol=1e-6)
+    for name in ("latitude", "longitude"):
+        np.testing.assert_array_equal(made[name].values, given[name].values)
 
 
 def test_units_names_and_history_are_kept(folder, file, tmp_path):
@@ -160,3 +166,84 @@ def test_missing_values_are_refused_and_carried_forward_if_asked(folder, file, t
     past = lacking["t2m"].values[None, -PAST:, None]
     wanted = Forecaster.load(folder).predict(past)[0, :, 0]
     np.testing.assert_allclose(field(made).values, wanted, rtol=1e-5)
+
+
+SEAM = np.concatenate([np.arange(340, 360, 2.5), np.arange(0, 20, 2.5)])
+
+
+def student_of(dataset, folder, *, past=PAST, lead=LEAD):
+    """The folder of a student of this part that repeats the last frame: its weights are nought."""
+    made = datasets.build(dataset.name, **dataset.params)
+    part, known = Part(name="unet", params={"width": 4}), statistics(made, lead=lead)
+    shape = {"past": past, "lead": lead, "known": known, "normalise": "zscore", "predict": "change"}
+    student = build_student(part, made.grid, **shape)
+    with torch.no_grad():
+        for weight in student.backbone.parameters():
+            weight.zero_()
+    about = {"dataset": dataclasses.asdict(dataset), "name": "still", "method": "none", "seed": 0}
+    save_model(folder, student, card_of("student", part, made.grid, **shape, **about))
+    return folder
+
+
+def of_file(path):
+    return Part(name="netcdf", params={"path": str(path), "gap": 5, "fractions": [0.6, 0.2, 0.2]})
+
+
+@pytest.mark.parametrize("ending", [".nc", ".zarr"])
+@pytest.mark.parametrize(
+    "coordinates",
+    [
+        # tenths are not exact: widened or rounded, no float32 is found in the other file again
+        {
+            "latitude": np.linspace(51.1, 50, 12).astype("f4"),
+            "longitude": np.linspace(5, 6.5, 16).astype("f4"),
+        },
+        {"longitude": SEAM},
+        {"longitude": SEAM - 360 * (SEAM > 180)},
+        {"latitude": np.linspace(50, 51.1, 12).astype("f4"), "longitude": SEAM[::-1]},
+    ],
+    ids=["float32", "seam", "west", "turned"],
+)
+def test_what_is_written_lines_up_with_the_file(tmp_path, file, coordinates, ending):
+    given = xr.load_dataset(file)
+    for name, values in coordinates.items():
+        given = given.assign_coords({name: (name, values, given[name].attrs)})
+    latest = gridded.write(given, tmp_path / "latest.nc")
+    folder = student_of(of_file(latest), tmp_path / "student")
+    made = forecast(folder, latest, tmp_path / f"out{ending}")
+    for name in ("latitude", "longitude"):
+        assert made[name].dtype == given[name].dtype
+        np.testing.assert_array_equal(made[name].values, given[name].values)
+        assert made[name].attrs["standard_name"] == name
+    difference = made["t2m"].isel(time=0, drop=True) - given["t2m"].isel(time=-1, drop=True)
+    assert difference.sizes == {"lead_time": LEAD, "latitude": 12, "longitude": 16}
+    assert float(abs(difference).max()) == 0, "every cell beside its own"
+
+
+def test_a_column_that_the_file_repeats_is_repeated(tmp_path):
+    round_once = gridded.waves(columns=16)
+    round_once = round_once.assign_coords(
+        longitude=("longitude", np.arange(0, 360, 22.5), round_once["longitude"].attrs)
+    )
+    twice = round_once.isel(longitude=[*range(16), 0])
+    longitude = np.append(round_once["longitude"].values, 360)
+    twice = twice.assign_coords(longitude=("longitude", longitude, round_once["longitude"].attrs))
+    latest = gridded.write(twice, tmp_path / "latest.nc")
+    made = forecast(student_of(of_file(latest), tmp_path / "student"), latest, tmp_path / "out.nc")
+    np.testing.assert_array_equal(made["longitude"].values, longitude)
+    np.testing.assert_array_equal(made["t2m"][..., 0], made["t2m"][..., 16])
+
+
+def test_rows_of_a_projection_stay_where_they_were(tmp_path):
+    """Its y counts upwards: turned for the student, and turned back."""
+    given = gridded.waves().rename(latitude="y", longitude="x")
+    given = given.assign_coords(
+        y=("y", np.arange(12) * 2500.0, {"units": "m", "standard_name": "projection_y_coordinate"}),
+        x=("x", np.arange(16) * 2500.0, {"units": "m", "standard_name": "projection_x_coordinate"}),
+    )
+    latest = gridded.write(given, tmp_path / "latest.nc")
+    made = forecast(student_of(of_file(latest), tmp_path / "student"), latest, tmp_path / "out.nc")
+    difference = made["t2m"].isel(time=0, drop=True) - given["t2m"].isel(time=-1, drop=True)
+    assert difference.sizes == {"lead_time": LEAD, "y": 12, "x": 16}
+    assert float(abs(difference).max()) == 0
+    assert made["y"].attrs == given["y"].attrs

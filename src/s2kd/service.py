@@ -32,13 +32,14 @@ def forecast_file(
         raise S2KDError(f"--steps {steps}: must be at least 1")
     chosen = find_student(folder, student)
     forecaster = Forecaster.load(chosen)
-    past, times = _latest(latest_frames, forecaster, fill)
+    past, times, axes = _latest(latest_frames, forecaster, fill)
     future = forecaster.predict(past[None], steps=steps)
     card = forecaster.card
     made = to_xarray(
         future,
         grid=forecaster.grid,
         initial_times=times[-1:],
+        axes=axes,
         attributes=card.get("attributes", {}),
         title=f"Forecast by {chosen.name}",
         source=card.get("source", ""),
@@ -50,20 +51,25 @@ def forecast_file(
     return chosen.name
 
 
-def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any]:
-    """The last frames, from a CF file or from the kind of file that the student learned from."""
+def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any, Any]:
+    """The last frames, from a CF file or from the kind of file that the student learned from.
+
+    With their times, and the file's rows and columns where it is CF.
+    """
     part = forecaster.card["dataset"]
     if part["name"] in ("netcdf", "atmosphere", "plume", "blobs", "weatherbench"):
         from s2kd.data import netcdf, weatherbench
 
         # WeatherBench's names of fields may be long or short in the file
-        latest = (weatherbench if part["name"] == "weatherbench" else netcdf).latest
+        series_for = (weatherbench if part["name"] == "weatherbench" else netcdf).series_for
+        series = series_for(str(path), forecaster.grid)
         fill = fill or part["params"].get("missing", "error") != "error"
         missing = "fill" if fill else "error"
-        return latest(str(path), forecaster.grid, forecaster.past, missing=missing)
+        frames, times = netcdf.latest_of(series, forecaster.grid, forecaster.past, missing=missing)
+        return frames, times, (series.plane.rows, series.plane.columns)
     if fill:
         raise S2KDError(f"--fill: only for gridded files with a time axis, not {part['name']}")
-    return _from_dataset(path, part, forecaster)
+    return *_from_dataset(path, part, forecaster), None
 
 
 def _from_dataset(path: Path, part: Mapping[str, Any], forecaster: Forecaster) -> tuple[Any, Any]:
