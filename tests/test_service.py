@@ -3,6 +3,7 @@
 import dataclasses
 
 import gridded
+import h5py
 import numpy as np
 import pytest
 import road
@@ -247,3 +248,98 @@ def test_rows_of_a_projection_stay_where_they_were(tmp_path):
     assert difference.sizes == {"lead_time": LEAD, "y": 12, "x": 16}
     assert float(abs(difference).max()) == 0
     assert made["y"].attrs == given["y"].attrs
+
+
+# --- files in the layout that a student learned from ---------------------------------------------
+
+
+def noise(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def array_student(tmp_path, *, past=2, **more):
+    """A student of one channel of noise on 8×8 cells, and its part."""
+    np.savez(tmp_path / "learned.npz", x=noise(200, 1, 8, 8), t=np.arange(200) * 3600)
+    params = {"path": str(tmp_path / "learned.npz"), "key": "x", "time": "t", "gap": 4, **more}
+    return student_of(Part(name="arrays", params=params), tmp_path / "student", past=past)
+
+
+def written(folder, latest, tmp_path, **settings):
+    return forecast(folder, latest, tmp_path / "out.nc", **settings)["channel_0"].values[0]
+
+
+@pytest.mark.parametrize("count", [2, 12])
+@pytest.mark.parametrize("join", ["time", "runs"])
+def test_arrays_of_the_latest_frames_alone_will_do(tmp_path, count, join):
+    folder = array_student(tmp_path, join=join)
+    few = noise(count, 1, 8, 8)
+    np.savez(tmp_path / "latest.npz", x=few, t=np.arange(count) * 3600)
+    made = written(folder, tmp_path / "latest.npz", tmp_path)
+    np.testing.assert_array_equal(made, np.stack([few[-1, 0]] * LEAD))
+
+
+def test_one_array_frame_will_do_for_a_past_of_one(tmp_path):
+    np.save(tmp_path / "learned.npy", noise(200, 1, 8, 8))
+    params = {"path": str(tmp_path / "learned.npy"), "step_seconds": 60, "gap": 4}
+    folder = student_of(Part(name="arrays", params=params), tmp_path / "student", past=1)
+    np.save(tmp_path / "latest.npy", noise(1, 1, 8, 8))
+    made = written(folder, tmp_path / "latest.npy", tmp_path)
+    np.testing.assert_array_equal(made[0], noise(1, 1, 8, 8)[0, 0])
+
+
+def test_a_past_across_missing_times_is_refused(tmp_path):
+    folder = array_student(tmp_path)
+    times = np.arange(20) * 3600
+    times[-1] += 50 * 3600
+    np.savez(tmp_path / "latest.npz", x=noise(20, 1, 8, 8), t=times)
+    said = "last 2 frames 3600 s apart, but 2000-01-01T18:00:00 is followed by 2000-01-03T21:00:00"
+    with pytest.raises(S2KDError, match=f"latest.npz: the student needs the {said}"):
+        written(folder, tmp_path / "latest.npz", tmp_path)
+
+
+def test_a_past_across_two_runs_is_refused(tmp_path):
+    """Though the second happens to begin one step after the end of the first."""
+    folder = array_student(tmp_path, join="runs", past=3)
+    latest = tmp_path / "latest"
+    latest.mkdir()
+    for name, first, count in (("a", 0, 9), ("b", 9, 2)):
+        times = (first + np.arange(count)) * 3600
+        np.savez(latest / f"{name}.npz", x=noise(count, 1, 8, 8), t=times)
+    with pytest.raises(S2KDError, match="latest: run 'b' has 2 frames, the student wants 3"):
+        written(folder, latest, tmp_path)
+
+
+def slots(path, days, *, first=1):
+    """Taxi flows by half-hour; returns them."""
+    dates = [f"201503{day:02d}{slot:02d}" for day in days for slot in range(first, 49)]
+    flow = np.random.default_rng(1).integers(1, 50, (len(dates), 2, 8, 8)).astype("f4")
+    with h5py.File(path, "w") as file:
+        file["date"], file["data"] = np.array(dates, dtype="S10"), flow
+    return flow
+
+
+@pytest.mark.parametrize("settings", [{}, {"val_days": 1, "test_days": 1, "whole_days": True}])
+def test_taxi_slots_of_one_evening_will_do(tmp_path, settings):
+    slots(tmp_path / "learned.h5", range(2, 9))
+    part = Part(name="taxibj", params={"path": str(tmp_path / "learned.h5"), "gap": 4, **settings})
+    folder = student_of(part, tmp_path / "student", past=4)
+    flow = slots(tmp_path / "latest.h5", [20], first=45)
+    assert len(flow) == 4
+    made = forecast(folder, tmp_path / "latest.h5", tmp_path / "out.nc")
+    np.testing.assert_allclose(made["inflow"].values[0, 0], flow[-1, 0], rtol=1e-6)
+    assert made["time"].values[0] == np.datetime64("2015-03-20T23:30")
+
+
+def test_frames_that_differ_in_kind_give_a_past_of_the_right_kind(tmp_path):
+    """Coarse past, fine future: what is forecast from are the last coarse ones."""
+    rng = np.random.default_rng(2)
+    for split in ("train", "valid", "test"):
+        (tmp_path / split).mkdir()
+        for name in ("X_c", "Y"):
+            values = rng.uniform(1, 9, (6, 3, 2, 8, 8)).astype("f4")
+            np.save(tmp_path / split / f"{name}.npy", values)
+    part = Part(name="taxibj", params={"path": str(tmp_path), "subsample_input": 4})
+    folder = student_of(part, tmp_path / "student", past=3, lead=3)
+    made = forecast(folder, tmp_path, tmp_path / "out.nc")
+    coarse = np.load(tmp_path / "test/X_c.npy")[-1, -1, 0, ::4, ::4]
+    np.testing.assert_allclose(made["inflow"].values[0, 0], coarse.repeat(4, 0).repeat(4, 1))

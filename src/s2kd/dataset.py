@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -175,6 +175,11 @@ class Dataset:
         """`fingerprint` where the hash of all frames is `content`."""
         splits = {k: [(s.first, s.stop, s.name) for s in v] for k, v in self.splits.items()}
         return digest([content, self.grid.to_dict(), splits])
+
+
+def uncut(stretches: Sequence[Stretch]) -> dict[str, tuple[Stretch, ...]]:
+    """Splits of frames that nobody learns from, to forecast from: all are test."""
+    return {"train": (), "val": (), "test": tuple(stretches)}
 
 
 def chronological(

@@ -2,10 +2,31 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s2kd.forecaster import Forecaster, find_student
+from s2kd.times import seconds_between
 from s2kd.types import S2KDError
+
+if TYPE_CHECKING:
+    from s2kd.dataset import Dataset
+
+GRIDDED = ("netcdf", "atmosphere", "plume", "blobs", "weatherbench")
+"""Dataset parts whose students forecast from any file that follows CF."""
+
+UNCUT: dict[str, dict[str, Any]] = {
+    "arrays": {"train": (), "val": (), "test": (), "fractions": None},
+    "taxibj": {
+        "train_days": None,
+        "val_days": None,
+        "test_days": None,
+        "fractions": None,
+        "whole_days": False,
+    },
+    "fds_slices": {"unseen": {}},
+    "prometheus": {"unseen": {}, "environments": None},
+}
+"""Settings of a dataset part under which the latest frames need not be enough to learn from."""
 
 
 def forecast_file(
@@ -57,7 +78,7 @@ def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any, A
     With their times, and the file's rows and columns where it is CF.
     """
     part = forecaster.card["dataset"]
-    if part["name"] in ("netcdf", "atmosphere", "plume", "blobs", "weatherbench"):
+    if part["name"] in GRIDDED:
         from s2kd.data import netcdf, weatherbench
 
         # WeatherBench's names of fields may be long or short in the file
@@ -73,12 +94,16 @@ def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any, A
 
 
 def _from_dataset(path: Path, part: Mapping[str, Any], forecaster: Forecaster) -> tuple[Any, Any]:
-    """The end of the last stretch of a file in a dataset's own layout (TaxiBJ, FDS)."""
+    """The last frames of a file in a dataset's own layout (arrays, TaxiBJ, FDS), and their times.
+
+    A file that is too short to be cut into splits will do.
+    """
     import numpy as np
 
     from s2kd.data import datasets
 
-    dataset = datasets.build(part["name"], **{**part["params"], "path": str(path)})
+    params = {**part["params"], **UNCUT.get(part["name"], {}), "path": str(path)}
+    dataset = datasets.build(part["name"], **params)
     ours, theirs = forecaster.grid, dataset.grid
     for what in ("channels", "units", "height", "width", "step_seconds"):
         if getattr(ours, what) != getattr(theirs, what):
@@ -86,11 +111,43 @@ def _from_dataset(path: Path, part: Mapping[str, Any], forecaster: Forecaster) -
                 f"{path}: {what} is {getattr(theirs, what)}, the student was trained on "
                 f"{getattr(ours, what)}"
             )
-    last = max(s.stop for stretches in dataset.splits.values() for s in stretches)
-    first = last - forecaster.past
+    first, stop = _last_past(path, dataset, forecaster.past)
+    return np.asarray(dataset.frames[first:stop]), dataset.times[first:stop]
+
+
+def _last_past(path: Path, dataset: "Dataset", past: int) -> tuple[int, int]:
+    """First and stop of the last `past` frames, which must follow one another in one run."""
+    import numpy as np
+
+    stop = len(dataset.times)
+    if dataset.window is not None:
+        if dataset.window[0] != past:
+            raise S2KDError(
+                f"{path}: comes in windows of {dataset.window[0]} past frames, the student wants "
+                f"{past}"
+            )
+        # an example's future frames are of another kind
+        stop -= dataset.window[1]
+    first = stop - past
     if first < 0:
-        raise S2KDError(f"{path}: has {last} frames, the student wants {forecaster.past}")
-    return np.asarray(dataset.frames[first:last]), dataset.times[first:last]
+        raise S2KDError(f"{path}: has {stop} frames, the student wants {past}")
+    step, apart = dataset.grid.step_seconds, seconds_between(dataset.times[first:stop])
+    broken = np.flatnonzero(np.abs(apart - step) > 0.01 * step)
+    if len(broken):
+        at = first + int(broken[-1])
+        raise S2KDError(
+            f"{path}: the student needs the last {past} frames {step:g} s apart, but "
+            f"{str(dataset.times[at])[:19]} is followed by {str(dataset.times[at + 1])[:19]}"
+        )
+    begins: dict[str, int] = {}
+    for stretch in (s for own in dataset.splits.values() for s in own):
+        begins[stretch.name] = min(stretch.first, begins.get(stretch.name, stretch.first))
+    for name, begin in begins.items():
+        if first < begin < stop and name:
+            raise S2KDError(
+                f"{path}: run {name!r} has {stop - begin} frames, the student wants {past}"
+            )
+    return first, stop
 
 
 def _history(path: Path) -> str:
