@@ -1,6 +1,7 @@
 """Forecasts from files: the latest frames in, a CF file out."""
 
 import dataclasses
+import shutil
 
 import gridded
 import h5py
@@ -15,6 +16,7 @@ from s2kd.checkpoint import build_student, card_of, save_model
 from s2kd.data import datasets
 from s2kd.forecaster import Forecaster
 from s2kd.normalise import statistics
+from s2kd.prepare import prepare
 from s2kd.recipe import Part
 from s2kd.recipes import BASELINE
 from s2kd.types import S2KDError
@@ -343,3 +345,32 @@ def test_frames_that_differ_in_kind_give_a_past_of_the_right_kind(tmp_path):
     made = forecast(folder, tmp_path, tmp_path / "out.nc")
     coarse = np.load(tmp_path / "test/X_c.npy")[-1, -1, 0, ::4, ::4]
     np.testing.assert_allclose(made["inflow"].values[0, 0], coarse.repeat(4, 0).repeat(4, 1))
+
+
+# --- prepared data -------------------------------------------------------------------------------
+
+
+def test_a_student_of_prepared_data_forecasts_from_the_files_they_were_made_of(tmp_path, file):
+    prepare(of_file(file), tmp_path / "prepared")
+    part = Part(name="prepared", params={"path": str(tmp_path / "prepared")})
+    recipe = dataclasses.replace(
+        road.tiny(), dataset=part, methods=(BASELINE,), past=PAST, lead=LEAD
+    )
+    road.walk(recipe, tmp_path / "run")
+    shutil.rmtree(tmp_path / "prepared")
+    made = forecast(tmp_path / "run", file, tmp_path / "out.nc")
+    past = xr.load_dataset(file)["t2m"].values[None, -PAST:, None]
+    wanted = Forecaster.load(tmp_path / "run").predict(past)[0, :, 0]
+    np.testing.assert_allclose(field(made).values, wanted, rtol=1e-5)
+
+
+def test_a_prepared_folder_holds_the_latest_frames_too(tmp_path, file):
+    prepare(of_file(file), tmp_path / "prepared")
+    part = Part(name="prepared", params={"path": str(tmp_path / "prepared")})
+    folder = student_of(part, tmp_path / "student")
+    made = forecast(folder, tmp_path / "prepared", tmp_path / "out.nc")
+    wanted = xr.load_dataset(file)["t2m"].values[-1]
+    np.testing.assert_array_equal(made["t2m"].values[0, 0], wanted)
+    # the card of an older version: it has no word of what was prepared
+    with pytest.raises(S2KDError, match=r"give a folder that `s2kd data prepare` wrote"):
+        forecast(folder, file, tmp_path / "out.nc")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from s2kd.data.prepared import FACTS
 from s2kd.forecaster import Forecaster, find_student
 from s2kd.times import seconds_between
 from s2kd.types import S2KDError
@@ -77,7 +78,7 @@ def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any, A
 
     With their times, and the file's rows and columns where it is CF.
     """
-    part = forecaster.card["dataset"]
+    part = _part(path, forecaster.card)
     if part["name"] in GRIDDED:
         from s2kd.data import netcdf, weatherbench
 
@@ -91,6 +92,19 @@ def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any, A
     if fill:
         raise S2KDError(f"--fill: only for gridded files with a time axis, not {part['name']}")
     return *_from_dataset(path, part, forecaster), None
+
+
+def _part(path: Path, card: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The dataset part that reads `path`: what prepared data were made of reads its own files."""
+    part = card["dataset"]
+    if part["name"] != "prepared" or (path / FACTS).exists():
+        return part
+    if card.get("origin") is None:
+        raise S2KDError(
+            f"{path}: the student learned from prepared data, and its card does not say what they "
+            f"were made of; give a folder that `s2kd data prepare` wrote (with {FACTS} in it)"
+        )
+    return card["origin"]
 
 
 def _from_dataset(path: Path, part: Mapping[str, Any], forecaster: Forecaster) -> tuple[Any, Any]:
