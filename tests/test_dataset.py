@@ -141,6 +141,23 @@ def test_splits_by_time_by_hand():
     }
 
 
+def test_fractions_below_one_leave_out_the_end():
+    splits = chronological(stretches((100, 200)), fractions=(0.5, 0.1, 0.1), gap=2)
+    assert {k: [(s.first, s.stop) for s in v] for k, v in splits.items()} == {
+        "train": [(100, 150)],
+        "val": [(152, 160)],
+        "test": [(162, 170)],
+    }
+
+
+@pytest.mark.parametrize("fractions", [(0.7, 0.1, 0.2), (0.75, 0.1, 0.15), (0.1, 0.2, 0.7)])
+@pytest.mark.parametrize("length", [7, 10_001, 1_753_152])
+def test_fractions_of_one_reach_the_last_frame(fractions, length):
+    """Their sum in floating point may lie on either side of 1."""
+    splits = chronological(stretches((0, length)), fractions=fractions, gap=0)
+    assert splits["test"][-1].stop == length
+
+
 def test_a_fingerprint_names_frames_grid_and_splits(file):
     one = dataset()
     told = one.fingerprint

@@ -13,8 +13,10 @@ from s2kd import scoring, spectral, stages
 from s2kd.climatology import Climatology
 from s2kd.dataset import Dataset, Stretch
 from s2kd.forecast_words import SILENT, TOLD, ForecastWords
+from s2kd.forecaster import Forecaster
+from s2kd.models import Student
 from s2kd.narrators import narrators
-from s2kd.normalise import statistics
+from s2kd.normalise import Normaliser, statistics
 from s2kd.report import write_report
 from s2kd.rollout import climatology_step, long_windows, persistence_step, roll_out
 from s2kd.text import encoders
@@ -241,6 +243,33 @@ def test_cells_that_do_not_exist_keep_what_stood_for_them():
         torch.testing.assert_close(past[..., 1, 2], handed[0][:, -1:, :, 1, 2].expand(-1, PAST, -1))
 
 
+class Drifts(torch.nn.Module):
+    """One column to the east a step: what stands in a masked cell comes out beside it."""
+
+    latent_width, latent_grid = 2, (6, 8)
+
+    def encode(self, past):
+        return past[:, -1], ()
+
+    def decode(self, latent, carry):
+        return torch.stack([latent.roll(k, -1) for k in range(1, LEAD + 1)], 1)
+
+
+def test_what_is_forecast_is_what_is_scored_where_cells_are_missing():
+    mask = np.ones((6, 8), bool)
+    mask[1:4, 2] = mask[5, 6] = False
+    made = world(mask=tuple(map(tuple, mask.tolist())))
+    drifts = Student(Drifts(), Normaliser(torch.zeros(2), torch.ones(2)))
+    windows, found = rolled(made, lambda past, window, block: drifts(past).future)
+    card = {"grid": made.grid.to_dict(), "past": PAST, "lead": LEAD}
+    whole = long_windows(windows, horizon=4)
+    window = whole.gather(torch.arange(len(whole)))
+    said = Forecaster(drifts, card).predict(window.past.numpy(), steps=4 * LEAD)
+    error = (said - window.future.numpy()) / np.array(statistics(made).std)[:, None, None]
+    want = np.square(error)[..., mask].mean((0, 2, 3))
+    assert found["mse"] == pytest.approx(want.tolist(), rel=1e-4)
+
+
 # --- what a reader reads of its own forecasts ----------------------------------------------------
 
 
@@ -345,9 +374,7 @@ def test_a_horizon_of_one_is_no_roll_out(mine):
 
 
 def test_a_student_rolls_out_as_the_forecaster_does(mine):
-    """The same frames as `Forecaster.predict(steps=…)`, an implementation of its own."""
-    from s2kd.forecaster import Forecaster
-
+    """The same frames as `Forecaster.predict(steps=…)`, scored by hand."""
     run = stages.open_run(road.tiny(), mine)
     windows = run.windows("test")
     forecaster = Forecaster.load(mine, student="unet-s2kd-seed42")

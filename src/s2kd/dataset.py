@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -185,16 +185,25 @@ class Dataset:
         return digest([content, self.grid.to_dict(), splits])
 
 
+def uncut(stretches: Sequence[Stretch]) -> dict[str, tuple[Stretch, ...]]:
+    """Splits of frames that nobody learns from, to forecast from: all are test."""
+    return {"train": (), "val": (), "test": tuple(stretches)}
+
+
 def chronological(
     runs: tuple[Stretch, ...], *, fractions: tuple[float, float, float], gap: int
 ) -> dict[str, tuple[Stretch, ...]]:
-    """Cut every run into train, val and test by time, `gap` frames left out between them."""
+    """Cut every run into train, val and test by time, `gap` frames left out between them.
+
+    Fractions that sum to less than 1 leave out the end of every run.
+    """
     splits: dict[str, list[Stretch]] = {split: [] for split in SPLITS}
     for run in runs:
         length = run.stop - run.first
         one = run.first + round(length * fractions[0])
         two = run.first + round(length * (fractions[0] + fractions[1]))
-        cuts = ((run.first, one), (one + gap, two), (two + gap, run.stop))
+        end = min(run.stop, run.first + round(length * sum(fractions)))
+        cuts = ((run.first, one), (one + gap, two), (two + gap, end))
         for split, (first, stop) in zip(SPLITS, cuts, strict=True):
             if stop > first:
                 splits[split].append(Stretch(first=first, stop=stop, name=run.name))

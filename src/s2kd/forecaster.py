@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from s2kd.checkpoint import load_card, load_student
 from s2kd.models import Student
+from s2kd.rollout import fed_back
 from s2kd.types import GridSpec, S2KDError
 
 
@@ -38,7 +39,7 @@ class Forecaster:
     ) -> Float[np.ndarray, "batch lead channel height width"]:
         """`steps` future frames (default: `lead`) in physical units.
 
-        Beyond `lead` the forecast's own frames are fed back in (a roll-out).
+        Beyond `lead` the forecast's own frames are fed back in, as in scoring (`fed_back`).
         """
         want = (self.past, len(self.grid.channels), self.grid.height, self.grid.width)
         if past.shape[1:] != want:
@@ -54,11 +55,11 @@ class Forecaster:
         if steps < 1:
             raise S2KDError(f"forecast: steps must be at least 1, got {steps}")
         frames = torch.from_numpy(np.ascontiguousarray(past, dtype=np.float32))
-        done: list[torch.Tensor] = []
-        while sum(part.shape[1] for part in done) < steps:
-            done.append(self.student(frames[:, -self.past :]).future)
-            frames = torch.cat([frames, done[-1]], dim=1)
-        return torch.cat(done, dim=1)[:, :steps].numpy()
+
+        def step(last: torch.Tensor, block: int, made: int) -> torch.Tensor:
+            return self.student(last).future
+
+        return fed_back(step, frames, steps=steps, grid=self.grid).numpy()
 
 
 def find_student(folder: Path, name: str = "") -> Path:

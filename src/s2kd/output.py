@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from s2kd.data._plane import FileAxis
 from s2kd.files import whole_folder, write_whole
 from s2kd.types import GridSpec, S2KDError
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
 CONVENTIONS = "CF-1.11"
+GEOGRAPHIC = (
+    {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"},
+    {"standard_name": "longitude", "units": "degrees_east", "axis": "X"},
+)
 EPOCH = 1970
 NANOSECONDS = {
     "hours": 3_600_000_000_000,
@@ -34,6 +39,7 @@ def to_xarray(
     *,
     grid: GridSpec,
     initial_times: np.ndarray,
+    axes: tuple[FileAxis, FileAxis] | None = None,
     attributes: Mapping[str, Mapping[str, str]] | None = None,
     title: str = "Forecast",
     source: str = "",
@@ -47,6 +53,8 @@ def to_xarray(
     grid's units; `initial_times` (init,) are the times of the last input frames (datetime64, or
     cftime objects of any calendar), so that lead 1 is valid one step later. Variables have the
     axes time (initialisation), lead_time, and lat, lon or y, x; `valid_time` is (time, lead_time).
+    With the `axes` (rows, columns) of the file that the input came from, the last two have its
+    names, coordinates and order instead, so that the two line up to the last bit.
     Cells outside `grid.mask` are missing. `attributes` are CF attributes by channel; `history` is
     that of the input, to which `done` is added with the time of now; `facts` are further global
     attributes (model, training data). A channel `z@500` is called `z_500` and keeps its name as
@@ -58,12 +66,13 @@ def to_xarray(
     times = _as_times(initial_times)
     _check(whole, grid, times)
     lead = _steps(grid.step_seconds, whole.shape[1])
-    rows, columns = ("y", "x") if grid.latitude is None else ("lat", "lon")
+    rows, columns = axes or _grid_axes(grid)
     names = _variable_names(grid.channels)
     fields = np.where(grid.exists, whole, np.nan).astype(np.float32)
+    fields = fields[..., rows.order, :][..., columns.order]
     variables = {
         name: (
-            ("time", "lead_time", rows, columns),
+            ("time", "lead_time", rows.dimension, columns.dimension),
             fields[:, :, number],
             _describing(grid, number, name, attributes or {}),
             {"_FillValue": np.float32(np.nan), "dtype": "float32"},
@@ -79,7 +88,7 @@ def to_xarray(
     }
     return xr.Dataset(
         variables,
-        _coordinates(grid, times, lead),
+        _times(times, lead) | _places(rows, columns, geographic=grid.latitude is not None),
         {key: value for key, value in said.items() if value} | dict(facts or {}),
     )
 
@@ -124,14 +133,43 @@ def _steps(step_seconds: float, count: int) -> np.ndarray:
     return (np.arange(1, count + 1) * round(step_seconds * 1e9)).astype("timedelta64[ns]")
 
 
-def _coordinates(grid: GridSpec, times: np.ndarray, lead: np.ndarray) -> dict[str, tuple]:
+def _grid_axes(grid: GridSpec) -> tuple[FileAxis, FileAxis]:
+    """Rows and columns as the grid has them."""
+    names = ("y", "x") if grid.latitude is None else ("lat", "lon")
+    values = (grid.latitude, grid.longitude)
+    sizes = (grid.height, grid.width)
+    rows, columns = (
+        FileAxis(
+            dimension=name,
+            name=name,
+            values=None if grid.latitude is None or own is None else np.array(own),
+            attributes={},
+            order=np.arange(size),
+        )
+        for name, own, size in zip(names, values, sizes, strict=True)
+    )
+    return rows, columns
+
+
+def _places(rows: FileAxis, columns: FileAxis, *, geographic: bool) -> dict[str, tuple]:
+    """The coordinates of rows and columns, where they have any."""
+    told = GEOGRAPHIC if geographic else ({}, {})
+    return {
+        axis.name: (axis.dimension, axis.values, axis.attributes | said, {"_FillValue": None})
+        for axis, said in zip((rows, columns), told, strict=True)
+        if axis.values is not None
+    }
+
+
+def _times(times: np.ndarray, lead: np.ndarray) -> dict[str, tuple]:
+    """The coordinates of time: initialisation, lead and validity."""
     if times.dtype == object:
         microseconds = [np.timedelta64(step, "us").item() for step in lead]
         valid = np.array([[time + step for step in microseconds] for time in times], dtype=object)
     else:
         valid = times[:, None] + lead
     since = f"since {EPOCH}-01-01"
-    held: dict[str, tuple] = {
+    return {
         "time": (
             "time",
             times,
@@ -151,15 +189,6 @@ def _coordinates(grid: GridSpec, times: np.ndarray, lead: np.ndarray) -> dict[st
             {"units": f"{_unit(_since_epoch(valid))} {since}", "dtype": "int64"},
         ),
     }
-    places = (
-        ("lat", "latitude", "degrees_north", "Y", grid.latitude),
-        ("lon", "longitude", "degrees_east", "X", grid.longitude),
-    )
-    for name, standard, units, axis, values in places:
-        if grid.latitude is not None and values is not None:
-            said = {"standard_name": standard, "units": units, "axis": axis}
-            held[name] = (name, np.array(values), said, {"_FillValue": None})
-    return held
 
 
 def _since_epoch(times: np.ndarray) -> np.ndarray:

@@ -108,29 +108,42 @@ def roll_out(
     return {**about, "windows": len(whole), "skipped": len(windows) - len(whole), **found}
 
 
+def fed_back(
+    step: Callable[[Tensor, int, int], Tensor],
+    past: Float[Tensor, "batch past channel height width"],
+    *,
+    steps: int,
+    grid: GridSpec,
+) -> Float[Tensor, "batch lead channel height width"]:
+    """`steps` frames, block after block, each made from the last frames that there are.
+
+    `step` is (last frames, number of the block, how many frames are made) to a block of any
+    length. What it says of cells that do not exist is not fed back: they keep the last true value.
+    """
+    exists = None if grid.mask is None else torch.from_numpy(grid.exists).to(past.device)
+    frames, blocks, length = past, list[Tensor](), past.shape[1]
+    while (made := frames.shape[1] - length) < steps:
+        blocks.append(step(frames[:, -length:], len(blocks), made).to(past))
+        part = blocks[-1]
+        if part.shape[0] != len(past) or part.shape[2:] != past.shape[2:]:
+            raise S2KDError(f"roll-out: a block has shape {tuple(part.shape)}")
+        if exists is not None:
+            part = torch.where(exists, part, past[:, -1:])
+        frames = torch.cat([frames, part], 1)
+    return torch.cat(blocks, 1)[:, :steps]
+
+
 def _rolled(
     step: Step, window: Window, index: Int[Tensor, " batch"], whole: Windows
 ) -> Float[Tensor, "batch lead channel height width"]:
     """Block after block; the true future is only ever compared with, never read."""
-    frames, first, block = window.past, window.past.shape[1], 0
-    grid = whole.dataset.grid
-    mask = None if grid.mask is None else torch.from_numpy(grid.exists).to(whole.device)
-    while frames.shape[1] - first < whole.lead:
-        made = frames.shape[1] - first
-        asked = Window(
-            past=frames[:, -first:],
-            # the frames to come are not handed on: there is nothing in it to read
-            future=torch.full_like(window.future[:, made:], math.nan),
-            index=index,
-        )
-        part = step(asked.past, asked, block)
-        if part.shape[0] != len(index) or part.shape[2:] != frames.shape[2:]:
-            raise S2KDError(f"roll-out: a block has shape {tuple(part.shape)}")
-        part = part.to(frames)
-        if mask is not None:  # cells that do not exist keep what stood for them
-            part = torch.where(mask, part, window.past[:, -1:])
-        frames, block = torch.cat([frames, part], 1), block + 1
-    return frames[:, first : first + whole.lead]
+
+    def block(past: Tensor, number: int, made: int) -> Tensor:
+        # the frames to come are not handed on: there is nothing in it to read
+        unknown = torch.full_like(window.future[:, made:], math.nan)
+        return step(past, Window(past=past, future=unknown, index=index), number)
+
+    return fed_back(block, window.past, steps=whole.lead, grid=whole.dataset.grid)
 
 
 def power_spectrum(

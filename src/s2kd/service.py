@@ -2,10 +2,32 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from s2kd.data.prepared import FACTS
 from s2kd.forecaster import Forecaster, find_student
+from s2kd.times import seconds_between
 from s2kd.types import S2KDError
+
+if TYPE_CHECKING:
+    from s2kd.dataset import Dataset
+
+GRIDDED = ("netcdf", "atmosphere", "plume", "blobs", "weatherbench")
+"""Dataset parts whose students forecast from any file that follows CF."""
+
+UNCUT: dict[str, dict[str, Any]] = {
+    "arrays": {"train": (), "val": (), "test": (), "fractions": None},
+    "taxibj": {
+        "train_days": None,
+        "val_days": None,
+        "test_days": None,
+        "fractions": None,
+        "whole_days": False,
+    },
+    "fds_slices": {"unseen": {}},
+    "prometheus": {"unseen": {}, "environments": None},
+}
+"""Settings of a dataset part under which the latest frames need not be enough to learn from."""
 
 
 def forecast_file(
@@ -32,13 +54,14 @@ def forecast_file(
         raise S2KDError(f"--steps {steps}: must be at least 1")
     chosen = find_student(folder, student)
     forecaster = Forecaster.load(chosen)
-    past, times = _latest(latest_frames, forecaster, fill)
+    past, times, axes = _latest(latest_frames, forecaster, fill)
     future = forecaster.predict(past[None], steps=steps)
     card = forecaster.card
     made = to_xarray(
         future,
         grid=forecaster.grid,
         initial_times=times[-1:],
+        axes=axes,
         attributes=card.get("attributes", {}),
         title=f"Forecast by {chosen.name}",
         source=card.get("source", ""),
@@ -50,29 +73,51 @@ def forecast_file(
     return chosen.name
 
 
-def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any]:
-    """The last frames, from a CF file or from the kind of file that the student learned from."""
-    part = forecaster.card["dataset"]
-    if part["name"] in ("netcdf", "atmosphere", "plume", "blobs", "weatherbench"):
+def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any, Any]:
+    """The last frames, from a CF file or from the kind of file that the student learned from.
+
+    With their times, and the file's rows and columns where it is CF.
+    """
+    part = _part(path, forecaster.card)
+    if part["name"] in GRIDDED:
         from s2kd.data import netcdf, weatherbench
 
         # WeatherBench's names of fields may be long or short in the file
-        latest = (weatherbench if part["name"] == "weatherbench" else netcdf).latest
+        series_for = (weatherbench if part["name"] == "weatherbench" else netcdf).series_for
+        series = series_for(str(path), forecaster.grid)
         fill = fill or part["params"].get("missing", "error") != "error"
         missing = "fill" if fill else "error"
-        return latest(str(path), forecaster.grid, forecaster.past, missing=missing)
+        frames, times = netcdf.latest_of(series, forecaster.grid, forecaster.past, missing=missing)
+        return frames, times, (series.plane.rows, series.plane.columns)
     if fill:
         raise S2KDError(f"--fill: only for gridded files with a time axis, not {part['name']}")
-    return _from_dataset(path, part, forecaster)
+    return *_from_dataset(path, part, forecaster), None
+
+
+def _part(path: Path, card: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The dataset part that reads `path`: what prepared data were made of reads its own files."""
+    part = card["dataset"]
+    if part["name"] != "prepared" or (path / FACTS).exists():
+        return part
+    if card.get("origin") is None:
+        raise S2KDError(
+            f"{path}: the student learned from prepared data, and its card does not say what they "
+            f"were made of; give a folder that `s2kd data prepare` wrote (with {FACTS} in it)"
+        )
+    return card["origin"]
 
 
 def _from_dataset(path: Path, part: Mapping[str, Any], forecaster: Forecaster) -> tuple[Any, Any]:
-    """The end of the last stretch of a file in a dataset's own layout (TaxiBJ, FDS)."""
+    """The last frames of a file in a dataset's own layout (arrays, TaxiBJ, FDS), and their times.
+
+    A file that is too short to be cut into splits will do.
+    """
     import numpy as np
 
     from s2kd.data import datasets
 
-    dataset = datasets.build(part["name"], **{**part["params"], "path": str(path)})
+    params = {**part["params"], **UNCUT.get(part["name"], {}), "path": str(path)}
+    dataset = datasets.build(part["name"], **params)
     ours, theirs = forecaster.grid, dataset.grid
     for what in ("channels", "units", "height", "width", "step_seconds"):
         if getattr(ours, what) != getattr(theirs, what):
@@ -80,11 +125,43 @@ def _from_dataset(path: Path, part: Mapping[str, Any], forecaster: Forecaster) -
                 f"{path}: {what} is {getattr(theirs, what)}, the student was trained on "
                 f"{getattr(ours, what)}"
             )
-    last = max(s.stop for stretches in dataset.splits.values() for s in stretches)
-    first = last - forecaster.past
+    first, stop = _last_past(path, dataset, forecaster.past)
+    return np.asarray(dataset.frames[first:stop]), dataset.times[first:stop]
+
+
+def _last_past(path: Path, dataset: "Dataset", past: int) -> tuple[int, int]:
+    """First and stop of the last `past` frames, which must follow one another in one run."""
+    import numpy as np
+
+    stop = len(dataset.times)
+    if dataset.window is not None:
+        if dataset.window[0] != past:
+            raise S2KDError(
+                f"{path}: comes in windows of {dataset.window[0]} past frames, the student wants "
+                f"{past}"
+            )
+        # an example's future frames are of another kind
+        stop -= dataset.window[1]
+    first = stop - past
     if first < 0:
-        raise S2KDError(f"{path}: has {last} frames, the student wants {forecaster.past}")
-    return np.asarray(dataset.frames[first:last]), dataset.times[first:last]
+        raise S2KDError(f"{path}: has {stop} frames, the student wants {past}")
+    step, apart = dataset.grid.step_seconds, seconds_between(dataset.times[first:stop])
+    broken = np.flatnonzero(np.abs(apart - step) > 0.01 * step)
+    if len(broken):
+        at = first + int(broken[-1])
+        raise S2KDError(
+            f"{path}: the student needs the last {past} frames {step:g} s apart, but "
+            f"{str(dataset.times[at])[:19]} is followed by {str(dataset.times[at + 1])[:19]}"
+        )
+    begins: dict[str, int] = {}
+    for stretch in (s for own in dataset.splits.values() for s in own):
+        begins[stretch.name] = min(stretch.first, begins.get(stretch.name, stretch.first))
+    for name, begin in begins.items():
+        if first < begin < stop and name:
+            raise S2KDError(
+                f"{path}: run {name!r} has {stop - begin} frames, the student wants {past}"
+            )
+    return first, stop
 
 
 def _history(path: Path) -> str:

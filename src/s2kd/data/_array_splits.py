@@ -7,7 +7,7 @@ import numpy as np
 
 from s2kd.data._array_runs import Run
 from s2kd.data._record import split, step_numbers, stretches
-from s2kd.dataset import SPLITS, Stretch, chronological
+from s2kd.dataset import SPLITS, Stretch, chronological, uncut
 from s2kd.registry import nearest
 from s2kd.types import S2KDError
 
@@ -19,22 +19,31 @@ def series_splits(
     train: Sequence[str],
     val: Sequence[str],
     test: Sequence[str],
-    fractions: Sequence[float],
+    fractions: Sequence[float] | None,
     gap: int,
 ) -> tuple[np.ndarray, dict[str, tuple[Stretch, ...]], float]:
     """Times, splits and step of one series."""
     times = np.concatenate([run.times for run in runs])
-    found, numbers = step_numbers(where, times)
+    found, numbers = _numbers(where, times, step)
     _same_step(where, step, found)
+    if fractions is None and not (train or val or test):
+        return times, uncut(stretches(numbers, 1)), found
     splits = split(
         where,
         times,
         stretches(numbers, 1),
         ranges={"train": train, "val": val, "test": test},
-        fractions=fractions,
+        fractions=fractions or (),
         gap=gap,
     )
     return times, splits, found
+
+
+def _numbers(where: str, times: np.ndarray, step: float | None) -> tuple[float, np.ndarray]:
+    """`step_numbers`; a single frame will do where the step is said."""
+    if len(times) == 1 and step is not None:
+        return step, np.zeros(1, dtype=np.int64)
+    return step_numbers(where, times)
 
 
 def _same_step(where: str, said: float | None, found: float) -> None:
@@ -49,7 +58,7 @@ def run_splits(
     train: Sequence[str],
     val: Sequence[str],
     test: Sequence[str],
-    fractions: Sequence[float],
+    fractions: Sequence[float] | None,
     gap: int,
 ) -> tuple[np.ndarray, dict[str, tuple[Stretch, ...]], float]:
     """Times, splits and step of several runs."""
@@ -60,7 +69,7 @@ def run_splits(
     unbroken: list[list[Stretch]] = []
     first, found = 0, step
     for run in runs:
-        one, numbers = step_numbers(run.array.where, run.times)
+        one, numbers = _numbers(run.array.where, run.times, found)
         _same_step(run.array.where, found, one)
         found = one
         own = stretches(numbers, 1)
@@ -69,19 +78,22 @@ def run_splits(
         )
         first += len(run.times)
     wanted = {"train": train, "val": val, "test": test}
+    if fractions is None and not any(wanted.values()):
+        splits = uncut([stretch for own in unbroken for stretch in own])
+        return np.concatenate([run.times for run in runs]), splits, float(found or 1.0)
     if any(wanted.values()):
         chosen = _by_names(where, names, wanted)
         splits = {
             name: tuple(s for number in chosen[name] for s in unbroken[number]) for name in SPLITS
         }
     else:
-        splits = _by_fractions(where, runs, unbroken, fractions, gap)
+        splits = _by_fractions(where, runs, unbroken, fractions or (), gap)
     for name, own in splits.items():
         if not own:
             raise S2KDError(
                 f"{where}: nothing is left for the {name} split of {len(runs)} runs with "
-                f"fractions={list(fractions)} and gap={gap}; make the gap smaller, or say which "
-                "runs are train, val and test"
+                f"fractions={list(fractions or ())} and gap={gap}; make the gap smaller, or say "
+                "which runs are train, val and test"
             )
     return np.concatenate([run.times for run in runs]), splits, float(found or 1.0)
 

@@ -7,6 +7,23 @@ import numpy as np
 from s2kd.data._cf import Axes, Source, kind_of
 from s2kd.types import S2KDError
 
+KEPT_ATTRIBUTES = ("long_name", "standard_name", "units", "axis")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FileAxis:
+    """Rows or columns as a file has them: what is written lines up with it.
+
+    `name` and `values` are those of its coordinate, in its own type (None: it has none); `order`
+    holds for every row (column) of the file the grid's.
+    """
+
+    dimension: str
+    name: str
+    values: np.ndarray | None
+    attributes: dict[str, str]
+    order: np.ndarray
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plane:
@@ -14,7 +31,8 @@ class Plane:
 
     `latitude` descends and `longitude` ascends (past 360 where the file crosses its seam); both
     are None on a grid that is not geographic. `columns` is how many are kept: a file that repeats
-    its first column at the end (0 and 360 degrees) loses the repeat.
+    its first column at the end (0 and 360 degrees) loses the repeat. `rows` and `columns` are the
+    file's own.
     """
 
     height: int
@@ -24,6 +42,8 @@ class Plane:
     wraps: bool
     flip_rows: bool
     flip_columns: bool
+    rows: FileAxis
+    columns: FileAxis
 
     def turn(self, values: np.ndarray) -> np.ndarray:
         """(..., y, x) as the file has it to (..., height, width)."""
@@ -70,14 +90,18 @@ def plane_of(source: Source, name: str, axes: Axes) -> Plane:
     columns = _values(source, axes.column)
     geographic = _is(source, axes.row, "latitude") and _is(source, axes.column, "longitude")
     if not geographic:
+        flip_rows = _south_first(source, axes, rows)
+        flip_columns = columns is not None and len(columns) > 1 and bool(columns[0] > columns[-1])
         return Plane(
             height=height,
             width=width,
             latitude=None,
             longitude=None,
             wraps=False,
-            flip_rows=_south_first(source, axes, rows),
-            flip_columns=columns is not None and len(columns) > 1 and columns[0] > columns[-1],
+            flip_rows=flip_rows,
+            flip_columns=flip_columns,
+            rows=_own(source, axes.y, axes.row, flip_rows, height),
+            columns=_own(source, axes.x, axes.column, flip_columns, width),
         )
     flip_rows = bool(rows[0] < rows[-1])
     latitude = rows[::-1] if flip_rows else rows
@@ -94,6 +118,23 @@ def plane_of(source: Source, name: str, axes: Axes) -> Plane:
         wraps=_goes_round(longitude),
         flip_rows=flip_rows,
         flip_columns=flip_columns,
+        rows=_own(source, axes.y, axes.row, flip_rows, height),
+        columns=_own(source, axes.x, axes.column, flip_columns, len(longitude)),
+    )
+
+
+def _own(source: Source, dimension: str, name: str | None, flip: bool, kept: int) -> FileAxis:
+    """An axis as it lies in the file; those beyond `kept` begin again at the first."""
+    number = np.arange(source.data.sizes[dimension])
+    coordinate = None if name is None else source.data[name]
+    told = coordinate is not None and coordinate.dtype.kind in "fiu"
+    attributes = coordinate.attrs if told else {}
+    return FileAxis(
+        dimension=dimension,
+        name=name if told else dimension,
+        values=coordinate.values if told else None,
+        attributes={key: str(attributes[key]) for key in KEPT_ATTRIBUTES if key in attributes},
+        order=(number[::-1] if flip else number) % kept,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from s2kd import times as clock
 from s2kd.data import _taxibj_words as words
-from s2kd.dataset import SPLITS, Dataset, Stretch
+from s2kd.dataset import SPLITS, Dataset, Stretch, uncut
 from s2kd.types import GridSpec, S2KDError
 
 SLOT = np.timedelta64(1800, "s")
@@ -42,7 +42,7 @@ class Flows:
 def from_slots(
     path: Path,
     *,
-    fractions: Sequence[float],
+    fractions: Sequence[float] | None,
     days: tuple[int | None, int | None, int | None],
     gap: int,
     keep_empty: bool,
@@ -63,7 +63,6 @@ def from_slots(
     if not kept.any():
         raise S2KDError(f"{path}: no slot is valid")
     flow, times = np.maximum(flow[kept], 0), times[kept]
-    starts = _first_days(path, times, fractions, days)
     return Dataset(
         name="taxibj",
         domain="traffic",
@@ -78,12 +77,7 @@ def from_slots(
         ),
         frames=np.ascontiguousarray(flow),
         times=times.astype("datetime64[ns]"),
-        splits={
-            split: _stretches(times, first + skip * SLOT, stop)
-            for split, first, stop, skip in zip(
-                SPLITS, starts[:-1], starts[1:], (0, gap, gap), strict=True
-            )
-        },
+        splits=_splits(path, times, fractions, days, gap),
         local_time=True,
         context=_context(files[0].path.parent, times, weather=weather, holidays=holidays),
         attributes=ATTRIBUTES,
@@ -259,6 +253,25 @@ def _check_together(files: list[Flows]) -> None:
                 f"{other.path}: begins at {other.times[0]}, before {one.path.name} ends at "
                 f"{one.times[-1]}"
             )
+
+
+def _splits(
+    path: Path,
+    times: np.ndarray,
+    fractions: Sequence[float] | None,
+    days: tuple[int | None, int | None, int | None],
+    gap: int,
+) -> dict[str, tuple[Stretch, ...]]:
+    """Whole days in order of time, as counted or by share."""
+    if fractions is None and days == (None, None, None):
+        return uncut(_stretches(times, times[0], times[-1] + SLOT))
+    starts = _first_days(path, times, fractions or (), days)
+    return {
+        split: _stretches(times, first + skip * SLOT, stop)
+        for split, first, stop, skip in zip(
+            SPLITS, starts[:-1], starts[1:], (0, gap, gap), strict=True
+        )
+    }
 
 
 def _first_days(

@@ -39,7 +39,7 @@ def arrays(
     train: Sequence[str] = (),
     val: Sequence[str] = (),
     test: Sequence[str] = (),
-    fractions: Sequence[float] = (0.75, 0.1, 0.15),
+    fractions: Sequence[float] | None = (0.75, 0.1, 0.15),
     gap: int = 24,
     missing: str = "error",
     memory_gb: float | int = 1.0,
@@ -64,6 +64,7 @@ def arrays(
     file (and `_` and its number in R). Splits are names, patterns, or ranges of numbers in the
     order of files (`train=["0:16"]`, `test=["storm_*"]`); without them every run is cut in time by
     `fractions`. No window crosses from one run to the next, or over a missing time.
+    `fractions=None` cuts nothing: all is test, to forecast from.
 
     `missing` says what to do about values that are not finite: `error`; `mask` takes cells that
     are missing at every time out of the grid; `fill` also carries each cell's last value forward

@@ -114,10 +114,14 @@ def latest(
     be the grid's. Cells outside `grid.mask` are filled as in training; NaN elsewhere is an error
     unless `missing="fill"`, which carries each cell's last value among these frames forward.
     """
+    return latest_of(series_for(path, grid), grid, past, until=until, missing=missing)
+
+
+def series_for(path: str, grid: GridSpec) -> Series:
+    """The channels of `grid` in a file; S2KDError where it lacks some."""
     fields = fields_of(path)
     _check_channels(path, fields, grid)
-    series = series_of(path, fields, grid.channels)
-    return latest_of(series, grid, past, until=until, missing=missing)
+    return series_of(path, fields, grid.channels)
 
 
 def latest_of(

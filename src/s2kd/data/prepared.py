@@ -96,6 +96,11 @@ def prepared(*, path: str | Path, memory_gb: float | int = 1.0) -> Dataset:
     )
 
 
+def origin(path: str | Path) -> dict[str, Any] | None:
+    """The dataset part that a prepared folder was made of, as JSON; None where it does not say."""
+    return _facts(Path(path).expanduser()).get("part")
+
+
 def block_hash(stored: np.ndarray) -> str:
     """A short hash of one block as it lies on disk."""
     return blake2b(stored.reshape(-1).view(np.uint8), digest_size=8).hexdigest()

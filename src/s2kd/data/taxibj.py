@@ -14,7 +14,7 @@ from s2kd.types import S2KDError
 def taxibj(
     *,
     path: str | Path,
-    fractions: Sequence[float] = (0.7, 0.1, 0.2),
+    fractions: Sequence[float] | None = (0.7, 0.1, 0.2),
     train_days: int | None = None,
     val_days: int | None = None,
     test_days: int | None = None,
@@ -37,7 +37,8 @@ def taxibj(
     degrees. Row 0 is north. Counts a half-hour; negative ones, which some files hold, become 0.
     Splits are by whole days in order of time: `train_days`, `val_days` and `test_days` from the
     first day on (without `train_days`: all days before the last ones), or `fractions` of the days
-    there are; the first `gap` slots of val and of test are left out. A stretch ends where a slot
+    there are; the first `gap` slots of val and of test are left out (`fractions=None`: no days are
+    counted and all is test, to forecast from). A stretch ends where a slot
     is missing, is marked invalid, holds a value that is not finite, or is empty all over the city
     (an outage; `keep_empty` keeps these). `whole_days` leaves out days without all 48 slots, as
     the published preprocessing does. `context` is "weekday" or "weekend", and, from
@@ -77,7 +78,7 @@ def taxibj(
         )
     _refuse(
         "windows that are cut already",
-        fractions=tuple(fractions) != (0.7, 0.1, 0.2),
+        fractions=fractions is not None and tuple(fractions) != (0.7, 0.1, 0.2),
         train_days=train_days is not None,
         val_days=val_days is not None,
         test_days=test_days is not None,

@@ -104,8 +104,12 @@ def latest(
 
     Returns frames (past, channel, height, width) and times (past,).
     """
-    series = open_fields(str(path), [field_named(channel) for channel in grid.channels])
-    return latest_of(series, grid, past, until=until, missing=missing)
+    return latest_of(series_for(path, grid), grid, past, until=until, missing=missing)
+
+
+def series_for(path: str, grid: GridSpec) -> Series:
+    """The channels of `grid`, whatever the files call them."""
+    return open_fields(str(path), [field_named(channel) for channel in grid.channels])
 
 
 def fitting(path: str, channels: Sequence[str], times: np.ndarray) -> dict[str, object]:

@@ -9,6 +9,7 @@ import torch
 
 from s2kd.blends import Blends
 from s2kd.checkpoint import build_student, card_of, model_key
+from s2kd.data.prepared import origin
 from s2kd.losses import losses
 from s2kd.models import Student
 from s2kd.objectives import Distilling, Forecasting, Weighted
@@ -77,12 +78,18 @@ def distill_one(
         attributes={k: dict(v) for k, v in run.dataset.attributes.items()},
         domain=run.dataset.domain,
         dataset=asdict(recipe.dataset),
+        origin=_origin(recipe.dataset),
         source=run.dataset.source,
         fingerprint=run.dataset.fingerprint,
         recipe=recipe.to_dict(),
         **outcome(history),
     )
     finish(run, folder, student, card)
+
+
+def _origin(part: Part) -> dict[str, Any] | None:
+    """What prepared data were made of: whose files a student of them can forecast from."""
+    return origin(part.params["path"]) if part.name == "prepared" else None
 
 
 def _check_relations(run: Run, method: Method) -> None:
