@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import gridded
 import numpy as np
@@ -123,6 +126,22 @@ def test_a_users_file_goes_the_whole_road_without_a_recipe(verb, waves, tmp_path
     assert 250 < float(made.mean()) < 310, "in Kelvin"
 
 
+def test_readmes_commands_for_a_file_work_one_after_the_other(verb, waves, tmp_path, monkeypatch):
+    """As written, but for models and trainings so small that they are quick."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(waves, "latest.nc")
+    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    block = readme.partition("## Your own file")[2].partition("```console\n")[2].partition("```")[0]
+    commands = [shlex.split(line)[1:] for line in block.splitlines()]
+    assert [command[0] for command in commands] == ["data", "run", "forecast", "export", "report"]
+    for command in commands:
+        quick = (*SMALL, "--set", f"methods={OURS}") if command[0] == "run" else ()
+        verb(*command, *quick)
+    assert Path("forecast.nc").exists()
+    verb("forecast", "runs/mine", "latest.nc", "--out", "again.nc")
+
+
 def test_describe_prints_json_with_a_recipe_that_fits(verb, waves):
     found = json.loads(verb("data", "describe", waves, "--json"))
     assert found["height"] == 12
@@ -182,13 +201,17 @@ def test_two_processes_share_a_run(method, tmp_path):
 # --- using a student -----------------------------------------------------------------------------
 
 
-def test_forecast_names_its_student(verb, done, tmp_path):
+def _last_blobs() -> xr.Dataset:
+    """The end of the data that the run was trained on, as a user's file."""
     dataset = datasets.build("blobs", **road.tiny().dataset.params)
-    frames = xr.Dataset(
+    return xr.Dataset(
         {"density": (("time", "y", "x"), dataset.frames[-6:, 0], {"units": "1"})},
         coords={"time": dataset.times[-6:]},
     )
-    latest = gridded.write(frames, tmp_path / "latest.nc")
+
+
+def test_forecast_names_its_student(verb, done, tmp_path):
+    latest = gridded.write(_last_blobs(), tmp_path / "latest.nc")
     student = "unet-fitnet-seed42"
     for name in ("forecast.nc", "forecast.zarr"):
         out = tmp_path / name
@@ -209,6 +232,24 @@ def test_export_writes_a_file_that_forecasts_the_same(verb, mine, tmp_path):
     past = datasets.build("blobs", **road.tiny().dataset.params).frames[None, -3:]
     expected = Forecaster.load(mine, student="unet-s2kd-seed42").predict(past)
     np.testing.assert_allclose(run_onnx(path, past), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_student_exported_where_it_lies_is_still_one(verb, mine, tmp_path):
+    """Without --out the file lies beside the student, whose own card must stay."""
+    pytest.importorskip("onnxruntime")
+    from s2kd.forecaster import Forecaster
+
+    cards = road.content(mine, "students/*/model.json")
+    path = Path(verb("export", mine).strip())
+    assert path.parent.parent == mine / "students"
+    assert road.content(mine, "students/*/model.json") == cards
+    told = json.loads((path.parent / "model.onnx.json").read_text())
+    assert told["past"] == Forecaster.load(mine).past
+    verb("export", mine)
+    latest = gridded.write(_last_blobs(), tmp_path / "latest.nc")
+    verb("forecast", mine, latest, "--out", tmp_path / "forecast.nc")
+    verb("evaluate", "--out", mine)
+    verb("report", "--out", mine)
 
 
 # --- looking around ------------------------------------------------------------------------------

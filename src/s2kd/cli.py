@@ -237,7 +237,9 @@ def forecast(
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's or a student's folder.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Default: beside the student.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A .onnx to write; default: beside the student.")
+    ] = None,
     student: Annotated[str, typer.Option("--student", help="Default: best validation.")] = "",
 ) -> None:
     """A student as an ONNX file, normalising inside, checked against PyTorch."""
