@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import zlib
+from pathlib import Path
 
 import gridded
 import numpy as np
@@ -15,6 +16,7 @@ import road
 from s2kd import stages
 from s2kd.cli import main
 from s2kd.data import datasets
+from s2kd.files import write_text
 
 
 @pytest.fixture
@@ -389,6 +391,29 @@ def test_a_forecast_onto_a_full_disk(forecast_refused, latest, monkeypatch, name
 
     monkeypatch.setattr(os, "fsync", full)
     assert "disk is full" in forecast_refused(latest, out=name)
+
+
+@pytest.mark.parametrize(
+    ("out", "hint"),
+    [("letter/f.nc", "letter: is a file"), ("/proc/none/f.nc", "/proc/none: no such")],
+)
+def test_a_place_where_no_forecast_can_lie(forecast_refused, latest, tmp_path, out, hint):
+    if out.startswith("/proc") and not Path("/proc").is_dir():
+        pytest.skip("no folder where even the superuser can make nothing")
+    (tmp_path / "letter").write_text("mine")
+    assert hint in forecast_refused(latest, out=out)
+    assert (tmp_path / "letter").read_text() == "mine"
+
+
+@pytest.mark.parametrize("verb", ["folder.onnx", "letter/model.onnx"])
+def test_a_place_where_no_export_can_lie(refused, done, tmp_path, monkeypatch, verb):
+    """However it is written: the exporter itself is slow and not asked here."""
+    from s2kd import export
+
+    (tmp_path / "letter").write_text("mine")
+    (tmp_path / "folder.onnx").mkdir()
+    monkeypatch.setattr(export, "export_onnx", lambda student, path: write_text(path, "onnx"))
+    assert tmp_path.name in refused("export", done, "--out", tmp_path / verb)
 
 
 def test_a_folder_that_may_not_be_written(refused, tmp_path):

@@ -42,7 +42,7 @@ def import_own(module: str) -> ModuleType:
     except S2KDError as error:
         raise S2KDError(f"cannot import {module!r}: {error}") from None
     except (Exception, SystemExit) as error:  # the user's code may fail in any way
-        if isinstance(error, ModuleNotFoundError) and error.name == module:
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             raise S2KDError(f"cannot import {module!r}: neither in {here} nor installed") from None
         raise S2KDError(f"cannot import {module!r}: {_told(error, here)}") from None
 
