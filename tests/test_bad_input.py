@@ -158,6 +158,20 @@ def test_a_setting_that_cannot_be(run_refused, setting, hint):
     assert hint in run_refused("demo", "--set", setting)
 
 
+@pytest.mark.parametrize(
+    "option", [("--preset", "small"), ("--world", "plume"), ("--data", "folder")]
+)
+def test_an_option_that_nothing_would_read(refused, run_refused, file, mine, tmp_path, option):
+    told = f"{option[0]} {option[1]}: is an option of built-in recipes"
+    for what in (file, road.saved_recipe(tmp_path)):
+        sentence = run_refused(what, *option)
+        assert told in sentence
+        assert str(what) in sentence
+    before = road.content(mine)
+    assert told in refused("run", "--out", mine, *option)
+    assert road.content(mine) == before
+
+
 def test_a_recipe_that_is_not_there(run_refused):
     assert "did you mean 'demo'?" in run_refused("dmeo")
 

@@ -142,6 +142,15 @@ def test_readmes_commands_for_a_file_work_one_after_the_other(verb, waves, tmp_p
     verb("forecast", "runs/mine", "latest.nc", "--out", "again.nc")
 
 
+def test_the_recipe_that_is_shown_is_the_one_that_runs(waves, tmp_path, capsys):
+    from s2kd.cli_shared import recipe_of
+
+    recipe = recipe_of(str(waves), tmp_path, "", "", "", ["student_training.epochs=1"], show=True)
+    shown = json.loads(capsys.readouterr().err.partition(":\n")[2])
+    assert shown == json.loads(json.dumps(recipe.to_dict()))
+    assert shown["student_training"]["epochs"] == 1
+
+
 def test_describe_prints_json_with_a_recipe_that_fits(verb, waves):
     found = json.loads(verb("data", "describe", waves, "--json"))
     assert found["height"] == 12
