@@ -190,7 +190,9 @@ def test_a_part_that_is_not_there(run_refused, tmp_path, path, value, near):
     assert f"did you mean {near!r}" in run_refused(recipe, "--set", f"{path}={value}")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "x"}', '{"naem": "x"}', "3"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"name": "x"}', '{"naem": "x"}', "3", '{"recipe": null}']
+)
 def test_a_recipe_file_of_something_else(run_refused, tmp_path, text):
     (tmp_path / "recipe.json").write_text(text)
     assert "recipe.json" in run_refused(tmp_path / "recipe.json")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -157,6 +158,24 @@ def test_describe_prints_json_with_a_recipe_that_fits(verb, waves):
     recipe = Recipe.from_dict(found["recipe"])
     assert recipe.dataset.params["path"] == str(waves)
     assert "t2m" in verb("data", "describe", waves)
+
+
+def test_what_describe_prints_as_json_can_be_run(verb, waves, tmp_path):
+    from s2kd.cli_shared import recipe_of
+
+    path = tmp_path / "recipe.json"
+    path.write_text(verb("data", "describe", waves, "--json"))
+    made = recipe_of(str(path), tmp_path, "", "", "", [])
+    assert made == recipe_of(str(waves), tmp_path, "", "", "", [])
+
+
+def test_the_commands_that_are_suggested_can_be_pasted(verb, waves, tmp_path):
+    path = tmp_path / "my long folder of data" / f"höhe {'5' * 80}.nc"
+    path.parent.mkdir()
+    shutil.copy(waves, path)
+    said = verb("data", "describe", path)
+    (command,) = re.findall("`(s2kd run .*)`", said)
+    assert shlex.split(command) == ["s2kd", "run", str(path), "--out", "DIR"]
 
 
 @pytest.mark.parametrize("world", ["atmosphere", "plume"])

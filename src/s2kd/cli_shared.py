@@ -82,6 +82,8 @@ def recipe_of(
         plain = read_json(Path(what))
         if isinstance(plain, dict) and "recipe" in plain:  # as a run saves it
             plain = plain["recipe"]
+        if plain is None:  # as describe says it of a file that none fits
+            raise S2KDError(f"{what}: holds no recipe: what it describes suits none")
         found = Recipe.from_dict(plain, where=what)
     elif what in recipes.names():
         found = recipes.get(what, data=data, world=world, preset=preset)

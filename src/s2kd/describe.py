@@ -1,6 +1,7 @@
 """What a file holds, what is wrong with it, and the dataset settings that fit."""
 
 import dataclasses
+import shlex
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -314,7 +315,7 @@ def _channels(series: Series, field: Field) -> list[str]:
 def _benchmark(path: str, params: Mapping[str, Any]) -> str:
     """Where all of the benchmark's years are there, its own experiment is a word."""
     whole = params and "train" not in params
-    official = f"; at the paper's size: s2kd run weatherbench --data {path} --out DIR"
+    official = f"; at the paper's size: s2kd run weatherbench --data {shlex.quote(path)} --out DIR"
     return "the two fields of the WeatherBench benchmark" + official * bool(whole)
 
 
