@@ -445,6 +445,83 @@ def test_describe_finds_times_and_coordinates(tmp_path):
     assert world.grid.step_seconds == 6 * 3600
     assert world.grid.latitude[0] == 60
 
+    assert (found.first_time, found.last_time) == ("2013-01-01T00:00:00", "2013-01-15T18:00:00")
+    assert (found.latitude, found.longitude) == ((60, 30), (0, 50))
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "packed", "h5"])
+def test_describe_tells_of_values_as_for_other_files(tmp_path, kind):
+    frames = laid_out("TCHW").copy()
+    frames[:, 0, 1, 2] = np.nan
+    path = save(tmp_path, kind, frames)
+    found = describe(path)
+    first, second = [v for v in found.variables if v.frames_read]
+    assert first.name.endswith("channel_0")
+    assert first.minimum == np.nanmin(frames[:, 0])
+    assert first.maximum == np.nanmax(frames[:, 0])
+    assert (first.missing, first.never, first.frames_read) == (60, 1, 60)
+    assert second.mean == pytest.approx(frames[:, 1].astype(float).mean())
+    told = [problem for problem in found.problems if "missing values" in problem]
+    assert len(told) == 1
+    assert told[0].endswith("channel_0' has 60 missing values, 1 cells at every time")
+    assert found.recipe_dataset["params"]["missing"] == "mask"
+    datasets.build("arrays", **found.recipe_dataset["params"])
+    assert found.scanned == "every frame"
+
+
+def test_looking_leaves_nothing_behind(tmp_path):
+    path = save(tmp_path, "packed", laid_out("TCHW"))
+    describe(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_any_dates_of_the_right_length_are_the_times(tmp_path):
+    times = np.datetime64("2023-03-01", "m") + np.arange(60) * np.timedelta64(30, "m")
+    np.savez(tmp_path / "mine.npz", counts=laid_out("THW"), when=times, began=times[:3])
+    found = describe(tmp_path / "mine.npz")
+    assert found.recipe_dataset["params"]["time"] == "when"
+    assert found.step_seconds == 1800
+    assert found.last_time == "2023-03-02T05:30:00"
+    assert not any("step_seconds" in problem for problem in found.problems)
+    with pytest.raises(S2KDError, match="step_seconds=null"):
+        datasets.build("arrays", **found.recipe_dataset["params"], step_seconds=1.0)
+
+
+def test_times_from_which_nothing_can_be_cut_are_told(tmp_path):
+    times = np.datetime64("2023-03-01", "s") + np.arange(60) * np.timedelta64(30, "m")
+    times[7] = times[6]
+    np.savez(tmp_path / "mine.npz", counts=laid_out("THW"), when=times)
+    found = describe(tmp_path / "mine.npz")
+    assert any("occurs twice" in problem for problem in found.problems)
+    assert found.recipe_dataset is None
+
+
+def test_unix_time_is_not_counted_from_another_year(tmp_path):
+    times = np.datetime64("2023-03-01", "s") + np.arange(60) * np.timedelta64(30, "m")
+    path = tmp_path / "mine.npz"
+    np.savez(
+        path, counts=laid_out("THW"), timestamps=times.astype(int), ms=times.astype(int) * 1000
+    )
+    known = {"path": str(path), "key": "counts", "layout": "THW", "gap": 0}
+    with pytest.raises(S2KDError, match=r"timestamps.*start=1970-01-01"):
+        datasets.build("arrays", **known, time="timestamps")
+    for start in ("1970-01-01", "2000-01-01"):  # who says it is believed
+        world = datasets.build("arrays", **known, time="timestamps", start=start)
+        since = times - np.datetime64("1970-01-01", "s")
+        np.testing.assert_array_equal(world.times, np.datetime64(start, "ns") + since)
+    with pytest.raises(S2KDError, match="no seconds"):
+        datasets.build("arrays", **known, time="ms", start="1970-01-01")
+    found = describe(path)
+    assert found.recipe_dataset["params"]["start"] == "1970-01-01"
+    assert found.first_time == "2023-03-01T00:00:00"
+    assert any("seconds since 1970-01-01" in problem for problem in found.problems)
+
+
+def test_describe_names_arrays_that_are_left_out(tmp_path):
+    np.savez(tmp_path / "mine.npz", inflow=laid_out("THW"), outflow=laid_out("THW"))
+    problems = describe(tmp_path / "mine.npz").problems
+    assert any("'outflow' (60, 4, 6) left out" in problem for problem in problems)
+
 
 def test_describe_says_what_no_layout_fits(tmp_path):
     np.save(tmp_path / "flat.npy", np.zeros((30, 40)))

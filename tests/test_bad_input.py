@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import zlib
+from pathlib import Path
 
 import gridded
 import numpy as np
@@ -15,6 +16,7 @@ import road
 from s2kd import stages
 from s2kd.cli import main
 from s2kd.data import datasets
+from s2kd.files import write_text
 
 
 @pytest.fixture
@@ -156,6 +158,20 @@ def test_a_setting_that_cannot_be(run_refused, setting, hint):
     assert hint in run_refused("demo", "--set", setting)
 
 
+@pytest.mark.parametrize(
+    "option", [("--preset", "small"), ("--world", "plume"), ("--data", "folder")]
+)
+def test_an_option_that_nothing_would_read(refused, run_refused, file, mine, tmp_path, option):
+    told = f"{option[0]} {option[1]}: is an option of built-in recipes"
+    for what in (file, road.saved_recipe(tmp_path)):
+        sentence = run_refused(what, *option)
+        assert told in sentence
+        assert str(what) in sentence
+    before = road.content(mine)
+    assert told in refused("run", "--out", mine, *option)
+    assert road.content(mine) == before
+
+
 def test_a_recipe_that_is_not_there(run_refused):
     assert "did you mean 'demo'?" in run_refused("dmeo")
 
@@ -174,7 +190,9 @@ def test_a_part_that_is_not_there(run_refused, tmp_path, path, value, near):
     assert f"did you mean {near!r}" in run_refused(recipe, "--set", f"{path}={value}")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "x"}', '{"naem": "x"}', "3"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"name": "x"}', '{"naem": "x"}', "3", '{"recipe": null}']
+)
 def test_a_recipe_file_of_something_else(run_refused, tmp_path, text):
     (tmp_path / "recipe.json").write_text(text)
     assert "recipe.json" in run_refused(tmp_path / "recipe.json")
@@ -389,6 +407,29 @@ def test_a_forecast_onto_a_full_disk(forecast_refused, latest, monkeypatch, name
 
     monkeypatch.setattr(os, "fsync", full)
     assert "disk is full" in forecast_refused(latest, out=name)
+
+
+@pytest.mark.parametrize(
+    ("out", "hint"),
+    [("letter/f.nc", "letter: is a file"), ("/proc/none/f.nc", "/proc/none: no such")],
+)
+def test_a_place_where_no_forecast_can_lie(forecast_refused, latest, tmp_path, out, hint):
+    if out.startswith("/proc") and not Path("/proc").is_dir():
+        pytest.skip("no folder where even the superuser can make nothing")
+    (tmp_path / "letter").write_text("mine")
+    assert hint in forecast_refused(latest, out=out)
+    assert (tmp_path / "letter").read_text() == "mine"
+
+
+@pytest.mark.parametrize("verb", ["folder.onnx", "letter/model.onnx"])
+def test_a_place_where_no_export_can_lie(refused, done, tmp_path, monkeypatch, verb):
+    """However it is written: the exporter itself is slow and not asked here."""
+    from s2kd import export
+
+    (tmp_path / "letter").write_text("mine")
+    (tmp_path / "folder.onnx").mkdir()
+    monkeypatch.setattr(export, "export_onnx", lambda student, path: write_text(path, "onnx"))
+    assert tmp_path.name in refused("export", done, "--out", tmp_path / verb)
 
 
 def test_a_folder_that_may_not_be_written(refused, tmp_path):

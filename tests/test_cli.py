@@ -2,8 +2,12 @@
 
 import dataclasses
 import json
+import re
+import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import gridded
 import numpy as np
@@ -123,12 +127,55 @@ def test_a_users_file_goes_the_whole_road_without_a_recipe(verb, waves, tmp_path
     assert 250 < float(made.mean()) < 310, "in Kelvin"
 
 
+def test_readmes_commands_for_a_file_work_one_after_the_other(verb, waves, tmp_path, monkeypatch):
+    """As written, but for models and trainings so small that they are quick."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(waves, "latest.nc")
+    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    block = readme.partition("## Your own file")[2].partition("```console\n")[2].partition("```")[0]
+    commands = [shlex.split(line)[1:] for line in block.splitlines()]
+    assert [command[0] for command in commands] == ["data", "run", "forecast", "export", "report"]
+    for command in commands:
+        quick = (*SMALL, "--set", f"methods={OURS}") if command[0] == "run" else ()
+        verb(*command, *quick)
+    assert Path("forecast.nc").exists()
+    verb("forecast", "runs/mine", "latest.nc", "--out", "again.nc")
+
+
+def test_the_recipe_that_is_shown_is_the_one_that_runs(waves, tmp_path, capsys):
+    from s2kd.cli_shared import recipe_of
+
+    recipe = recipe_of(str(waves), tmp_path, "", "", "", ["student_training.epochs=1"], show=True)
+    shown = json.loads(capsys.readouterr().err.partition(":\n")[2])
+    assert shown == json.loads(json.dumps(recipe.to_dict()))
+    assert shown["student_training"]["epochs"] == 1
+
+
 def test_describe_prints_json_with_a_recipe_that_fits(verb, waves):
     found = json.loads(verb("data", "describe", waves, "--json"))
     assert found["height"] == 12
     recipe = Recipe.from_dict(found["recipe"])
     assert recipe.dataset.params["path"] == str(waves)
     assert "t2m" in verb("data", "describe", waves)
+
+
+def test_what_describe_prints_as_json_can_be_run(verb, waves, tmp_path):
+    from s2kd.cli_shared import recipe_of
+
+    path = tmp_path / "recipe.json"
+    path.write_text(verb("data", "describe", waves, "--json"))
+    made = recipe_of(str(path), tmp_path, "", "", "", [])
+    assert made == recipe_of(str(waves), tmp_path, "", "", "", [])
+
+
+def test_the_commands_that_are_suggested_can_be_pasted(verb, waves, tmp_path):
+    path = tmp_path / "my long folder of data" / f"höhe {'5' * 80}.nc"
+    path.parent.mkdir()
+    shutil.copy(waves, path)
+    said = verb("data", "describe", path)
+    (command,) = re.findall("`(s2kd run .*)`", said)
+    assert shlex.split(command) == ["s2kd", "run", str(path), "--out", "DIR"]
 
 
 @pytest.mark.parametrize("world", ["atmosphere", "plume"])
@@ -182,13 +229,17 @@ def test_two_processes_share_a_run(method, tmp_path):
 # --- using a student -----------------------------------------------------------------------------
 
 
-def test_forecast_names_its_student(verb, done, tmp_path):
+def _last_blobs() -> xr.Dataset:
+    """The end of the data that the run was trained on, as a user's file."""
     dataset = datasets.build("blobs", **road.tiny().dataset.params)
-    frames = xr.Dataset(
+    return xr.Dataset(
         {"density": (("time", "y", "x"), dataset.frames[-6:, 0], {"units": "1"})},
         coords={"time": dataset.times[-6:]},
     )
-    latest = gridded.write(frames, tmp_path / "latest.nc")
+
+
+def test_forecast_names_its_student(verb, done, tmp_path):
+    latest = gridded.write(_last_blobs(), tmp_path / "latest.nc")
     student = "unet-fitnet-seed42"
     for name in ("forecast.nc", "forecast.zarr"):
         out = tmp_path / name
@@ -209,6 +260,24 @@ def test_export_writes_a_file_that_forecasts_the_same(verb, mine, tmp_path):
     past = datasets.build("blobs", **road.tiny().dataset.params).frames[None, -3:]
     expected = Forecaster.load(mine, student="unet-s2kd-seed42").predict(past)
     np.testing.assert_allclose(run_onnx(path, past), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_student_exported_where_it_lies_is_still_one(verb, mine, tmp_path):
+    """Without --out the file lies beside the student, whose own card must stay."""
+    pytest.importorskip("onnxruntime")
+    from s2kd.forecaster import Forecaster
+
+    cards = road.content(mine, "students/*/model.json")
+    path = Path(verb("export", mine).strip())
+    assert path.parent.parent == mine / "students"
+    assert road.content(mine, "students/*/model.json") == cards
+    told = json.loads((path.parent / "model.onnx.json").read_text())
+    assert told["past"] == Forecaster.load(mine).past
+    verb("export", mine)
+    latest = gridded.write(_last_blobs(), tmp_path / "latest.nc")
+    verb("forecast", mine, latest, "--out", tmp_path / "forecast.nc")
+    verb("evaluate", "--out", mine)
+    verb("report", "--out", mine)
 
 
 # --- looking around ------------------------------------------------------------------------------

@@ -103,6 +103,25 @@ def test_what_is_wrong_with_the_values(tmp_path):
     assert "problem: 'void' is missing" in spoken(found)
 
 
+def test_values_that_are_no_values(tmp_path):
+    """Marks that nobody declared, spikes, and what only looks like either."""
+    rng = np.random.default_rng(0)
+    land, huge, spike, tail, near = (
+        rng.normal(280, 3, (300, 3, 4)).astype(np.float32) for _ in range(5)
+    )
+    land[:, 0, 1] = -9999
+    huge[5:7] = 9.969209968386869e36
+    spike[8, 1, 1] = 5e4
+    tail[:] = rng.exponential(1, tail.shape) ** 2
+    near[:] = rng.choice([9997, 9998, 9999], near.shape)
+    data = made(land=land, huge=huge, spike=spike, tail=tail, near=near)
+    found = describe(save(data, tmp_path / "a.nc")).problems
+    assert len(found) == 3, found
+    assert found[0].startswith("'land' is -9999 at 300 times and places")
+    assert found[1].startswith("'huge' is 9.96921e+36 at 24 times and places")
+    assert found[2].startswith("'spike' reaches 50000, far from nearly all of its values (27")
+
+
 def test_gaps_in_time(tmp_path):
     keep = [*range(100), *range(103, 200), *range(201, 300)]
     found = describe(save(made().isel(time=keep), tmp_path / "a.nc"))

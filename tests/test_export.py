@@ -73,7 +73,7 @@ def test_the_file_says_what_it_is(exported):
     onnx.checker.check_model(model)
     told = json.loads({entry.key: entry.value for entry in model.metadata_props}["s2kd"])
     assert told == json.loads(json.dumps(card))
-    assert told == json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert told == json.loads((path.parent / "student.onnx.json").read_text(encoding="utf-8"))
     assert told["grid"]["channels"] == ["field0", "field1"]
     assert told["grid"]["units"] == ["1", "1"]
     assert (told["past"], told["lead"], told["method"], told["seed"]) == (3, 2, "s2kd", 42)
@@ -85,7 +85,16 @@ def test_the_file_says_what_it_is(exported):
         assert first.dim_param, "the batch is free"
         assert [dim.dim_value for dim in others] == shape
     # one file is all there is to carry
-    assert sorted(p.name for p in path.parent.iterdir()) == ["student.json", "student.onnx"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["student.onnx", "student.onnx.json"]
+
+
+@pytest.mark.parametrize("name", ["model", "model.json", "model.safetensors", "."])
+def test_no_file_of_the_students_own_is_written_over(forecaster, tmp_path, name):
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(S2KDError, match=r"ends in \.onnx"):
+        export_onnx(forecaster, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
+    assert (tmp_path / "model.json").read_text() == "{}"
 
 
 class _Repeats(torch.nn.Module):

@@ -489,6 +489,13 @@ def test_parquet_there_and_back(windows, known, store, tmp_path, arrow):
     assert recorded.reads_future is False
 
 
+@pytest.mark.parametrize("name", ["all.csv", "all", "all.parquet.gz"])
+def test_narratives_are_written_as_what_their_name_says(store, tmp_path, name):
+    with pytest.raises(S2KDError, match=rf"{name}: narratives are written as Parquet"):
+        exchange.export(store, tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
 @pytest.mark.parametrize("kind", ["index", "text", "timestamp", "zone", "string"])
 def test_narratives_made_elsewhere_find_their_windows(kind, windows, known, tmp_path, arrow):
     said = [f"window {number}" for number in range(25)]

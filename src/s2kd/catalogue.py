@@ -1,6 +1,5 @@
 """What there is, and whether it keeps its contract: `s2kd list` and `s2kd check`."""
 
-import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from s2kd.data import datasets
 from s2kd.losses import losses
 from s2kd.narrators import narrators
 from s2kd.recipe import ALL_METHODS, Method
-from s2kd.registry import Registry, nearest
+from s2kd.registry import Registry, import_own, nearest
 from s2kd.text import encoders
 from s2kd.types import S2KDError
 
@@ -116,10 +115,7 @@ def _checks(what: str) -> Iterator[tuple[str, str, Callable[[], None]]]:
 
 def _outsider(module: str, name: str) -> tuple[str, str]:
     """Import someone's module, which registers its parts; (kind, name) of the one asked for."""
-    try:
-        found = importlib.import_module(module)
-    except ImportError as error:
-        raise S2KDError(f"check: cannot import {module!r} ({error})") from None
+    found = import_own(module)
     for kind, registry in REGISTRIES.items():
         for part in registry.names():
             same = registry.get(part)

@@ -237,7 +237,9 @@ def forecast(
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's or a student's folder.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Default: beside the student.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A .onnx to write; default: beside the student.")
+    ] = None,
     student: Annotated[str, typer.Option("--student", help="Default: best validation.")] = "",
 ) -> None:
     """A student as an ONNX file, normalising inside, checked against PyTorch."""
@@ -402,8 +404,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if _no_space(error):
             _fail("the disk is full; free some space, and the same command goes on from here")
-        if isinstance(error, PermissionError):
-            _fail(f"{error.filename}: permission denied")
+        if isinstance(error, OSError) and error.filename:
+            _fail(_told(error))
         raise
 
 
@@ -417,6 +419,21 @@ def _no_space(error: Exception) -> bool:
         return True
     words = (*map(os.strerror, codes), "inline_container", "PytorchStreamWriter")
     return any(word in str(error) for word in words)
+
+
+def _told(error: OSError) -> str:
+    """Which place could not be used, and why."""
+    # where a file is renamed into place, the second name is the one that the user gave
+    path = error.filename2 or error.filename
+    match error.errno:
+        case errno.EEXIST | errno.ENOTDIR:
+            return f"{path}: is a file, not a folder, so nothing can lie in it"
+        case errno.EISDIR | errno.ENOTEMPTY:
+            return f"{path}: is a folder; give the name of a file"
+        case errno.ENOENT:
+            return f"{path}: no such file or folder, and it cannot be made"
+        case _:
+            return f"{path}: {(error.strerror or type(error).__name__).lower()}"
 
 
 def _fail(sentence: str) -> None:

@@ -1,5 +1,6 @@
 """The verbs `s2kd data …`: from an official address, or a user's own file, to a dataset."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -82,7 +83,7 @@ def prepare(
         errors = zip(channels, stored["largest_error"], strict=True)
         print("Largest rounding: " + ", ".join(f"{name} {error:.3g}" for name, error in errors))
     print(f"Fingerprint: {facts['fingerprint']}")
-    print(f"Next: s2kd run {out / 'recipe.json'} --out DIR")
+    print(f"Next: s2kd run {shlex.quote(str(out / 'recipe.json'))} --out DIR")
 
 
 @app.command()
@@ -103,7 +104,9 @@ def describe(
     console = Console()
     console.print(looking.render(found))
     if recipe:
-        console.print(
-            f"A recipe that fits (save it as recipe.json, or run `s2kd run {path} --out DIR`):"
+        # not by rich, which would break the command into lines
+        print(
+            f"A recipe that fits (save it with --json > recipe.json, or run "
+            f"`s2kd run {shlex.quote(str(path))} --out DIR`):"
         )
         console.print_json(data=recipe.to_dict())

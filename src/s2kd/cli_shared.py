@@ -2,8 +2,9 @@
 
 import json
 import os
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,8 @@ What = Annotated[
     str,
     typer.Argument(
         metavar="[RECIPE]",
-        help="A built-in recipe, a recipe's JSON file, or a gridded file (NetCDF, Zarr, GRIB). "
+        help="A built-in recipe, a recipe's JSON file, or a file of frames (NetCDF, Zarr, "
+        "GRIB, .npy, .npz, HDF5). "
         "Not needed where --out already holds a run.",
     ),
 ]
@@ -58,12 +60,20 @@ def recipe_of(
     *,
     show: bool = False,
 ) -> "Recipe":
-    """A recipe by name, by JSON file, made for a gridded file, or the run folder's own."""
+    """A recipe by name, by JSON file, made for a gridded file, or the run folder's own.
+
+    With `show`, what was made for a file is printed, as `settings` leave it. `data`, `world` and
+    `preset` are a built-in recipe's; S2KDError where nothing would read them.
+    """
     from s2kd import recipes, stages
     from s2kd.files import read_json
     from s2kd.recipe import Recipe
     from s2kd.types import S2KDError
 
+    made = False
+    given = {"--data": data, "--world": world, "--preset": preset}
+    if not what or (what not in recipes.names() and Path(what).exists()):
+        _refuse_unread(given, what or str(out / "recipe.json"))
     if not what:
         if not (out / "recipe.json").exists():
             raise S2KDError(f"{out}: holds no run yet, so say which recipe (`s2kd list recipes`)")
@@ -72,30 +82,43 @@ def recipe_of(
         plain = read_json(Path(what))
         if isinstance(plain, dict) and "recipe" in plain:  # as a run saves it
             plain = plain["recipe"]
+        if plain is None:  # as describe says it of a file that none fits
+            raise S2KDError(f"{what}: holds no recipe: what it describes suits none")
         found = Recipe.from_dict(plain, where=what)
     elif what in recipes.names():
         found = recipes.get(what, data=data, world=world, preset=preset)
     elif Path(what).exists():
-        found = _for_file(Path(what), show=show)
+        found, made = _for_file(Path(what)), True
     elif os.sep in what or Path(what).suffix:
         raise S2KDError(f"{what}: no such file")
     else:
         found = recipes.get(what)
-    return found.with_settings(settings or [])
+    found = found.with_settings(settings or [])
+    if made and show:
+        print(f"The recipe made for {what}:", file=sys.stderr)
+        print(json.dumps(found.to_dict(), indent=2), file=sys.stderr)
+    return found
 
 
-def _for_file(path: Path, *, show: bool) -> "Recipe":
+def _refuse_unread(given: Mapping[str, str], what: str) -> None:
+    from s2kd.types import S2KDError
+
+    for option, value in given.items():
+        if value:
+            raise S2KDError(
+                f"{option} {value}: is an option of built-in recipes (`s2kd list recipes`) and "
+                f"would not be read with {what}; change fields of a recipe with --set"
+            )
+
+
+def _for_file(path: Path) -> "Recipe":
     from s2kd import describe, recipes
     from s2kd.types import S2KDError
 
     recipe = recipes.for_description(describe.describe(path))
     if recipe is None:
-        raise S2KDError(
-            f"{path}: no recipe fits it; `s2kd data describe {path}` says what it holds"
-        )
-    if show:
-        print(f"The recipe made for {path}:", file=sys.stderr)
-        print(json.dumps(recipe.to_dict(), indent=2), file=sys.stderr)
+        looked = shlex.join(["s2kd", "data", "describe", str(path)])
+        raise S2KDError(f"{path}: no recipe fits it; `{looked}` says what it holds")
     return recipe
 
 

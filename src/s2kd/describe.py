@@ -1,6 +1,8 @@
 """What a file holds, what is wrong with it, and the dataset settings that fit."""
 
 import dataclasses
+import shlex
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s2kd.data import _series, datasets
+from s2kd.data._array_runs import beside, runs_of
 from s2kd.data._cf import Source, engine_of
 from s2kd.data._known_arrays import LENGTHS
 from s2kd.data._other import Known, recognise
 from s2kd.data._record import missing_steps, shown, split, step_numbers, stretches
 from s2kd.data._select import Fields, fields_of, levels_of, series_of
 from s2kd.data._series import Series
+from s2kd.data._values import Values
 from s2kd.data._weatherbench import Field, field_named, open_years, published
 from s2kd.data.weatherbench import BENCHMARK, fitting
 from s2kd.types import S2KDError
@@ -40,7 +44,8 @@ class Variable:
     """One field: what it is and, over what was read, its range in `units`.
 
     `missing` counts values that are not finite; `never` counts cells that are missing at every
-    time read. `levels` are the entries of its further dimension, if it has one.
+    time read. `levels` are the entries of its further dimension, if it has one; `odd` says what
+    looks wrong with its values.
     """
 
     name: str
@@ -54,6 +59,7 @@ class Variable:
     missing: int = 0
     never: int = 0
     frames_read: int = 0
+    odd: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +115,8 @@ def describe(path: Path | str) -> Description:
 
 
 def _of_other(path: str, known: Known) -> Description:
+    if known.part == "arrays":
+        return _of_arrays(path, known)
     installed = known.part in datasets.names()
     absent = f"no dataset part {known.part!r} is installed" if known.part else ""
     return Description(
@@ -128,6 +136,92 @@ def _of_other(path: str, known: Known) -> Description:
         if installed and known.ready
         else None,
     )
+
+
+def _of_arrays(path: str, known: Known) -> Description:
+    """Arrays whose axes are guessed: their values are read as those of other files are."""
+    file = Path(path).expanduser()
+    problems, measured, sampled = list(known.problems), {}, False
+    try:
+        measured, sampled = _channels_of(file, known)
+    except S2KDError as error:
+        problems.append(str(error))
+    key = known.params.get("key", "") or file.stem
+    variables = []
+    for name, dims in known.arrays.items():
+        own = measured if name == key else {}
+        variables += [
+            _variable(f"{name}: {channel}" if len(own) > 1 else name, values, dims=dims)
+            for channel, values in own.items()
+        ] or [Variable(name=name, dims=dims)]
+    looked = [v for v in variables if v.frames_read]
+    params = known.params | _missing([v for v in looked if v.missing])
+    times = known.times
+    dated = times is not None
+    return Description(
+        path=path,
+        kind=known.kind,
+        gib=round(_size(file) / 2**30, 4),
+        variables=tuple(variables),
+        frames=known.frames,
+        first_time=shown(times[0]) if dated else "",
+        last_time=shown(times[-1]) if dated else "",
+        step_seconds=known.step_seconds,
+        calendar="standard" if dated else "",
+        height=known.height,
+        width=known.width,
+        latitude=_ends(file, known.params.get("latitude", ""), falling=True),
+        longitude=_ends(file, known.params.get("longitude", ""), falling=False),
+        scanned=_scanned(sampled=sampled) if looked else "",
+        problems=(*problems, *_of_values(looked), *(_of_times(times) if dated else ())),
+        reason=known.reason,
+        past=known.past,
+        lead=known.past,
+        recipe_dataset={"name": known.part, "params": params} if known.ready else None,
+    )
+
+
+def _channels_of(file: Path, known: Known) -> tuple[dict[str, Values], bool]:
+    """What each channel holds, and whether only an even sample was read.
+
+    What must be unpacked is so into a folder that goes again: looking leaves nothing behind.
+    """
+    with tempfile.TemporaryDirectory(prefix="s2kd-") as cache:
+        runs = runs_of(
+            file,
+            key=known.params.get("key", ""),
+            layout=known.params["layout"],
+            time="",
+            start=None,
+            step_seconds=1.0,
+            cache=cache,
+        )
+        frames, count = runs[0].shape[:2]
+        found = {f"channel_{n}": Values() for n in range(count)}
+        frame = 4 * int(np.prod(runs[0].shape[1:]))
+        size = max(1, min(frames, _series.BLOCK_BYTES // frame))
+        blocks = -(-frames // size)
+        affordable = max(1, SCANNED_BYTES // (frame * size * len(runs)))
+        chosen = np.unique(np.linspace(0, blocks - 1, min(blocks, affordable)).astype(int))
+        for run in runs:
+            for first in size * chosen:
+                block = run.raw(int(first), min(int(first) + size, frames))
+                for n, values in enumerate(found.values()):
+                    values.see(block[:, n : n + 1])
+        return found, len(chosen) < blocks
+
+
+def _ends(file: Path, key: str, *, falling: bool) -> tuple[float, float] | None:
+    """The outermost degrees under this key, in the order that the data set will have."""
+    if not key:
+        return None
+    degrees = beside(file, key)[1]
+    ends = float(degrees.min()), float(degrees.max())
+    return ends[::-1] if falling else ends
+
+
+def _scanned(*, sampled: bool) -> str:
+    return "an even sample of the frames" if sampled else "every frame"
 
 
 def _gridded(path: str, fields: Fields) -> Description:
@@ -221,7 +315,7 @@ def _channels(series: Series, field: Field) -> list[str]:
 def _benchmark(path: str, params: Mapping[str, Any]) -> str:
     """Where all of the benchmark's years are there, its own experiment is a word."""
     whole = params and "train" not in params
-    official = f"; at the paper's size: s2kd run weatherbench --data {path} --out DIR"
+    official = f"; at the paper's size: s2kd run weatherbench --data {shlex.quote(path)} --out DIR"
     return "the two fields of the WeatherBench benchmark" + official * bool(whole)
 
 
@@ -250,7 +344,7 @@ def _looked_at(
         latitude=None if plane.latitude is None else (plane.latitude[0], plane.latitude[-1]),
         longitude=None if plane.longitude is None else (plane.longitude[0], plane.longitude[-1]),
         wraps=plane.wraps,
-        scanned="an even sample of the frames" if sampled else "every frame",
+        scanned=_scanned(sampled=bool(sampled)),
         problems=(*_of_values(variables), *_of_times(first.times)),
     )
 
@@ -277,30 +371,32 @@ def _whole_variables(path: str, fields: Fields) -> dict[str, Series | str]:
 def _look(name: str, series: Series, budget: int) -> Variable:
     """One pass over the variable, or over an even sample of its stored chunks."""
     index = _sample(series, budget)
-    low, high, total, count, absent = np.inf, -np.inf, 0.0, 0, 0
-    seen = np.zeros(series.shape[1:], dtype=bool)
+    values = Values()
     for block in series.blocks(index):
-        finite = np.isfinite(block)
-        seen |= finite.any(0)
-        values = block if finite.all() else block[finite]
-        absent += block.size - values.size
-        if values.size:
-            low, high = min(low, float(values.min())), max(high, float(values.max()))
-            total, count = total + float(values.sum(dtype=np.float64)), count + values.size
+        values.see(block)
     piece = series.readers[0].pieces[0]
     source, held, axes = piece.source, piece.variable, piece.axes
-    return Variable(
-        name=name,
+    return _variable(
+        name,
+        values,
         dims=tuple(map(str, source.data[held].dims)),
         units=series.units[0],
         long_name=_long_name(source, held),
         levels=tuple(levels_of(source, held, axes)) if axes.extra else (),
-        minimum=low if count else None,
-        maximum=high if count else None,
-        mean=total / count if count else None,
-        missing=absent,
-        never=int((~seen).sum()),
-        frames_read=len(index),
+    )
+
+
+def _variable(name: str, values: Values, **known: Any) -> Variable:
+    return Variable(
+        name=name,
+        minimum=values.minimum,
+        maximum=values.maximum,
+        mean=values.mean,
+        missing=values.missing,
+        never=values.never,
+        frames_read=values.frames,
+        odd=values.odd(),
+        **known,
     )
 
 
@@ -330,6 +426,7 @@ def _of_values(variables: Sequence[Variable]) -> list[str]:
             problems.append(f"{v.name!r} has {v.missing} missing values{always}")
         elif v.minimum == v.maximum:
             problems.append(f"{v.name!r} is {v.minimum:g} at every time and place")
+        problems += [f"{v.name!r} {words}" for words in v.odd]
     return problems
 
 
@@ -438,9 +535,15 @@ def _further(series: Series, variables: Sequence[Variable]) -> dict[str, Any]:
     """Settings that differ from their defaults."""
     named = {channel.rpartition("@")[0] or channel for channel in series.channels}
     used = [v for v in variables if v.name in named and v.missing]
-    only_never = all(v.missing == v.never * v.frames_read for v in used)
-    missing = {"missing": "mask" if only_never else "fill"} if used else {}
-    return missing | ({} if series.plane.latitude else {"domain": "generic"})
+    return _missing(used) | ({} if series.plane.latitude else {"domain": "generic"})
+
+
+def _missing(lacking: Sequence[Variable]) -> dict[str, Any]:
+    """The setting that copes with these fields' missing values."""
+    if not lacking:
+        return {}
+    only_never = all(v.missing == v.never * v.frames_read for v in lacking)
+    return {"missing": "mask" if only_never else "fill"}
 
 
 def render(description: Description) -> "RenderableType":
@@ -485,9 +588,12 @@ def _lines(d: Description) -> list[str]:
         lines += [
             f"times: {d.frames}, {d.first_time} to {d.last_time}{step}, {d.calendar} calendar",
             grid,
-            f"size: {d.gib:.3g} GiB in {d.files} file{'s' * (d.files > 1)}; ranges and missing "
-            f"values are over {d.scanned}",
         ]
+    if d.scanned:
+        lines.append(
+            f"size: {d.gib:.3g} GiB in {d.files} file{'s' * (d.files > 1)}; ranges and missing "
+            f"values are over {d.scanned}"
+        )
     lines += [f"problem: {problem}" for problem in d.problems]
     if d.chosen:
         lines.append(f"chosen: {', '.join(d.chosen)} ({d.reason})")

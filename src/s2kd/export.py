@@ -27,9 +27,11 @@ def export_onnx(forecaster: Forecaster, path: Path) -> dict[str, Any]:
 
     The input `past` is (batch, past, channel, height, width) and the output `future` (batch,
     lead, channel, height, width), both in physical units with the batch free. What the channels
-    are is in the file's metadata under `s2kd` and beside it in `<name>.json`. Raises S2KDError
-    where the extra is missing or the file does not agree.
+    are is in the file's metadata under `s2kd` and beside it in `<name>.onnx.json`. Raises
+    S2KDError where `path` does not end in .onnx, the extra is missing or the file does not agree.
     """
+    if path.suffix != ".onnx":  # else file or card could take the place of the student's own
+        raise S2KDError(f"{path}: an exported student is a file that ends in .onnx")
     _require()
     import onnx
 
@@ -60,7 +62,8 @@ def export_onnx(forecaster: Forecaster, path: Path) -> dict[str, Any]:
         _prove(forecaster, beside)
 
     write_whole(path, write)
-    write_json(path.with_suffix(".json"), card)
+    # the whole name and .json: `model.json` is the student's own card, which may lie there too
+    write_json(path.with_name(path.name + ".json"), card)
     return card
 
 

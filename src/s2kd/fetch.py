@@ -1,6 +1,7 @@
 """The official data sets from their addresses to a folder: `s2kd data fetch`."""
 
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -97,7 +98,7 @@ def fetch(
             files = _copy_store(out, variables, chosen, base, shown, waits)
         else:
             files = _fetch_items(name, source, out, variables, chosen, base, shown, waits)
-    then = source.then.format(out=out)
+    then = source.then.format(out=shlex.quote(str(out)))  # a command to be pasted
     return Fetched(folder=out, files=files, licence=source.licence, cite=source.cite, then=then)
 
 

@@ -3,9 +3,14 @@
 import difflib
 import importlib
 import inspect
+import os
 import pkgutil
+import sys
+import traceback
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
 from typing import Generic, TypeVar
 
 from s2kd.types import S2KDError
@@ -14,17 +19,50 @@ T = TypeVar("T")
 C = TypeVar("C", bound=Callable[..., object])
 
 
+IMPORT = "S2KD_IMPORT"
+"""The environment variable that names modules with parts of the user's own, by comma."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing where no known name is near."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def import_own(module: str) -> ModuleType:
+    """A module of the user's own, from the current folder or installed.
+
+    Whatever goes wrong in it is an S2KDError that says what and in which line.
+    """
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:  # an installed program does not look there
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(module)
+    except S2KDError as error:
+        raise S2KDError(f"cannot import {module!r}: {error}") from None
+    except (Exception, SystemExit) as error:  # the user's code may fail in any way
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            raise S2KDError(f"cannot import {module!r}: neither in {here} nor installed") from None
+        raise S2KDError(f"cannot import {module!r}: {_told(error, here)}") from None
+
+
+def _told(error: BaseException, here: str) -> str:
+    """`Type: message (file:line)`, the line being the last one of the user's own."""
+    kind = type(error).__name__
+    if isinstance(error, SyntaxError):
+        return f"{kind}: {error.msg} ({Path(error.filename or '').name}:{error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = ([one for one in frames if one.filename.startswith(here)] or frames)[-1]
+    return f"{kind}: {error} ({Path(frame.filename).name}:{frame.lineno})"
+
+
 class Registry(Generic[T]):
-    """Parts of one kind, found in one package of ours and in installed plugins.
+    """Parts of one kind, found in one package of ours, in installed plugins and in `S2KD_IMPORT`.
 
     A part is a callable with keyword-only arguments. Someone else's package offers one by an
-    entry point in the group named like our package, for example `s2kd.backbones`.
+    entry point in the group named like our package, for example `s2kd.backbones`; a file that is
+    not installed is named in the environment variable `S2KD_IMPORT`.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -57,7 +95,8 @@ class Registry(Generic[T]):
         if name not in self._entries:
             raise S2KDError(
                 f"no {self.kind} called {name!r}{nearest(name, self._entries)}"
-                f" (there are {', '.join(self.names())})"
+                f" (there are {', '.join(self.names())}); one of your own is found where its "
+                f"module is named in {IMPORT}, as in {IMPORT}=my_parts"
             )
         return self._entries[name]
 
@@ -97,3 +136,6 @@ class Registry(Generic[T]):
             part = plugin.load()  # which may itself register it, by the decorator
             if self._entries.get(plugin.name) is not part:
                 self._add(plugin.name, part)
+        for module in os.environ.get(IMPORT, "").split(","):
+            if module.strip():
+                import_own(module.strip())

@@ -12,6 +12,12 @@ from s2kd.data._record import shown
 from s2kd.types import S2KDError
 
 LETTERS = {"R": "run", "T": "time", "C": "channel", "H": "rows", "W": "columns"}
+START = np.datetime64("2000-01-01", "ns")
+"""Where times begin that are not said."""
+SINCE_1970 = 5e8
+"""Seconds; larger ones (from 1985 on, or 16 years of a record) are taken for Unix time."""
+MOST_SECONDS = 9e9
+"""Seconds that nanoseconds in 64 bits can count."""
 TIME_FORMS = "seconds since start as numbers, datetime64, or text such as 2013-01-01T06:00"
 
 
@@ -92,7 +98,7 @@ def runs_of(
     key: str,
     layout: str,
     time: str,
-    start: np.datetime64,
+    start: np.datetime64 | None,
     step_seconds: float | None,
     cache: str,
 ) -> list[Run]:
@@ -115,28 +121,54 @@ def runs_of(
 
 
 def run_times(
-    path: Path, time: str, start: np.datetime64, step_seconds: float | None, length: int
+    path: Path, time: str, start: np.datetime64 | None, step_seconds: float | None, length: int
 ) -> np.ndarray:
-    """(time,) datetime64[ns]: what the file says, or `start` and a step a frame."""
+    """(time,) datetime64[ns]: what the file says, or `start` (None: 2000) and a step a frame.
+
+    Numbers that look like seconds since 1970 are an S2KDError where `start` is None.
+    """
+    begin = START if start is None else start
     if not time:
         if step_seconds is None:
             raise S2KDError(
                 f"{path}: say how far apart frames are (step_seconds), or which key holds their "
                 "times (time)"
             )
-        return start + np.round(np.arange(length) * step_seconds * 1e9).astype("timedelta64[ns]")
+        return begin + np.round(np.arange(length) * step_seconds * 1e9).astype("timedelta64[ns]")
     where, values = beside(path, time)
     if values.shape != (length,):
         raise S2KDError(f"{where}: has shape {values.shape}, wants one time a frame ({length},)")
     if values.dtype.kind == "M":
         return values.astype("datetime64[ns]")
     if values.dtype.kind in "iuf":
-        return start + np.round(values.astype(float) * 1e9).astype("timedelta64[ns]")
+        _check_seconds(where, values, start)
+        return begin + np.round(values.astype(float) * 1e9).astype("timedelta64[ns]")
     try:
         text = [v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()]
         return np.array([t.strip().replace(" ", "T") for t in text], dtype="datetime64[ns]")
     except ValueError as error:
         raise S2KDError(f"{where}: wants {TIME_FORMS} ({error})") from None
+
+
+def since_1970(values: np.ndarray) -> bool:
+    """Whether numbers are so large that they are Unix time rather than a record's own seconds."""
+    return values.dtype.kind in "iuf" and len(values) > 0 and float(values.max()) > SINCE_1970
+
+
+def _check_seconds(where: str, values: np.ndarray, start: np.datetime64 | None) -> None:
+    if not np.isfinite(values).all():
+        number = int(np.argmin(np.isfinite(values)))
+        raise S2KDError(f"{where}: the time of frame {number} is {values[number]}, no number")
+    if len(values) and np.abs(values.astype(float)).max() > MOST_SECONDS:
+        raise S2KDError(
+            f"{where}: times up to {values.max():.10g} are no seconds (milliseconds since 1970, "
+            "perhaps); divide them, or store datetime64"
+        )
+    if start is None and since_1970(values):
+        raise S2KDError(
+            f"{where}: times up to {values.max():.10g} look like seconds since 1970: set "
+            "dataset.params.start=1970-01-01, or the start that they do count from"
+        )
 
 
 def beside(path: Path, key: str) -> tuple[str, np.ndarray]:

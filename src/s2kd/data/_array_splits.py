@@ -48,7 +48,10 @@ def _numbers(where: str, times: np.ndarray, step: float | None) -> tuple[float, 
 
 def _same_step(where: str, said: float | None, found: float) -> None:
     if said is not None and abs(said - found) > 0.01 * found:
-        raise S2KDError(f"{where}: times are {found:g} s apart, but step_seconds says {said:g}")
+        raise S2KDError(
+            f"{where}: times are {found:g} s apart, but step_seconds says {said:g}; where the "
+            "file holds times, leave it out or set dataset.params.step_seconds=null"
+        )
 
 
 def run_splits(

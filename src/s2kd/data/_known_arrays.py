@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from s2kd.data._array_runs import run_times
+from s2kd.data._array_runs import START, beside, run_times, since_1970
 from s2kd.data._arrays import Held, held_in
 from s2kd.data._known import Known
+from s2kd.data._record import missing_steps, step_numbers
 from s2kd.data._taxibj_cut import openstl_file
 from s2kd.types import S2KDError
 
@@ -64,9 +65,14 @@ def any_array(path: Path) -> Known | None:
     sizes = dict(zip(layout, shape, strict=True))
     params: dict[str, Any] = {"path": str(path)} | ({"key": key} if key else {})
     params |= {"layout": layout} | ({"join": "runs"} if "R" in layout else {})
-    found, step = _coordinates(path, held, sizes)
     problems = [f"the axes are guessed from their lengths: layout={layout!r} of {shape}"]
-    if "time" not in found:
+    problems += _left_out(path, key, fit)
+    found = _places(held, sizes)
+    timed, times, said = _times(path, held, sizes["T"])
+    found |= timed
+    problems += said
+    step = 0.0 if times is None else missing_steps(times).step_seconds
+    if times is None:
         found["step_seconds"] = step = 1.0
         problems.append(
             "how far apart frames are is not said, so step_seconds=1 is assumed: set "
@@ -74,6 +80,10 @@ def any_array(path: Path) -> Known | None:
         )
     problems.append("channels and units are not said: set dataset.params.channels and .units")
     past = _past(sizes["T"])
+    if not past:
+        problems.append(f"{sizes['T']} frames are too few")
+    if times is not None and (wrong := _irregular(path, times)):
+        problems, past = [*problems, wrong], 0
     params |= found | {"gap": 2 * past}
     return Known(
         kind=f"{path.suffix[1:].upper()} array",
@@ -81,14 +91,35 @@ def any_array(path: Path) -> Known | None:
         reason="",
         params=params,
         arrays={k or path.stem: tuple(map(str, v.shape)) for k, v in held.items()},
-        problems=tuple(problems) if past else (*problems, f"{sizes['T']} frames are too few"),
+        problems=tuple(problems),
         ready=bool(past),
         frames=sizes["T"],
         step_seconds=step,
         height=sizes["H"],
         width=sizes["W"],
         past=past,
+        times=times,
     )
+
+
+def _left_out(path: Path, key: str, fit: dict[str, Held]) -> list[str]:
+    """Other arrays of frames, of which a data set can read one."""
+    others = ", ".join(f"{name!r} {held.shape}" for name, held in fit.items() if name != key)
+    if not others:
+        return []
+    return [
+        f"{key!r} is read and {others} left out: set dataset.params.key, or put what belongs "
+        "together into one array with an axis for channels"
+    ]
+
+
+def _irregular(path: Path, times: np.ndarray) -> str:
+    """Why no windows can be cut from these times; nothing where they can."""
+    try:
+        step_numbers(str(path), times)
+    except S2KDError as error:
+        return str(error)
+    return ""
 
 
 def _guess(shape: tuple[int, ...]) -> str:
@@ -102,28 +133,43 @@ def _guess(shape: tuple[int, ...]) -> str:
             return "RTHWC" if shape[4] < shape[2] and shape[4] <= MOST_CHANNELS else "RTCHW"
 
 
-def _coordinates(
-    path: Path, held: dict[str, Held], sizes: dict[str, int]
-) -> tuple[dict[str, Any], float]:
-    """Keys that hold times, latitudes and longitudes, and the step that the times have."""
+def _places(held: dict[str, Held], sizes: dict[str, int]) -> dict[str, Any]:
+    """Settings that name the keys which hold latitudes and longitudes."""
+    wanted = (("latitude", LATITUDES, "H"), ("longitude", LONGITUDES, "W"))
+    keys = {what: _named(held, names, sizes[axis]) for what, names, axis in wanted}
+    return {what: key for what, key in keys.items() if key and held[key].dtype.kind in "iuf"}
+
+
+def _named(held: dict[str, Held], names: tuple[str, ...], length: int) -> str:
+    """The key, so long and called so, or nothing."""
     by_name = {key.rpartition("/")[2].lower(): key for key in held}
-    found: dict[str, Any] = {}
-    for what, names, length in (
-        ("time", TIMES, sizes["T"]),
-        ("latitude", LATITUDES, sizes["H"]),
-        ("longitude", LONGITUDES, sizes["W"]),
-    ):
-        key = next((by_name[n] for n in names if n in by_name), None)
-        if key is not None and held[key].shape == (length,):
-            found[what] = key
-    step = 0.0
-    if "time" in found:
-        try:
-            times = run_times(path, found["time"], np.datetime64(0, "ns"), None, sizes["T"])
-            step = float(np.median(np.diff(times)) / np.timedelta64(1, "s"))
-        except S2KDError:
-            del found["time"]
-    return found, step
+    key = next((by_name[name] for name in names if name in by_name), "")
+    return key if key and held[key].shape == (length,) else ""
+
+
+def _times(
+    path: Path, held: dict[str, Held], length: int
+) -> tuple[dict[str, Any], np.ndarray | None, list[str]]:
+    """Settings for times, the times, and what is to be said: by name, or any datetime64."""
+    dates = [k for k, v in held.items() if v.shape == (length,) and v.dtype.kind == "M"]
+    key = _named(held, TIMES, length) or next(iter(dates), "")
+    if not key:
+        return {}, None, []
+    _, values = beside(path, key)
+    settings, problems = {"time": key}, []
+    if values.dtype.kind in "iuf":
+        start = "1970-01-01" if since_1970(values) else str(START)[:10]
+        settings["start"] = start
+        problems.append(
+            f"the numbers in {key!r} are taken for seconds since {start}: set "
+            "dataset.params.start if they are not"
+        )
+    try:
+        begin = np.datetime64(settings.get("start", START), "ns")
+        times = run_times(path, key, begin, None, length)
+    except S2KDError as error:
+        return {}, None, [str(error)]
+    return settings, times, problems
 
 
 def _past(frames: int) -> int:

@@ -29,7 +29,7 @@ def arrays(
     channels: Sequence[str] = (),
     units: Sequence[str] = (),
     step_seconds: float | int | None = None,
-    start: str = "2000-01-01",
+    start: str = "",
     time: str = "",
     latitude: str | Sequence[float | int] = "",
     longitude: str | Sequence[float | int] = "",
@@ -52,8 +52,9 @@ def arrays(
     `layout` names the axes in order: T time, H rows, W columns, C channel (left out: one channel)
     and R run; `TCHW`, `THWC`, `THW`, `RTCHW`. `key` is the array in an `.npz` or HDF5 file (not
     needed where only one has so many axes); `channels` and `units` name what C holds. Times are
-    `start` and `step_seconds` a frame, or `time`, a key (or `.npy` file) with datetime64, text or
-    seconds since `start`. `latitude` and `longitude` are degrees, or keys (or `.npy` files) that
+    `start` (by default 2000-01-01) and `step_seconds` a frame, or `time`, a key (or `.npy` file)
+    with datetime64, text or seconds since `start`, which must be given where they look like Unix
+    time. `latitude` and `longitude` are degrees, or keys (or `.npy` files) that
     hold them; rows are turned north first and columns west first by them, or by `south_first`.
     `wraps` says that the columns go round the globe.
 
@@ -116,7 +117,9 @@ def _check(**settings: str) -> None:
         raise S2KDError("arrays: a layout with R holds several runs, so set join='runs'")
 
 
-def _start(start: str) -> np.datetime64:
+def _start(start: str) -> np.datetime64 | None:
+    if not start:
+        return None
     try:
         return np.datetime64(start.replace(" ", "T"), "ns")
     except ValueError as error:

@@ -72,7 +72,12 @@ def merge(paths: Sequence[Path], out: Path, *, keep: str = "") -> Merged:
 
 
 def export(path: Path, out: Path) -> int:
-    """Write a store's narratives, one a key, to a Parquet file; how many there are."""
+    """Write a store's narratives, one a key, to a Parquet file; how many there are.
+
+    Raises S2KDError where `out` does not end in .parquet: by that it is known when it is read.
+    """
+    if out.suffix != ".parquet":
+        raise S2KDError(f"{out}: narratives are written as Parquet; give a name with .parquet")
     arrow, parquet = _pyarrow()
     lines = list(latest(read_narratives(store_of(path))).values())
     columns = {

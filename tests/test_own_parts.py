@@ -1,0 +1,106 @@
+"""Parts in files of the user's own, on the command line as it is installed."""
+
+import dataclasses
+import json
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+import road
+
+from s2kd.recipe import Part
+from s2kd.recipes import BASELINE
+from s2kd.registry import import_own
+from s2kd.types import S2KDError
+
+PROGRAM = Path(sysconfig.get_path("scripts")) / "s2kd"
+pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="s2kd is not installed")
+
+WAVES = """
+import numpy as np
+from s2kd.data import datasets
+from s2kd.dataset import Dataset, Stretch, chronological
+from s2kd.types import GridSpec
+
+
+@datasets.register("waves")
+def waves(*, length: int = 80) -> Dataset:
+    \"\"\"A wave that runs east.\"\"\"
+    phase = np.arange(16) / 2 - np.arange(length)[:, None] / 4
+    frames = np.repeat(np.sin(phase)[:, None, None], 16, axis=2).astype(np.float32)
+    return Dataset(
+        name="waves",
+        domain="generic",
+        grid=GridSpec(channels=("height",), units=("m",), height=16, width=16, step_seconds=60.0),
+        frames=frames,
+        times=np.datetime64("2000-01-01", "ns") + np.arange(length) * np.timedelta64(1, "m"),
+        splits=chronological(
+            (Stretch(first=0, stop=length, name="run"),), fractions=(0.6, 0.2, 0.2), gap=1
+        ),
+    )
+"""
+
+
+def call(folder, *arguments, **environment):
+    """The installed program, whose own folder is where Python looks first, not the current one."""
+    return subprocess.run(
+        [PROGRAM, *arguments],
+        cwd=folder,
+        env=road.environment(**environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_file_in_the_current_folder_is_checked(tmp_path):
+    (tmp_path / "waves.py").write_text(WAVES)
+    done = call(tmp_path, "check", "waves:waves", "--json")
+    assert done.returncode == 0, done.stderr + done.stdout
+    rows = json.loads(done.stdout)
+    assert {row["part"] for row in rows} == {"datasets:waves"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def broken(:\n", "SyntaxError: invalid syntax (own.py:1)"),
+        ("x = 1\nraise ValueError('boom')\n", "ValueError: boom (own.py:2)"),
+        ("\nimport no_such_thing\n", "No module named 'no_such_thing' (own.py:2)"),
+        ("import json\njson.loads('')\n", "(own.py:2)"),
+        (None, "cannot import 'own': neither in "),
+    ],
+)
+def test_what_is_wrong_with_a_module_is_one_sentence(tmp_path, monkeypatch, text, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # and put back what the import leaves there
+    if text is not None:
+        (tmp_path / "own.py").write_text(text)
+    with pytest.raises(S2KDError) as refused:
+        import_own("own")
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_module_that_cannot_be_imported_is_refused_by_every_verb(tmp_path):
+    (tmp_path / "own.py").write_text("raise ValueError('boom')")
+    done = call(tmp_path, "list", "losses", S2KD_IMPORT="own")
+    assert done.returncode == 2
+    assert done.stderr == "s2kd: cannot import 'own': ValueError: boom (own.py:1)\n"
+
+
+def test_every_verb_knows_the_parts_of_modules_that_the_environment_names(tmp_path):
+    (tmp_path / "waves.py").write_text(WAVES)
+    recipe = dataclasses.replace(
+        road.tiny(), dataset=Part(name="waves"), methods=(BASELINE,), student_training=road.QUICK
+    )
+    road.saved_recipe(tmp_path, recipe)
+    without = call(tmp_path, "run", "tiny.json", "--out", "run")
+    assert without.returncode == 2
+    assert "no dataset called 'waves'" in without.stderr
+    assert "S2KD_IMPORT" in without.stderr
+    for arguments in (("run", "tiny.json"), ("evaluate",), ("report",)):
+        done = call(tmp_path, *arguments, "--out", "run", S2KD_IMPORT=" waves ")
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/report.html").exists()
