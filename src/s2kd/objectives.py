@@ -219,11 +219,14 @@ class Distilling(nn.Module):
 
 
 def joined(one: Window | Target, other: Window | Target) -> Window | Target:
-    """Two batches as one; what is None in both stays None."""
+    """Two batches as one; what is None in both stays None.
+
+    Stages where both have them: a stored target has none, and a live one of its blends has.
+    """
 
     def both(a: Any, b: Any) -> Any:
         if isinstance(a, tuple):
-            return tuple(torch.cat(pair) for pair in zip(a, b, strict=True))
+            return tuple(torch.cat(pair) for pair in zip(a, b, strict=True)) if a and b else ()
         return None if a is None else torch.cat([a, b])
 
     names = [field.name for field in fields(one)]
