@@ -14,7 +14,7 @@ from s2kd.models import Student
 from s2kd.normalise import Normaliser, statistics
 from s2kd.objectives import Distilling, Forecasting, Target, Weighted, prediction_loss
 from s2kd.recipe import Part, TeacherSpec, Training
-from s2kd.targets import LiveTargets
+from s2kd.targets import LiveTargets, StoredTargets, store_targets
 from s2kd.text.hashed import Hashed
 from s2kd.text.states import encode_states
 from s2kd.train import fit, validation_error
@@ -361,6 +361,41 @@ def test_a_coarser_student_is_compared_on_its_own_grid(fabric):
     coarse = latent.unflatten(3, (2, 2)).mean(4).unflatten(2, (2, 2)).mean(3)
     own = objective.project(student(window.past).latent)
     torch.testing.assert_close(terms["semantic"], (own - coarse).square().mean().detach())
+
+
+def test_latents_that_are_padded_differently_are_compared_where_both_are(tmp_path):
+    data = datasets.build("blobs", size=24, runs=3, length=8)
+    student, teacher = built(data, patch=4), taught(data)
+    assert (student.backbone.latent_grid, teacher.latent_grid) == ((2, 2), (6, 6))
+    assert student.backbone.extent == (32, 32), "the premise: the teacher pads to 24"
+    objective = distilling(student, data, teacher, terms=(("semantic", 1.0),))
+    index = torch.tensor([0, 2])
+    _, terms = objective(index)
+    window = windows(data).gather(index)
+    tokens = states(len(windows(data))).tokens(index)
+    wanted = teacher.eval()(window.past, tokens).latent.mean((2, 3))
+    own = student(window.past).latent  # two cells of 16; up to 24 is all of one and half of one
+    share = torch.tensor([2 / 3, 1 / 3])
+    own = objective.project((own * share * share[:, None]).sum((2, 3), keepdim=True))[..., 0, 0]
+    torch.testing.assert_close(terms["semantic"], (own - wanted).square().mean().detach())
+
+    # the other way round, and from a store, which knows it too
+    train = windows(data)
+    store_targets(tmp_path, student, train, None, key="one")
+    stored, live = StoredTargets(tmp_path), LiveTargets(student, train)
+    assert stored.extent == live.extent == (32, 32)
+    learner = build_student(
+        Part(name="simvp", params={"preset": "tiny"}), data.grid, past=PAST, lead=LEAD,
+        known=statistics(data, lead=LEAD), normalise="zscore", predict="change",
+    )  # fmt: skip
+    term = [Weighted("semantic", 1.0, losses.build("semantic"), "latent")]
+    made = [
+        Distilling(learner, train, targets, term, teacher_width=16, weight=1.0)
+        for targets in (stored, live)
+    ]
+    made[1].project = made[0].project
+    values = [one.eval()(index)[1]["semantic"] for one in made]
+    torch.testing.assert_close(*values, rtol=1e-2, atol=1e-4)
 
 
 def test_the_teacher_is_only_asked(blobs, tmp_path, fabric):
