@@ -229,6 +229,18 @@ def test_scores_kept_from_an_earlier_recipe_say_the_present_one(mine):
     assert (mine / "scores" / "test" / "persistence.json").read_bytes() == kept
 
 
+@pytest.mark.parametrize("model", ["students/unet-s2kd-seed42", "teachers/text-seed42"])
+def test_a_model_is_not_scored_on_data_that_have_changed_since(mine, model):
+    card = json.loads((mine / model / "model.json").read_text())
+    card["fingerprint"] = "before"
+    (mine / model / "model.json").write_text(json.dumps(card))
+    kept = (mine / "scores.json").read_bytes()
+    run = stages.open_run(road.tiny(), mine)
+    with pytest.raises(S2KDError, match=rf"{model}: was trained on other data .*before.* 'blobs'"):
+        stages.evaluate(run)
+    assert (mine / "scores.json").read_bytes() == kept
+
+
 def _test_windows(recipe, split="test"):
     dataset = datasets.build(recipe.dataset.name, **recipe.dataset.params)
     windows = Windows(dataset, split, past=recipe.past, lead=recipe.lead)
