@@ -121,6 +121,28 @@ def test_the_forecast_error_is_a_mean_over_existing_cells_in_the_unit():
     )
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_teachers_forecast_counts_where_cells_exist(blobs, masked):
+    mask = np.ones((8, 8), bool)
+    mask[:, :3] = False
+    grid = replace(blobs.grid, mask=tuple(map(tuple, mask.tolist()))) if masked else blobs.grid
+    data = replace(blobs, grid=grid)
+    student, index = built(data).eval(), torch.tensor([0, 4])
+    past = windows(data).gather(index).past
+    own = student.normaliser.decoded(student(past).future, past).detach()
+    said = own.clone()
+    said[..., :3] += 10.0  # where there is nothing
+    said[..., 3:] += torch.arange(5.0)
+    term = [Weighted("output", 1.0, losses.build("output"), "forecast")]
+    teacher = Says(
+        torch.zeros(5, 1, 1, 1), torch.zeros(5, *said.shape[1:]).index_copy(0, index, said)
+    )
+    objective = Distilling(student, windows(data), teacher, term, teacher_width=1, weight=1.0)
+    _, terms = objective.eval()(index)
+    want = 6.0 if masked else (3 * 100 + 30) / 8  # (0 + 1 + 4 + 9 + 16) / 5 = 6
+    torch.testing.assert_close(terms["output"], torch.tensor(want))
+
+
 @pytest.mark.parametrize("fill", [0.0, 1e6, 1e36])
 def test_cells_that_do_not_exist_do_not_influence_the_loss(fill, fabric):
     """Not even where the number that stands for them overflows when squared."""

@@ -203,7 +203,8 @@ class Distilling(nn.Module):
     ) -> tuple[Tensor, Tensor] | tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """(student's, teacher's) side of a term; P(Z) of eqs. 10 and 11 is made here."""
         if compares == "forecast":
-            return self.model.normaliser.decoded(own.future, past), target.forecast
+            mine = self.model.normaliser.decoded(own.future, past)
+            return self._existing(mine), self._existing(target.forecast)
         common = tuple(map(min, self._extent, self._teacher_extent))
         if compares == "stages":
             return (
@@ -215,6 +216,12 @@ class Distilling(nn.Module):
             crop_features(target.latent, self._teacher_extent, common),
         )
         return (latent if compares == "unprojected" else self.project(latent)), wanted
+
+    def _existing(self, frames: Tensor) -> Tensor:
+        """Of a grid with a mask the cells that exist, as one row; else the frames as they are."""
+        if self._exists is None:
+            return frames
+        return frames.flatten(-2)[..., None, self._exists.flatten() > 0]
 
     @torch.no_grad()
     def _stage_widths(self, name: str) -> tuple[list[int], list[int]]:
