@@ -76,6 +76,7 @@ def check_parts(recipe: Recipe) -> None:
     ]
     for registry, part in pairs:
         registry.check(part.name, part.params)
+        registry.check_numbers(part.name, part.params)
     _check_stored(recipe)
 
 
