@@ -328,6 +328,24 @@ def test_an_error_that_is_never_a_number_is_named(blobs, tmp_path, fabric):
         scripted(blobs, tmp_path, fabric, [float("nan")] * 3)
 
 
+@pytest.mark.parametrize("hint_epochs", [0, 2])
+def test_a_training_that_is_no_number_at_once_is_not_gone_on_with(
+    blobs, tmp_path, fabric, hint_epochs
+):
+    epochs = []
+
+    def validate():
+        epochs.append(objective.epoch)
+        return float("nan")
+
+    objective = distilling(built(blobs), blobs, taught(blobs))
+    with pytest.raises(S2KDError, match="never a number; lower the learning rate"):
+        learn(
+            objective, tmp_path, fabric, epochs=9, validate=validate, hint_epochs=hint_epochs
+        )  # fmt: skip
+    assert epochs == list(range(hint_epochs + 1))
+
+
 def test_gradients_are_clipped(blobs, tmp_path, fabric):
     """Adam forgets a gradient's size, so only that the norm is bounded can be seen."""
     student = built(blobs)

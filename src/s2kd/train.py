@@ -235,9 +235,10 @@ def _end_epoch(
 
 
 def _stale(state: _State, training: Training) -> bool:
-    """Whether the last `stop_patience` epochs brought nothing."""
-    tried = state.best_epoch >= 0
-    return tried and state.epoch - 1 - state.best_epoch >= training.stop_patience
+    """Whether the last `stop_patience` epochs brought nothing, or the first no number at all."""
+    if state.best_epoch < 0:  # weights that are not numbers once will never be again
+        return any(not record.get("hint") for record in state.history)
+    return state.epoch - 1 - state.best_epoch >= training.stop_patience
 
 
 def _word(state: _State) -> str:
