@@ -150,10 +150,29 @@ def test_a_setting_of_a_part_misspelt(run_refused):
         ("=3", ""),
         ("predict=wishes", "change"),
         ("normalise=loudly", "zscore"),
+        ("students.0.params.width=wide", "width='wide' must be a whole number"),
     ],
 )
 def test_a_setting_that_cannot_be(run_refused, setting, hint):
     assert hint in run_refused("demo", "--set", setting)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "hint"),
+    [
+        ("precision", "garbage", "must be one of 32-true, 16-mixed, bf16-mixed"),
+        ("precision", "bf16-true", "must be one of 32-true"),
+        ("devices", "0", "must be at least 1"),
+        ("nodes", "0", "must be at least 1"),
+        ("accelerator", "garbage", "not on this machine"),
+        ("accelerator", "tpu", "not on this machine"),
+        ("strategy", "garbage", "not on this machine"),
+    ],
+)
+def test_a_machine_that_cannot_be(run_refused, option, value, hint):
+    said = run_refused("demo", f"--{option}", value)
+    assert f"--{option} {value}" in said
+    assert hint in said
 
 
 def test_a_recipe_that_is_not_there(run_refused):
