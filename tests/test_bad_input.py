@@ -14,6 +14,7 @@ import road
 
 from s2kd import stages
 from s2kd.cli import main
+from s2kd.console import first_process
 from s2kd.data import datasets
 
 
@@ -255,6 +256,21 @@ def test_two_runs_in_one_folder_at_once(refused, mine, tmp_path):
     with stages.locked(mine):
         assert "another run" in refused("run", recipe, "--out", mine)
     assert (mine / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
+def test_the_further_processes_of_a_run_are_quiet_and_do_not_stop_at_its_lock(
+    mine, monkeypatch, name
+):
+    with stages.locked(mine):
+        monkeypatch.setenv(name, "0")
+        assert first_process()
+        with pytest.raises(stages.Busy), stages.locked(mine):
+            pass
+        monkeypatch.setenv(name, "1")
+        assert not first_process()
+        with stages.locked(mine):
+            pass
 
 
 # --- models --------------------------------------------------------------------------------------
