@@ -4,6 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 
 from s2kd.checkpoint import build_student, build_teacher
 from s2kd.conflict import gradient_conflict
@@ -549,6 +551,44 @@ def test_an_interrupted_training_ends_with_the_same_numbers(blobs, tmp_path, fab
     assert_equal(weights(objective.model), weights(whole.model))
     log = (tmp_path / "cut" / "log.jsonl").read_text()
     assert log == (tmp_path / "whole" / "log.jsonl").read_text()
+
+
+def test_in_half_precision_the_scale_of_the_loss_goes_on_too(blobs, tmp_path):
+    """A scale so large that the first steps are left out while it is halved."""
+
+    def half():
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=4)
+        return Fabric(
+            accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler)]
+        )
+
+    def progress(done, total, word):
+        if done == 6:
+            raise Pulled
+
+    settings = {"schedule": "constant", "lr": 1e-2, "epochs": 4}
+    whole = objective_of("baseline", blobs)
+    fabric = half()
+    want = learn(whole, tmp_path / "whole", fabric, **settings)
+    scale = fabric.strategy.precision.scaler.get_scale()
+    assert scale != 2.0**24, "the premise"
+    with pytest.raises(Pulled):
+        learn(
+            objective_of("baseline", blobs), tmp_path / "cut", half(), progress=progress,
+            save_seconds=0.0, **settings,
+        )  # fmt: skip
+    fabric, again = half(), objective_of("baseline", blobs)
+    assert learn(again, tmp_path / "cut", fabric, **settings) == want
+    assert fabric.strategy.precision.scaler.get_scale() == scale
+    assert_equal(weights(again.model), weights(whole.model))
+
+
+def test_a_checkpoint_without_a_scale_is_gone_on_with(blobs, tmp_path, fabric):
+    path = interrupted(blobs, tmp_path, fabric)
+    saved = torch.load(path, weights_only=True)
+    del saved["precision"]
+    torch.save(saved, path)
+    learn(objective_of("baseline", blobs), tmp_path, fabric)
 
 
 def interrupted(blobs, folder, fabric):

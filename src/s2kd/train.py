@@ -263,6 +263,7 @@ def _save(
         "objective": objective.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
+        "precision": fabric.strategy.precision.state_dict(),  # the scale of losses in float16
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -285,6 +286,8 @@ def _restore(
         objective.load_state_dict(whole["objective"])
         optimizer.load_state_dict(whole["optimizer"])
         schedule.load_state_dict(whole["schedule"])
+        if whole.get("precision"):  # checkpoints of earlier versions have none
+            fabric.strategy.precision.load_state_dict(whole["precision"])
         vars(state).update(whole["state"])
         torch.set_rng_state(whole["random"])
     except Exception as error:
