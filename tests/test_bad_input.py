@@ -15,6 +15,7 @@ import road
 
 from s2kd import stages
 from s2kd.cli import main
+from s2kd.console import first_process
 from s2kd.data import datasets
 from s2kd.files import write_text
 
@@ -152,6 +153,7 @@ def test_a_setting_of_a_part_misspelt(run_refused):
         ("=3", ""),
         ("predict=wishes", "change"),
         ("normalise=loudly", "zscore"),
+        ("students.0.params.width=wide", "width='wide' must be a whole number"),
     ],
 )
 def test_a_setting_that_cannot_be(run_refused, setting, hint):
@@ -170,6 +172,24 @@ def test_an_option_that_nothing_would_read(refused, run_refused, file, mine, tmp
     before = road.content(mine)
     assert told in refused("run", "--out", mine, *option)
     assert road.content(mine) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "hint"),
+    [
+        ("precision", "garbage", "must be one of 32-true, 16-mixed, bf16-mixed"),
+        ("precision", "bf16-true", "must be one of 32-true"),
+        ("devices", "0", "must be at least 1"),
+        ("nodes", "0", "must be at least 1"),
+        ("accelerator", "garbage", "not on this machine"),
+        ("accelerator", "tpu", "not on this machine"),
+        ("strategy", "garbage", "not on this machine"),
+    ],
+)
+def test_a_machine_that_cannot_be(run_refused, option, value, hint):
+    said = run_refused("demo", f"--{option}", value)
+    assert f"--{option} {value}" in said
+    assert hint in said
 
 
 def test_a_recipe_that_is_not_there(run_refused):
@@ -254,6 +274,21 @@ def test_two_runs_in_one_folder_at_once(refused, mine, tmp_path):
     with stages.locked(mine):
         assert "another run" in refused("run", recipe, "--out", mine)
     assert (mine / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
+def test_the_further_processes_of_a_run_are_quiet_and_do_not_stop_at_its_lock(
+    mine, monkeypatch, name
+):
+    with stages.locked(mine):
+        monkeypatch.setenv(name, "0")
+        assert first_process()
+        with pytest.raises(stages.Busy), stages.locked(mine):
+            pass
+        monkeypatch.setenv(name, "1")
+        assert not first_process()
+        with stages.locked(mine):
+            pass
 
 
 # --- models --------------------------------------------------------------------------------------

@@ -127,6 +127,12 @@ def test_joining_keeps_what_is_missing_missing_and_joins_every_stage():
     assert got.stages[0].shape == (3, 1, 2, 2)
 
 
+def test_stages_that_one_side_does_not_have_are_left_out():
+    live = Target(latent=None, forecast=None, stages=(torch.zeros(2, 1, 2, 2),))
+    stored = Target(latent=None, forecast=None)
+    assert joined(stored, live).stages == joined(live, stored).stages == ()
+
+
 @pytest.mark.parametrize("copies", [0, -1])
 def test_no_copies_are_refused(blobs, copies):
     with pytest.raises(S2KDError, match="copies must be at least 1"):
@@ -162,3 +168,25 @@ def test_the_built_in_methods_that_have_them_train(name, tmp_path):
     seed = recipe.seeds[0]
     wanted = set() if name == "mixup" else {f"text-seed{seed}", f"text-seed{seed}-blends2"}
     assert {s for s in stores if "text" in s} == wanted
+
+
+@pytest.mark.parametrize("name", ["output_plus", "s2kd_plus"])
+def test_windows_may_be_stored_where_their_more_numerous_blends_must_be_live(name, tmp_path):
+    import road
+
+    from s2kd import stages
+    from s2kd.stages import Machine
+
+    method = dataclasses.replace(method_named(name), blends=2)
+    recipe = dataclasses.replace(road.tiny(), methods=(method,))
+    run = stages.open_run(recipe, tmp_path / "run")
+    stages.narrate(run)
+    stages.train_teachers(run)
+    seed, kind = recipe.seeds[0], method.teacher
+    stages.make_targets(run, kind, seed)
+    store = run.out / "targets" / f"{kind}-seed{seed}"
+    held = sum(path.stat().st_size for path in store.glob("*.npy"))
+    run.machine = Machine(target_gigabytes=1.5 * held / 2**30)
+    stages.distill(run)
+    assert [path.name for path in (run.out / "targets").iterdir()] == [store.name], "the premise"
+    assert len(list(run.out.glob("students/*/model.json"))) == 1

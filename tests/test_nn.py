@@ -5,7 +5,19 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2kd.nn import Conv, DropPath, crop_grid, match_grids, pad_grid, padded_size, parameter_count
+from s2kd.backbones import backbones
+from s2kd.nn import (
+    Conv,
+    DropPath,
+    crop_features,
+    crop_grid,
+    extent_of,
+    match_grids,
+    pad_grid,
+    padded_size,
+    parameter_count,
+)
+from s2kd.types import GridSpec
 
 SIZES = st.integers(1, 21)
 
@@ -82,6 +94,49 @@ def test_grids_meet_on_the_coarser_by_area_means():
     same = noise(2, 4, 4, 12, seed=2)
     for got, given_ in zip(match_grids(one, same), (one, same), strict=True):
         torch.testing.assert_close(got, given_, rtol=0, atol=0)
+
+
+def test_features_are_cropped_to_a_part_of_what_they_cover():
+    x = noise(2, 3, 4, 6)
+    # 12×24 cells of the grid under 4×6 features: 3×4 cells each
+    torch.testing.assert_close(crop_features(x, (12, 24), (9, 16)), x[:, :, :3, :4])
+    assert crop_features(x, (12, 24), (12, 24)) is x
+
+
+def test_where_the_edge_cuts_a_feature_fewer_share_the_part_by_area():
+    x = torch.tensor([[1.0, 3.0, 8.0]])[None, None]  # 4 cells of the grid each
+    # of 10 cells, two features of 5: 4 + 1 cells, then 3 + 2
+    want = torch.tensor([[(4 * 1 + 1 * 3) / 5, (3 * 3 + 2 * 8) / 5]])[None, None]
+    torch.testing.assert_close(crop_features(x, (1, 12), (1, 10)), want)
+    # a part smaller than one feature is that feature
+    torch.testing.assert_close(crop_features(x, (1, 12), (1, 2)), x[..., :1])
+
+
+@pytest.mark.parametrize(("student", "teacher"), [("unet", "simvp"), ("simvp", "mixer")])
+@pytest.mark.parametrize(("height", "width"), [(121, 240), (45, 90), (16, 24), (9, 70)])
+def test_the_same_field_on_differently_padded_latents_is_the_same(student, teacher, height, width):
+    """A ramp averaged over each model's cells, as an ideal latent of both would hold it."""
+    settings = {"unet": {"patch": 4, "width": 2}, "mixer": {"patch": 32, "width": 4, "depth": 1}}
+    if "mixer" in (student, teacher) and min(height, width) < 32:
+        settings["mixer"]["patch"] = 16
+    grid = GridSpec(
+        channels=("a",), units=("K",), height=height, width=width, step_seconds=60.0, wraps=True
+    )
+    latents, extents = [], []
+    for name in (student, teacher):
+        preset = {} if name in settings else {"preset": "tiny"}
+        made = backbones.build(name, grid, past=1, lead=1, **preset, **settings.get(name, {}))
+        extent = extent_of(made, height, width)
+        ramp = sum(torch.meshgrid(*(torch.arange(n).double() for n in extent), indexing="ij"))
+        cell = [n // k for n, k in zip(extent, made.latent_grid, strict=True)]
+        latents.append(F.avg_pool2d(ramp[None, None], cell))
+        extents.append(extent)
+    common = tuple(map(min, *extents))
+    cropped = [crop_features(x, e, common) for x, e in zip(latents, extents, strict=True)]
+    one, other = match_grids(*cropped)
+    step = max(c / n for c, n in zip(common, one.shape[-2:], strict=True))
+    # no more than what one latent's finest cells leave open at the edges of the other's
+    assert (one - other).abs().max() <= 0.5 * step
 
 
 def test_parameters_are_counted_without_buffers():

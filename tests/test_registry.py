@@ -1,5 +1,6 @@
 import sys
 
+import numpy as np
 import pytest
 
 from s2kd.registry import Registry, nearest
@@ -31,6 +32,31 @@ PLAIN = """
 def rod(*, length=5.0):
     return length
 """
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "wanted"),
+    [
+        ("gap", "x", "a whole number"),
+        ("gap", 2.5, "a whole number"),
+        ("gap", True, "a whole number"),
+        ("seed", "x", "a whole number"),
+        ("cell", [1.0], "a number"),
+        ("rate", None, "a number"),
+    ],
+)
+def test_what_is_no_number_is_refused_where_one_is_wanted(setting, value, wanted):
+    registry = Registry("part", "s2kd.nowhere")
+    registry._loaded = True
+
+    @registry.register("one")
+    def one(*, gap: int = 1, seed: int | None = None, cell: int | float = 1, rate: float = 1.0):
+        return gap, seed, cell, rate
+
+    given = {"gap": np.int64(3), "seed": None, "cell": np.float32(2), "rate": 4}
+    assert registry.build("one", **given) == (3, None, 2, 4)
+    with pytest.raises(S2KDError, match=rf"part 'one': {setting}=.* must be {wanted}$"):
+        registry.build("one", **{setting: value})
 
 
 @pytest.fixture

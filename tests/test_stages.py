@@ -103,8 +103,29 @@ def test_changed_settings_of_a_method_train_it_again(mine):
     told = road.walk(road.tiny().with_settings(["methods.s2kd.weight=0.25"]), mine)
     assert [s for s in told if s.startswith("train ")] == ["train unet-s2kd-seed42"]
     after = road.weights(mine)
-    changed = [name for name in before if after[name] != before[name]]
-    assert changed == ["students/unet-s2kd-seed42/model.safetensors"]
+    name = "students/unet-s2kd-seed42/model.safetensors"
+    assert [one for one in before if after[one] != before[one]] == [name]
+    kept = set(after) - set(before)
+    assert kept == {"before/unet-s2kd-seed42-1/model.safetensors"}
+    assert after[kept.pop()] == before[name]
+
+
+def test_what_was_trained_from_other_inputs_is_kept_and_said(mine):
+    said = []
+    run = stages.open_run(road.tiny(), mine, say=said.append)
+    folder, method = mine / "students/unet-baseline-seed42", road.tiny().methods[0]
+    weights = []
+    for number in (1, 2):
+        card = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps({**card, "key": f"other {number}"}))
+        weights.append((folder / "model.safetensors").read_bytes())
+        stages.distill_one(run, road.tiny().students[0], method, 42)
+        aside = mine / f"before/unet-baseline-seed42-{number}"
+        assert (aside / "model.safetensors").read_bytes() == weights[-1]
+        assert json.loads((aside / "model.json").read_text())["key"] == f"other {number}"
+        assert str(aside) in said[-1]
+        assert "trained again" in said[-1]
+    assert (folder / "model.json").exists()
 
 
 @pytest.mark.parametrize("model", ["students/unet-s2kd-seed42", "teachers/text-seed42"])
@@ -227,6 +248,18 @@ def test_scores_kept_from_an_earlier_recipe_say_the_present_one(mine):
     assert {(row["recipe"], row["preset"]) for row in rows} == {(changed.digest, "later")}
     assert {row["settings"]["teacher_training"]["epochs"] for row in rows} == {99}
     assert (mine / "scores" / "test" / "persistence.json").read_bytes() == kept
+
+
+@pytest.mark.parametrize("model", ["students/unet-s2kd-seed42", "teachers/text-seed42"])
+def test_a_model_is_not_scored_on_data_that_have_changed_since(mine, model):
+    card = json.loads((mine / model / "model.json").read_text())
+    card["fingerprint"] = "before"
+    (mine / model / "model.json").write_text(json.dumps(card))
+    kept = (mine / "scores.json").read_bytes()
+    run = stages.open_run(road.tiny(), mine)
+    with pytest.raises(S2KDError, match=rf"{model}: was trained on other data .*before.* 'blobs'"):
+        stages.evaluate(run)
+    assert (mine / "scores.json").read_bytes() == kept
 
 
 def _test_windows(recipe, split="test"):

@@ -4,6 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 
 from s2kd.checkpoint import build_student, build_teacher
 from s2kd.conflict import gradient_conflict
@@ -14,7 +16,7 @@ from s2kd.models import Student
 from s2kd.normalise import Normaliser, statistics
 from s2kd.objectives import Distilling, Forecasting, Target, Weighted, prediction_loss
 from s2kd.recipe import Part, TeacherSpec, Training
-from s2kd.targets import LiveTargets
+from s2kd.targets import LiveTargets, StoredTargets, store_targets
 from s2kd.text.hashed import Hashed
 from s2kd.text.states import encode_states
 from s2kd.train import fit, validation_error
@@ -119,6 +121,28 @@ def test_the_forecast_error_is_a_mean_over_existing_cells_in_the_unit():
         (((forecast - truth).numpy() / unit[:, None, None]) ** 2).mean(),
         rtol=1e-12,
     )
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_teachers_forecast_counts_where_cells_exist(blobs, masked):
+    mask = np.ones((8, 8), bool)
+    mask[:, :3] = False
+    grid = replace(blobs.grid, mask=tuple(map(tuple, mask.tolist()))) if masked else blobs.grid
+    data = replace(blobs, grid=grid)
+    student, index = built(data).eval(), torch.tensor([0, 4])
+    past = windows(data).gather(index).past
+    own = student.normaliser.decoded(student(past).future, past).detach()
+    said = own.clone()
+    said[..., :3] += 10.0  # where there is nothing
+    said[..., 3:] += torch.arange(5.0)
+    term = [Weighted("output", 1.0, losses.build("output"), "forecast")]
+    teacher = Says(
+        torch.zeros(5, 1, 1, 1), torch.zeros(5, *said.shape[1:]).index_copy(0, index, said)
+    )
+    objective = Distilling(student, windows(data), teacher, term, teacher_width=1, weight=1.0)
+    _, terms = objective.eval()(index)
+    want = 6.0 if masked else (3 * 100 + 30) / 8  # (0 + 1 + 4 + 9 + 16) / 5 = 6
+    torch.testing.assert_close(terms["output"], torch.tensor(want))
 
 
 @pytest.mark.parametrize("fill", [0.0, 1e6, 1e36])
@@ -306,6 +330,24 @@ def test_an_error_that_is_never_a_number_is_named(blobs, tmp_path, fabric):
         scripted(blobs, tmp_path, fabric, [float("nan")] * 3)
 
 
+@pytest.mark.parametrize("hint_epochs", [0, 2])
+def test_a_training_that_is_no_number_at_once_is_not_gone_on_with(
+    blobs, tmp_path, fabric, hint_epochs
+):
+    epochs = []
+
+    def validate():
+        epochs.append(objective.epoch)
+        return float("nan")
+
+    objective = distilling(built(blobs), blobs, taught(blobs))
+    with pytest.raises(S2KDError, match="never a number; lower the learning rate"):
+        learn(
+            objective, tmp_path, fabric, epochs=9, validate=validate, hint_epochs=hint_epochs
+        )  # fmt: skip
+    assert epochs == list(range(hint_epochs + 1))
+
+
 def test_gradients_are_clipped(blobs, tmp_path, fabric):
     """Adam forgets a gradient's size, so only that the norm is bounded can be seen."""
     student = built(blobs)
@@ -361,6 +403,41 @@ def test_a_coarser_student_is_compared_on_its_own_grid(fabric):
     coarse = latent.unflatten(3, (2, 2)).mean(4).unflatten(2, (2, 2)).mean(3)
     own = objective.project(student(window.past).latent)
     torch.testing.assert_close(terms["semantic"], (own - coarse).square().mean().detach())
+
+
+def test_latents_that_are_padded_differently_are_compared_where_both_are(tmp_path):
+    data = datasets.build("blobs", size=24, runs=3, length=8)
+    student, teacher = built(data, patch=4), taught(data)
+    assert (student.backbone.latent_grid, teacher.latent_grid) == ((2, 2), (6, 6))
+    assert student.backbone.extent == (32, 32), "the premise: the teacher pads to 24"
+    objective = distilling(student, data, teacher, terms=(("semantic", 1.0),))
+    index = torch.tensor([0, 2])
+    _, terms = objective(index)
+    window = windows(data).gather(index)
+    tokens = states(len(windows(data))).tokens(index)
+    wanted = teacher.eval()(window.past, tokens).latent.mean((2, 3))
+    own = student(window.past).latent  # two cells of 16; up to 24 is all of one and half of one
+    share = torch.tensor([2 / 3, 1 / 3])
+    own = objective.project((own * share * share[:, None]).sum((2, 3), keepdim=True))[..., 0, 0]
+    torch.testing.assert_close(terms["semantic"], (own - wanted).square().mean().detach())
+
+    # the other way round, and from a store, which knows it too
+    train = windows(data)
+    store_targets(tmp_path, student, train, None, key="one")
+    stored, live = StoredTargets(tmp_path), LiveTargets(student, train)
+    assert stored.extent == live.extent == (32, 32)
+    learner = build_student(
+        Part(name="simvp", params={"preset": "tiny"}), data.grid, past=PAST, lead=LEAD,
+        known=statistics(data, lead=LEAD), normalise="zscore", predict="change",
+    )  # fmt: skip
+    term = [Weighted("semantic", 1.0, losses.build("semantic"), "latent")]
+    made = [
+        Distilling(learner, train, targets, term, teacher_width=16, weight=1.0)
+        for targets in (stored, live)
+    ]
+    made[1].project = made[0].project
+    values = [one.eval()(index)[1]["semantic"] for one in made]
+    torch.testing.assert_close(*values, rtol=1e-2, atol=1e-4)
 
 
 def test_the_teacher_is_only_asked(blobs, tmp_path, fabric):
@@ -474,6 +551,44 @@ def test_an_interrupted_training_ends_with_the_same_numbers(blobs, tmp_path, fab
     assert_equal(weights(objective.model), weights(whole.model))
     log = (tmp_path / "cut" / "log.jsonl").read_text()
     assert log == (tmp_path / "whole" / "log.jsonl").read_text()
+
+
+def test_in_half_precision_the_scale_of_the_loss_goes_on_too(blobs, tmp_path):
+    """A scale so large that the first steps are left out while it is halved."""
+
+    def half():
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=4)
+        return Fabric(
+            accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler)]
+        )
+
+    def progress(done, total, word):
+        if done == 6:
+            raise Pulled
+
+    settings = {"schedule": "constant", "lr": 1e-2, "epochs": 4}
+    whole = objective_of("baseline", blobs)
+    fabric = half()
+    want = learn(whole, tmp_path / "whole", fabric, **settings)
+    scale = fabric.strategy.precision.scaler.get_scale()
+    assert scale != 2.0**24, "the premise"
+    with pytest.raises(Pulled):
+        learn(
+            objective_of("baseline", blobs), tmp_path / "cut", half(), progress=progress,
+            save_seconds=0.0, **settings,
+        )  # fmt: skip
+    fabric, again = half(), objective_of("baseline", blobs)
+    assert learn(again, tmp_path / "cut", fabric, **settings) == want
+    assert fabric.strategy.precision.scaler.get_scale() == scale
+    assert_equal(weights(again.model), weights(whole.model))
+
+
+def test_a_checkpoint_without_a_scale_is_gone_on_with(blobs, tmp_path, fabric):
+    path = interrupted(blobs, tmp_path, fabric)
+    saved = torch.load(path, weights_only=True)
+    del saved["precision"]
+    torch.save(saved, path)
+    learn(objective_of("baseline", blobs), tmp_path, fabric)
 
 
 def interrupted(blobs, folder, fabric):

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from s2kd.dataset import Dataset
 from s2kd.types import S2KDError, Window
 from s2kd.windows import Windows
 
@@ -29,6 +30,11 @@ class Blends:
 
     def __len__(self) -> int:
         return len(self.share)
+
+    @property
+    def dataset(self) -> Dataset:
+        """Where the windows are cut from."""
+        return self.windows.dataset
 
     def of(self, index: Tensor, epoch: int) -> Tensor:
         """The numbers of the blends of these windows whose turn it is in this epoch."""

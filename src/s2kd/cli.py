@@ -28,10 +28,10 @@ from s2kd.cli_shared import (
     TensorBoard,
     What,
     World,
-    first_process,
     recipe_of,
     work_on,
 )
+from s2kd.console import first_process
 from s2kd.console import print_json as _print_json
 from s2kd.console import print_table as _print_table
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from s2kd.console import first_process
+
 if TYPE_CHECKING:
     from s2kd.recipe import Recipe
     from s2kd.stages import Run
@@ -140,9 +142,3 @@ def work_on(
         more["save_seconds"] = save_every
         run = stages.open_run(recipe, out, report=shown.report, say=shown.say, **more)
         stage(run)
-
-
-def first_process() -> bool:
-    """Whether this is the one of several processes that speaks (torchrun's, SLURM's, Fabric's)."""
-    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    return all(rank == "0" for rank in ranks)

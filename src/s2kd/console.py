@@ -1,11 +1,20 @@
 """What the command line prints: progress bars with time left, or plain lines; JSON."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
+
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+"""Where torchrun, Fabric and SLURM write which of several processes this is."""
+
+
+def first_process() -> bool:
+    """Whether this is the one of several processes that speaks, and holds the lock for all."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
 class Quiet:

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from s2kd.types import S2KDError
 
 MULTIPLE = 8
-"""Every backbone pads its grid to this multiple, so that the latents of all of them line up."""
+"""Backbones pad their grid to this multiple, so that their latents line up.
+
+One that must pad further (it reads large patches) says how far in `extent`, see `extent_of`.
+"""
 
 
 def wrap_columns(
@@ -49,6 +52,38 @@ def crop_grid(
 ) -> Float[Tensor, "batch d h w"]:
     """The top left part that `pad_grid` started from."""
     return x[..., :height, :width]
+
+
+def extent_of(backbone: nn.Module, height: int, width: int) -> tuple[int, int]:
+    """(rows, columns) of the padded grid that a backbone's latent covers.
+
+    What the backbone says in `extent`, else the grid of `height` × `width` padded to `MULTIPLE`.
+    """
+    return getattr(backbone, "extent", (padded_size(height), padded_size(width)))
+
+
+def crop_features(
+    x: Float[Tensor, "batch d h w"], covered: tuple[int, int], wanted: tuple[int, int]
+) -> Float[Tensor, "batch d h2 w2"]:
+    """Of features that cover one area, those of the `wanted` part at its top left.
+
+    Both areas in (rows, columns) of the grid. Where the part's edge cuts through a feature, fewer
+    and slightly larger ones share the part evenly, each the mean of those under it by area.
+    """
+    for axis in (0, 1):
+        if wanted[axis] < covered[axis]:
+            mean = _means(x.shape[axis - 2], wanted[axis] / covered[axis]).to(x)
+            x = (x.movedim(axis - 2, -1) @ mean).movedim(-1, axis - 2)
+    return x
+
+
+def _means(count: int, share: float) -> Float[Tensor, "cell part"]:
+    """Weights by which `count` cells in a row become those of the first `share` of the row."""
+    reach = count * share
+    edges = torch.linspace(0, reach, max(1, int(reach + 1e-6)) + 1, dtype=torch.float64)
+    cell = torch.arange(count)[:, None]
+    overlap = (edges[1:].clamp(max=count).minimum(cell + 1) - edges[:-1].maximum(cell)).clamp(min=0)
+    return overlap / overlap.sum(0)
 
 
 class Conv(nn.Conv2d):

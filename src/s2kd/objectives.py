@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from s2kd.blends import Blends
 from s2kd.losses import LossFn
 from s2kd.models import Student, Teacher
-from s2kd.nn import match_grids
+from s2kd.nn import crop_features, extent_of, match_grids, padded_size
 from s2kd.normalise import Normaliser
 from s2kd.types import Forecast, S2KDError, Tokens, Window
 from s2kd.windows import Windows
@@ -43,7 +43,11 @@ class Target:
 
 @runtime_checkable
 class Targets(Protocol):
-    """A teacher's latents and forecasts by window number, stored or computed as asked for."""
+    """A teacher's latents and forecasts by window number, stored or computed as asked for.
+
+    Where the latents cover another area than the grid padded to `nn.MULTIPLE`, it also has
+    `extent`: (rows, columns) of the grid, counted from the top left.
+    """
 
     def gather(self, index: Tensor, device: torch.device | str) -> Target: ...
 
@@ -150,6 +154,10 @@ class Distilling(nn.Module):
         self.hinting, self.epoch = False, 0
         self._windows, self._targets, self._blends = windows, targets, blends
         self._exists = exists_or_none(windows)
+        grid = windows.dataset.grid
+        self._extent = extent_of(model.backbone, grid.height, grid.width)
+        usual = padded_size(grid.height), padded_size(grid.width)
+        self._teacher_extent = getattr(targets, "extent", None) or usual
         self.reviews = nn.ModuleDict()
         for term in terms:
             if term.compares == "stages":
@@ -195,11 +203,25 @@ class Distilling(nn.Module):
     ) -> tuple[Tensor, Tensor] | tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """(student's, teacher's) side of a term; P(Z) of eqs. 10 and 11 is made here."""
         if compares == "forecast":
-            return self.model.normaliser.decoded(own.future, past), target.forecast
+            mine = self.model.normaliser.decoded(own.future, past)
+            return self._existing(mine), self._existing(target.forecast)
+        common = tuple(map(min, self._extent, self._teacher_extent))
         if compares == "stages":
-            return own.stages, target.stages
-        latent, wanted = match_grids(own.latent, target.latent)
+            return (
+                tuple(crop_features(x, self._extent, common) for x in own.stages),
+                tuple(crop_features(x, self._teacher_extent, common) for x in target.stages),
+            )
+        latent, wanted = match_grids(
+            crop_features(own.latent, self._extent, common),
+            crop_features(target.latent, self._teacher_extent, common),
+        )
         return (latent if compares == "unprojected" else self.project(latent)), wanted
+
+    def _existing(self, frames: Tensor) -> Tensor:
+        """Of a grid with a mask the cells that exist, as one row; else the frames as they are."""
+        if self._exists is None:
+            return frames
+        return frames.flatten(-2)[..., None, self._exists.flatten() > 0]
 
     @torch.no_grad()
     def _stage_widths(self, name: str) -> tuple[list[int], list[int]]:
@@ -219,11 +241,14 @@ class Distilling(nn.Module):
 
 
 def joined(one: Window | Target, other: Window | Target) -> Window | Target:
-    """Two batches as one; what is None in both stays None."""
+    """Two batches as one; what is None in both stays None.
+
+    Stages where both have them: a stored target has none, and a live one of its blends has.
+    """
 
     def both(a: Any, b: Any) -> Any:
         if isinstance(a, tuple):
-            return tuple(torch.cat(pair) for pair in zip(a, b, strict=True))
+            return tuple(torch.cat(pair) for pair in zip(a, b, strict=True)) if a and b else ()
         return None if a is None else torch.cat([a, b])
 
     names = [field.name for field in fields(one)]

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable
@@ -36,6 +37,17 @@ class TeacherSpec:
     branches: bool = True
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        if min(self.width, self.heads) < 1 or self.width % self.heads:
+            raise S2KDError(
+                "teacher: width and heads must be at least 1, and width divisible by heads, got "
+                f"width={self.width} and heads={self.heads}"
+            )
+        if self.depth < 0:
+            raise S2KDError(f"teacher: depth={self.depth} must be at least 0")
+        if not 0 <= self.dropout < 1:
+            raise S2KDError(f"teacher: dropout={self.dropout} must be from 0 to less than 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
@@ -65,6 +77,16 @@ class Training:
                 f"training needs epochs ≥ 1, batch_size ≥ 1 and lr > 0, got "
                 f"{self.epochs}, {self.batch_size} and {self.lr}"
             )
+        for name, least in (
+            ("lr", 0),
+            ("weight_decay", 0),
+            ("clip", 0),
+            ("plateau_patience", 0),
+            ("stop_patience", 1),
+        ):
+            value = getattr(self, name)
+            if not least <= value < math.inf:
+                raise S2KDError(f"training: {name}={value} must be at least {least}, and finite")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,12 @@ import os
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
+from numbers import Integral, Real
 from pathlib import Path
-from types import ModuleType
-from typing import Generic, TypeVar
+from types import ModuleType, NoneType, UnionType
+from typing import Generic, TypeVar, get_args
 
 from s2kd.types import S2KDError
 
@@ -115,10 +116,23 @@ class Registry(Generic[T]):
                     f" (it has {', '.join(options) or 'none'})"
                 )
 
+    def check_numbers(self, name: str, given: Mapping[str, object]) -> None:
+        """Refuse what is no number where the part wants one."""
+        options = self.options(name)
+        for key, value in given.items():
+            kind = options[key].annotation if key in options else None
+            kinds = set(get_args(kind)) if isinstance(kind, UnionType) else {kind}
+            if not kinds <= {int, float, NoneType} or (value is None and NoneType in kinds):
+                continue
+            wanted, said = (Real, "number") if float in kinds else (Integral, "whole number")
+            if isinstance(value, bool) or not isinstance(value, wanted):  # NumPy's will do too
+                raise S2KDError(f"{self.kind} {name!r}: {key}={value!r} must be a {said}")
+
     def build(self, name: str, /, *args: object, **params: object) -> T:
         """Make the part; a setting it does not know, or one that is missing, is an error."""
         part = self.get(name)
         self.check(name, params)
+        self.check_numbers(name, params)
         try:
             inspect.signature(part).bind(*args, **params)
         except TypeError as error:

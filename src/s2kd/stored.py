@@ -23,7 +23,7 @@ from s2kd.files import digest, read_json, whole_folder, write_json
 from s2kd.normalise import Normaliser
 from s2kd.recipe import Stored
 from s2kd.registry import nearest
-from s2kd.targets import FORMAT, NOTE
+from s2kd.targets import FORMAT, NOTE, extent_note
 from s2kd.types import GridSpec, S2KDError
 from s2kd.windows import Windows
 
@@ -156,9 +156,10 @@ def store_forecasts(
     """Copy them into a store that `StoredTargets` reads, unless it is there; a hash of the content.
 
     Forecasts in the normaliser's unit, float32 so that nothing is rounded. Cells that do not
-    exist repeat the last past frame.
+    exist repeat the last past frame. Latents are taken to cover the grid without any padding.
     """
     windows = forecasts.windows
+    grid = windows.dataset.grid
     views = ["forecast"] + (["latent"] if forecasts.latent_width is not None else [])
     scale = [normaliser.offset.tolist(), normaliser.unit.tolist(), normaliser.predicts_change]
     wanted = {
@@ -167,6 +168,7 @@ def store_forecasts(
         "views": views,
         "windows": len(windows),
         "done": len(windows),
+        **extent_note((grid.height, grid.width), grid),
     }
     note = folder / NOTE
     held = read_json(note) if note.exists() else {}

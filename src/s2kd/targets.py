@@ -17,8 +17,9 @@ from torch import Tensor
 from s2kd.blends import Blends
 from s2kd.files import read_json, write_json
 from s2kd.models import Student, Teacher
+from s2kd.nn import extent_of, padded_size
 from s2kd.objectives import States, Target
-from s2kd.types import S2KDError
+from s2kd.types import GridSpec, S2KDError
 from s2kd.windows import Windows
 
 Source = Windows | Blends
@@ -34,6 +35,7 @@ class StoredTargets:
     def __init__(self, folder: Path, *, memory_bytes: int = 2**30) -> None:
         note = read_json(folder / NOTE)
         done, windows = note.get("done"), note.get("windows")
+        self.extent = tuple(note["extent"]) if "extent" in note else None
         if done != windows:
             raise S2KDError(f"{folder}: holds the targets of {done} of {windows} windows")
         here = {view: folder / f"{view}.npy" for view in note.get("views", ())}
@@ -70,6 +72,8 @@ class LiveTargets:
         self, teacher: Teacher | Student, windows: Source, states: States | None = None
     ) -> None:
         self._teacher, self._windows, self._states = freeze(teacher), windows, states
+        grid = windows.dataset.grid
+        self.extent = extent_of(teacher.backbone, grid.height, grid.width)
 
     @torch.no_grad()
     def gather(self, index: Tensor, device: torch.device | str) -> Target:
@@ -112,7 +116,14 @@ def store_targets(
 
     Blocks already written by a run that was killed are not done again.
     """
-    wanted = {"format": FORMAT, "key": key, "views": list(views), "windows": len(windows)}
+    grid = windows.dataset.grid
+    wanted = {
+        "format": FORMAT,
+        "key": key,
+        "views": list(views),
+        "windows": len(windows),
+        **extent_note(extent_of(teacher.backbone, grid.height, grid.width), grid),
+    }
     note = folder / NOTE
     done = read_json(note) if note.exists() else {}
     if {k: done.get(k) for k in wanted} != wanted:
@@ -139,6 +150,12 @@ def store_targets(
             write_json(note, {**wanted, "done": int(index[-1]) + 1})
         if progress is not None:
             progress(int(index[-1]) + 1, len(windows))
+
+
+def extent_note(extent: tuple[int, int], grid: GridSpec) -> dict[str, list[int]]:
+    """What a store's key says of the area under its latents: nothing where it is the usual one."""
+    usual = padded_size(grid.height), padded_size(grid.width)
+    return {} if tuple(extent) == usual else {"extent": list(extent)}
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> np.memmap:

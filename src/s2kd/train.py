@@ -235,9 +235,10 @@ def _end_epoch(
 
 
 def _stale(state: _State, training: Training) -> bool:
-    """Whether the last `stop_patience` epochs brought nothing."""
-    tried = state.best_epoch >= 0
-    return tried and state.epoch - 1 - state.best_epoch >= training.stop_patience
+    """Whether the last `stop_patience` epochs brought nothing, or the first no number at all."""
+    if state.best_epoch < 0:  # weights that are not numbers once will never be again
+        return any(not record.get("hint") for record in state.history)
+    return state.epoch - 1 - state.best_epoch >= training.stop_patience
 
 
 def _word(state: _State) -> str:
@@ -262,6 +263,7 @@ def _save(
         "objective": objective.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
+        "precision": fabric.strategy.precision.state_dict(),  # the scale of losses in float16
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -284,6 +286,8 @@ def _restore(
         objective.load_state_dict(whole["objective"])
         optimizer.load_state_dict(whole["optimizer"])
         schedule.load_state_dict(whole["schedule"])
+        if whole.get("precision"):  # checkpoints of earlier versions have none
+            fabric.strategy.precision.load_state_dict(whole["precision"])
         vars(state).update(whole["state"])
         torch.set_rng_state(whole["random"])
     except Exception as error:

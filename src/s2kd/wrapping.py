@@ -37,6 +37,7 @@ def wrap(
     The result is a `Student`: a teacher by `LiveTargets` or `store_targets`, which freeze it, and
     a student by `Distilling`. `normaliser` is that of the experiment, the same for both sides.
 
+    - The latent's grid, and that of stages, is taken to cover the frames without any padding.
     - `layout` is that of the latent: `BDhw`, `BhwD`, or tokens `BLD` on a `latent_grid` of (h, w)
       rows and columns, after `skip_tokens` that are no cells (a class token).
     - `frames`: the module takes (batch, past, channel, height, width) and gives the same with
@@ -90,6 +91,7 @@ class WrappedBackbone(nn.Module):
         super().__init__()
         self.module = module
         self._names, self._shape = tuple(names), (len(grid.channels), grid.height, grid.width)
+        self.extent = (grid.height, grid.width)
         self._past, self._lead, self._layout = past, lead, layout
         self._tokens_on, self._skip, self._frames = tokens_on, skip_tokens, frames
         # in a tuple: its buffers belong to the student, and must not be saved twice

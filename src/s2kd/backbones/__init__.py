@@ -19,7 +19,11 @@ Carry = tuple[Tensor, ...]
 
 @runtime_checkable
 class Backbone(Protocol):
-    """Past frames to a latent grid, and back to future frames; both normalised."""
+    """Past frames to a latent grid, and back to future frames; both normalised.
+
+    Where the latent covers another area than the grid padded to `nn.MULTIPLE`, the backbone also
+    has `extent`: (rows, columns) of the grid that it covers, counted from the top left.
+    """
 
     latent_width: int
     latent_grid: tuple[int, int]

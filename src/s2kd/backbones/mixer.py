@@ -53,7 +53,8 @@ class Mixer(nn.Module):
         channels = len(grid.channels)
         self.lead, self.height, self.width, self.wraps = lead, grid.height, grid.width, grid.wraps
         self.multiple = max(patch, MULTIPLE)
-        high, wide = (padded_size(n, self.multiple) // patch for n in (grid.height, grid.width))
+        self.extent = tuple(padded_size(n, self.multiple) for n in (grid.height, grid.width))
+        high, wide = (n // patch for n in self.extent)
         self.latent_width, self.latent_grid = width, (high, wide)
         self.embed = nn.Conv2d(past * channels, width, patch, stride=patch)
         self.blocks = nn.Sequential(

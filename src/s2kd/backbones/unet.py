@@ -37,7 +37,8 @@ class UNet(nn.Module):
         channels, wraps = len(grid.channels), grid.wraps
         self.lead, self.height, self.width, self.wraps = lead, grid.height, grid.width, wraps
         self.multiple = MULTIPLE * patch
-        high, wide = (padded_size(n, self.multiple) // patch for n in (grid.height, grid.width))
+        self.extent = tuple(padded_size(n, self.multiple) for n in (grid.height, grid.width))
+        high, wide = (n // patch for n in self.extent)
         self.latent_width, self.latent_grid = 4 * width, (high // 4, wide // 4)
         inputs = past * channels
         self.stem = nn.Identity() if patch == 1 else nn.Conv2d(inputs, width, patch, stride=patch)

@@ -5,7 +5,8 @@ Decorate a function `loss(student, teacher, *, setting=…) -> scalar` with
 
 - `latent`: P(Z) and Z_fused, equally wide and on one grid
 - `unprojected`: Z and Z_fused on one grid, each as wide as it is
-- `forecast`: the two forecasts in normalised units
+- `forecast`: the two forecasts in normalised units; where the grid has a mask, only the cells that
+  exist, in one row (height 1)
 - `stages`: the features from shallow to deep. Such a loss has weights of its own, so it is a
   class, `Loss(student_widths, teacher_widths, wraps, *, setting=…)`, whose `forward` takes the
   two lists of features and whose `ramp(epoch)` is a factor of its weight (see `review.py`).

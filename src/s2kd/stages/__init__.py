@@ -8,6 +8,7 @@ DIR/teachers/<kind>-seed<n>/     kind is `text` or `blind` (the same teacher wit
 DIR/targets/<kind>-seed<n>/      what the frozen teacher says of every training window
 DIR/targets/stored/              what the forecasts in somebody's file say of them
 DIR/students/<student>-<method>-seed<n>/
+DIR/before/<model>-<n>/           what was trained before the data, settings or version changed
 DIR/scores/<split>/<model>.json  one result a model, and scores.json with all of them
 ```
 """

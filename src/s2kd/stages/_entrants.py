@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from s2kd.stages._distill import student_folder
 from s2kd.stages._run import Run
 from s2kd.stages._teach import teacher_folder
 from s2kd.text import encoders
-from s2kd.types import Window
+from s2kd.types import S2KDError, Window
 from s2kd.windows import Windows
 
 
@@ -48,9 +49,21 @@ def references() -> Iterator[Entrant]:
         yield Entrant(name=name, key=name, row=row)
 
 
+def own_card(run: Run, folder: Path) -> dict[str, Any]:
+    """The card of a model of this run; `S2KDError` where the data are not what it learned from."""
+    card, now = load_card(folder), run.dataset.fingerprint
+    if card.get("fingerprint", now) != now:
+        raise S2KDError(
+            f"{folder}: was trained on other data (fingerprint {card['fingerprint']}) than "
+            f"{run.recipe.dataset.name!r} gives now ({now}); put the data back, or train it again "
+            "with `s2kd run`"
+        )
+    return card
+
+
 def teacher_entrant(run: Run, kind: str, seed: int) -> Entrant:
     folder = teacher_folder(run, kind, seed)
-    card = load_card(folder)
+    card = own_card(run, folder)
     row = {
         "backbone": run.recipe.teacher.backbone.name,
         "role": "teacher",
@@ -69,7 +82,7 @@ def teacher_entrant(run: Run, kind: str, seed: int) -> Entrant:
 
 def student_entrant(run: Run, part: Part, method: Method, seed: int) -> Entrant:
     folder = student_folder(run, part, method, seed)
-    card = load_card(folder)
+    card = own_card(run, folder)
     row = {
         "backbone": part.name,
         "role": "student",

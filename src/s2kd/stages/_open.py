@@ -1,6 +1,5 @@
 """Opening a folder for a recipe: what fits, what would mix two experiments, and one at a time."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 import s2kd
 from s2kd import files
 from s2kd.backbones import backbones
+from s2kd.console import first_process
 from s2kd.data import datasets
 from s2kd.data._cf import expand
 from s2kd.files import read_json, write_json
@@ -76,6 +76,7 @@ def check_parts(recipe: Recipe) -> None:
     ]
     for registry, part in pairs:
         registry.check(part.name, part.params)
+        registry.check_numbers(part.name, part.params)
     _check_stored(recipe)
 
 
@@ -124,7 +125,7 @@ def locked(out: Path) -> Iterator[None]:
 
     Where the work fails before anything was made, what the lock itself made goes again.
     """
-    if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "NODE_RANK", "RANK")):
+    if not first_process():
         yield  # the first of this run's processes holds the lock for all
         return
     new = not out.exists()

@@ -17,7 +17,7 @@ from s2kd.nn import padded_size
 from s2kd.normalise import statistics
 from s2kd.recipe import Recipe
 from s2kd.text.states import TextStates
-from s2kd.types import Statistics
+from s2kd.types import S2KDError, Statistics
 from s2kd.windows import Windows
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ def silent(stage: str) -> Report:
     return lambda done, total, word: None
 
 
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """Where to compute: Lightning Fabric's own words for it."""
@@ -43,6 +46,16 @@ class Machine:
     strategy: str = "auto"
     tensorboard: bool = False
     target_gigabytes: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise S2KDError(
+                f"--precision {self.precision}: must be one of {', '.join(PRECISIONS)} (weights "
+                "and data stay in single precision)"
+            )
+        for name, value in (("devices", self.devices), ("nodes", self.nodes)):
+            if value < 1 and (name, value) != ("devices", -1):  # -1: all that there are
+                raise S2KDError(f"--{name} {value}: must be at least 1")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -74,14 +87,22 @@ class Run:
         if many and strategy in ("auto", "ddp") and any(m.hint_epochs for m in self.recipe.methods):
             # while a student is hinted at, what lies behind its latent gets no gradient
             strategy = "ddp_find_unused_parameters_true"
-        fabric = Fabric(
-            accelerator=machine.accelerator,
-            devices=machine.devices,
-            num_nodes=machine.nodes,
-            precision=machine.precision,
-            strategy=strategy,
-        )
-        fabric.launch()
+        try:
+            fabric = Fabric(
+                accelerator=machine.accelerator,
+                devices=machine.devices,
+                num_nodes=machine.nodes,
+                precision=machine.precision,
+                strategy=strategy,
+            )
+            fabric.launch()
+        except Exception as error:  # of a dozen kinds, some of packages that are not installed
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise S2KDError(
+                f"--accelerator {machine.accelerator} --devices {machine.devices} "
+                f"--nodes {machine.nodes} --strategy {machine.strategy}: not on this machine, "
+                f"says Lightning Fabric ({reason})"
+            ) from None
         return fabric
 
     @cached_property

@@ -70,16 +70,39 @@ def is_finished(folder: Path, key: str) -> bool:
 
 
 def begin(run: Run, folder: Path, key: str) -> None:
-    """An empty folder, or the one in which this very training was interrupted."""
+    """An empty folder, or the one in which this very training was interrupted.
+
+    What was trained there from other inputs is kept elsewhere (`put_aside`).
+    """
 
     def ready() -> None:
         note = folder / "training.json"
         if folder.exists() and not (note.exists() and read_json(note).get("key") == key):
-            shutil.rmtree(folder)
+            put_aside(run, folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(note, {"key": key})
 
     run.first_only(ready)
+
+
+def put_aside(run: Run, folder: Path) -> None:
+    """Move a model, or its checkpoint, to `before/<name>-<n>` and say so; delete what has neither.
+
+    Training takes hours, and a changed file or version may be a mistake.
+    """
+    if not any((folder / name).exists() for name in ("model.json", "checkpoint.pt")):
+        shutil.rmtree(folder)
+        return
+    before = folder.parent.parent / "before"  # not beside it: there every folder is in use
+    before.mkdir(exist_ok=True)
+    number = 1
+    while (aside := before / f"{folder.name}-{number}").exists():
+        number += 1
+    folder.rename(aside)
+    run.say(
+        f"{folder.name} was trained from other data, settings or teacher, or by another version: "
+        f"it is trained again, and what was there is kept in {aside}"
+    )
 
 
 def finish(run: Run, folder: Path, model: Student | Teacher, card: dict[str, Any]) -> None:
