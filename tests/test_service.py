@@ -171,6 +171,30 @@ def test_missing_values_are_refused_and_carried_forward_if_asked(folder, file, t
     np.testing.assert_allclose(field(made).values, wanted, rtol=1e-5)
 
 
+def test_what_is_read_is_not_written_over(folder, file, tmp_path):
+    (tmp_path / "data").mkdir()
+    latest = tmp_path / "data/latest.nc"
+    shutil.copy(file, latest)
+    (tmp_path / "other_name.nc").symlink_to(latest)
+    xr.load_dataset(file).to_zarr(tmp_path / "store.zarr", zarr_format=2)
+    before = sorted(tmp_path.rglob("*"))
+    for read, out in [
+        ("data/latest.nc", "data/latest.nc"),
+        ("data/latest.nc", "data/../data/latest.nc"),
+        ("data/latest.nc", "other_name.nc"),
+        ("data", "data/forecast.nc"),
+        ("data/*.nc", "data/latest.nc"),
+        ("data/../data/l*.nc", "data/later.nc"),
+        ("store.zarr", "store.zarr"),
+        ("data/latest.nc", "store.zarr/t2m/forecast.nc"),
+    ]:
+        with pytest.raises(S2KDError, match=r"which the forecast is made from|lies in the Zarr"):
+            forecast(folder, tmp_path / read, tmp_path / out)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert latest.read_bytes() == file.read_bytes()
+    forecast(folder, tmp_path / "data/l*.nc", tmp_path / "data/forecast.nc")
+
+
 SEAM = np.concatenate([np.arange(340, 360, 2.5), np.arange(0, 20, 2.5)])
 
 
@@ -342,7 +366,7 @@ def test_frames_that_differ_in_kind_give_a_past_of_the_right_kind(tmp_path):
             np.save(tmp_path / split / f"{name}.npy", values)
     part = Part(name="taxibj", params={"path": str(tmp_path), "subsample_input": 4})
     folder = student_of(part, tmp_path / "student", past=3, lead=3)
-    made = forecast(folder, tmp_path, tmp_path / "out.nc")
+    made = forecast(folder, tmp_path, tmp_path.with_name(f"{tmp_path.name}.nc"))
     coarse = np.load(tmp_path / "test/X_c.npy")[-1, -1, 0, ::4, ::4]
     np.testing.assert_allclose(made["inflow"].values[0, 0], coarse.repeat(4, 0).repeat(4, 1))
 

@@ -1,5 +1,6 @@
 """Forecasts as CF data: what any tool that reads NetCDF or Zarr understands."""
 
+import glob
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from s2kd.data._cf import is_zarr
 from s2kd.data._plane import FileAxis
 from s2kd.files import whole_folder, write_whole
 from s2kd.types import GridSpec, S2KDError
@@ -205,6 +207,38 @@ def _since_epoch(times: np.ndarray) -> np.ndarray:
 def _unit(nanoseconds: np.ndarray) -> str:
     """The longest unit in which all are whole numbers, so that nothing is rounded."""
     return next(unit for unit, size in NANOSECONDS.items() if not (nanoseconds % size).any())
+
+
+def check_out(out: Path, read: Path) -> None:
+    """Refuse to write to `out` what is made of `read`: a file, a folder, a store or a pattern.
+
+    S2KDError where `out` is neither .nc nor .zarr, lies in a Zarr store, or where one of the two
+    is or holds the other.
+    """
+    if out.suffix not in (".nc", ".zarr"):
+        raise S2KDError(f"{out}: a forecast is written as .nc or .zarr")
+    to = out.expanduser().resolve()
+    store = next((parent for parent in to.parents if is_zarr(parent)), None)
+    if store is not None:
+        raise S2KDError(f"{out}: lies in the Zarr store {store}; give an --out outside of it")
+    given = read.expanduser()
+    # a pattern would also find, the next time, what is written now
+    found = [] if given.exists() else glob.glob(str(given), recursive=True)  # noqa: PTH207
+    files = [given, *map(Path, found)]
+    if to.match(str(given.parent.resolve() / given.name)) or any(
+        _overlap(to, file) for file in files
+    ):
+        raise S2KDError(
+            f"{out}: would overwrite, lie in or hold {read}, which the forecast is made from; "
+            "give another --out"
+        )
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    """Whether two paths are one, also under two names, or one holds the other."""
+    if one.exists() and other.exists() and one.samefile(other):
+        return True
+    return one.is_relative_to(other.resolve()) or other.resolve().is_relative_to(one)
 
 
 def write(dataset: "xr.Dataset", path: Path | str) -> None:

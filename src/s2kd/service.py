@@ -46,10 +46,9 @@ def forecast_file(
     so are missing values unless `fill` (or the student's own data set) carries the last value of
     a cell forward.
     """
-    from s2kd.output import to_xarray, write
+    from s2kd.output import check_out, to_xarray, write
 
-    if out.suffix not in (".nc", ".zarr"):
-        raise S2KDError(f"{out}: a forecast is written as .nc or .zarr")
+    check_out(out, latest_frames)
     if steps < 0:
         raise S2KDError(f"--steps {steps}: must be at least 1")
     chosen = find_student(folder, student)
