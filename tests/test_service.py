@@ -1,6 +1,7 @@
 """Forecasts from files: the latest frames in, a CF file out."""
 
 import dataclasses
+import re
 import shutil
 
 import gridded
@@ -193,6 +194,44 @@ def test_what_is_read_is_not_written_over(folder, file, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
     assert latest.read_bytes() == file.read_bytes()
     forecast(folder, tmp_path / "data/l*.nc", tmp_path / "data/forecast.nc")
+
+
+@pytest.mark.parametrize("place", [slice(None), (-1, 3, 4)], ids=["everywhere", "one cell"])
+@pytest.mark.parametrize("wrong", [-255.0, -9999.0, 1e20])
+def test_values_far_outside_training_are_refused(folder, file, tmp_path, place, wrong):
+    given, out = xr.load_dataset(file), tmp_path / "forecast.nc"
+    given["t2m"].values[place] = wrong
+    latest = gridded.write(given, tmp_path / "latest.nc")
+    known = Forecaster.load(folder).card["statistics"]
+    said = (
+        f"the {known['minimum'][0]:g} to {known['maximum'][0]:g} K of training, the first {wrong:g}"
+    )
+    with pytest.raises(
+        S2KDError, match=rf"latest.nc: 't2m' has .* {re.escape(said)} at row .* unit"
+    ):
+        forecast(folder, latest, out)
+    assert not out.exists()
+    forecast(folder, latest, out, beyond_training=True)
+
+
+def test_new_extremes_are_forecast_from(folder, file, expected, tmp_path):
+    """One whole range of training beyond it on either side, and not more."""
+    known = Forecaster.load(folder).card["statistics"]
+    (low,), (high,) = known["minimum"], known["maximum"]
+    for value, fits in [
+        (2 * high - low - 0.01, True),
+        (2 * high - low + 0.01, False),
+        (2 * low - high + 0.01, True),
+        (2 * low - high - 0.01, False),
+    ]:
+        given = xr.load_dataset(file)
+        given["t2m"][-1, 0, 0] = value
+        latest = gridded.write(given, tmp_path / "latest.nc")
+        if fits:
+            forecast(folder, latest, tmp_path / "forecast.nc")
+        else:
+            with pytest.raises(S2KDError, match="far outside"):
+                forecast(folder, latest, tmp_path / "forecast.nc")
 
 
 SEAM = np.concatenate([np.arange(340, 360, 2.5), np.arange(0, 20, 2.5)])

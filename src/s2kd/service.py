@@ -10,6 +10,8 @@ from s2kd.times import seconds_between
 from s2kd.types import S2KDError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from s2kd.dataset import Dataset
 
 GRIDDED = ("netcdf", "atmosphere", "plume", "blobs", "weatherbench")
@@ -38,13 +40,14 @@ def forecast_file(
     student: str = "",
     steps: int = 0,
     fill: bool = False,
+    beyond_training: bool = False,
 ) -> str:
     """Read the last frames of a gridded file, forecast, write `out` (.nc or .zarr).
 
     Returns the name of the student that forecast. The file's channels, units, grid and time step
     must be those that the student was trained on; anything else is an S2KDError that names it, and
     so are missing values unless `fill` (or the student's own data set) carries the last value of
-    a cell forward.
+    a cell forward, and values far outside those of training unless `beyond_training`.
     """
     from s2kd.output import check_out, to_xarray, write
 
@@ -54,6 +57,8 @@ def forecast_file(
     chosen = find_student(folder, student)
     forecaster = Forecaster.load(chosen)
     past, times, axes = _latest(latest_frames, forecaster, fill)
+    if not beyond_training:
+        _check_values(latest_frames, past, forecaster)
     future = forecaster.predict(past[None], steps=steps)
     card = forecaster.card
     made = to_xarray(
@@ -91,6 +96,32 @@ def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any, A
     if fill:
         raise S2KDError(f"--fill: only for gridded files with a time axis, not {part['name']}")
     return *_from_dataset(path, part, forecaster), None
+
+
+def _check_values(path: Path, past: "np.ndarray", forecaster: Forecaster) -> None:
+    """Refuse values further outside those of training than these are apart.
+
+    A new extreme lies well within that; another unit or a fill value that nothing declares does
+    not. Training statistics know nothing of cells outside the mask: ten times as far there.
+    """
+    import numpy as np
+
+    grid, known = forecaster.grid, forecaster.card["statistics"]
+    low = np.array(known["minimum"])[:, None, None]
+    high = np.array(known["maximum"])[:, None, None]
+    reach = (high - low) * np.where(grid.exists, 1, 10)
+    outside = (past < low - reach) | (past > high + reach)
+    if not outside.any():
+        return
+    frame, channel, row, column = np.argwhere(outside)[0]
+    unit = f" {grid.units[channel]}" if grid.units[channel] else ""
+    raise S2KDError(
+        f"{path}: {grid.channels[channel]!r} has {int(outside[:, channel].sum())} values far "
+        f"outside the {known['minimum'][channel]:g} to {known['maximum'][channel]:g}{unit} of "
+        f"training, the first {past[frame, channel, row, column]:g} at row {row}, column "
+        f"{column}; most likely another unit, or a fill value that the file does not declare "
+        "(--beyond-training forecasts all the same)"
+    )
 
 
 def _part(path: Path, card: Mapping[str, Any]) -> Mapping[str, Any]:
