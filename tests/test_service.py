@@ -166,6 +166,8 @@ def test_missing_values_are_refused_and_carried_forward_if_asked(folder, file, t
         forecast(folder, latest, out)
     assert not out.exists()
     made = forecast(folder, latest, out, fill=True)
+    assert made.attrs["s2kd_values_carried_forward"] == 1
+    assert made.attrs["s2kd_values_from_nearest_cell"] == 0
     lacking["t2m"][-1, 2, 3] = lacking["t2m"][-2, 2, 3]
     past = lacking["t2m"].values[None, -PAST:, None]
     wanted = Forecaster.load(folder).predict(past)[0, :, 0]
@@ -194,6 +196,33 @@ def test_what_is_read_is_not_written_over(folder, file, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
     assert latest.read_bytes() == file.read_bytes()
     forecast(folder, tmp_path / "data/l*.nc", tmp_path / "data/forecast.nc")
+
+
+@pytest.mark.parametrize("fill", [False, True])
+def test_cells_without_a_value_are_not_invented(folder, file, tmp_path, fill):
+    """Nowhere else in the file either: the neighbours' values are not theirs."""
+    lacking, out = xr.load_dataset(file), tmp_path / "forecast.nc"
+    lacking["t2m"][-PAST:, 4:6, 7:10] = np.nan
+    latest = gridded.write(lacking, tmp_path / "latest.nc")
+    said = "'t2m' has no value in any of the last 3 frames in 6 cells, the first at row 4, column 7"
+    with pytest.raises(S2KDError, match=said):
+        forecast(folder, latest, out, fill=fill)
+    assert not out.exists()
+
+
+def test_values_before_the_first_are_counted_apart(folder, file, tmp_path):
+    lacking, said = xr.load_dataset(file), []
+    lacking["t2m"][-PAST : -PAST + 2, 2, 3] = np.nan
+    lacking["t2m"][-1, 5:7, 5] = np.nan
+    latest = gridded.write(lacking, tmp_path / "latest.nc")
+    made = forecast(folder, latest, tmp_path / "forecast.nc", fill=True, say=said.append)
+    assert made.attrs["s2kd_values_carried_forward"] == 2
+    assert made.attrs["s2kd_values_from_nearest_cell"] == 2
+    assert "filled 2 missing values with the last of their cell, and 2 before" in said[0]
+    lacking["t2m"][-PAST] = np.nan
+    latest = gridded.write(lacking, tmp_path / "latest.nc")
+    with pytest.raises(S2KDError, match=r"no values at all at 2020-01-15T06.* nothing to carry"):
+        forecast(folder, latest, tmp_path / "forecast.nc", fill=True)
 
 
 @pytest.mark.parametrize("place", [slice(None), (-1, 3, 4)], ids=["everywhere", "one cell"])

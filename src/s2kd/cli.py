@@ -242,6 +242,7 @@ def forecast(
         steps=steps,
         fill=fill,
         beyond_training=beyond_training,
+        say=lambda words: print(words, file=sys.stderr),
     )
     print(f"{out} (by {name})")
 

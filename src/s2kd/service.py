@@ -1,6 +1,6 @@
 """A forecast as a service sees it: a file with the latest frames in, a CF file out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +41,15 @@ def forecast_file(
     steps: int = 0,
     fill: bool = False,
     beyond_training: bool = False,
+    say: Callable[[str], object] = lambda words: None,
 ) -> str:
     """Read the last frames of a gridded file, forecast, write `out` (.nc or .zarr).
 
     Returns the name of the student that forecast. The file's channels, units, grid and time step
     must be those that the student was trained on; anything else is an S2KDError that names it, and
     so are missing values unless `fill` (or the student's own data set) carries the last value of
-    a cell forward, and values far outside those of training unless `beyond_training`.
+    a cell forward, and values far outside those of training unless `beyond_training`. How many
+    values were filled is told to `say`, and stands in `out`.
     """
     from s2kd.output import check_out, to_xarray, write
 
@@ -56,7 +58,7 @@ def forecast_file(
         raise S2KDError(f"--steps {steps}: must be at least 1")
     chosen = find_student(folder, student)
     forecaster = Forecaster.load(chosen)
-    past, times, axes = _latest(latest_frames, forecaster, fill)
+    past, times, axes, filled = _latest(latest_frames, forecaster, fill)
     if not beyond_training:
         _check_values(latest_frames, past, forecaster)
     future = forecaster.predict(past[None], steps=steps)
@@ -71,16 +73,23 @@ def forecast_file(
         source=card.get("source", ""),
         history=_history(latest_frames),
         done=f"s2kd {card['versions']['s2kd']} forecast by {chosen.name} from {latest_frames.name}",
-        facts=_facts(card),
+        facts=_facts(card) | filled,
     )
     write(made, out)
+    if filled:
+        carried, borrowed = filled.values()
+        say(
+            f"filled {carried} missing values with the last of their cell, and {borrowed} before "
+            "the first of their cell with the nearest cell's"
+        )
     return chosen.name
 
 
-def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any, Any]:
+def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any, Any, dict[str, int]]:
     """The last frames, from a CF file or from the kind of file that the student learned from.
 
-    With their times, and the file's rows and columns where it is CF.
+    With their times, the file's rows and columns where it is CF, and how many values were filled
+    (empty: none).
     """
     part = _part(path, forecaster.card)
     if part["name"] in GRIDDED:
@@ -91,11 +100,15 @@ def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any, A
         series = series_for(str(path), forecaster.grid)
         fill = fill or part["params"].get("missing", "error") != "error"
         missing = "fill" if fill else "error"
-        frames, times = netcdf.latest_of(series, forecaster.grid, forecaster.past, missing=missing)
-        return frames, times, (series.plane.rows, series.plane.columns)
+        frames, times, (carried, borrowed) = netcdf.latest_of(
+            series, forecaster.grid, forecaster.past, missing=missing
+        )
+        told = {"s2kd_values_carried_forward": carried, "s2kd_values_from_nearest_cell": borrowed}
+        filled = told if carried or borrowed else {}
+        return frames, times, (series.plane.rows, series.plane.columns), filled
     if fill:
         raise S2KDError(f"--fill: only for gridded files with a time axis, not {part['name']}")
-    return *_from_dataset(path, part, forecaster), None
+    return *_from_dataset(path, part, forecaster), None, {}
 
 
 def _check_values(path: Path, past: "np.ndarray", forecaster: Forecaster) -> None:

@@ -104,7 +104,7 @@ def latest(
 
     Returns frames (past, channel, height, width) and times (past,).
     """
-    return latest_of(series_for(path, grid), grid, past, until=until, missing=missing)
+    return latest_of(series_for(path, grid), grid, past, until=until, missing=missing)[:2]
 
 
 def series_for(path: str, grid: GridSpec) -> Series:
