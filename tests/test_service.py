@@ -14,7 +14,7 @@ import xarray as xr
 
 from s2kd import service
 from s2kd.checkpoint import build_student, card_of, save_model
-from s2kd.data import datasets
+from s2kd.data import datasets, netcdf
 from s2kd.forecaster import Forecaster
 from s2kd.normalise import statistics
 from s2kd.prepare import prepare
@@ -327,6 +327,27 @@ def test_a_column_that_the_file_repeats_is_repeated(tmp_path):
     made = forecast(student_of(of_file(latest), tmp_path / "student"), latest, tmp_path / "out.nc")
     np.testing.assert_array_equal(made["longitude"].values, longitude)
     np.testing.assert_array_equal(made["t2m"][..., 0], made["t2m"][..., 16])
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+@pytest.mark.parametrize("west", [False, True])
+def test_a_globe_may_begin_at_another_meridian(tmp_path, west, repeated):
+    """A student of 0..360 and a file of -180..180, also from east to west or with its end twice."""
+    globe = gridded.waves()
+    about = globe["longitude"].attrs
+    globe = globe.assign_coords(longitude=("longitude", np.arange(0, 360, 22.5), about))
+    learned = gridded.write(globe, tmp_path / "learned.nc")
+    lon = np.arange(-180, 180 + 22.5 * repeated, 22.5)[:: -1 if west else 1]
+    other = globe.sel(longitude=lon % 360).assign_coords(longitude=("longitude", lon, about))
+    latest = gridded.write(other, tmp_path / "latest.nc")
+    folder = student_of(of_file(learned), tmp_path / "student")
+    made = forecast(folder, latest, tmp_path / "out.nc")
+    np.testing.assert_array_equal(made["longitude"].values, lon)
+    difference = made["t2m"].isel(time=0, drop=True) - other["t2m"].isel(time=-1, drop=True)
+    assert difference.sizes == {"lead_time": LEAD, "latitude": 12, "longitude": len(lon)}
+    assert float(abs(difference).max()) == 0, "every cell beside its own"
+    past, _ = netcdf.latest(str(latest), Forecaster.load(folder).grid, PAST)
+    np.testing.assert_array_equal(past[:, 0], globe["t2m"].values[-PAST:])
 
 
 def test_rows_of_a_projection_stay_where_they_were(tmp_path):

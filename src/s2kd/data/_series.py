@@ -1,7 +1,7 @@
 """Several variables of one or many files as one series of frames, read block by block."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +106,23 @@ class Series:
                     for level, position in enumerate(reader.positions):
                         out[a:b, position] = values[:, level]
         return out
+
+    def beginning_at(self, longitude: float) -> "Series":
+        """The same with the column at `longitude` first, where the grid goes round the Earth."""
+        plane = self.plane.beginning_at(longitude)
+        if plane is self.plane:
+            return self
+        readers = tuple(
+            replace(
+                reader,
+                pieces=tuple(
+                    replace(piece, plane=piece.plane.beginning_at(longitude))
+                    for piece in reader.pieces
+                ),
+            )
+            for reader in self.readers
+        )
+        return replace(self, plane=plane, readers=readers)
 
     def blocks(self, index: np.ndarray) -> Iterator[np.ndarray]:
         """`read` in blocks of bounded size, cut where files end and along stored chunks."""

@@ -123,7 +123,14 @@ def series_for(path: str, grid: GridSpec) -> Series:
     """The channels of `grid` in a file; S2KDError where it lacks some."""
     fields = fields_of(path)
     _check_channels(path, fields, grid)
-    return series_of(path, fields, grid.channels)
+    return beginning_as(series_of(path, fields, grid.channels), grid)
+
+
+def beginning_as(series: Series, grid: GridSpec) -> Series:
+    """The columns of a grid round the Earth from where `grid` begins: 0..360 and -180..180 fit."""
+    if not grid.wraps or grid.longitude is None:
+        return series
+    return series.beginning_at(grid.longitude[0])
 
 
 def latest_of(
