@@ -365,6 +365,42 @@ def test_rows_of_a_projection_stay_where_they_were(tmp_path):
     assert made["y"].attrs == given["y"].attrs
 
 
+@pytest.mark.parametrize("ending", [".nc", ".zarr"])
+@pytest.mark.parametrize("spelt", ["rotated_pole", "rotated_pole: rlat rlon"])
+def test_a_rotated_grid_keeps_its_places(tmp_path, ending, spelt):
+    """Latitudes and longitudes of every cell and the pole stand in the forecast too."""
+    given = gridded.waves().rename(latitude="rlat", longitude="rlon")
+    rows, columns = np.mgrid[:12, :16]
+    place = ("rlat", "rlon")
+    given = given.assign_coords(
+        rlat=("rlat", np.arange(12) * 0.5, {"standard_name": "grid_latitude", "units": "degrees"}),
+        rlon=("rlon", np.arange(16) * 0.5, {"standard_name": "grid_longitude", "units": "degrees"}),
+        lat=(place, 50 + rows * 0.5 + columns * 0.01, {"units": "degrees_north", "bounds": "b"}),
+        lon=(place, 5 + columns * 0.7 + rows * 0.02, {"units": "degrees_east"}),
+    )
+    about = {
+        "grid_mapping_name": "rotated_latitude_longitude",
+        "grid_north_pole_latitude": 39.25,
+        "standard_parallel": np.array([30.0, 60.0]),
+    }
+    given["rotated_pole"] = ((), np.int32(1), about)
+    given["t2m"].attrs["grid_mapping"] = spelt
+    latest = gridded.write(given, tmp_path / "latest.nc")
+    folder = student_of(of_file(latest), tmp_path / "student")
+    made = forecast(folder, latest, tmp_path / f"out{ending}")
+    for name in ("lat", "lon"):
+        assert name in made["t2m"].coords
+        np.testing.assert_array_equal(made[name].values, given[name].values)
+        assert made[name].attrs["units"] == given[name].attrs["units"]
+    assert "bounds" not in made["lat"].attrs
+    said = made["t2m"].attrs.get("grid_mapping") or made["t2m"].encoding["grid_mapping"]
+    assert said == spelt
+    for key, value in about.items():
+        np.testing.assert_array_equal(made["rotated_pole"].attrs[key], value)
+    difference = made["t2m"].isel(time=0, drop=True) - given["t2m"].isel(time=-1, drop=True)
+    assert float(abs(difference).max()) == 0, "every cell beside its own"
+
+
 # --- files in the layout that a student learned from ---------------------------------------------
 
 

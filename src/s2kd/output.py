@@ -42,6 +42,7 @@ def to_xarray(
     grid: GridSpec,
     initial_times: np.ndarray,
     axes: tuple[FileAxis, FileAxis] | None = None,
+    places: "xr.Dataset | None" = None,
     attributes: Mapping[str, Mapping[str, str]] | None = None,
     title: str = "Forecast",
     source: str = "",
@@ -56,7 +57,8 @@ def to_xarray(
     cftime objects of any calendar), so that lead 1 is valid one step later. Variables have the
     axes time (initialisation), lead_time, and lat, lon or y, x; `valid_time` is (time, lead_time).
     With the `axes` (rows, columns) of the file that the input came from, the last two have its
-    names, coordinates and order instead, so that the two line up to the last bit.
+    names, coordinates and order instead, so that the two line up to the last bit; `places` are
+    its further coordinates and grid mapping (`Series.places`).
     Cells outside `grid.mask` are missing. `attributes` are CF attributes by channel; `history` is
     that of the input, to which `done` is added with the time of now; `facts` are further global
     attributes (model, training data). A channel `z@500` is called `z_500` and keeps its name as
@@ -88,11 +90,23 @@ def to_xarray(
         "source": source,
         "history": "\n".join(part for part in (history.rstrip(), line) if part),
     }
-    return xr.Dataset(
+    made = xr.Dataset(
         variables,
         _times(times, lead) | _places(rows, columns, geographic=grid.latitude is not None),
         {key: value for key, value in said.items() if value} | dict(facts or {}),
     )
+    return made if places is None else _placed(made, places)
+
+
+def _placed(made: "xr.Dataset", places: "xr.Dataset") -> "xr.Dataset":
+    """With the coordinates and the grid mapping of another file with the same rows and columns."""
+    fields = list(made.data_vars)
+    made = made.merge(
+        places.drop_vars([name for name in places.variables if name in made.variables])
+    )
+    for name in fields:
+        made[name].attrs |= places.attrs
+    return made
 
 
 def _as_times(initial_times: np.ndarray) -> np.ndarray:
@@ -252,7 +266,9 @@ def write(dataset: "xr.Dataset", path: Path | str) -> None:
             if path.is_dir():
                 raise S2KDError(f"{path}: is a folder; give the name of a file")
             packing = {"zlib": True, "complevel": 4, "shuffle": True}
-            encoding = {str(name): packing for name in dataset.data_vars}
+            encoding = {
+                str(name): packing for name, field in dataset.data_vars.items() if field.ndim
+            }
             write_whole(
                 path, lambda to: dataset.to_netcdf(to, engine="h5netcdf", encoding=encoding)
             )

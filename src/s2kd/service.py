@@ -58,7 +58,7 @@ def forecast_file(
         raise S2KDError(f"--steps {steps}: must be at least 1")
     chosen = find_student(folder, student)
     forecaster = Forecaster.load(chosen)
-    past, times, axes, filled = _latest(latest_frames, forecaster, fill)
+    past, times, where, filled = _latest(latest_frames, forecaster, fill)
     if not beyond_training:
         _check_values(latest_frames, past, forecaster)
     future = forecaster.predict(past[None], steps=steps)
@@ -67,7 +67,7 @@ def forecast_file(
         future,
         grid=forecaster.grid,
         initial_times=times[-1:],
-        axes=axes,
+        **where,
         attributes=card.get("attributes", {}),
         title=f"Forecast by {chosen.name}",
         source=card.get("source", ""),
@@ -85,11 +85,13 @@ def forecast_file(
     return chosen.name
 
 
-def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any, Any, dict[str, int]]:
+def _latest(
+    path: Path, forecaster: Forecaster, fill: bool
+) -> tuple[Any, Any, dict[str, Any], dict[str, int]]:
     """The last frames, from a CF file or from the kind of file that the student learned from.
 
-    With their times, the file's rows and columns where it is CF, and how many values were filled
-    (empty: none).
+    With their times, where the file says that its cells lie (`axes` and `places` of `to_xarray`;
+    empty where it is not CF), and how many values were filled (empty: none).
     """
     part = _part(path, forecaster.card)
     if part["name"] in GRIDDED:
@@ -105,10 +107,11 @@ def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any, A
         )
         told = {"s2kd_values_carried_forward": carried, "s2kd_values_from_nearest_cell": borrowed}
         filled = told if carried or borrowed else {}
-        return frames, times, (series.plane.rows, series.plane.columns), filled
+        axes = (series.plane.rows, series.plane.columns)
+        return frames, times, {"axes": axes, "places": series.places()}, filled
     if fill:
         raise S2KDError(f"--fill: only for gridded files with a time axis, not {part['name']}")
-    return *_from_dataset(path, part, forecaster), None, {}
+    return *_from_dataset(path, part, forecaster), {}, {}
 
 
 def _check_values(path: Path, past: "np.ndarray", forecaster: Forecaster) -> None:
