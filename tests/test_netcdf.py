@@ -354,6 +354,35 @@ def test_times_between_steps_are_refused(tmp_path):
         netcdf(path=save(dataset(times=times), tmp_path / "a.nc"))
 
 
+def advised(path):
+    """What xarray makes of a refused file when the sentence is followed."""
+    with pytest.raises(S2KDError) as refused:
+        netcdf(path=path, **SMALL)
+    ways = str(refused.value).partition("with xarray: ")[2].split(" or ")
+    return [eval(way, {"xr": xr, "ds": xr.load_dataset(path)}) for way in ways]
+
+
+@pytest.mark.parametrize("calendar", ["standard", "noleap"])
+@pytest.mark.parametrize("day", ["01", "31"])
+def test_calendar_months_are_named_and_can_be_made_even(tmp_path, calendar, day):
+    frequency = "MS" if day == "01" else "ME"
+    times = xr.date_range(f"2000-01-{day}", periods=60, freq=frequency, calendar=calendar)
+    path = save(dataset(times=times), tmp_path / "a.nc")
+    with pytest.raises(S2KDError, match="these are calendar months, of 28 to 31 days; make them"):
+        netcdf(path=path, **SMALL)
+    evened = advised(path)
+    assert len(evened) == (2 if day == "01" else 1)
+    for made in evened:
+        assert netcdf(path=save(made, tmp_path / "b.nc"), **SMALL).grid.step_seconds == 30 * 86400
+
+
+def test_uneven_times_can_be_made_even(tmp_path):
+    late = np.random.default_rng(5).integers(-900, 900, 60) * np.timedelta64(1, "s")
+    path = save(dataset(times=TIMES + late), tmp_path / "a.nc")
+    (made,) = advised(path)
+    assert netcdf(path=save(made, tmp_path / "b.nc"), **SMALL).grid.step_seconds == 6 * 3600
+
+
 def test_every_nth_time(tmp_path):
     keep = [i for i in range(60) if i not in (7, 8, 9)]  # 8 is one of the kept, 7 and 9 are not
     path = save(dataset().isel(time=keep), tmp_path / "a.nc")

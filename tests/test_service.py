@@ -1,6 +1,7 @@
 """Forecasts from files: the latest frames in, a CF file out."""
 
 import dataclasses
+import re
 import shutil
 
 import gridded
@@ -13,7 +14,7 @@ import xarray as xr
 
 from s2kd import service
 from s2kd.checkpoint import build_student, card_of, save_model
-from s2kd.data import datasets
+from s2kd.data import datasets, netcdf
 from s2kd.forecaster import Forecaster
 from s2kd.normalise import statistics
 from s2kd.prepare import prepare
@@ -165,10 +166,101 @@ def test_missing_values_are_refused_and_carried_forward_if_asked(folder, file, t
         forecast(folder, latest, out)
     assert not out.exists()
     made = forecast(folder, latest, out, fill=True)
+    assert made.attrs["s2kd_values_carried_forward"] == 1
+    assert made.attrs["s2kd_values_from_nearest_cell"] == 0
     lacking["t2m"][-1, 2, 3] = lacking["t2m"][-2, 2, 3]
     past = lacking["t2m"].values[None, -PAST:, None]
     wanted = Forecaster.load(folder).predict(past)[0, :, 0]
     np.testing.assert_allclose(field(made).values, wanted, rtol=1e-5)
+
+
+def test_what_is_read_is_not_written_over(folder, file, tmp_path):
+    (tmp_path / "data").mkdir()
+    latest = tmp_path / "data/latest.nc"
+    shutil.copy(file, latest)
+    (tmp_path / "other_name.nc").symlink_to(latest)
+    xr.load_dataset(file).to_zarr(tmp_path / "store.zarr", zarr_format=2)
+    before = sorted(tmp_path.rglob("*"))
+    for read, out in [
+        ("data/latest.nc", "data/latest.nc"),
+        ("data/latest.nc", "data/../data/latest.nc"),
+        ("data/latest.nc", "other_name.nc"),
+        ("data", "data/forecast.nc"),
+        ("data/*.nc", "data/latest.nc"),
+        ("data/../data/l*.nc", "data/later.nc"),
+        ("store.zarr", "store.zarr"),
+        ("data/latest.nc", "store.zarr/t2m/forecast.nc"),
+    ]:
+        with pytest.raises(S2KDError, match=r"which the forecast is made from|lies in the Zarr"):
+            forecast(folder, tmp_path / read, tmp_path / out)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert latest.read_bytes() == file.read_bytes()
+    forecast(folder, tmp_path / "data/l*.nc", tmp_path / "data/forecast.nc")
+
+
+@pytest.mark.parametrize("fill", [False, True])
+def test_cells_without_a_value_are_not_invented(folder, file, tmp_path, fill):
+    """Nowhere else in the file either: the neighbours' values are not theirs."""
+    lacking, out = xr.load_dataset(file), tmp_path / "forecast.nc"
+    lacking["t2m"][-PAST:, 4:6, 7:10] = np.nan
+    latest = gridded.write(lacking, tmp_path / "latest.nc")
+    said = "'t2m' has no value in any of the last 3 frames in 6 cells, the first at row 4, column 7"
+    with pytest.raises(S2KDError, match=said):
+        forecast(folder, latest, out, fill=fill)
+    assert not out.exists()
+
+
+def test_values_before_the_first_are_counted_apart(folder, file, tmp_path):
+    lacking, said = xr.load_dataset(file), []
+    lacking["t2m"][-PAST : -PAST + 2, 2, 3] = np.nan
+    lacking["t2m"][-1, 5:7, 5] = np.nan
+    latest = gridded.write(lacking, tmp_path / "latest.nc")
+    made = forecast(folder, latest, tmp_path / "forecast.nc", fill=True, say=said.append)
+    assert made.attrs["s2kd_values_carried_forward"] == 2
+    assert made.attrs["s2kd_values_from_nearest_cell"] == 2
+    assert "filled 2 missing values with the last of their cell, and 2 before" in said[0]
+    lacking["t2m"][-PAST] = np.nan
+    latest = gridded.write(lacking, tmp_path / "latest.nc")
+    with pytest.raises(S2KDError, match=r"no values at all at 2020-01-15T06.* nothing to carry"):
+        forecast(folder, latest, tmp_path / "forecast.nc", fill=True)
+
+
+@pytest.mark.parametrize("place", [slice(None), (-1, 3, 4)], ids=["everywhere", "one cell"])
+@pytest.mark.parametrize("wrong", [-255.0, -9999.0, 1e20])
+def test_values_far_outside_training_are_refused(folder, file, tmp_path, place, wrong):
+    given, out = xr.load_dataset(file), tmp_path / "forecast.nc"
+    given["t2m"].values[place] = wrong
+    latest = gridded.write(given, tmp_path / "latest.nc")
+    known = Forecaster.load(folder).card["statistics"]
+    said = (
+        f"the {known['minimum'][0]:g} to {known['maximum'][0]:g} K of training, the first {wrong:g}"
+    )
+    with pytest.raises(
+        S2KDError, match=rf"latest.nc: 't2m' has .* {re.escape(said)} at row .* unit"
+    ):
+        forecast(folder, latest, out)
+    assert not out.exists()
+    forecast(folder, latest, out, beyond_training=True)
+
+
+def test_new_extremes_are_forecast_from(folder, file, expected, tmp_path):
+    """One whole range of training beyond it on either side, and not more."""
+    known = Forecaster.load(folder).card["statistics"]
+    (low,), (high,) = known["minimum"], known["maximum"]
+    for value, fits in [
+        (2 * high - low - 0.01, True),
+        (2 * high - low + 0.01, False),
+        (2 * low - high + 0.01, True),
+        (2 * low - high - 0.01, False),
+    ]:
+        given = xr.load_dataset(file)
+        given["t2m"][-1, 0, 0] = value
+        latest = gridded.write(given, tmp_path / "latest.nc")
+        if fits:
+            forecast(folder, latest, tmp_path / "forecast.nc")
+        else:
+            with pytest.raises(S2KDError, match="far outside"):
+                forecast(folder, latest, tmp_path / "forecast.nc")
 
 
 SEAM = np.concatenate([np.arange(340, 360, 2.5), np.arange(0, 20, 2.5)])
@@ -237,6 +329,27 @@ def test_a_column_that_the_file_repeats_is_repeated(tmp_path):
     np.testing.assert_array_equal(made["t2m"][..., 0], made["t2m"][..., 16])
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+@pytest.mark.parametrize("west", [False, True])
+def test_a_globe_may_begin_at_another_meridian(tmp_path, west, repeated):
+    """A student of 0..360 and a file of -180..180, also from east to west or with its end twice."""
+    globe = gridded.waves()
+    about = globe["longitude"].attrs
+    globe = globe.assign_coords(longitude=("longitude", np.arange(0, 360, 22.5), about))
+    learned = gridded.write(globe, tmp_path / "learned.nc")
+    lon = np.arange(-180, 180 + 22.5 * repeated, 22.5)[:: -1 if west else 1]
+    other = globe.sel(longitude=lon % 360).assign_coords(longitude=("longitude", lon, about))
+    latest = gridded.write(other, tmp_path / "latest.nc")
+    folder = student_of(of_file(learned), tmp_path / "student")
+    made = forecast(folder, latest, tmp_path / "out.nc")
+    np.testing.assert_array_equal(made["longitude"].values, lon)
+    difference = made["t2m"].isel(time=0, drop=True) - other["t2m"].isel(time=-1, drop=True)
+    assert difference.sizes == {"lead_time": LEAD, "latitude": 12, "longitude": len(lon)}
+    assert float(abs(difference).max()) == 0, "every cell beside its own"
+    past, _ = netcdf.latest(str(latest), Forecaster.load(folder).grid, PAST)
+    np.testing.assert_array_equal(past[:, 0], globe["t2m"].values[-PAST:])
+
+
 def test_rows_of_a_projection_stay_where_they_were(tmp_path):
     """Its y counts upwards: turned for the student, and turned back."""
     given = gridded.waves().rename(latitude="y", longitude="x")
@@ -250,6 +363,42 @@ def test_rows_of_a_projection_stay_where_they_were(tmp_path):
     assert difference.sizes == {"lead_time": LEAD, "y": 12, "x": 16}
     assert float(abs(difference).max()) == 0
     assert made["y"].attrs == given["y"].attrs
+
+
+@pytest.mark.parametrize("ending", [".nc", ".zarr"])
+@pytest.mark.parametrize("spelt", ["rotated_pole", "rotated_pole: rlat rlon"])
+def test_a_rotated_grid_keeps_its_places(tmp_path, ending, spelt):
+    """Latitudes and longitudes of every cell and the pole stand in the forecast too."""
+    given = gridded.waves().rename(latitude="rlat", longitude="rlon")
+    rows, columns = np.mgrid[:12, :16]
+    place = ("rlat", "rlon")
+    given = given.assign_coords(
+        rlat=("rlat", np.arange(12) * 0.5, {"standard_name": "grid_latitude", "units": "degrees"}),
+        rlon=("rlon", np.arange(16) * 0.5, {"standard_name": "grid_longitude", "units": "degrees"}),
+        lat=(place, 50 + rows * 0.5 + columns * 0.01, {"units": "degrees_north", "bounds": "b"}),
+        lon=(place, 5 + columns * 0.7 + rows * 0.02, {"units": "degrees_east"}),
+    )
+    about = {
+        "grid_mapping_name": "rotated_latitude_longitude",
+        "grid_north_pole_latitude": 39.25,
+        "standard_parallel": np.array([30.0, 60.0]),
+    }
+    given["rotated_pole"] = ((), np.int32(1), about)
+    given["t2m"].attrs["grid_mapping"] = spelt
+    latest = gridded.write(given, tmp_path / "latest.nc")
+    folder = student_of(of_file(latest), tmp_path / "student")
+    made = forecast(folder, latest, tmp_path / f"out{ending}")
+    for name in ("lat", "lon"):
+        assert name in made["t2m"].coords
+        np.testing.assert_array_equal(made[name].values, given[name].values)
+        assert made[name].attrs["units"] == given[name].attrs["units"]
+    assert "bounds" not in made["lat"].attrs
+    said = made["t2m"].attrs.get("grid_mapping") or made["t2m"].encoding["grid_mapping"]
+    assert said == spelt
+    for key, value in about.items():
+        np.testing.assert_array_equal(made["rotated_pole"].attrs[key], value)
+    difference = made["t2m"].isel(time=0, drop=True) - given["t2m"].isel(time=-1, drop=True)
+    assert float(abs(difference).max()) == 0, "every cell beside its own"
 
 
 # --- files in the layout that a student learned from ---------------------------------------------
@@ -342,7 +491,7 @@ def test_frames_that_differ_in_kind_give_a_past_of_the_right_kind(tmp_path):
             np.save(tmp_path / split / f"{name}.npy", values)
     part = Part(name="taxibj", params={"path": str(tmp_path), "subsample_input": 4})
     folder = student_of(part, tmp_path / "student", past=3, lead=3)
-    made = forecast(folder, tmp_path, tmp_path / "out.nc")
+    made = forecast(folder, tmp_path, tmp_path.with_name(f"{tmp_path.name}.nc"))
     coarse = np.load(tmp_path / "test/X_c.npy")[-1, -1, 0, ::4, ::4]
     np.testing.assert_allclose(made["inflow"].values[0, 0], coarse.repeat(4, 0).repeat(4, 1))
 

@@ -226,11 +226,24 @@ def forecast(
     fill: Annotated[
         bool, typer.Option("--fill", help="Carry last values forward where the file lacks some.")
     ] = False,
+    beyond_training: Annotated[
+        bool,
+        typer.Option("--beyond-training", help="Also from values far outside those of training."),
+    ] = False,
 ) -> None:
     """The latest frames in, a CF forecast out."""
     from s2kd import service
 
-    name = service.forecast_file(folder, latest, out, student=student, steps=steps, fill=fill)
+    name = service.forecast_file(
+        folder,
+        latest,
+        out,
+        student=student,
+        steps=steps,
+        fill=fill,
+        beyond_training=beyond_training,
+        say=lambda words: print(words, file=sys.stderr),
+    )
     print(f"{out} (by {name})")
 
 

@@ -15,7 +15,7 @@ from s2kd.data._array_runs import beside, runs_of
 from s2kd.data._cf import Source, engine_of
 from s2kd.data._known_arrays import LENGTHS
 from s2kd.data._other import Known, recognise
-from s2kd.data._record import missing_steps, shown, split, step_numbers, stretches
+from s2kd.data._record import missing_steps, remedy, shown, split, step_numbers, stretches
 from s2kd.data._select import Fields, fields_of, levels_of, series_of
 from s2kd.data._series import Series
 from s2kd.data._values import Values
@@ -244,7 +244,8 @@ def _gridded(path: str, fields: Fields) -> Description:
             params, part, past = fitting(path, BENCHMARK, times), "weatherbench", 4
             chosen, reason = BENCHMARK, _benchmark(path, params)
     except S2KDError as error:
-        problems += [] if str(error) in problems else [str(error)]
+        told = str(error) in problems or _uneven(next(iter(series.values())).times)
+        problems += [] if told else [str(error)]
     return dataclasses.replace(
         found,
         problems=found.problems + tuple(problems),
@@ -432,13 +433,15 @@ def _of_values(variables: Sequence[Variable]) -> list[str]:
 
 def _of_times(times: np.ndarray) -> list[str]:
     found, problems = missing_steps(times), []
-    for numbers, words in (
-        (found.repeated, "times repeat the one before"),
-        (found.backwards, "times lie before the one that precedes them"),
-        (found.between, "times lie between steps"),
+    order = "; sort the file by time and drop repeated times"
+    for numbers, words, way_out in (
+        (found.repeated, "times repeat the one before", order),
+        (found.backwards, "times lie before the one that precedes them", order),
+        (found.between, "times lie between steps", remedy(times) if len(found.between) else ""),
     ):
         if len(numbers):
-            problems.append(f"{len(numbers)} {words}, the first is {shown(times[numbers[0]])}")
+            first = shown(times[numbers[0]])
+            problems.append(f"{len(numbers)} {words}, the first is {first}{way_out}")
     if len(found.gaps):
         places = [f"{shown(times[i - 1])} to {shown(times[i])}" for i in found.gaps[:3]]
         more = f" and {len(found.gaps) - 3} more" if len(found.gaps) > 3 else ""
@@ -447,6 +450,12 @@ def _of_times(times: np.ndarray) -> list[str]:
             f"({', '.join(places)}{more}); no window bridges them"
         )
     return problems
+
+
+def _uneven(times: np.ndarray) -> bool:
+    """Whether `_of_times` names what no window can be cut from."""
+    found = missing_steps(times)
+    return any(len(numbers) for numbers in (found.repeated, found.backwards, found.between))
 
 
 def _of_chunks(path: Path, names: Iterable[str]) -> list[str]:

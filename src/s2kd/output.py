@@ -1,5 +1,6 @@
 """Forecasts as CF data: what any tool that reads NetCDF or Zarr understands."""
 
+import glob
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from s2kd.data._cf import is_zarr
 from s2kd.data._plane import FileAxis
 from s2kd.files import whole_folder, write_whole
 from s2kd.types import GridSpec, S2KDError
@@ -40,6 +42,7 @@ def to_xarray(
     grid: GridSpec,
     initial_times: np.ndarray,
     axes: tuple[FileAxis, FileAxis] | None = None,
+    places: "xr.Dataset | None" = None,
     attributes: Mapping[str, Mapping[str, str]] | None = None,
     title: str = "Forecast",
     source: str = "",
@@ -54,7 +57,8 @@ def to_xarray(
     cftime objects of any calendar), so that lead 1 is valid one step later. Variables have the
     axes time (initialisation), lead_time, and lat, lon or y, x; `valid_time` is (time, lead_time).
     With the `axes` (rows, columns) of the file that the input came from, the last two have its
-    names, coordinates and order instead, so that the two line up to the last bit.
+    names, coordinates and order instead, so that the two line up to the last bit; `places` are
+    its further coordinates and grid mapping (`Series.places`).
     Cells outside `grid.mask` are missing. `attributes` are CF attributes by channel; `history` is
     that of the input, to which `done` is added with the time of now; `facts` are further global
     attributes (model, training data). A channel `z@500` is called `z_500` and keeps its name as
@@ -86,11 +90,23 @@ def to_xarray(
         "source": source,
         "history": "\n".join(part for part in (history.rstrip(), line) if part),
     }
-    return xr.Dataset(
+    made = xr.Dataset(
         variables,
         _times(times, lead) | _places(rows, columns, geographic=grid.latitude is not None),
         {key: value for key, value in said.items() if value} | dict(facts or {}),
     )
+    return made if places is None else _placed(made, places)
+
+
+def _placed(made: "xr.Dataset", places: "xr.Dataset") -> "xr.Dataset":
+    """With the coordinates and the grid mapping of another file with the same rows and columns."""
+    fields = list(made.data_vars)
+    made = made.merge(
+        places.drop_vars([name for name in places.variables if name in made.variables])
+    )
+    for name in fields:
+        made[name].attrs |= places.attrs
+    return made
 
 
 def _as_times(initial_times: np.ndarray) -> np.ndarray:
@@ -207,6 +223,38 @@ def _unit(nanoseconds: np.ndarray) -> str:
     return next(unit for unit, size in NANOSECONDS.items() if not (nanoseconds % size).any())
 
 
+def check_out(out: Path, read: Path) -> None:
+    """Refuse to write to `out` what is made of `read`: a file, a folder, a store or a pattern.
+
+    S2KDError where `out` is neither .nc nor .zarr, lies in a Zarr store, or where one of the two
+    is or holds the other.
+    """
+    if out.suffix not in (".nc", ".zarr"):
+        raise S2KDError(f"{out}: a forecast is written as .nc or .zarr")
+    to = out.expanduser().resolve()
+    store = next((parent for parent in to.parents if is_zarr(parent)), None)
+    if store is not None:
+        raise S2KDError(f"{out}: lies in the Zarr store {store}; give an --out outside of it")
+    given = read.expanduser()
+    # a pattern would also find, the next time, what is written now
+    found = [] if given.exists() else glob.glob(str(given), recursive=True)  # noqa: PTH207
+    files = [given, *map(Path, found)]
+    if to.match(str(given.parent.resolve() / given.name)) or any(
+        _overlap(to, file) for file in files
+    ):
+        raise S2KDError(
+            f"{out}: would overwrite, lie in or hold {read}, which the forecast is made from; "
+            "give another --out"
+        )
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    """Whether two paths are one, also under two names, or one holds the other."""
+    if one.exists() and other.exists() and one.samefile(other):
+        return True
+    return one.is_relative_to(other.resolve()) or other.resolve().is_relative_to(one)
+
+
 def write(dataset: "xr.Dataset", path: Path | str) -> None:
     """Write to NetCDF-4 (`.nc`) or Zarr 2 (`.zarr`): the whole of it, or nothing.
 
@@ -218,7 +266,9 @@ def write(dataset: "xr.Dataset", path: Path | str) -> None:
             if path.is_dir():
                 raise S2KDError(f"{path}: is a folder; give the name of a file")
             packing = {"zlib": True, "complevel": 4, "shuffle": True}
-            encoding = {str(name): packing for name in dataset.data_vars}
+            encoding = {
+                str(name): packing for name, field in dataset.data_vars.items() if field.ndim
+            }
             write_whole(
                 path, lambda to: dataset.to_netcdf(to, engine="h5netcdf", encoding=encoding)
             )

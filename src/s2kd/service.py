@@ -1,6 +1,6 @@
 """A forecast as a service sees it: a file with the latest frames in, a CF file out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,8 @@ from s2kd.times import seconds_between
 from s2kd.types import S2KDError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from s2kd.dataset import Dataset
 
 GRIDDED = ("netcdf", "atmosphere", "plume", "blobs", "weatherbench")
@@ -38,45 +40,58 @@ def forecast_file(
     student: str = "",
     steps: int = 0,
     fill: bool = False,
+    beyond_training: bool = False,
+    say: Callable[[str], object] = lambda words: None,
 ) -> str:
     """Read the last frames of a gridded file, forecast, write `out` (.nc or .zarr).
 
     Returns the name of the student that forecast. The file's channels, units, grid and time step
     must be those that the student was trained on; anything else is an S2KDError that names it, and
     so are missing values unless `fill` (or the student's own data set) carries the last value of
-    a cell forward.
+    a cell forward, and values far outside those of training unless `beyond_training`. How many
+    values were filled is told to `say`, and stands in `out`.
     """
-    from s2kd.output import to_xarray, write
+    from s2kd.output import check_out, to_xarray, write
 
-    if out.suffix not in (".nc", ".zarr"):
-        raise S2KDError(f"{out}: a forecast is written as .nc or .zarr")
+    check_out(out, latest_frames)
     if steps < 0:
         raise S2KDError(f"--steps {steps}: must be at least 1")
     chosen = find_student(folder, student)
     forecaster = Forecaster.load(chosen)
-    past, times, axes = _latest(latest_frames, forecaster, fill)
+    past, times, where, filled = _latest(latest_frames, forecaster, fill)
+    if not beyond_training:
+        _check_values(latest_frames, past, forecaster)
     future = forecaster.predict(past[None], steps=steps)
     card = forecaster.card
     made = to_xarray(
         future,
         grid=forecaster.grid,
         initial_times=times[-1:],
-        axes=axes,
+        **where,
         attributes=card.get("attributes", {}),
         title=f"Forecast by {chosen.name}",
         source=card.get("source", ""),
         history=_history(latest_frames),
         done=f"s2kd {card['versions']['s2kd']} forecast by {chosen.name} from {latest_frames.name}",
-        facts=_facts(card),
+        facts=_facts(card) | filled,
     )
     write(made, out)
+    if filled:
+        carried, borrowed = filled.values()
+        say(
+            f"filled {carried} missing values with the last of their cell, and {borrowed} before "
+            "the first of their cell with the nearest cell's"
+        )
     return chosen.name
 
 
-def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any, Any]:
+def _latest(
+    path: Path, forecaster: Forecaster, fill: bool
+) -> tuple[Any, Any, dict[str, Any], dict[str, int]]:
     """The last frames, from a CF file or from the kind of file that the student learned from.
 
-    With their times, and the file's rows and columns where it is CF.
+    With their times, where the file says that its cells lie (`axes` and `places` of `to_xarray`;
+    empty where it is not CF), and how many values were filled (empty: none).
     """
     part = _part(path, forecaster.card)
     if part["name"] in GRIDDED:
@@ -87,11 +102,42 @@ def _latest(path: Path, forecaster: Forecaster, fill: bool) -> tuple[Any, Any, A
         series = series_for(str(path), forecaster.grid)
         fill = fill or part["params"].get("missing", "error") != "error"
         missing = "fill" if fill else "error"
-        frames, times = netcdf.latest_of(series, forecaster.grid, forecaster.past, missing=missing)
-        return frames, times, (series.plane.rows, series.plane.columns)
+        frames, times, (carried, borrowed) = netcdf.latest_of(
+            series, forecaster.grid, forecaster.past, missing=missing
+        )
+        told = {"s2kd_values_carried_forward": carried, "s2kd_values_from_nearest_cell": borrowed}
+        filled = told if carried or borrowed else {}
+        axes = (series.plane.rows, series.plane.columns)
+        return frames, times, {"axes": axes, "places": series.places()}, filled
     if fill:
         raise S2KDError(f"--fill: only for gridded files with a time axis, not {part['name']}")
-    return *_from_dataset(path, part, forecaster), None
+    return *_from_dataset(path, part, forecaster), {}, {}
+
+
+def _check_values(path: Path, past: "np.ndarray", forecaster: Forecaster) -> None:
+    """Refuse values further outside those of training than these are apart.
+
+    A new extreme lies well within that; another unit or a fill value that nothing declares does
+    not. Training statistics know nothing of cells outside the mask: ten times as far there.
+    """
+    import numpy as np
+
+    grid, known = forecaster.grid, forecaster.card["statistics"]
+    low = np.array(known["minimum"])[:, None, None]
+    high = np.array(known["maximum"])[:, None, None]
+    reach = (high - low) * np.where(grid.exists, 1, 10)
+    outside = (past < low - reach) | (past > high + reach)
+    if not outside.any():
+        return
+    frame, channel, row, column = np.argwhere(outside)[0]
+    unit = f" {grid.units[channel]}" if grid.units[channel] else ""
+    raise S2KDError(
+        f"{path}: {grid.channels[channel]!r} has {int(outside[:, channel].sum())} values far "
+        f"outside the {known['minimum'][channel]:g} to {known['maximum'][channel]:g}{unit} of "
+        f"training, the first {past[frame, channel, row, column]:g} at row {row}, column "
+        f"{column}; most likely another unit, or a fill value that the file does not declare "
+        "(--beyond-training forecasts all the same)"
+    )
 
 
 def _part(path: Path, card: Mapping[str, Any]) -> Mapping[str, Any]:

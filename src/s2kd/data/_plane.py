@@ -1,6 +1,6 @@
 """The horizontal grid of a field: turned so that row 0 is north and column 0 west."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class FileAxis:
 class Plane:
     """Rows and columns as they lie after turning, and how to turn what is read.
 
+    On a grid that wraps, `shift` is how many columns are moved from the west end to the east.
+
     `latitude` descends and `longitude` ascends (past 360 where the file crosses its seam); both
     are None on a grid that is not geographic. `columns` is how many are kept: a file that repeats
     its first column at the end (0 and 360 degrees) loses the repeat. `rows` and `columns` are the
@@ -44,12 +46,31 @@ class Plane:
     flip_columns: bool
     rows: FileAxis
     columns: FileAxis
+    shift: int = 0
 
     def turn(self, values: np.ndarray) -> np.ndarray:
         """(..., y, x) as the file has it to (..., height, width)."""
         values = values[..., ::-1, :] if self.flip_rows else values
         values = values[..., ::-1] if self.flip_columns else values
-        return values[..., : self.width]
+        values = values[..., : self.width]
+        return np.roll(values, -self.shift, axis=-1) if self.shift else values
+
+    def beginning_at(self, longitude: float) -> "Plane":
+        """The same cells with the column at `longitude` first; itself where nothing has to move."""
+        if not self.wraps or self.longitude is None:
+            return self
+        own = np.array(self.longitude)
+        shift = int(np.abs((own - longitude + 180) % 360 - 180).argmin())
+        if shift == 0:
+            return self
+        moved = np.concatenate([own[shift:], own[:shift] + 360])
+        order = (self.columns.order - shift) % self.width
+        return replace(
+            self,
+            longitude=tuple(map(float, moved)),
+            columns=replace(self.columns, order=order),
+            shift=(self.shift + shift) % self.width,
+        )
 
     def differs(self, other: "Plane") -> str:
         """What differs from `other`, in words; empty where both are the same grid."""

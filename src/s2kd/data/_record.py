@@ -80,9 +80,36 @@ def step_numbers(where: str, times: np.ndarray) -> tuple[float, np.ndarray]:
         raise S2KDError(
             f"{where}: times must be one step apart (the commonest is {step:g} s) or whole steps "
             f"missing, but {shown(times[at - 1])} is followed by {shown(times[at])}, "
-            f"{steps[at - 1]:g} s later"
+            f"{steps[at - 1]:g} s later{remedy(times)}"
         )
     return step, np.concatenate([[0], np.cumsum(np.round(steps / step))]).astype(np.int64)
+
+
+def remedy(times: np.ndarray) -> str:
+    """How to make uneven times even, as the end of a sentence; calendar months by their name."""
+    text, steps = iso(times), seconds_between(times)
+    months = np.diff([12 * int(one[:4]) + int(one[5:7]) for one in text])
+    days = steps / 86400 / np.maximum(months, 1)
+    monthly = bool(((months > 0) & (days >= 28) & (days <= 31)).all())
+    frequency = "30D" if monthly else _frequency(float(np.median(steps[steps > 0])))
+    calendar = f", calendar={times[0].calendar!r}" if times.dtype == object else ""
+    even = f"'{text[0]}', '{text[-1]}', freq='{frequency}'{calendar}"
+    how = f"ds.interp(time=xr.date_range({even}))"
+    if not monthly:
+        return f"; interpolate to even times, with xarray: {how}"
+    # a calendar of equal months needs no interpolation, but knows no 31st
+    if len({one[7:] for one in text}) == 1:
+        how = f"ds.convert_calendar('360_day', align_on='date') or {how}"
+    return f": these are calendar months, of 28 to 31 days; make them even, with xarray: {how}"
+
+
+def _frequency(seconds: float) -> str:
+    """A step as pandas spells it, in whole hours or minutes where it is near them."""
+    for size, name in ((3600, "h"), (60, "min")):
+        count = round(seconds / size)
+        if count and abs(seconds / size - count) < 0.1:
+            return f"{count}{name}"
+    return f"{seconds:g}s"
 
 
 def stretches(numbers: np.ndarray, spacing: int) -> tuple[Stretch, ...]:

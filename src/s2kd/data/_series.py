@@ -1,15 +1,19 @@
 """Several variables of one or many files as one series of frames, read block by block."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from s2kd.data._cf import Axes, Source
+from s2kd.data._cf import Axes, Source, kind_of
 from s2kd.data._plane import Plane
 from s2kd.data._record import shown
 from s2kd.types import S2KDError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 BLOCK_BYTES = 2**26
 
@@ -107,6 +111,47 @@ class Series:
                         out[a:b, position] = values[:, level]
         return out
 
+    def places(self) -> "xr.Dataset":
+        """What else says where the cells lie, in the file's own order, for a forecast to repeat.
+
+        Two-dimensional coordinates and latitudes and longitudes, and the grid mapping, which is
+        also the attribute `grid_mapping` of what is returned (CF 5.6).
+        """
+        import xarray as xr
+
+        piece = self.readers[0].pieces[0]
+        data, axes = piece.source.data, piece.axes
+        found = {}
+        for name, variable in data.variables.items():
+            flat = set(variable.dims) == {axes.y, axes.x} and variable.dtype.kind in "fiu"
+            if flat and (name in data.coords or kind_of(str(name), variable)):
+                # bounds would be a further variable
+                told = {key: text for key, text in variable.attrs.items() if key != "bounds"}
+                found[name] = (variable.dims, variable.values, told, {"_FillValue": None})
+        field = data[piece.variable]
+        said = str(field.attrs.get("grid_mapping") or field.encoding.get("grid_mapping", ""))
+        # "crs" or "crs: x y": some names are coordinates
+        mappings = [name for name in said.replace(":", " ").split() if _is_mapping(data, name)]
+        scalars = {name: ((), np.int32(0), data[name].attrs) for name in mappings}
+        return xr.Dataset(scalars, found, {"grid_mapping": said} if mappings else {})
+
+    def beginning_at(self, longitude: float) -> "Series":
+        """The same with the column at `longitude` first, where the grid goes round the Earth."""
+        plane = self.plane.beginning_at(longitude)
+        if plane is self.plane:
+            return self
+        readers = tuple(
+            replace(
+                reader,
+                pieces=tuple(
+                    replace(piece, plane=piece.plane.beginning_at(longitude))
+                    for piece in reader.pieces
+                ),
+            )
+            for reader in self.readers
+        )
+        return replace(self, plane=plane, readers=readers)
+
     def blocks(self, index: np.ndarray) -> Iterator[np.ndarray]:
         """`read` in blocks of bounded size, cut where files end and along stored chunks."""
         size = max(1, BLOCK_BYTES // (4 * int(np.prod(self.shape[1:]))))
@@ -114,6 +159,10 @@ class Series:
             inside = index[np.searchsorted(index, piece.first) : np.searchsorted(index, piece.stop)]
             for part in _cut(inside, piece.first, size, piece.time_chunk):
                 yield self.read(part)
+
+
+def _is_mapping(data: "xr.Dataset", name: str) -> bool:
+    return name in data.variables and "grid_mapping_name" in data[name].attrs
 
 
 def _cut(index: np.ndarray, first: int, size: int, chunk: int) -> Iterator[np.ndarray]:

@@ -112,45 +112,78 @@ def latest(
     apart, the last at or before the date `until` (empty: the last there is). A finer step in the
     file is thinned, counted back from the last frame. Channels, units, size and coordinates must
     be the grid's. Cells outside `grid.mask` are filled as in training; NaN elsewhere is an error
-    unless `missing="fill"`, which carries each cell's last value among these frames forward.
+    unless `missing="fill"`, which fills as in training too: each cell's last value among these
+    frames is carried forward, and before its first one the nearest cell stands in. A cell without
+    any value among these frames, and a first frame without any, are errors.
     """
-    return latest_of(series_for(path, grid), grid, past, until=until, missing=missing)
+    return latest_of(series_for(path, grid), grid, past, until=until, missing=missing)[:2]
 
 
 def series_for(path: str, grid: GridSpec) -> Series:
     """The channels of `grid` in a file; S2KDError where it lacks some."""
     fields = fields_of(path)
     _check_channels(path, fields, grid)
-    return series_of(path, fields, grid.channels)
+    return beginning_as(series_of(path, fields, grid.channels), grid)
+
+
+def beginning_as(series: Series, grid: GridSpec) -> Series:
+    """The columns of a grid round the Earth from where `grid` begins: 0..360 and -180..180 fit."""
+    if not grid.wraps or grid.longitude is None:
+        return series
+    return series.beginning_at(grid.longitude[0])
 
 
 def latest_of(
     series: Series, grid: GridSpec, past: int, *, until: str = "", missing: str = "error"
-) -> tuple[np.ndarray, np.ndarray]:
-    """`latest` of a series that is open already."""
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """`latest` of a series that is open already, and how many values of existing cells it filled.
+
+    How many with the cell's last value, and how many with the nearest cell's.
+    """
     if missing not in ("error", "fill"):
         raise S2KDError(f"missing={missing!r}: must be 'error' or 'fill' here")
     path = series.path
     _check_fits(series, grid)
     index = _last(series, grid, past, until)
     frames = series.read(index)
-    absent = ~np.isfinite(frames)
-    _, height, width = frames.shape[1:]
-    watch = Missing(grid.channels, height, width, wraps=grid.wraps)
+    absent = ~np.isfinite(frames) & grid.exists
+    if absent.any():
+        _check_missing(path, grid, series.times[index], absent, fill=missing == "fill")
+    watch = Missing(grid.channels, grid.height, grid.width, wraps=grid.wraps)
     watch.watch(frames)
-    wrong = absent & grid.exists
-    empty = ~np.isfinite(frames) & grid.exists
-    if (wrong if missing == "error" else empty).any():
-        frame, channel, row, column = np.argwhere(wrong if missing == "error" else empty)[0]
-        fill = "; --fill (missing='fill') carries the last value forward"
-        remedy = fill if missing == "error" else ""
-        raise S2KDError(
-            f"{path}: {grid.channels[channel]!r} has {int(wrong.sum())} missing values in the last "
-            f"{past} frames, the first at {shown(series.times[index][frame])}, row {row}, "
-            f"column {column}{remedy}"
-        )
     frames[~np.isfinite(frames)] = 0.0
-    return frames, series.times[index]
+    # before a cell's first value there is none of its own
+    borrowed = int(np.logical_and.accumulate(absent).sum())
+    return frames, series.times[index], (int(absent.sum()) - borrowed, borrowed)
+
+
+def _check_missing(
+    path: str, grid: GridSpec, times: np.ndarray, absent: np.ndarray, *, fill: bool
+) -> None:
+    """Refuse `absent` values (frame, channel, row, column), or with `fill` those without a past."""
+    never = absent.all(0)
+    if never.any():
+        channel, row, column = np.argwhere(never)[0]
+        cells = int(never[channel].sum())
+        raise S2KDError(
+            f"{path}: {grid.channels[channel]!r} has no value in any of the last {len(times)} "
+            f"frames in {cells} cells, the first at row {row}, column {column}; the model was "
+            "trained on values there and there is none to carry forward: fill them in the file"
+        )
+    blank = (absent[0] | ~grid.exists).all((1, 2))
+    if fill and blank.any():
+        raise S2KDError(
+            f"{path}: {grid.channels[int(blank.argmax())]!r} has no values at all at "
+            f"{shown(times[0])}, the first of the {len(times)} frames that the model needs, so "
+            "there is nothing to carry forward"
+        )
+    if not fill:
+        frame, channel, row, column = np.argwhere(absent)[0]
+        raise S2KDError(
+            f"{path}: {grid.channels[channel]!r} has {int(absent[:, channel].sum())} missing "
+            f"values in the last {len(times)} frames, the first at {shown(times[frame])}, row "
+            f"{row}, column {column}; --fill (missing='fill') carries the last value forward"
+        )
 
 
 def _check_channels(path: str, fields: Fields, grid: GridSpec) -> None:

@@ -21,7 +21,7 @@ from s2kd.data._record import (
 from s2kd.data._series import Series
 from s2kd.data._store import in_memory, on_disk
 from s2kd.data._weatherbench import field_named, in_words, is_folder, open_fields
-from s2kd.data.netcdf import grid_of, latest_of
+from s2kd.data.netcdf import beginning_as, grid_of, latest_of
 from s2kd.dataset import Dataset, Frames
 from s2kd.types import GridSpec, S2KDError
 
@@ -104,12 +104,13 @@ def latest(
 
     Returns frames (past, channel, height, width) and times (past,).
     """
-    return latest_of(series_for(path, grid), grid, past, until=until, missing=missing)
+    return latest_of(series_for(path, grid), grid, past, until=until, missing=missing)[:2]
 
 
 def series_for(path: str, grid: GridSpec) -> Series:
     """The channels of `grid`, whatever the files call them."""
-    return open_fields(str(path), [field_named(channel) for channel in grid.channels])
+    fields = [field_named(channel) for channel in grid.channels]
+    return beginning_as(open_fields(str(path), fields), grid)
 
 
 def fitting(path: str, channels: Sequence[str], times: np.ndarray) -> dict[str, object]:
