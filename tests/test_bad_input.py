@@ -276,7 +276,19 @@ def test_two_runs_in_one_folder_at_once(refused, mine, tmp_path):
     assert (mine / "report.html").exists()
 
 
-@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
+def test_tasks_that_work_each_by_itself_do_not_share_a_lock(monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    assert not first_process(), "one speaks for all"
+    assert not first_process(4)
+    assert not first_process(-1)
+    with stages.locked(tmp_path), pytest.raises(stages.Busy), stages.locked(tmp_path):
+        pass
+    with stages.locked(tmp_path), stages.locked(tmp_path, 4):
+        pass
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK"])
 def test_the_further_processes_of_a_run_are_quiet_and_do_not_stop_at_its_lock(
     mine, monkeypatch, name
 ):

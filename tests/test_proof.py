@@ -369,6 +369,8 @@ def test_a_gain_that_is_lost_among_many_is_told_with_that():
     assert "% of its error, though not after Holm's correction: p = 0." in said
     (line,) = [line for line in table.lines if line[1] == "S²-KD"]
     assert float(line[8]) > 0.05
+    (elsewhere,) = verdicts.detail(models)
+    assert "(better, though not after Holm's correction: p = 0." in elsewhere, "the same comparison"
 
 
 def test_references_stand_beside_every_seed():

@@ -25,7 +25,7 @@ Function = Callable[[np.ndarray], np.ndarray]
 class Bounds:
     """What an interval says of itself; `low` and `high` are None where nothing bounds it (`note`).
 
-    `seeds` > 1 where seeds were drawn too.
+    `seeds` > 1 where their spread counts too.
     """
 
     low: float | None
@@ -106,12 +106,12 @@ def bootstrap(
     confidence: float,
     seed: int,
 ) -> Found:
-    """A `function` of the means of paired series, blocks of windows drawn and seeds if several.
+    """A `function` of the means of paired series, blocks of windows drawn, and seeds from five on.
 
     Symmetric bounds from the studentised distance (Hall 1992); the standard error is that of the
-    function's linear part. With two to four seeds the distance is Student's instead, with the
-    degrees of freedom of Welch (1947) and Satterthwaite (1946). Raises S2KDError for fewer than
-    four blocks.
+    function's linear part. With two to four seeds the distance is Student's instead, whatever
+    `resamples`, with the degrees of freedom of Welch (1947) and Satterthwaite (1946). Raises
+    S2KDError for fewer than four blocks.
     """
     seeds, count, _ = values.shape
     if block < 1 or count < 4 * block:
@@ -135,15 +135,14 @@ def bootstrap(
     random = np.random.default_rng(seed)
     if 1 < seeds < SEEDS_TO_DRAW:
         freedom = error**4 / (parts[0] ** 4 / (count / block - 1) + parts[1] ** 4 / (seeds - 1))
-        resamples = 100_000
-        scaled = np.abs(random.standard_t(freedom, resamples))
+        scaled = np.abs(random.standard_t(freedom, 100_000))
     else:
         means = np.stack([block_means(one, block) for one in values])
         scaled = _studentised(means, function, value, math.ceil(count / block), resamples, random)
     # a number in place of infinity, which quantiles cannot interpolate
     critical = float(np.quantile(np.minimum(scaled, 1e150), confidence))
     critical = critical if critical < 1e100 else math.inf
-    p_value = (1 + int((scaled >= abs(value) / error).sum())) / (resamples + 1)
+    p_value = (1 + int((scaled >= abs(value) / error).sum())) / (len(scaled) + 1)
     half = critical * error
     return Found(value=value, half=half, critical=critical, p_value=p_value, **about)
 

@@ -402,7 +402,7 @@ def event_interval(
 ) -> Interval:
     """A method's score with its bounds, counts of all its seeds (one entry each) pooled.
 
-    Block bootstrap over windows; seeds are drawn too where there are three at least. Bounds end
+    Block bootstrap over windows; from three on, seeds count too. Bounds end
     where the score's own range does. Without a `block` it is as long as the score remembers.
     """
     values = _series(counted, channel, event, lead)

@@ -74,11 +74,11 @@ def recipe_of(
 
     made = False
     given = {"--data": data, "--world": world, "--preset": preset}
+    if not what and not (out / "recipe.json").exists():
+        raise S2KDError(f"{out}: holds no run yet, so say which recipe (`s2kd list recipes`)")
     if not what or (what not in recipes.names() and Path(what).exists()):
         _refuse_unread(given, what or str(out / "recipe.json"))
     if not what:
-        if not (out / "recipe.json").exists():
-            raise S2KDError(f"{out}: holds no run yet, so say which recipe (`s2kd list recipes`)")
         found = stages.load_recipe(out)
     elif what.endswith(".json") and Path(what).is_file():
         plain = read_json(Path(what))
@@ -137,7 +137,8 @@ def work_on(
     from s2kd import console, stages
 
     quiet = quiet or not first_process()
-    with stages.locked(out), console.shown(quiet=quiet) as shown:
+    processes = machine.devices * machine.nodes if machine is not None else 1
+    with stages.locked(out, processes), console.shown(quiet=quiet) as shown:
         more = {"machine": machine} if machine is not None else {}
         more["save_seconds"] = save_every
         run = stages.open_run(recipe, out, report=shown.report, say=shown.say, **more)

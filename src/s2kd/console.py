@@ -12,9 +12,16 @@ RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 """Where torchrun, Fabric and SLURM write which of several processes this is."""
 
 
-def first_process() -> bool:
-    """Whether this is the one of several processes that speaks, and holds the lock for all."""
-    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+def first_process(processes: int = 0) -> bool:
+    """Whether this is the one of several processes that speaks, and holds the lock for all.
+
+    Given how many `processes` the work is shared among (below 0: as many as there are), SLURM's
+    number counts only where so many tasks were started: tasks may also work each by itself.
+    """
+    tasks = os.environ.get("SLURM_NTASKS", "1")
+    apart = processes > 0 and (processes == 1 or tasks != str(processes))
+    names = [name for name in RANKS if name != "SLURM_PROCID" or not apart]
+    return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 class Quiet:

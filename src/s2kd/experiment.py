@@ -256,7 +256,7 @@ def _rolled(row: Row) -> bool:
 def difference(
     first: Sequence[Row], second: Sequence[Row], *, long: bool = False
 ) -> Comparison | None:
-    """Mean difference of two models' errors, seeds drawn too where there are three (`paired`).
+    """Mean difference of two models' errors; from three on, seeds count too (`paired`).
 
     Without bounds where the windows do not make four blocks.
     """

@@ -154,6 +154,9 @@ class Distilling(nn.Module):
         self.hinting, self.epoch = False, 0
         self._windows, self._targets, self._blends = windows, targets, blends
         self._exists = exists_or_none(windows)
+        if self._exists is not None:
+            cells = self._exists.flatten().nonzero().flatten()
+            self.register_buffer("_existing_cells", cells, persistent=False)
         grid = windows.dataset.grid
         self._extent = extent_of(model.backbone, grid.height, grid.width)
         usual = padded_size(grid.height), padded_size(grid.width)
@@ -221,7 +224,7 @@ class Distilling(nn.Module):
         """Of a grid with a mask the cells that exist, as one row; else the frames as they are."""
         if self._exists is None:
             return frames
-        return frames.flatten(-2)[..., None, self._exists.flatten() > 0]
+        return frames.flatten(-2).index_select(-1, self._existing_cells).unsqueeze(-2)
 
     @torch.no_grad()
     def _stage_widths(self, name: str) -> tuple[list[int], list[int]]:

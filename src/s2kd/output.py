@@ -229,23 +229,25 @@ def check_out(out: Path, read: Path) -> None:
     S2KDError where `out` is neither .nc nor .zarr, lies in a Zarr store, or where one of the two
     is or holds the other.
     """
-    if out.suffix not in (".nc", ".zarr"):
-        raise S2KDError(f"{out}: a forecast is written as .nc or .zarr")
+    _check_suffix(out)
     to = out.expanduser().resolve()
     store = next((parent for parent in to.parents if is_zarr(parent)), None)
     if store is not None:
         raise S2KDError(f"{out}: lies in the Zarr store {store}; give an --out outside of it")
-    given = read.expanduser()
-    # a pattern would also find, the next time, what is written now
-    found = [] if given.exists() else glob.glob(str(given), recursive=True)  # noqa: PTH207
-    files = [given, *map(Path, found)]
-    if to.match(str(given.parent.resolve() / given.name)) or any(
-        _overlap(to, file) for file in files
-    ):
+    given, found = read.expanduser(), []
+    if not given.exists():  # a pattern: what is written now it would find the next time
+        found = [Path(file) for file in glob.glob(str(given), recursive=True)]  # noqa: PTH207
+        found += [to] * to.match(str(given.parent.resolve() / given.name))
+    if any(_overlap(to, file) for file in (given, *found)):
         raise S2KDError(
             f"{out}: would overwrite, lie in or hold {read}, which the forecast is made from; "
             "give another --out"
         )
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in (".nc", ".zarr"):
+        raise S2KDError(f"{path}: a forecast is written as NetCDF (.nc) or Zarr (.zarr)")
 
 
 def _overlap(one: Path, other: Path) -> bool:
@@ -261,26 +263,19 @@ def write(dataset: "xr.Dataset", path: Path | str) -> None:
     What is at `path` is replaced only once the new one is complete on disk.
     """
     path = Path(path)
-    match path.suffix:
-        case ".nc":
-            if path.is_dir():
-                raise S2KDError(f"{path}: is a folder; give the name of a file")
-            packing = {"zlib": True, "complevel": 4, "shuffle": True}
-            encoding = {
-                str(name): packing for name, field in dataset.data_vars.items() if field.ndim
-            }
-            write_whole(
-                path, lambda to: dataset.to_netcdf(to, engine="h5netcdf", encoding=encoding)
-            )
-        case ".zarr":
-            _write_zarr(dataset, path)
-        case _:
-            raise S2KDError(f"{path}: a forecast is written as NetCDF (.nc) or Zarr (.zarr)")
+    _check_suffix(path)
+    if path.suffix == ".zarr":
+        _write_zarr(dataset, path)
+        return
+    if path.is_dir():
+        raise S2KDError(f"{path}: is a folder; give the name of a file")
+    packing = {"zlib": True, "complevel": 4, "shuffle": True}
+    encoding = {str(name): packing for name, field in dataset.data_vars.items() if field.ndim}
+    write_whole(path, lambda to: dataset.to_netcdf(to, engine="h5netcdf", encoding=encoding))
 
 
 def _write_zarr(dataset: "xr.Dataset", path: Path) -> None:
-    is_store = any((path / name).exists() for name in (".zgroup", "zarr.json"))
-    if path.exists() and not is_store and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and not is_zarr(path) and (not path.is_dir() or any(path.iterdir())):
         raise S2KDError(f"{path}: exists and is no Zarr store, so it is not replaced")
     with whole_folder(path) as beside:
         # format 2 with its metadata in one place is what most tools can read

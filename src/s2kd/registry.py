@@ -106,8 +106,8 @@ class Registry(Generic[T]):
         parameters = inspect.signature(self.get(name)).parameters
         return {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
-    def check(self, name: str, given: Iterable[str]) -> None:
-        """Refuse a setting that the part does not have."""
+    def check(self, name: str, given: Mapping[str, object]) -> None:
+        """Refuse a setting that the part does not have, or that must be a number and is none."""
         options = self.options(name)
         for key in given:
             if key not in options:
@@ -115,12 +115,8 @@ class Registry(Generic[T]):
                     f"{self.kind} {name!r} has no setting {key!r}{nearest(key, options)}"
                     f" (it has {', '.join(options) or 'none'})"
                 )
-
-    def check_numbers(self, name: str, given: Mapping[str, object]) -> None:
-        """Refuse what is no number where the part wants one."""
-        options = self.options(name)
         for key, value in given.items():
-            kind = options[key].annotation if key in options else None
+            kind = options[key].annotation
             kinds = set(get_args(kind)) if isinstance(kind, UnionType) else {kind}
             if not kinds <= {int, float, NoneType} or (value is None and NoneType in kinds):
                 continue
@@ -132,7 +128,6 @@ class Registry(Generic[T]):
         """Make the part; a setting it does not know, or one that is missing, is an error."""
         part = self.get(name)
         self.check(name, params)
-        self.check_numbers(name, params)
         try:
             inspect.signature(part).bind(*args, **params)
         except TypeError as error:

@@ -100,7 +100,8 @@ def _latest(
         # WeatherBench's names of fields may be long or short in the file
         series_for = (weatherbench if part["name"] == "weatherbench" else netcdf).series_for
         series = series_for(str(path), forecaster.grid)
-        fill = fill or part["params"].get("missing", "error") != "error"
+        # "mask" is of cells that never have a value; they are outside the grid's mask already
+        fill = fill or part["params"].get("missing") == "fill"
         missing = "fill" if fill else "error"
         frames, times, (carried, borrowed) = netcdf.latest_of(
             series, forecaster.grid, forecaster.past, missing=missing

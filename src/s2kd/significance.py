@@ -5,9 +5,10 @@ about decides what else is drawn:
 
 - `paired_bootstrap` averages the seeds of each window before: it speaks of these trained models
   on other windows like the test's.
-- `hierarchical_bootstrap` draws the seeds too, independently of the blocks, since every seed is
-  scored on the same windows (the pigeonhole bootstrap of Owen 2007): it speaks of the method,
-  trained anew, and wants at least three seeds, better five.
+- `hierarchical_bootstrap` counts the seeds' spread too: it speaks of the method, trained anew, and
+  wants at least three seeds. From five on they are drawn, independently of the blocks, since every
+  seed is scored on the same windows (the pigeonhole bootstrap of Owen 2007); three and four are too
+  few for that, and their bounds are Student's (`bootstrap.SEEDS_TO_DRAW`).
 """
 
 import math
@@ -156,11 +157,11 @@ def hierarchical_bootstrap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """As `paired_bootstrap` with the seeds drawn too: would the method be better if trained again.
+    """As `paired_bootstrap` with the seeds' spread too: would it be better if trained again.
 
     Seeds are paired in the order given (the same seed gives both methods the same first weights
     and the same order of batches). The squared standard error is the windows' plus the seeds'
-    (their variance over their number), in every resample as in the sample.
+    (their variance over their number); from five seeds on they are drawn in every resample.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     _check_pair(first, second)
@@ -213,7 +214,7 @@ def function_interval(
 
     The same studentised block bootstrap; the standard error of the function is that of its linear
     part (the smooth function model, Hall 1992, section 2.4). Seeds, where there is a first axis
-    of at least three, are drawn too; fewer are averaged.
+    of at least three, count too; fewer are averaged.
     """
     return _of_function(values, function, block, resamples, confidence, seed).interval
 
@@ -269,7 +270,7 @@ def ratio_interval(
 
     The bounds are the ratios R for which mean(numerator − R denominator) is not told from 0, so
     they stay true where the denominator is small, and there are none (None) where it cannot be
-    told from 0 itself. With at least three seeds, the seeds are drawn too; fewer are averaged.
+    told from 0 itself. From three seeds on their spread counts too; fewer are averaged.
     """
     top, bottom = (np.asarray(side, np.float64) for side in (numerator, denominator))
     top, bottom = np.broadcast_arrays(np.atleast_2d(top), np.atleast_2d(bottom))
@@ -378,7 +379,7 @@ def exceeds_share(
     """Whether the student gains more than `times` what `other` gains over the baseline.
 
     The difference is mean[(baseline − student) − times (baseline − other)]: shown where
-    `low` > 0. With at least three seeds, the seeds are drawn too.
+    `low` > 0. From three seeds on their spread counts too.
     """
     gain, wanted = _minus(baseline, student), times * _minus(baseline, other)
     gain, wanted = (_by_seed(side, window_axes=1) for side in (gain, wanted))
@@ -444,7 +445,7 @@ def compare(
 
     One dict a method: the fields of `Comparison`, `method`, `reference`, `seeds` and `p_holm`.
     Without a `block` it is as long as `block_for` says, for all alike. Seeds are averaged per
-    window, so that what varies is the test window; with `draw_seeds` the seeds are drawn too
+    window, so that what varies is the test window; with `draw_seeds` their spread counts too
     (`hierarchical_bootstrap`). What so few windows cannot say is None, and `note` says so.
     """
     if reference not in errors:

@@ -62,8 +62,9 @@ def standing(every: Sequence[Models]) -> str:
         "cores can train; its figures are its own and say nothing of the official data's. "
         f"'{SO_FAR.capitalize()}' stands before what fewer than {FEWEST_SEEDS} seeds say, where an "
         "interval speaks of the models that were trained, not of the method. Better and worse are "
-        "said where a 95 % interval excludes zero; where the p-value, adjusted for all comparisons "
-        "of that table (Holm), is not below 0.05, the sentence says so. How the settings "
+        "said where a 95 % interval excludes zero; of a comparison that stands in a table, the "
+        "sentence says where its p-value, adjusted for all of that table (Holm), is not below "
+        "0.05. How the settings "
         "were chosen, when teachers stop, and what did not work: [log](log.md)."
     )
 
@@ -71,8 +72,8 @@ def standing(every: Sequence[Models]) -> str:
 def told(found: Comparison | None, better: str, worse: str, same: str) -> str:
     """`better` where the difference is below 0 for certain, `worse` above, else `same`.
 
-    Where seeds were too few to be drawn it begins with `SO_FAR`: the interval is over test
-    windows, and another training may tell another story.
+    Where seeds were too few to say of their spread it begins with `SO_FAR`: the interval is over
+    test windows, and another training may tell another story.
     """
     if found is None or not found.excludes_zero:
         return same
@@ -129,7 +130,7 @@ def claim(models: Models) -> str:
     plus = models.of("student", "s2kd_plus", backbone)
     if plus:
         more, closed = compared[backbone, "s2kd_plus"], gap_closed(base, plus, teacher)
-        sentence += f" Our variant S²-KD plus gains {in_percent(more)}"
+        sentence += f" Our variant S²-KD plus gains {in_percent(more)}{caveat(more)}"
         if closed is not None and closed.value is not None:
             sentence += f" and closes {_share(closed)}: 90 % of the gap {_reached(closed)}"
         sentence += f"; twice FitNet's share is {_twice(models, backbone, 's2kd_plus')}."
@@ -235,6 +236,7 @@ def ranking(models: Models) -> list[str]:
                 f"{models.place}: the teacher ({metric(teacher, 'mse'):.4f}) is not clearly better "
                 f"than the climatology ({metric(climatology, 'mse'):.4f})."
             )
+    compared = main_comparisons(models)
     for backbone in models.students:
         methods = [
             m for m in models.methods(backbone) if m in ("baseline", "output", "fitnet", "s2kd")
@@ -246,12 +248,16 @@ def ranking(models: Models) -> list[str]:
         parts = []
         for one, other in (("s2kd", "fitnet"), ("fitnet", "baseline")):
             if one in methods and other in methods:
-                versus = difference(
-                    models.of("student", one, backbone), models.of("student", other, backbone)
+                versus = (
+                    compared.get((backbone, one))
+                    if other == "baseline"
+                    else difference(
+                        models.of("student", one, backbone), models.of("student", other, backbone)
+                    )
                 )
                 parts.append(
                     f"{name_of(one)} before {name_of(other)} is "
-                    f"{told(versus, 'shown', 'reversed', 'not shown')}"
+                    f"{told(versus, 'shown', 'reversed', 'not shown')}{caveat(versus)}"
                 )
         found.append(
             f"{models.place}, {name_of(backbone)}: mean errors are ordered {order}. Of the paper's "
@@ -350,14 +356,17 @@ def detail(models: Models) -> list[str]:
     """Whether the spectral loss keeps detail that the squared error blurs, and its cost."""
     backbone = models.students[0]
     base = models.of("student", "baseline", backbone)
+    costs = {
+        "spectral": ablation_comparisons(models.shared(ABLATION)).get("spectral"),
+        "s2kd": main_comparisons(models).get((backbone, "s2kd")),
+    }
     found = []
-    for method in ("spectral", "s2kd"):
+    for method, cost in costs.items():
         rows = models.of("student", method, backbone)
         if not rows or not base:
             continue
         before, after = (rare_tables.by_lead(r, "high_frequency_ratio", -1) for r in (base, rows))
         near, far = (rare_tables.by_lead(r, "log_spectral_distance", -1) for r in (base, rows))
-        cost = difference(rows, base)
         found.append(
             f"{models.place}, {name_of(method)}: at the last lead the energy of fine detail is "
             f"{after:.2f} of the truth's (plain student {before:.2f}), the log-spectral distance "

@@ -4,7 +4,7 @@ One file each; decorate the class with `@backbones.register("name")`. Its constr
 `GridSpec` and keyword-only settings, of which `past` and `lead` (numbers of frames) are two.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -51,9 +51,9 @@ class Backbones(Registry[Backbone]):
     def __init__(self) -> None:
         super().__init__("backbone", "s2kd.backbones")
 
-    def check(self, name: str, given: Iterable[str]) -> None:
-        """Refuse a setting that the backbone does not have."""
-        super().check(name, [key for key in given if key != "preset"])
+    def check(self, name: str, given: Mapping[str, object]) -> None:
+        """Refuse a setting that the backbone does not have, or that is no number."""
+        super().check(name, {key: value for key, value in given.items() if key != "preset"})
 
     def presets(self, name: str) -> tuple[str, ...]:
         """The presets that a backbone offers."""

@@ -82,8 +82,8 @@ def any_array(path: Path) -> Known | None:
     past = _past(sizes["T"])
     if not past:
         problems.append(f"{sizes['T']} frames are too few")
-    if times is not None and (wrong := _irregular(path, times)):
-        problems, past = [*problems, wrong], 0
+    if times is not None and _irregular(path, times):
+        past = 0  # why, `describe` says of times of any kind
     params |= found | {"gap": 2 * past}
     return Known(
         kind=f"{path.suffix[1:].upper()} array",
@@ -113,13 +113,13 @@ def _left_out(path: Path, key: str, fit: dict[str, Held]) -> list[str]:
     ]
 
 
-def _irregular(path: Path, times: np.ndarray) -> str:
-    """Why no windows can be cut from these times; nothing where they can."""
+def _irregular(path: Path, times: np.ndarray) -> bool:
+    """Whether no windows can be cut from these times."""
     try:
         step_numbers(str(path), times)
-    except S2KDError as error:
-        return str(error)
-    return ""
+    except S2KDError:
+        return True
+    return False
 
 
 def _guess(shape: tuple[int, ...]) -> str:

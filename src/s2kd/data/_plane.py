@@ -29,11 +29,10 @@ class FileAxis:
 class Plane:
     """Rows and columns as they lie after turning, and how to turn what is read.
 
-    On a grid that wraps, `shift` is how many columns are moved from the west end to the east.
-
     `latitude` descends and `longitude` ascends (past 360 where the file crosses its seam); both
-    are None on a grid that is not geographic. `columns` is how many are kept: a file that repeats
-    its first column at the end (0 and 360 degrees) loses the repeat. `rows` and `columns` are the
+    are None on a grid that is not geographic. `width` is how many columns are kept: a file that
+    repeats its first at the end (0 and 360 degrees) loses the repeat. On a grid that wraps, `shift`
+    is how many columns are moved from the west end to the east. `rows` and `columns` are the
     file's own.
     """
 

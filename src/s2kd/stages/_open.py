@@ -76,7 +76,6 @@ def check_parts(recipe: Recipe) -> None:
     ]
     for registry, part in pairs:
         registry.check(part.name, part.params)
-        registry.check_numbers(part.name, part.params)
     _check_stored(recipe)
 
 
@@ -120,12 +119,12 @@ class Busy(S2KDError):
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """One run a folder; the second is refused with a sentence.
+def locked(out: Path, processes: int = 1) -> Iterator[None]:
+    """One run a folder, by as many `processes` as share it; the second is refused with a sentence.
 
     Where the work fails before anything was made, what the lock itself made goes again.
     """
-    if not first_process():
+    if not first_process(processes):
         yield  # the first of this run's processes holds the lock for all
         return
     new = not out.exists()
