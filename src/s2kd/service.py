@@ -1,5 +1,6 @@
 """A forecast as a service sees it: a file with the latest frames in, a CF file out."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,8 +217,9 @@ def _history(path: Path) -> str:
     import xarray as xr
 
     try:
-        with xr.open_dataset(path, decode_times=False) as opened:
-            return str(opened.attrs.get("history", ""))
+        with warnings.catch_warnings(action="ignore"):  # of arrays without named dimensions
+            with xr.open_dataset(path, decode_times=False) as opened:
+                return str(opened.attrs.get("history", ""))
     except Exception:
         return ""
 
