@@ -217,9 +217,12 @@ def _history(path: Path) -> str:
     import xarray as xr
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # of arrays without named dimensions
-            with xr.open_dataset(path, decode_times=False) as opened:
-                return str(opened.attrs.get("history", ""))
+        # it warns of arrays without named dimensions
+        with (
+            warnings.catch_warnings(action="ignore"),
+            xr.open_dataset(path, decode_times=False) as opened,
+        ):
+            return str(opened.attrs.get("history", ""))
     except Exception:
         return ""
 
