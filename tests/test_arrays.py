@@ -492,8 +492,14 @@ def test_times_from_which_nothing_can_be_cut_are_told(tmp_path):
     times[7] = times[6]
     np.savez(tmp_path / "mine.npz", counts=laid_out("THW"), when=times)
     found = describe(tmp_path / "mine.npz")
-    assert any("occurs twice" in problem for problem in found.problems)
+    (told,) = (problem for problem in found.problems if "time" in problem)
+    assert told.startswith("1 times repeat the one before, the first is 2023-03-01T03:00")
     assert found.recipe_dataset is None
+    months = np.arange("2020-01", "2025-01", dtype="datetime64[M]").astype("datetime64[s]")
+    np.savez(tmp_path / "months.npz", counts=laid_out("THW"), when=months)
+    found = describe(tmp_path / "months.npz")
+    (told,) = (problem for problem in found.problems if "time" in problem)
+    assert told.endswith("; bring the frames to even steps of time")
 
 
 def test_unix_time_is_not_counted_from_another_year(tmp_path):

@@ -173,7 +173,7 @@ def _of_arrays(path: str, known: Known) -> Description:
         latitude=_ends(file, known.params.get("latitude", ""), falling=True),
         longitude=_ends(file, known.params.get("longitude", ""), falling=False),
         scanned=_scanned(sampled=sampled) if looked else "",
-        problems=(*problems, *_of_values(looked), *(_of_times(times) if dated else ())),
+        problems=(*problems, *_of_values(looked), *(_of_times(times, EVEN) if dated else ())),
         reason=known.reason,
         past=known.past,
         lead=known.past,
@@ -431,13 +431,19 @@ def _of_values(variables: Sequence[Variable]) -> list[str]:
     return problems
 
 
-def _of_times(times: np.ndarray) -> list[str]:
+EVEN = "; bring the frames to even steps of time"
+"""What to do about times of an array, which xarray's own ways out do not fit."""
+
+
+def _of_times(times: np.ndarray, uneven: str = "") -> list[str]:
+    """What is wrong with them; `uneven` is the way out where they lie between steps."""
     found, problems = missing_steps(times), []
+    uneven = uneven or (remedy(times) if len(found.between) else "")
     order = "; sort the file by time and drop repeated times"
     for numbers, words, way_out in (
         (found.repeated, "times repeat the one before", order),
         (found.backwards, "times lie before the one that precedes them", order),
-        (found.between, "times lie between steps", remedy(times) if len(found.between) else ""),
+        (found.between, "times lie between steps", uneven),
     ):
         if len(numbers):
             first = shown(times[numbers[0]])
