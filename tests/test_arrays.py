@@ -492,7 +492,8 @@ def test_times_from_which_nothing_can_be_cut_are_told(tmp_path):
     times[7] = times[6]
     np.savez(tmp_path / "mine.npz", counts=laid_out("THW"), when=times)
     found = describe(tmp_path / "mine.npz")
-    (told,) = (problem for problem in found.problems if "time" in problem)
+    told, gap = (problem for problem in found.problems if "time" in problem)
+    assert "1 times are missing in 1 gaps" in gap
     assert told.startswith("1 times repeat the one before, the first is 2023-03-01T03:00")
     assert found.recipe_dataset is None
     months = np.arange("2020-01", "2025-01", dtype="datetime64[M]").astype("datetime64[s]")
