@@ -22,6 +22,7 @@ from s2kd.dataset import Dataset
 from s2kd.quantiles import cell_quantiles
 from s2kd.significance import (
     Comparison,
+    at_once,
     block_for,
     function_comparison,
     function_interval,
@@ -325,14 +326,14 @@ class EventCounts:
             raise S2KDError("this result holds no events by cell; evaluate the run again")
         by_channel = plain["scores"]
         about, counts = scores.get("conventions", {}), _unpacked(plain["counts"])
-        at_once = int(about.get("at_once", 1))
+        parts = at_once(scores)
         cells = [[one["cells"] for one in events.values()] for events in by_channel.values()]
         return cls(
             channels=tuple(by_channel),
             events=tuple(plain["events"]),
             # windows of one moment are one window of more cells
-            counts=counts.reshape(at_once, -1, *counts.shape[1:]).sum(0),
-            cells=at_once * np.moveaxis(np.array(cells), -1, 0),
+            counts=counts.reshape(parts, -1, *counts.shape[1:]).sum(0),
+            cells=parts * np.moveaxis(np.array(cells), -1, 0),
             overlap=int(about.get("overlap", 1)),
             runs=runs_of(scores),
         )

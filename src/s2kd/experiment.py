@@ -13,6 +13,7 @@ from s2kd.results import chosen, one_recipe
 from s2kd.significance import (
     FEWEST_SEEDS,
     Comparison,
+    at_once,
     block_for,
     by_moment,
     gap_closed_interval,
@@ -134,9 +135,9 @@ class Models:
     def _windows(self) -> str:
         """Of how many moments or runs the windows are, which is what intervals can speak of."""
         scores = next(iter(self.rows.values()))[0]["scores"]
-        together, runs = scores["conventions"].get("at_once", 1), runs_of(scores)
-        if together > 1:
-            return f" ({together} parts of one scene at each moment, averaged for intervals)"
+        parts, runs = at_once(scores), runs_of(scores)
+        if parts > 1:
+            return f" ({parts} parts of one scene at each moment, averaged for intervals)"
         if 1 < len(runs) <= 4:
             return f" ({len(runs)} runs; intervals are over their moments, not over other runs)"
         return ""
@@ -188,7 +189,7 @@ def window_errors(rows: Sequence[Row], *, long: bool = False) -> np.ndarray:
     """
     listed = [row["long_horizon" if long else "scores"]["window_mse"] for row in rows]
     errors = np.asarray([[math.inf if e is None else e for e in one] for one in listed], np.float64)
-    return by_moment(errors, rows[0]["scores"]["conventions"].get("at_once", 1))
+    return by_moment(errors, at_once(rows[0]["scores"]))
 
 
 def metric(rows: Sequence[Row], name: str) -> float:

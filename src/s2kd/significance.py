@@ -74,21 +74,25 @@ def default_block(windows: int, *, overlap: int) -> int:
     return max(1, overlap, min(2 * overlap, windows // FEWEST_BLOCKS))
 
 
-def by_moment(errors: Errors, at_once: int) -> Float[np.ndarray, "*seed moment"]:
+def by_moment(errors: Errors, parts: int) -> Float[np.ndarray, "*seed moment"]:
     """Means over the windows of one moment, where stretches are parts of one scene (planes).
 
     Stretch follows stretch and all are as long. What they share, the weather or the fire of that
-    moment, is drawn once, not `at_once` times.
+    moment, is drawn once, not as often as there are `parts`.
     """
     errors = np.asarray(errors, np.float64)
-    return errors.reshape(*errors.shape[:-1], at_once, -1).mean(-2)
+    return errors.reshape(*errors.shape[:-1], parts, -1).mean(-2)
+
+
+def at_once(scores: Mapping[str, Any]) -> int:
+    """How many windows of these `scores` are of one moment (1 where older results do not say)."""
+    return int(scores.get("conventions", {}).get("at_once", 1))
 
 
 def runs_of(scores: Mapping[str, Any]) -> tuple[int, ...]:
     """How many windows of these `scores` each run has; () where they are of the same moments."""
     runs = tuple(group["windows"] for group in scores.get("by_group", {}).values())
-    one_by_one = scores.get("conventions", {}).get("at_once", 1) == 1
-    return runs if one_by_one and sum(runs) == len(scores["window_mse"]) else ()
+    return runs if at_once(scores) == 1 and sum(runs) == len(scores["window_mse"]) else ()
 
 
 def decorrelation_time(series: Float[np.ndarray, " window"], runs: Sequence[int] = ()) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s2kd.significance import by_moment, compare, runs_of
+from s2kd.significance import at_once, by_moment, compare, runs_of
 
 if TYPE_CHECKING:
     import rich.table
@@ -128,7 +128,7 @@ def _window_errors(rows: list[Row]) -> np.ndarray | None:
     if any(not one for one in listed) or len({len(one) for one in listed}) != 1:
         return None
     errors = np.asarray(listed, dtype=np.float64)
-    return by_moment(errors, rows[0]["scores"]["conventions"].get("at_once", 1))
+    return by_moment(errors, at_once(rows[0]["scores"]))
 
 
 # --- the table ---------------------------------------------------------------------------------
