@@ -99,6 +99,32 @@ def test_patches_take_any_grid(height, width, wraps):
     assert forecast(made, frames(grid)).shape == (2, 2, 2, height, width)
 
 
+@pytest.mark.parametrize("wraps", [False, True])
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_where_a_unet_has_its_latent_changes_no_forecast(stride, wraps):
+    grid = small_grid(25, 53, wraps=wraps)
+    made, usual = small("unet", grid, latent_stride=stride), small("unet", grid)
+    made.load_state_dict(usual.state_dict())
+    past = frames(grid)
+    latent, carry = made.encode(past)
+    assert latent.shape[1:] == (stride * 4, 32 // stride, 56 // stride)
+    assert (made.latent_width, *made.latent_grid) == latent.shape[1:]
+    assert len(carry) == {1: 0, 2: 1, 4: 2}[stride]
+    assert torch.equal(forecast(made, past), forecast(usual, past))
+
+
+def test_all_of_a_unets_forecast_passes_through_a_latent_of_the_full_grid():
+    """At a quarter its skips pass by, so what is done to the latent is not all there is."""
+    grid = small_grid()
+    past = frames(grid)
+    for stride, passes_by in ((1, False), (2, True), (4, True)):
+        made = small("unet", grid, latent_stride=stride)
+        latent, carry = made.encode(past)
+        other = made.encode(past.flip(0))[1]
+        same = torch.equal(made.decode(latent, carry), made.decode(latent, other))
+        assert same != passes_by
+
+
 @pytest.mark.parametrize(("past", "lead"), [(1, 1), (4, 1), (2, 5)])
 @pytest.mark.parametrize("name", backbones.names())
 def test_any_number_of_frames_will_do(name, past, lead):
@@ -197,6 +223,7 @@ def test_paths_are_dropped_in_training_alone():
         ("simvp", {"drop_path": 1.0}, r"drop_path in \[0, 1\), got 16, 2 and 1.0"),
         ("unet", {"width": 0}, "width and patch must be ≥ 1, got 0, 1"),
         ("unet", {"patch": 0}, "width and patch must be ≥ 1, got 4, 0"),
+        ("unet", {"latent_stride": 3}, r"latent_stride must be one of \(1, 2, 4\), got 3"),
         ("unet", {"widht": 8}, "no setting 'widht'; did you mean 'width'"),
     ],
 )

@@ -51,6 +51,7 @@ def test_the_catalogue_lists_every_part_with_a_word_on_it():
     assert all(row["about"] for row in rows)
     (unet,) = [row for row in catalogue.rows("backbones") if row["name"] == "unet"]
     wanted = {"past": None, "lead": None, "width": 52, "patch": 1, "norm": "batch"}
+    wanted["latent_stride"] = 4
     assert unet["settings"] == wanted
     with pytest.raises(S2KDError, match="no kind 'backbone'; did you mean 'backbones'"):
         catalogue.rows("backbone")

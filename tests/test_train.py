@@ -7,6 +7,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
 
+from s2kd.agreement import agreement
 from s2kd.checkpoint import build_student, build_teacher
 from s2kd.conflict import gradient_conflict
 from s2kd.data import datasets
@@ -742,3 +743,35 @@ def test_looking_for_conflict_changes_nothing(blobs):
     assert without["terms"]["output"]["weighted_norm"] == 0
     assert without["distillation"]["cosine"] is None
     assert without["between"] == {}
+
+
+# --- how near a student is to its teacher --------------------------------------------------------
+
+
+def test_the_agreement_by_hand_over_cells_that_exist(blobs):
+    """Against NumPy, on batches of unequal size; a teacher that reads, a student in training."""
+    mask = tuple((False,) * 3 + (True,) * 5 for _ in range(8))
+    masked = replace(blobs, grid=replace(blobs.grid, mask=mask))
+    student, teacher, val = built(masked).train(), taught(masked).eval(), windows(masked, "val")
+    texts = states(len(val))
+    found = agreement(student, teacher, val, texts, batch_size=4)
+    assert student.training
+    assert not teacher.training
+    student.eval()
+    index = torch.arange(len(val))
+    window = val.gather(index)
+    with torch.no_grad():
+        own, told = student(window.past).future, teacher(window.past, texts.tokens(index, "cpu"))
+    unit = student.normaliser.unit.numpy()[:, None, None]
+    exists = masked.grid.exists.astype(bool)
+    assert not exists.all()
+
+    def error(one, other):
+        apart = (((one - other).numpy() / unit) ** 2)[..., exists]
+        return pytest.approx(float(apart.mean()), rel=1e-4)
+
+    assert found.student == error(own, window.future)
+    assert found.teacher == error(told.future, window.future)
+    assert found.apart == error(own, told.future)
+    assert found.apart > 0
+    assert agreement(student, student, val).apart == 0

@@ -8,6 +8,8 @@ from s2kd.backbones import Carry, backbones
 from s2kd.nn import MULTIPLE, Conv, crop_grid, make_norm, pad_grid, padded_size
 from s2kd.types import GridSpec, S2KDError
 
+LATENT_STRIDES = (1, 2, 4)
+
 
 @backbones.register("unet")
 class UNet(nn.Module):
@@ -16,9 +18,10 @@ class UNet(nn.Module):
     `width` is the number of features at full resolution, doubled at each of three poolings (52
     gives the 5.1 million parameters of the paper's student). `norm` is `batch`, as published, or
     `group` (see `nn.make_norm`). `patch` > 1 reads patches of that size and
-    writes them back by pixel shuffle, for large grids. The latent is the decoder's feature at a
-    quarter of the (patched) grid, the last one before the upsampling layers, which is where a
-    teacher cut after its core has its own.
+    writes them back by pixel shuffle, for large grids. The latent is the decoder's feature at one
+    `latent_stride`-th of the (patched) grid: at a quarter, the last one before the upsampling
+    layers, which is where a teacher cut after its core has its own; at 2 or 1 less, or nothing,
+    of the forecast passes it by in the skips.
     """
 
     def __init__(
@@ -30,16 +33,23 @@ class UNet(nn.Module):
         width: int = 52,
         patch: int = 1,
         norm: str = "batch",
+        latent_stride: int = 4,
     ) -> None:
         super().__init__()
         if width < 1 or patch < 1:
             raise S2KDError(f"backbone 'unet': width and patch must be ≥ 1, got {width}, {patch}")
+        if latent_stride not in LATENT_STRIDES:
+            raise S2KDError(
+                f"backbone 'unet': latent_stride must be one of {LATENT_STRIDES}, "
+                f"got {latent_stride}"
+            )
         channels, wraps = len(grid.channels), grid.wraps
         self.lead, self.height, self.width, self.wraps = lead, grid.height, grid.width, wraps
         self.multiple = MULTIPLE * patch
         self.extent = tuple(padded_size(n, self.multiple) for n in (grid.height, grid.width))
         high, wide = (n // patch for n in self.extent)
-        self.latent_width, self.latent_grid = 4 * width, (high // 4, wide // 4)
+        self.latent_stride, self.latent_width = latent_stride, latent_stride * width
+        self.latent_grid = (high // latent_stride, wide // latent_stride)
         inputs = past * channels
         self.stem = nn.Identity() if patch == 1 else nn.Conv2d(inputs, width, patch, stride=patch)
         first = inputs if patch == 1 else width
@@ -65,19 +75,27 @@ class UNet(nn.Module):
     def encode(
         self, past: Float[Tensor, "batch past channel height width"]
     ) -> tuple[Float[Tensor, "batch d h w"], Carry]:
-        """All but the last two upsamplings; the carry is the two finest skips."""
+        """All down to the latent; the carry is the skips finer than it."""
         x = pad_grid(past.flatten(1, 2), wraps=self.wraps, multiple=self.multiple)
         one = self.down1(self.stem(x))
         two = self.down2(self.pool(one))
         three = self.down3(self.pool(two))
-        return self.up3(self.bottom(self.pool(three)), three), (one, two)
+        x = self.up3(self.bottom(self.pool(three)), three)
+        if self.latent_stride == 4:
+            return x, (one, two)
+        x = self.up2(x, two)
+        return (x, (one,)) if self.latent_stride == 2 else (self.up1(x, one), ())
 
     def decode(
         self, latent: Float[Tensor, "batch d h w"], carry: Carry
     ) -> Float[Tensor, "batch lead channel height width"]:
-        """The last two upsamplings and the 1×1 head."""
-        one, two = carry
-        frames = self.head(self.up1(self.up2(latent, two), one))
+        """The upsamplings that are left and the 1×1 head."""
+        x = latent
+        if self.latent_stride == 4:
+            x = self.up2(x, carry[1])
+        if self.latent_stride > 1:
+            x = self.up1(x, carry[0])
+        frames = self.head(x)
         return crop_grid(frames, self.height, self.width).unflatten(1, (self.lead, -1))
 
 
