@@ -1,0 +1,54 @@
+"""How near a student's forecasts are to its teacher's; a diagnostic."""
+
+from dataclasses import dataclass
+
+import torch
+
+from s2kd.models import Student, Teacher
+from s2kd.objectives import States, exists_or_none, foresee, prediction_loss
+from s2kd.windows import Windows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Mean squared errors in the unit of the training loss: of each, and between the two.
+
+    Where `apart` is large on the training windows the student cannot follow its teacher, where it
+    is large on others alone it has not seen enough of it.
+    """
+
+    student: float
+    teacher: float
+    apart: float
+
+
+@torch.no_grad()
+def agreement(
+    student: Student,
+    teacher: Student | Teacher,
+    windows: Windows,
+    states: States | None = None,
+    *,
+    batch_size: int = 32,
+) -> Agreement:
+    """The fidelity of a student (Stanton et al. 2021), for forecasts: over all of a split.
+
+    `states` are the token states of these windows for a teacher that reads. The unit is that of
+    L_pred (eq. 1), by the student's normaliser.
+    """
+    modes = [(model, model.training) for model in (student, teacher)]
+    exists = exists_or_none(windows)
+    total = torch.zeros(3, dtype=torch.float64)
+    for model, _ in modes:
+        model.eval()
+    for index in torch.arange(len(windows)).split(batch_size):
+        window = windows.gather(index)
+        own = foresee(student, window.past, index, None)
+        taught = foresee(teacher, window.past, index, states)
+        pairs = ((own, window.future), (taught, window.future), (own, taught))
+        errors = [prediction_loss(a, b, student.normaliser, exists).item() for a, b in pairs]
+        total += len(index) * torch.tensor(errors, dtype=torch.float64)
+    for model, training in modes:
+        model.train(training)
+    ours, theirs, apart = (total / len(windows)).tolist()
+    return Agreement(student=ours, teacher=theirs, apart=apart)
