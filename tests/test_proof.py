@@ -14,7 +14,7 @@ from s2kd.published import PUBLISHED
 from s2kd.recipe import Part
 from s2kd.results import read_results, result_path, save_result, save_search
 from s2kd.significance import Comparison
-from s2kd.studies import ABLATION, CONTROLS, FIRST, PATIENT, studies, units
+from s2kd.studies import ABLATION, CONTROLS, FIRST, FULL_GRID, PATIENT, TAUGHT, studies, units
 from s2kd.types import S2KDError
 
 LONGER = {"student_training"}
@@ -40,6 +40,22 @@ def test_controls_differ_from_the_experiment_in_one_field():
         assert differ <= ({"narrator", "text"} if study.variant in CONTROLS else LONGER)
     own, longer = main.recipe.student_training, others[-1].recipe.student_training
     assert longer == replace(own, epochs=3 * own.epochs)
+
+
+def test_a_teacher_on_the_full_grid_is_a_study_that_differs_in_it_alone():
+    teacher = replace(road.tiny().teacher, backbone=Part(name="resnet", params={"width": 8}))
+    change = {"teacher": teacher, "teacher_training": replace(road.tiny().teacher_training, lr=0.1)}
+    about = {"data": "taxi_sf", "preset": "small", "students": STUDENTS, "seeds": (42, 43)}
+    main, *_, other = studies(road.tiny(), **about, full_grid=change)
+    assert other.variant == FULL_GRID
+    one, two = main.recipe.to_dict(), other.recipe.to_dict()
+    differ = {key for key in one if one[key] != two[key]} - {"methods", "students"}
+    assert differ == {"teacher", "teacher_training"}
+    assert other.recipe.teacher == teacher
+    todo = [u for u in units([main, other], tables=["table2"]) if u.study is other]
+    assert {u.student for u in todo if u.role == "student"} == {"unet"}
+    assert {u.method for u in todo if u.role == "student"} == set(TAUGHT)
+    assert {u.method for u in todo if u.role == "teacher"} == {"text", "blind"}
 
 
 def test_teachers_come_first_and_a_cut_list_is_a_table_already():
@@ -297,6 +313,62 @@ def test_our_variant_is_held_against_twice_fitnets_share(plus, verdict):
     said = verdicts.claim(table_of(rows)[0])
     assert "Our variant S²-KD plus gains" in said
     assert said.endswith(f"; twice FitNet's share is {verdict}.")
+
+
+def test_a_teacher_on_the_full_grid_stands_apart_beside_the_same_plain_student(tmp_path):
+    rows = some_rows()
+    models, table = table_of(rows)
+    assert verdicts.teachers(models, rows) == verdicts.claim_on_full_grid(models, rows) == []
+    same = {"settings": {"past": 4, "teacher": {"width": 64}}}
+    rows = [row | same for row in rows]
+    for seed in range(5):
+        about = {"role": "teacher", "backbone": "resnet", "variant": FULL_GRID}
+        more = [result("teacher", 0.8, seed, **about)]
+        more += [
+            result(m, e, seed, variant=FULL_GRID) for m, e in (("fitnet", 0.97), ("s2kd", 0.81))
+        ]
+        rows += [row | {"settings": {"past": 4, "teacher": {"width": 48}}} for row in more]
+    models, again = table_of(rows)
+    assert again == table
+    assert tables.variants(rows, data="ncep_air", preset="small", split="test") == ["rules"]
+    (said,) = verdicts.claim_on_full_grid(models, rows)
+    assert said.startswith(
+        "ncep_air, teacher on the full grid (small, 5 seeds): the teacher is +20"
+    )
+    assert "it closes +95 [" in said  # 0.19 of 0.2
+    assert "90 % of the gap is reached and twice FitNet's share is shown" in said
+    (said,) = verdicts.teachers(models, rows)
+    assert "its students: teacher +9.1 [" in said
+    assert "% (no clear change), S²-KD +10.0 [" in said
+    assert "standard KD" not in said  # not trained
+    page = proof_page.write(tmp_path / "r.md", rows, tmp_path).read_text()
+    (lines,) = [
+        part.partition("\n\n*")[0] for part in page.split("\n\n**")
+        if part.startswith("Table 1: ncep_air, small, test, teacher on the full grid**")
+    ]  # fmt: skip
+    assert [line.split(" | ")[1] for line in lines.splitlines() if "| U-Net" in line] == [
+        "baseline", "FitNet", "S²-KD",
+    ]  # fmt: skip
+    other = rows[-1] | {"settings": {"past": 6, "teacher": {"width": 48}}}
+    with pytest.raises(S2KDError, match="with past=6"):
+        verdicts.teachers(models, [*rows, other])
+
+
+def test_what_is_said_beside_a_table_is_of_its_section_and_kind_of_field(tmp_path, capsys):
+    rows = some_rows()
+    rows += [row | {"data": "taxi_sf"} for row in rows]
+
+    def said(*wanted):
+        proof_page.show(rows, wanted, tmp_path, as_json=False)
+        lines = capsys.readouterr().out.splitlines()
+        heads = [line.strip() for line in lines if line.startswith(("In short", "RQ", "Does"))]
+        return heads, {line[2:].split()[0].strip(",") for line in lines if line.startswith("- ")}
+
+    assert said("table2") == (
+        ["In short", "RQ1: does distilling help, and whose way most?"],
+        {"taxi_sf"},
+    )
+    assert said("table1")[1] == {"ncep_air"}
 
 
 def test_our_variant_is_held_against_what_lacks_a_part_of_it():

@@ -110,6 +110,18 @@ def test_no_gap_where_the_teacher_is_no_better():
     assert worse["gap_closed_percent"] is None
 
 
+def test_no_share_of_a_gap_that_chance_could_give():
+    made = rows()
+    for one in made:
+        if one["role"] == "teacher" and one["method"] == "teacher":
+            windows = one["scores"]["window_mse"]
+            windows[:5] = [error + 2 for error in windows[:5]]
+            one["metrics"]["mse"] = sum(windows) / WINDOWS  # 0.37: below the baseline's 0.40
+    found = by_name(summary_rows(made))["unet", "s2kd"]
+    assert found["gap_closed_percent"] is None
+    assert found["gain_percent"] == pytest.approx(30)
+
+
 def test_references_teachers_students_in_that_order_baseline_first():
     order = [(s["backbone"], s["method"]) for s in summary_rows(rows())]
     assert order == [

@@ -22,7 +22,7 @@ from s2kd.significance import (
     runs_of,
     too_short,
 )
-from s2kd.studies import OTHERS, PATIENT
+from s2kd.studies import FULL_GRID, OTHERS, PATIENCE, PATIENT
 from s2kd.types import S2KDError
 
 Row = Mapping[str, Any]
@@ -45,22 +45,27 @@ METHOD_ORDER = (
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """The results of one experiment on one split, by who forecasts; a list holds the seeds."""
+    """The results of one experiment on one split, by who forecasts; a list holds the seeds.
+
+    `note` says in what it differs from the experiment itself, where it does.
+    """
 
     data: str
     preset: str
     split: str
     rows: dict[tuple[str, str, str], list[Row]]
+    note: str = ""
 
     @property
     def title(self) -> str:
         """Data, preset and split."""
-        return f"{self.data}, {self.preset}, {self.split}"
+        return ", ".join(filter(None, (self.data, self.preset, self.split, self.note)))
 
     @property
     def place(self) -> str:
         """The data, and the split where it is not the usual one."""
-        return self.data if self.split == "test" else f"{self.data}, {self.split}"
+        beyond = "" if self.split == "test" else self.split
+        return ", ".join(filter(None, (self.data, beyond, self.note)))
 
     def of(self, role: str, method: str, backbone: str = "") -> list[Row]:
         """The seeds of one model, in order; [] where there is none."""
@@ -168,10 +173,35 @@ def counted(number: int, what: str) -> str:
 
 def longer(rows: Iterable[Row], models: Models) -> Models | None:
     """The same experiment with students trained longer (`studies.PATIENT`), if there is one."""
+    found = _variant(rows, models, PATIENT)
+    if found is None or not found.students:
+        return None
+    return replace(found, note=f"students trained {PATIENCE} times as long")
+
+
+def on_full_grid(rows: Iterable[Row], models: Models) -> Models | None:
+    """The first student taught on the full grid (`studies.FULL_GRID`), if there is one.
+
+    References and the plain student, which have no teacher, are those of the experiment; raises
+    S2KDError where its recipe is another in anything but the teacher.
+    """
+    found = _variant(rows, models, FULL_GRID)
+    if found is None:
+        return None
+    alone = [("student", models.students[0], "baseline")]
+    alone += [key for key in models.rows if key[0] == "reference"]
+    same = {key: models.rows[key] for key in alone}
+    every = [row for some in (*same.values(), *found.rows.values()) for row in some]
+    one_recipe(every, but=("teacher", "teacher_training"))
+    return replace(found, rows={**same, **found.rows}, note="teacher on the full grid")
+
+
+def _variant(rows: Iterable[Row], models: Models, variant: str) -> Models | None:
+    """The experiment's variant by this name, if it has a teacher that reads."""
     where = {"data": models.data, "preset": models.preset, "split": models.split}
-    there = chosen(rows, **where, variant=PATIENT)
-    found = experiment(there, **where, variant=PATIENT) if there else None
-    return found if found and found.students and found.of("teacher", "teacher") else None
+    there = chosen(rows, **where, variant=variant)
+    found = experiment(there, **where, variant=variant) if there else None
+    return found if found and found.of("teacher", "teacher") else None
 
 
 def _student_order(name: str) -> tuple[int, str]:
@@ -284,7 +314,7 @@ def gap_closed(
         return None
     errors, block = found
     about = {"confidence": lead.confidence, "windows": errors[0].shape[1], "block": block}
-    if not (lead.excludes_zero and lead.difference < 0):
+    if not lead.is_better:
         return Interval(value=None, low=None, high=None, note=NO_GAP, **about)
     if errors[0].shape[1] < 4 * block:
         base, own, best = (one.mean() for one in errors)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from s2kd import figures, proof_figures, rare_tables, search_tables, tables, verdicts
-from s2kd.experiment import Models, counted, experiment, longer
+from s2kd.experiment import Models, counted, experiment, longer, on_full_grid
 from s2kd.files import write_text, write_whole
 from s2kd.published import PUBLISHED
-from s2kd.reproduce import SOURCES, kind_of, samples
+from s2kd.reproduce import SOURCES, kind_of, samples, tables_for
 from s2kd.results import Row, read_searches
 from s2kd.significance import FEWEST_SEEDS
-from s2kd.studies import ABLATION, PATIENCE
+from s2kd.studies import ABLATION
 from s2kd.tables import Table
 from s2kd.types import S2KDError
 
@@ -53,13 +53,12 @@ def _main(table: str, kind: str) -> Callable[[list[Models], Sequence[Row], Path]
     def make(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
         for models in every:
             if kind_of(models.data) == kind:
-                title = f"Table {table[-1]}: {models.title}"
+                name = f"Table {table[-1]}"
+                title = f"{name}: {models.title}"
                 yield tables.main_table(models, title=title, published=PUBLISHED[table])
-                patient = longer(rows, models)
-                if patient is not None:
-                    yield tables.main_table(
-                        patient, title=f"{title}, students trained {PATIENCE} times as long"
-                    )
+                for other in (longer(rows, models), on_full_grid(rows, models)):
+                    if other is not None:
+                        yield tables.main_table(other, title=f"{name}: {other.title}")
 
     return make
 
@@ -255,10 +254,23 @@ def show(rows: Sequence[Row], wanted: Sequence[str], results: Path, *, as_json: 
             path = Path("figures") / f"{one.name}.png"
             _draw(path, one)
             console.print(f"{one.caption}\n  {path}", highlight=False)
-    for heading, sentences in verdicts.verdicts(every, rows).items():
+    for heading, sentences in _said(every, rows, wanted).items():
         console.print(Markdown(f"**{heading}**"))
         for sentence in sentences:
             console.print(f"- {sentence}", highlight=False, markup=False)
+
+
+def _said(
+    every: Sequence[Models], rows: Sequence[Row], wanted: Sequence[str]
+) -> dict[str, list[str]]:
+    """What is said beside these tables and figures: of their sections and kinds of field alone."""
+    found = {}
+    for heading, names in ((verdicts.IN_SHORT, SECTIONS[0][1]), *SECTIONS):
+        asked = [name for name in names if name in wanted]
+        some = [m for m in every if not wanted or tables_for(asked, kind_of(m.data))]
+        if some:
+            found |= verdicts.verdicts(some, rows, [heading])
+    return found
 
 
 def write(page: Path, rows: Sequence[Row], results: Path) -> Path:
@@ -271,8 +283,8 @@ def write(page: Path, rows: Sequence[Row], results: Path) -> Path:
         "# Results",
         "This page is made by `s2kd reproduce --page docs/results.md` from the files in "
         "`results/`, verdicts included. " + verdicts.standing(every),
-        "## In short",
-        *[f"- {sentence}" for sentence in said["In short"]],
+        f"## {verdicts.IN_SHORT}",
+        *[f"- {sentence}" for sentence in said[verdicts.IN_SHORT]],
     ]
     overview = list(_shares(every, rows, results))
     pieces += [_placed(page, one) for one in overview]

@@ -17,6 +17,7 @@ from s2kd.files import read_json, write_json
 from s2kd.objectives import foresee
 from s2kd.proof_figures import region
 from s2kd.recipe import Part
+from s2kd.recipes.standins import FULL_GRID_TEACHERS
 from s2kd.results import Row
 from s2kd.studies import Study, Unit, studies, units, worth
 from s2kd.types import S2KDError
@@ -124,6 +125,7 @@ def all_studies(
             students=students,
             seeds=seeds,
             narratives=narratives,
+            full_grid=None if official else FULL_GRID_TEACHERS.get(name),
         )
     return made
 

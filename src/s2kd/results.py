@@ -1,7 +1,7 @@
 """Result files: one JSON a training and split, from which every table and figure is made."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +53,16 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def one_recipe(rows: Iterable[Row]) -> None:
+def one_recipe(rows: Iterable[Row], *, but: Sequence[str] = ()) -> None:
     """Refuse rows to be compared that were made with different recipes, or on different data.
 
-    Free are what a recipe lists to be compared (seeds, methods, students); a student of one name
-    must be the same student. Raises S2KDError naming two files and the first field that differs.
+    Free are what a recipe lists to be compared (seeds, methods, students) and the fields of `but`;
+    a student of one name must be the same student. Raises S2KDError naming two files and the first
+    field that differs.
     """
     seen: dict[str, tuple[Any, Row]] = {}
     for row in rows:
-        for field, value in _fixed(row).items():
+        for field, value in _fixed(row, but).items():
             before, other = seen.setdefault(field, (value, row))
             if before != value:
                 raise S2KDError(
@@ -71,10 +72,10 @@ def one_recipe(rows: Iterable[Row]) -> None:
                 )
 
 
-def _fixed(row: Row) -> dict[str, Any]:
+def _fixed(row: Row, but: Sequence[str]) -> dict[str, Any]:
     """What rows that are compared must share, by dotted name."""
     settings = row.get("settings") or {}
-    free = ("seeds", "methods", "students")
+    free = ("seeds", "methods", "students", *but)
     found = {"fingerprint": row.get("fingerprint")}
     for name, value in settings.items():
         if name not in free:

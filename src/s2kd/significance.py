@@ -57,6 +57,11 @@ class Comparison(Bounds):
         return self.low is not None and (self.low > 0 or self.high < 0)
 
     @property
+    def is_better(self) -> bool:
+        """Whether the first is better for certain: there is an interval and it lies below 0."""
+        return self.high is not None and self.high < 0
+
+    @property
     def survives(self) -> bool:
         """Whether the interval leaves out 0 and, where adjusted, the p-value is below 0.05."""
         return self.excludes_zero and (self.p_holm is None or self.p_holm < 1 - self.confidence)
@@ -507,7 +512,7 @@ def winner(
     versus = [against(best, other) for other in errors if other != best]
     adjusted = holm([found and found.p_value for found in versus])
     clear = [  # where there is a p-value there is a comparison
-        p is not None and p < 0.05 and found.excludes_zero and found.difference < 0
+        p is not None and p < 0.05 and found.is_better
         for found, p in zip(versus, adjusted, strict=True)
     ]
     return best, bool(clear) and all(clear)

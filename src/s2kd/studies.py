@@ -1,7 +1,8 @@
 """What the proof trains: each data set's recipe and its controls, cut into single trainings.
 
 A *study* is one recipe in one folder. The study called by its narrator's name is the experiment
-itself; others differ from it in one field: controls, and students that train longer. A *unit* is
+itself; others differ from it in one field (controls, students that train longer) or in the teacher
+and its training. A *unit* is
 one training with its scores. Units come in an order in which a run that is cut short has whole
 tables already: the comparison of table 1 for every seed, then ablation and controls, then the
 other students.
@@ -28,6 +29,11 @@ PATIENT = "patient"
 """A study whose students train `PATIENCE` times as long (Beyer et al. 2022, section 3.3)."""
 PATIENCE = 3
 PATIENTLY = ("baseline", "output", "s2kd_plus")
+
+FULL_GRID = "full_grid"
+"""A study with another teacher, one that keeps the full grid, where the recipe names one."""
+TAUGHT = ("output", "fitnet", "s2kd", "s2kd_plus")
+"""What it trains; the plain student has no teacher, so that of the experiment stands beside."""
 
 FIRST = ("baseline", "output", "fitnet", "s2kd")
 ABLATION = ("baseline", "spectral", "semantic", "s2kd")
@@ -116,8 +122,12 @@ def studies(
     students: Sequence[Part],
     seeds: Sequence[int],
     narratives: Mapping[str, str] | None = None,
+    full_grid: Mapping[str, Any] | None = None,
 ) -> list[Study]:
-    """The experiment and its variants; `narratives` are recorded ones by their narrator's name."""
+    """The experiment and its variants; `narratives` are recorded ones by their narrator's name.
+
+    `full_grid` is what a recipe with a teacher on the full grid has in place of its own.
+    """
     every = dict.fromkeys((*FIRST, *ABLATION, *OTHERS, *EXTRA))
     whole = replace(
         recipe,
@@ -139,6 +149,10 @@ def studies(
         student_training=training,
     )
     found.append(Study(data=data, preset=preset, variant=PATIENT, recipe=longer))
+    if full_grid:
+        methods = tuple(method_named(name) for name in TAUGHT)
+        taught = replace(whole, students=whole.students[:1], methods=methods, **full_grid)
+        found.append(Study(data=data, preset=preset, variant=FULL_GRID, recipe=taught))
     for name, path in (narratives or {}).items():
         part = Part(name="recorded", params={"path": path})
         found.append(
@@ -189,8 +203,8 @@ def _units_of(study: Study, wanted: set[str]) -> Iterator[Unit]:
                 study=study, role="student", student=name, method=method, seed=seed, level=level
             )
 
-        if study.variant == PATIENT:
-            for method in PATIENTLY if main else ():
+        if study.variant in (PATIENT, FULL_GRID):
+            for method in (m.name for m in recipe.methods) if main else ():
                 yield student(first, method, 3)
             continue
         if not whole:

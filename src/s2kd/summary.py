@@ -27,7 +27,7 @@ def summary_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
     trained as "baseline": `gain_percent` of the MSE, its 95 % interval over test windows
     (`gain_low`, `gain_high`) and the `p_value`, adjusted by Holm over the methods of a backbone;
     and `gap_closed_percent` of the distance between baseline and teacher, None where the teacher
-    is no better than the baseline.
+    is no better than the baseline, or not clearly so: a share of what chance gives says nothing.
     """
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
@@ -84,8 +84,15 @@ def _compare_students(found: list[dict[str, Any]], groups: list[list[Row]]) -> N
     for base, base_rows in zip(found, groups, strict=True):
         if base["role"] != "student" or base["method"] != BASELINE:
             continue
-        teachers = [s for s in found if s["role"] == "teacher" and _same_test(s, base)]
-        teacher = next((s for s in teachers if s["reads_words"]), teachers[0] if teachers else None)
+        teachers = [
+            (s, s_rows)
+            for s, s_rows in zip(found, groups, strict=True)
+            if s["role"] == "teacher" and _same_test(s, base)
+        ]
+        teachers.sort(key=lambda pair: not pair[0]["reads_words"])
+        teacher, teacher_rows = teachers[0] if teachers else (None, [])
+        if teacher is not None and not _is_ahead(teacher_rows, base_rows):
+            teacher = None
         peers = [
             (one, one_rows)
             for one, one_rows in zip(found, groups, strict=True)
@@ -101,6 +108,18 @@ def _compare_students(found: list[dict[str, Any]], groups: list[list[Row]]) -> N
                 gap = base["mse"] - teacher["mse"]
                 one["gap_closed_percent"] = 100 * (base["mse"] - one["mse"]) / gap
         _test_students(base, base_rows, peers)
+
+
+def _is_ahead(teacher_rows: list[Row], base_rows: list[Row]) -> bool:
+    """Whether the teacher's interval against the baseline leaves out 0; True without interval."""
+    both = {"teacher": _window_errors(teacher_rows), "base": _window_errors(base_rows)}
+    usable = [errors for errors in both.values() if errors is not None]
+    if len(usable) < 2 or usable[0].shape[1] != usable[1].shape[1]:
+        return True
+    scores = base_rows[0]["scores"]
+    overlap, runs = scores["conventions"]["overlap"], runs_of(scores)
+    (found,) = compare(both, reference="base", overlap=overlap, runs=runs)
+    return found["low"] is None or bool(found["high"] < 0)
 
 
 def _test_students(

@@ -19,7 +19,7 @@ from s2kd.experiment import (
 from s2kd.published import Published
 from s2kd.results import chosen
 from s2kd.significance import FEWEST_SEEDS, Comparison, adjusted, exceeds_share, winner
-from s2kd.studies import ABLATION, CONTROLS, PATIENT
+from s2kd.studies import ABLATION, CONTROLS, FULL_GRID, PATIENT
 from s2kd.summary import number
 
 if TYPE_CHECKING:
@@ -438,8 +438,8 @@ def readers(rows: Iterable[Row], main: Models) -> dict[str, tuple[Sequence[Row],
 
 def variants(rows: Iterable[Row], **where: str) -> list[str]:
     """Controls first, then narrators; the rule narrator last but for recorded ones."""
-    there = dict.fromkeys(r["variant"] for r in chosen(rows, **where))
-    there.pop(PATIENT, None)  # the same words
+    same_words = (PATIENT, FULL_GRID)
+    there = {r["variant"] for r in chosen(rows, **where)} - set(same_words)
     order = [*CONTROLS, "rules"]
     return sorted(there, key=lambda v: (order.index(v) if v in order else len(order), v))
 

@@ -1,16 +1,25 @@
 """What the results say in words: each sentence is chosen by an interval, for or against."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from s2kd import rare_tables
 from s2kd.bootstrap import Interval
-from s2kd.experiment import Models, counted, difference, gap_closed, longer, metric, together
+from s2kd.experiment import (
+    Models,
+    counted,
+    difference,
+    gap_closed,
+    longer,
+    metric,
+    on_full_grid,
+    together,
+)
 from s2kd.figures import AXIS_LABELS
 from s2kd.reproduce import SOURCES
 from s2kd.results import Row
 from s2kd.significance import FEWEST_SEEDS, Comparison, adjusted, runs_of
-from s2kd.studies import ABLATION, CONTROLS, PATIENCE
+from s2kd.studies import ABLATION, CONTROLS, PATIENCE, TAUGHT
 from s2kd.tables import (
     WORDS,
     ablation_comparisons,
@@ -25,30 +34,42 @@ from s2kd.tables import (
     words_compared,
 )
 
+IN_SHORT = "In short"
 SO_FAR = "so far"
 
 CLAIMED = 0.9
 """The share of the gap that the paper's student closes."""
 
 
-def verdicts(every: Sequence[Models], rows: Sequence[Row]) -> dict[str, list[str]]:
-    """Sentences by the heading they stand under."""
+def verdicts(
+    every: Sequence[Models], rows: Sequence[Row], headings: Sequence[str] = ()
+) -> dict[str, list[str]]:
+    """Sentences by the heading they stand under; of these headings alone, where some are named."""
     return {
-        "In short": [claim(models) for models in every],
-        "RQ1: does distilling help, and whose way most?": [
-            s for m in every for s in (*ranking(m), *patience(m, rows))
-        ],
-        "RQ2: what does each half of the loss bring?": [
-            s for m in every for s in (*halves(m), *beyond(m))
-        ],
-        "Does the text help, and is it the meaning of the text?": [
-            *(s for m in every for s in meaning(m, rows)),
-            *untested(every, rows),
-        ],
-        "RQ3: extreme events": [s for m in every for s in rare(m)],
-        "Detail: spectra": [s for m in every for s in detail(m)],
-        "Longer than it was trained for": [s for m in every for s in long_runs(m)],
+        heading: sentences(every, rows)
+        for heading, sentences in _BY_HEADING.items()
+        if heading in headings or not headings
     }
+
+
+_BY_HEADING: dict[str, Callable[[Sequence[Models], Sequence[Row]], list[str]]] = {
+    IN_SHORT: lambda every, rows: [
+        s for m in every for s in (claim(m), *claim_on_full_grid(m, rows))
+    ],
+    "RQ1: does distilling help, and whose way most?": lambda every, rows: [
+        s for m in every for s in (*ranking(m), *patience(m, rows), *teachers(m, rows))
+    ],
+    "RQ2: what does each half of the loss bring?": lambda every, rows: [
+        s for m in every for s in (*halves(m), *beyond(m))
+    ],
+    "Does the text help, and is it the meaning of the text?": lambda every, rows: [
+        *(s for m in every for s in meaning(m, rows)),
+        *untested(every, rows),
+    ],
+    "RQ3: extreme events": lambda every, rows: [s for m in every for s in rare(m)],
+    "Detail: spectra": lambda every, rows: [s for m in every for s in detail(m)],
+    "Longer than it was trained for": lambda every, rows: [s for m in every for s in long_runs(m)],
+}
 
 
 def standing(every: Sequence[Models]) -> str:
@@ -77,7 +98,7 @@ def told(found: Comparison | None, better: str, worse: str, same: str) -> str:
     """
     if found is None or not found.excludes_zero:
         return same
-    word = better if found.difference < 0 else worse
+    word = better if found.is_better else worse
     return word if found.seeds >= FEWEST_SEEDS else f"{SO_FAR} {word}"
 
 
@@ -113,7 +134,7 @@ def claim(models: Models) -> str:
     )
     verdict = f"{verdict} ({in_percent(found)} of its error{caveat(found)}{_by_run(ours, base)})"
     twice = f"twice FitNet's share is {_twice(models, backbone, 's2kd')}"
-    if lead is not None and lead.excludes_zero and lead.difference < 0:
+    if lead is not None and lead.is_better:
         closed = gap_closed(base, ours, teacher)
         hints = gap_closed(base, models.of("student", "fitnet", backbone), teacher)
         sentence = (
@@ -135,6 +156,12 @@ def claim(models: Models) -> str:
             sentence += f" and closes {_share(closed)}: 90 % of the gap {_reached(closed)}"
         sentence += f"; twice FitNet's share is {_twice(models, backbone, 's2kd_plus')}."
     return sentence
+
+
+def claim_on_full_grid(models: Models, rows: Sequence[Row]) -> list[str]:
+    """The headline from a teacher on the full grid, where one was trained."""
+    other = on_full_grid(rows, models)
+    return [] if other is None else [claim(other)]
 
 
 def _by_run(ours: Sequence[Row], base: Sequence[Row]) -> str:
@@ -169,8 +196,7 @@ def _twice(models: Models, backbone: str, method: str) -> str:
     gained, found = difference(ours, base), doubles_fitnet(models, backbone, method)
     if gained is None or found is None or gained.seeds < FEWEST_SEEDS:
         return "not shown"
-    clear = gained.excludes_zero and gained.difference < 0
-    return "shown" if clear and found.low is not None and found.low > 0 else "not shown"
+    return "shown" if gained.is_better and found.low is not None and found.low > 0 else "not shown"
 
 
 def patience(models: Models, rows: Sequence[Row]) -> list[str]:
@@ -191,6 +217,28 @@ def patience(models: Models, rows: Sequence[Row]) -> list[str]:
         f"the usual epochs: plain student {gained('baseline')}, S²-KD plus "
         f"{gained('s2kd_plus')}. S²-KD plus against the plain student that learned as long: "
         f"{_gained(difference(plus, base))}; share of that one's gap: {_share(closed)}."
+    ]
+
+
+def teachers(models: Models, rows: Sequence[Row]) -> list[str]:
+    """What a teacher on the full grid brings, itself and to its students."""
+    other = on_full_grid(rows, models)
+    if other is None:
+        return []
+    backbone = models.students[0]
+    both = [
+        (m.of("teacher", "teacher"), *(m.of("student", name, backbone) for name in TAUGHT))
+        for m in (other, models)
+    ]
+    gains = [
+        f"{name} {_gained(difference(now, before))}"
+        for name, now, before in zip(("teacher", *map(name_of, TAUGHT)), *both, strict=True)
+        if now and before
+    ]
+    seeds = counted(len(other.of("teacher", "teacher")), "seed")
+    return [
+        f"{other.place} ({seeds}), against the recipe's own teacher and its students: "
+        f"{', '.join(gains)}."
     ]
 
 
@@ -276,10 +324,7 @@ def halves(models: Models) -> list[str]:
     compared = ablation_comparisons(models)
     parts = [f"{name_of(m)} {_gained(compared[m])}" for m in one]
     better = all(
-        (found := difference(both, rows)) is not None
-        and found.excludes_zero
-        and found.difference < 0
-        for rows in one.values()
+        (found := difference(both, rows)) is not None and found.is_better for rows in one.values()
     )
     return [
         f"{models.place}: gain over the prediction loss alone: {'; '.join(parts)}; both "

@@ -158,3 +158,22 @@ def _folder(data: str, name: str, holds: str) -> str:
     """`data` itself where it holds that file, else the folder of that name in it."""
     path = Path(data).expanduser()
     return str(path) if (path / holds).is_file() else _file(data, name)
+
+
+FULL_GRID_TEACHERS: dict[str, dict[str, TeacherSpec | Training]] = {
+    "fds_pool": {
+        "teacher": TeacherSpec(
+            backbone=Part(name="resnet", params={"width": 48, "blocks": 4, "norm": "group"}),
+            width=64,
+            heads=4,
+            depth=2,
+            dropout=0.0,
+        ),
+        "teacher_training": replace(small_training(14), batch_size=4),
+    }
+}
+"""What a stand-in's recipe has in place of its teacher for the study of one on the full grid.
+
+On `fds_pool` even the plain ResNet student is ahead of the U-Net teacher on validation
+(docs/log.md).
+"""
