@@ -1,6 +1,7 @@
 """What a user can get wrong: one sentence, exit status 2, and nothing half-written."""
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -18,6 +19,7 @@ from s2kd.cli import main
 from s2kd.console import first_process
 from s2kd.data import datasets
 from s2kd.files import write_text
+from s2kd.recipes import BASELINE
 
 
 @pytest.fixture
@@ -232,6 +234,7 @@ def test_a_built_in_recipe_without_its_data(run_refused, tmp_path):
         (("data", "describe", "no.nc"), "no such file"),
         (("report", "--out", "nowhere"), "nowhere"),
         (("evaluate", "--out", "nowhere"), "nowhere"),
+        (("diagnose", "--out", "nowhere"), "nowhere"),
         (("forecast", "nowhere", "x.nc", "--out", "y.nc"), "nowhere"),
         (("export", "nowhere"), "nowhere"),
     ],
@@ -240,6 +243,15 @@ def test_a_word_that_is_not_known(refused, tmp_path, monkeypatch, arguments, hin
     monkeypatch.chdir(tmp_path)
     assert hint in refused(*arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_diagnose_wants_windows_and_a_teacher(refused, done, tmp_path):
+    assert "--windows 0" in refused("diagnose", "--out", done, "--windows", "0")
+    alone = dataclasses.replace(road.tiny(), methods=(BASELINE,))
+    stages.open_run(alone, tmp_path / "run")
+    assert "nothing that a student could agree with" in refused(
+        "diagnose", "--out", tmp_path / "run"
+    )
 
 
 # --- folders -------------------------------------------------------------------------------------

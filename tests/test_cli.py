@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import shlex
 import shutil
@@ -13,9 +14,11 @@ import gridded
 import numpy as np
 import pytest
 import road
+import torch
 import xarray as xr
 
-from s2kd import recipes
+from s2kd import recipes, stages
+from s2kd.checkpoint import load_student, load_teacher
 from s2kd.cli import main
 from s2kd.data import datasets
 from s2kd.recipe import Recipe, method_named
@@ -53,8 +56,8 @@ def test_every_verb_answers_help():
     asked = subprocess.run(
         [*road.S2KD, "--help"], capture_output=True, text=True, env=road.environment(), check=True
     )
-    for name in ("demo", "run", "narrate", "train-teacher", "distill", "evaluate", "report",
-                 "forecast", "export", "list", "check", "data"):  # fmt: skip
+    for name in ("demo", "run", "narrate", "train-teacher", "distill", "evaluate", "diagnose",
+                 "report", "forecast", "export", "list", "check", "data"):  # fmt: skip
         assert name in asked.stdout
 
 
@@ -96,6 +99,39 @@ def test_run_prints_the_scores_as_pure_json(verb, mine):
     scores = json.loads((mine / "scores.json").read_text())
     assert [row["method"] for row in summary] == [row["method"] for row in scores]
     assert json.loads(verb("evaluate", "--out", mine, "--json")) == summary
+
+
+def test_diagnose_says_how_near_each_student_comes_to_its_own_teacher(verb, mine):
+    """Against the function itself, on the windows asked for; the plain student is the measure."""
+    rows = json.loads(verb("diagnose", "--out", mine, "--windows", "7", "--json"))
+    assert [(row["split"], row["method"]) for row in rows] == [
+        (split, method) for split in ("train", "val") for method in ("output", "fitnet", "s2kd")
+    ]
+    run = stages.open_run(stages.load_recipe(mine), mine)
+    for row in rows:
+        windows = run.windows(row["split"])
+        index = torch.arange(0, len(windows), math.ceil(len(windows) / 7))
+        assert row["windows"] == len(index) <= 7
+        teacher, _ = load_teacher(mine / "teachers" / f"{row['taught_by']}-seed42")
+        states = run.states(row["split"]) if teacher.reads else None
+        apart = []
+        for method in (row["method"], "baseline"):
+            student, _ = load_student(mine / "students" / f"{row['backbone']}-{method}-seed42")
+            with torch.no_grad():
+                window = windows.gather(index)
+                tokens = states.tokens(index, "cpu") if states else None
+                own = student.eval()(window.past).future
+                told = teacher.eval()(window.past, tokens).future
+            unit = student.normaliser.unit[:, None, None]
+            apart.append((((own - told) / unit) ** 2).mean().item())
+        assert [row["apart"], row["plain_apart"]] == pytest.approx(apart, rel=1e-4)
+        assert row["nearer_percent"] == pytest.approx(100 * (1 - apart[0] / apart[1]), abs=0.01)
+    written = json.loads((mine / "diagnosis.json").read_text())
+    assert written["rows"] == rows
+    assert written["recipe"] == run.recipe.digest
+    table = verb("diagnose", "--out", mine)
+    for word in ("reading", "text-free", "nearer", "s2kd"):
+        assert word in table
 
 
 def test_run_shows_the_table_and_names_the_report(verb, mine):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from s2kd.models import Student, Teacher
 from s2kd.objectives import States, exists_or_none, foresee, prediction_loss
@@ -29,26 +30,29 @@ def agreement(
     windows: Windows,
     states: States | None = None,
     *,
+    index: Tensor | None = None,
     batch_size: int = 32,
 ) -> Agreement:
-    """The fidelity of a student (Stanton et al. 2021), for forecasts: over all of a split.
+    """The fidelity of a student (Stanton et al. 2021), for forecasts.
 
-    `states` are the token states of these windows for a teacher that reads. The unit is that of
-    L_pred (eq. 1), by the student's normaliser.
+    Over all windows of a split, or those of `index` (at least one). `states` are the token states
+    of these windows for a teacher that reads. The unit is that of L_pred (eq. 1), by the student's
+    normaliser.
     """
+    every = torch.arange(len(windows)) if index is None else index
     modes = [(model, model.training) for model in (student, teacher)]
     exists = exists_or_none(windows)
     total = torch.zeros(3, dtype=torch.float64)
     for model, _ in modes:
         model.eval()
-    for index in torch.arange(len(windows)).split(batch_size):
-        window = windows.gather(index)
-        own = foresee(student, window.past, index, None)
-        taught = foresee(teacher, window.past, index, states)
+    for some in every.split(batch_size):
+        window = windows.gather(some)
+        own = foresee(student, window.past, some, None)
+        taught = foresee(teacher, window.past, some, states)
         pairs = ((own, window.future), (taught, window.future), (own, taught))
         errors = [prediction_loss(a, b, student.normaliser, exists).item() for a, b in pairs]
-        total += len(index) * torch.tensor(errors, dtype=torch.float64)
+        total += len(some) * torch.tensor(errors, dtype=torch.float64)
     for model, training in modes:
         model.train(training)
-    ours, theirs, apart = (total / len(windows)).tolist()
+    ours, theirs, apart = (total / len(every)).tolist()
     return Agreement(student=ours, teacher=theirs, apart=apart)

@@ -205,6 +205,47 @@ def evaluate(
 
 
 @app.command()
+def diagnose(
+    out: Out = ...,  # type: ignore[assignment]
+    windows: Annotated[
+        int, typer.Option("--windows", help="At most so many of a split, evenly spaced.")
+    ] = 1000,
+    as_json: Json = False,
+) -> None:
+    """How near each student's forecasts come to its teacher's."""
+    from s2kd import stages
+
+    found: list[dict[str, Any]] = []
+    work_on(
+        stages.load_recipe(out),
+        out,
+        lambda run: found.extend(stages.diagnose(run, most=windows)),
+        quiet=as_json,
+    )
+    if as_json:
+        _print_json(found)
+        return
+    _print_table(
+        ["student", "teacher", "seed", "on", "its error", "teacher's", "apart", "nearer %"],
+        [
+            [
+                f"{row['backbone']} {row['method']}",
+                "reading" if row["taught_by"] == "text" else "text-free",
+                str(row["seed"]),
+                row["split"],
+                *(f"{row[name]:.4g}" for name in ("student", "teacher", "apart")),
+                "" if row["nearer_percent"] is None else f"{row['nearer_percent']:+.1f}",
+            ]
+            for row in found
+        ],
+    )
+    print(
+        "Mean squared errors in the unit of the training loss. Apart: between the forecasts of the "
+        "two. Nearer: by so much less than a student of that seed without a teacher is."
+    )
+
+
+@app.command()
 def report(out: Out = ...) -> None:  # type: ignore[assignment]
     """Write report.html and figures/ of a run."""
     from s2kd import stages

@@ -10,9 +10,11 @@ DIR/targets/stored/              what the forecasts in somebody's file say of th
 DIR/students/<student>-<method>-seed<n>/
 DIR/before/<model>-<n>/           what was trained before the data, settings or version changed
 DIR/scores/<split>/<model>.json  one result a model, and scores.json with all of them
+DIR/diagnosis.json               how near students come to their teachers, where it was asked for
 ```
 """
 
+from s2kd.stages._diagnose import diagnose
 from s2kd.stages._distill import distill, distill_one, student_folder, student_objective
 from s2kd.stages._evaluate import (
     evaluate,
@@ -44,6 +46,7 @@ __all__ = [
     "check_parts",
     "compared",
     "copy_stored",
+    "diagnose",
     "distill",
     "distill_one",
     "evaluate",
