@@ -17,6 +17,9 @@ SEEDS_TO_DRAW = 5
 95 % quantile lies among those, and the bounds were three times too wide. Fewer than these are not
 drawn; the quantile is Student's."""
 
+BOUNDED_FROM = 4
+"""With fewer blocks there is no interval."""
+
 Function = Callable[[np.ndarray], np.ndarray]
 """(…, k) means to (…) values, smooth."""
 
@@ -46,6 +49,11 @@ class Interval(Bounds):
     """A value with its bounds; None where it is not defined or cannot be bounded (`note`)."""
 
     value: float | None
+
+
+def is_too_short(windows: int, block: int) -> bool:
+    """Whether so many windows hold fewer than the four blocks that bounds want."""
+    return windows < BOUNDED_FROM * block
 
 
 def identity(means: np.ndarray) -> np.ndarray:
@@ -114,9 +122,9 @@ def bootstrap(
     S2KDError for fewer than four blocks.
     """
     seeds, count, _ = values.shape
-    if block < 1 or count < 4 * block:
+    if block < 1 or is_too_short(count, block):
         raise S2KDError(
-            f"paired comparison: {count} windows hold fewer than 4 blocks of {block}; "
+            f"paired comparison: {count} windows hold fewer than {BOUNDED_FROM} blocks of {block}; "
             "score more windows or take a shorter block"
         )
     centre = values.mean((0, 1))

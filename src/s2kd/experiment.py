@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from s2kd.bootstrap import Interval
+from s2kd.bootstrap import Interval, is_too_short
 from s2kd.results import chosen, one_recipe
 from s2kd.significance import (
     FEWEST_SEEDS,
@@ -295,7 +295,7 @@ def difference(
     if found is None:
         return None
     (a, b), block = found
-    if a.shape[1] < 4 * block:
+    if is_too_short(a.shape[1], block):
         return too_short(a, b, block=block)
     if len(a) < FEWEST_SEEDS:
         return paired_bootstrap(a.mean(0), b.mean(0), block=block)
@@ -316,7 +316,7 @@ def gap_closed(
     about = {"confidence": lead.confidence, "windows": errors[0].shape[1], "block": block}
     if not lead.is_better:
         return Interval(value=None, low=None, high=None, note=NO_GAP, **about)
-    if errors[0].shape[1] < 4 * block:
+    if is_too_short(errors[0].shape[1], block):
         base, own, best = (one.mean() for one in errors)
         value = float((base - own) / (base - best))
         return Interval(value=value, low=None, high=None, note="too few blocks", **about)

@@ -28,6 +28,7 @@ from s2kd.bootstrap import (
     block_means,
     bootstrap,
     identity,
+    is_too_short,
 )
 from s2kd.types import S2KDError
 
@@ -252,7 +253,7 @@ def _of_function(
     values = _by_seed(np.asarray(values, np.float64), window_axes=2)
     if not np.isfinite(values).all():
         raise S2KDError("interval of a function: a value is not finite")
-    if values.shape[1] < 4 * block:
+    if is_too_short(values.shape[1], block):
         return Found(
             value=float(function(values.mean((0, 1))[None])[0]),
             half=math.inf,
@@ -469,7 +470,7 @@ def compare(
     options = {"resamples": resamples, "confidence": confidence, "seed": seed}
     rows: list[dict[str, object]] = []
     for name, ones in others.items():
-        if base.shape[1] < 4 * block:
+        if is_too_short(base.shape[1], block):
             found = too_short(ones, base, block=block, confidence=confidence)
         elif draw_seeds:
             found = hierarchical_bootstrap(ones, base, block=block, **options)

@@ -2,10 +2,9 @@
 
 A *study* is one recipe in one folder. The study called by its narrator's name is the experiment
 itself; others differ from it in one field (controls, students that train longer) or in the teacher
-and its training. A *unit* is
-one training with its scores. Units come in an order in which a run that is cut short has whole
-tables already: the comparison of table 1 for every seed, then ablation and controls, then the
-other students.
+and its training. A *unit* is one training with its scores. Units come in an order in which a run
+that is cut short has whole tables already: the comparison of table 1 for every seed, then ablation
+and controls, then the other students.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from s2kd.bootstrap import Interval
+from s2kd.bootstrap import Interval, is_too_short
 from s2kd.experiment import (
     Models,
     Row,
@@ -453,6 +453,6 @@ def doubles_fitnet(models: Models, backbone: str, method: str = "s2kd") -> Compa
     if found is None:
         return None
     errors, block = found
-    if errors[0].shape[1] < 4 * block:
+    if is_too_short(errors[0].shape[1], block):
         return None
     return exceeds_share(*errors, block=block)
