@@ -19,6 +19,7 @@ from s2kd.cli import main
 from s2kd.console import first_process
 from s2kd.data import datasets
 from s2kd.files import write_text
+from s2kd.recipe import Part, Term, method_named
 from s2kd.recipes import BASELINE
 
 
@@ -243,6 +244,32 @@ def test_a_word_that_is_not_known(refused, tmp_path, monkeypatch, arguments, hin
     monkeypatch.chdir(tmp_path)
     assert hint in refused(*arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+_NO_GROUPS = Part(name="unet", params={"norm": "layers"})
+_WRONG_AXES = dataclasses.replace(
+    method_named("s2kd"), terms=(Term(loss=Part(name="spectral", params={"axes": "rows"})),)
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "hint"),
+    [
+        ("students", (Part(name="unet", params={"width": 0}),), "width and patch must be ≥ 1"),
+        ("students", (Part(name="resnet", params={"norm": "none"}),), "norm"),
+        ("teacher", dataclasses.replace(road.TEACHER, backbone=_NO_GROUPS), "norm"),
+        ("methods", (method_named("relational"),), "at least 3 a process, not 2"),
+        ("methods", (_WRONG_AXES,), "axes must be 'grid'"),
+    ],
+)
+def test_models_that_cannot_be_built_are_refused_before_a_word_is_written(
+    refused, tmp_path, field, value, hint
+):
+    quick = dataclasses.replace(road.QUICK, batch_size=2)
+    recipe = dataclasses.replace(road.tiny(), student_training=quick, **{field: value})
+    out = tmp_path / "out"
+    assert hint in refused("run", road.saved_recipe(tmp_path, recipe), "--out", out)
+    assert not out.exists()
 
 
 def test_diagnose_wants_windows_and_a_teacher(refused, done, tmp_path):

@@ -241,7 +241,8 @@ def diagnose(
     )
     print(
         "Mean squared errors in the unit of the training loss. Apart: between the forecasts of the "
-        "two. Nearer: by so much less than a student of that seed without a teacher is."
+        "two. Nearer: by so much less than a student of that seed without a teacher is; empty "
+        "where the run has none."
     )
 
 

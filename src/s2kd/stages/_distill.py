@@ -15,11 +15,11 @@ from s2kd.models import Student
 from s2kd.objectives import Distilling, Forecasting, Weighted
 from s2kd.recipe import Method, Part
 from s2kd.stages._label import blends_of, make_targets, teacher_card
+from s2kd.stages._models import check_relations
 from s2kd.stages._open import compared
 from s2kd.stages._run import Run
 from s2kd.stages._training import begin, finish, inputs, is_finished, learn, outcome, shape
 from s2kd.targets import LiveTargets, StoredTargets
-from s2kd.types import S2KDError
 
 
 def student_folder(run: Run, student: Part, method: Method, seed: int) -> Path:
@@ -92,15 +92,6 @@ def _origin(part: Part) -> dict[str, Any] | None:
     return origin(part.params["path"]) if part.name == "prepared" else None
 
 
-def _check_relations(run: Run, method: Method) -> None:
-    share = run.recipe.student_training.batch_size // run.fabric.world_size
-    if share < 3:
-        raise S2KDError(
-            f"method {method.name!r} compares the examples of a batch with one another and wants "
-            f"at least 3 a process, not {share}; raise student_training.batch_size"
-        )
-
-
 def student_objective(
     run: Run,
     student: Student,
@@ -114,8 +105,7 @@ def student_objective(
     windows = run.windows("train", device=run.fabric.device)
     if targets is None or teacher is None:
         return Forecasting(student, windows, None, blends=blends)
-    if "relational" in {term.loss.name for term in method.terms}:
-        _check_relations(run, method)
+    check_relations(run, method)
     terms = [
         Weighted(
             term.loss.name,

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 from s2kd.files import digest
 from s2kd.narrators.store import narrate_windows
+from s2kd.stages._models import check_models
 from s2kd.stages._run import Run
 from s2kd.text import encoders
 from s2kd.text.states import TextStates, encode_states
@@ -12,7 +13,12 @@ from s2kd.types import S2KDError
 
 
 def narrate(run: Run) -> None:
-    """Words for every window, and their token states."""
+    """Words for every window, and their token states.
+
+    First of all stages, so models that cannot be built are refused here, before the hours that a
+    large narrator takes.
+    """
+    check_models(run)
     if "text" in run.kinds:
         run.first_only(lambda: _narrate(run))
 
