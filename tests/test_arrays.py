@@ -367,6 +367,41 @@ def test_files_that_do_not_fit_each_other_are_named(tmp_path):
         datasets.build("arrays", path=str(other), key="x", time="t", gap=0)
 
 
+@pytest.mark.parametrize("layout", ["THW", "RTHW", "HTW"])
+@pytest.mark.parametrize("memory_gb", [1.0, 1e-9], ids=["memory", "file"])
+@pytest.mark.parametrize("kind", ["npz", "h5"])
+def test_several_keys_are_the_channels_in_their_order(tmp_path, kind, layout, memory_gb):
+    one, two = laid_out(layout, FRAMES), laid_out(layout, FRAMES[:, :, 1:])
+    path = tmp_path / f"wind.{kind}"
+    if kind == "npz":
+        np.savez(path, u=one, v=two.astype(np.float64), other=np.zeros(3))
+    else:
+        with h5py.File(path, "w") as file:
+            file["u"], file["v"] = one, two.astype(np.float64)
+    known = {"path": str(path), "step_seconds": 60, "gap": 0, "memory_gb": memory_gb}
+    known |= {"layout": layout, "join": "runs" if "R" in layout else "time"}
+    world = datasets.build("arrays", key=["v", "u"], **known)
+    wanted = FRAMES[:, :, ::-1] if "R" in layout else FRAMES[:1, :, ::-1]
+    np.testing.assert_array_equal(world.frames[:], wanted.reshape(-1, 2, 4, 6))
+    assert world.grid.channels == ("v", "u")
+    named = datasets.build("arrays", key=["v", "u"], channels=["north", "east"], **known)
+    assert named.grid.channels == ("north", "east")
+    alone = datasets.build("arrays", key=["v"], **known)
+    np.testing.assert_array_equal(alone.frames[:], wanted.reshape(-1, 2, 4, 6)[:, :1])
+
+
+def test_channels_that_do_not_fit_each_other_are_named(tmp_path):
+    path = tmp_path / "wind.npz"
+    np.savez(path, u=FRAMES[0], v=FRAMES[0], w=FRAMES[0, :, 0], x=FRAMES[0, :, 0, :3])
+    known = {"path": str(path), "step_seconds": 60, "gap": 0}
+    with pytest.raises(S2KDError, match=r"x: has shape \(60, 3, 6\), but .*w has \(60, 4, 6\)"):
+        datasets.build("arrays", key=["w", "x"], layout="THW", **known)
+    with pytest.raises(S2KDError, match=r"several keys \(u, v\) .* layout='TCHW' must have no C"):
+        datasets.build("arrays", key=["u", "v"], **known)
+    with pytest.raises(S2KDError, match=r"no key 'y'"):
+        datasets.build("arrays", key=["w", "y"], layout="THW", **known)
+
+
 def test_keys_and_kinds_of_content_are_named(tmp_path):
     np.savez(tmp_path / "two.npz", u=FRAMES[0], v=FRAMES[0], names=np.array(["a"]))
     known = {"path": str(tmp_path / "two.npz"), "step_seconds": 60}

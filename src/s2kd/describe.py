@@ -189,7 +189,7 @@ def _channels_of(file: Path, known: Known) -> tuple[dict[str, Values], bool]:
     with tempfile.TemporaryDirectory(prefix="s2kd-") as cache:
         runs = runs_of(
             file,
-            key=known.params.get("key", ""),
+            keys=[known.params.get("key", "")],
             layout=known.params["layout"],
             time="",
             start=None,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from s2kd.data._arrays import ArrayIn, choose, held_in, open_array, whole
+from s2kd.data._arrays import ArrayIn, Channels, choose, held_in, open_array, whole
 from s2kd.data._missing import nearest_cells
 from s2kd.data._record import shown
 from s2kd.types import S2KDError
@@ -95,16 +95,23 @@ def check_layout(layout: str) -> None:
 def runs_of(
     path: Path,
     *,
-    key: str,
+    keys: Sequence[str],
     layout: str,
     time: str,
     start: np.datetime64 | None,
     step_seconds: float | None,
     cache: str,
 ) -> list[Run]:
-    """The runs in one file: one, or as many as its axis R is long."""
-    key = choose(path, key, axes=len(layout))
-    array = open_array(path, key, cache=cache)
+    """The runs in one file: one, or as many as its axis R is long; several keys are channels."""
+    chosen = [choose(path, key, axes=len(layout)) for key in keys]
+    if len(chosen) > 1 and "C" in layout:
+        raise S2KDError(
+            f"{path}: several keys ({', '.join(chosen)}) are the channels, so layout={layout!r} "
+            "must have no C"
+        )
+    held = [open_array(path, key, cache=cache) for key in chosen]
+    array = held[0] if len(held) == 1 else Channels(held)
+    layout = layout if len(held) == 1 else f"C{layout}"
     if len(array.shape) != len(layout) or 0 in array.shape:
         raise S2KDError(
             f"{array.where}: has shape {array.shape}, but layout={layout!r} means "

@@ -1,7 +1,7 @@
 """One array of numbers inside a `.npy`, `.npz` or HDF5 file, read a run of entries at a time."""
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +92,26 @@ class Hdf5Array:
     def read(self, index: Index) -> np.ndarray:
         """These entries, as NumPy indexes them."""
         return self._held[index]
+
+
+class Channels:
+    """Arrays of one shape as the entries of an axis before their own."""
+
+    def __init__(self, arrays: Sequence[ArrayIn]) -> None:
+        first = arrays[0]
+        for other in arrays[1:]:
+            if other.shape != first.shape:
+                raise S2KDError(
+                    f"{other.where}: has shape {other.shape}, but {first.where} has {first.shape}; "
+                    "channels have one shape"
+                )
+        self._arrays, self.where = tuple(arrays), ", ".join(array.where for array in arrays)
+        self.shape = (len(arrays), *first.shape)
+        self.dtype = np.result_type(*(array.dtype for array in arrays))
+
+    def read(self, index: Index) -> np.ndarray:
+        """These entries of every channel; the first index is for them, and whole."""
+        return np.stack([array.read(index[1:]) for array in self._arrays])
 
 
 @dataclass(frozen=True)

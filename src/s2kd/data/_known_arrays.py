@@ -103,13 +103,13 @@ def any_array(path: Path) -> Known | None:
 
 
 def _left_out(path: Path, key: str, fit: dict[str, Held]) -> list[str]:
-    """Other arrays of frames, of which a data set can read one."""
+    """Other arrays of frames, which a data set reads where it is told to."""
     others = ", ".join(f"{name!r} {held.shape}" for name, held in fit.items() if name != key)
     if not others:
         return []
     return [
-        f"{key!r} is read and {others} left out: set dataset.params.key, or put what belongs "
-        "together into one array with an axis for channels"
+        f"{key!r} is read and {others} left out: set dataset.params.key, to a list where arrays of "
+        "one shape are channels of one field"
     ]
 
 

@@ -24,7 +24,7 @@ JOINS = ("time", "runs")
 def arrays(
     *,
     path: str | Sequence[str],
-    key: str = "",
+    key: str | Sequence[str] = "",
     layout: str = "TCHW",
     channels: Sequence[str] = (),
     units: Sequence[str] = (),
@@ -51,7 +51,8 @@ def arrays(
 
     `layout` names the axes in order: T time, H rows, W columns, C channel (left out: one channel)
     and R run; `TCHW`, `THWC`, `THW`, `RTCHW`. `key` is the array in an `.npz` or HDF5 file (not
-    needed where only one has so many axes); `channels` and `units` name what C holds. Times are
+    needed where only one has so many axes), or several that have no axis C: its channels, by their
+    names unless `channels` gives others; `channels` and `units` name what C holds. Times are
     `start` (by default 2000-01-01) and `step_seconds` a frame, or `time`, a key (or `.npy` file)
     with datetime64, text or seconds since `start`, which must be given where they look like Unix
     time. `latitude` and `longitude` are degrees, or keys (or `.npy` files) that
@@ -77,11 +78,14 @@ def arrays(
     where = str(path) if isinstance(path, str) else str(files[0].parent)
     begin = _start(start)
     step = None if step_seconds is None else _positive(float(step_seconds))
+    keys = [key] if isinstance(key, str) else list(dict.fromkeys(key)) or [""]
+    if len(keys) > 1 and not channels:
+        channels = keys
     runs = [
         run
         for file in files
         for run in runs_of(
-            file, key=key, layout=layout, time=time, start=begin, step_seconds=step, cache=cache
+            file, keys=keys, layout=layout, time=time, start=begin, step_seconds=step, cache=cache
         )
     ]
     same_shape(runs)
