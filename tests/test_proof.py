@@ -1,6 +1,7 @@
 """The proof's work list, its harness and its tables: what a wrong program would get wrong."""
 
 import json
+import shutil
 import time
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import road
 
-from s2kd import harness, proof_figures, proof_page, stages, tables, verdicts
+from s2kd import harness, proof_figures, proof_page, reproduce, stages, tables, verdicts
 from s2kd.experiment import difference, experiment, together
 from s2kd.published import PUBLISHED
 from s2kd.recipe import Part
@@ -18,6 +19,7 @@ from s2kd.studies import ABLATION, CONTROLS, FIRST, FULL_GRID, PATIENT, TAUGHT, 
 from s2kd.types import S2KDError
 
 LONGER = {"student_training"}
+PLUME = {"height": 16, "width": 16, "members": 3, "frames": 12, "spin_up_frames": 2}
 STUDENTS = (Part(name="unet", params={"width": 4}), Part(name="resnet", params={"preset": "tiny"}))
 
 
@@ -81,6 +83,16 @@ def test_only_what_a_table_needs_is_trained():
     assert {u.method for u in longer} == {"baseline", "output", "s2kd_plus", "text", "blind"}
     with pytest.raises(S2KDError, match="no table or figure 'tabel1'; did you mean 'table1'"):
         units(made(), tables=["tabel1"])
+
+
+def test_results_are_the_same_from_a_relative_folder(tmp_path, monkeypatch):
+    """A result holds files by their name alone, or it could not be compared with another's."""
+    file = tmp_path / "data" / "ncep_air_sig995_6h_2013_2014.nc"
+    file.parent.mkdir()
+    file.touch()
+    monkeypatch.chdir(tmp_path)
+    found = reproduce.sources_in("data", preset="small", asked=["ncep_air"])
+    assert found["ncep_air"].dataset.params["path"] == str(file)
 
 
 def test_a_training_is_named_by_what_it_depends_on():
@@ -156,6 +168,75 @@ def test_a_lost_result_is_written_again_without_training(worked):
     assert harness.work(todo, place).now == 1
     assert json.loads(path.read_text())["metrics"] == before["metrics"]
     assert weights == {p: p.stat().st_mtime_ns for p in place.out.rglob("model.safetensors")}
+
+
+def copied(place, tmp_path):
+    """The result files alone, as another machine has them."""
+    shutil.copytree(place.results, tmp_path / "results")
+    return harness.Place(out=tmp_path / "runs", results=tmp_path / "results")
+
+
+def test_result_files_from_elsewhere_are_done(worked, tmp_path):
+    place, todo, _ = worked
+    outcome = harness.work(todo, copied(place, tmp_path))
+    assert (outcome.now, outcome.before, outcome.left) == (0, len(todo), 0)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_another_machine_trains_what_lacks_and_the_teacher_that_it_wants(worked, tmp_path):
+    place, todo, _ = worked
+    other = copied(place, tmp_path)
+    lost = next(other.results.glob("*/*/*/*/unet-s2kd-*.json"))
+    before = json.loads(lost.read_text())
+    lost.unlink()
+    kept = {path: path.read_bytes() for path in other.results.rglob("*.json")}
+    left = harness.to_do(todo, other)
+    assert [(unit.role, unit.method) for unit in left] == [("teacher", "text"), ("student", "s2kd")]
+    assert harness.work(todo, other).now == 2
+    assert json.loads(lost.read_text())["metrics"]["mse"] == pytest.approx(before["metrics"]["mse"])
+    assert kept == {path: path.read_bytes() for path in kept}
+    assert harness.work(todo, other).left == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda row: row.update(fingerprint="of other data"),
+        lambda row: row["settings"].update(past=row["settings"]["past"] + 1),
+        lambda row: row["settings"]["student_training"].update(lr=0.5),
+        lambda row: row["versions"].update(s2kd="0.0.1"),
+        lambda row: row["settings"]["students"][0]["params"].update(width=5),
+        lambda row: next(m for m in row["settings"]["methods"] if m["name"] == "s2kd").update(
+            weight=0.5
+        ),
+    ],
+    ids=["data", "recipe", "training", "version", "student", "method"],
+)
+def test_a_result_of_another_training_is_not_taken_for_this_one(worked, tmp_path, change):
+    place, todo, _ = worked
+    other = copied(place, tmp_path)
+    (unit,) = (u for u in todo if u.method == "s2kd")
+    assert harness.finished(unit, other)
+    path = next(other.results.glob("*/*/*/*/unet-s2kd-*.json"))
+    row = json.loads(path.read_text())
+    change(row)
+    path.write_text(json.dumps(row))
+    assert not harness.finished(unit, other)
+    assert [u.method for u in harness.to_do(todo, other)] == ["text", "s2kd"]
+
+
+def test_a_result_counts_where_every_test_split_has_one(tmp_path):
+    """The fires are scored on splits of their own, too."""
+    recipe = replace(road.tiny(), dataset=Part(name="plume", params=PLUME))
+    (unit,) = (u for u in units(made(seeds=(42,), recipe=recipe)) if u.role == "reference")
+    place = harness.Place(out=tmp_path / "runs", results=tmp_path / "results")
+    assert harness.work([unit], place).now == 1
+    other = replace(place, out=tmp_path / "elsewhere")
+    assert harness.finished(unit, other)
+    files = sorted(place.results.rglob("*.json"))
+    assert len({path.parent.name for path in files}) > 1
+    next(path for path in files if path.parent.name != "test").unlink()
+    assert not harness.finished(unit, other)
 
 
 def test_no_time_no_work_and_a_training_cut_short_goes_on(tmp_path):

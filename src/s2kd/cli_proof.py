@@ -153,9 +153,11 @@ def _train(
         machine=Machine(accelerator=accelerator, precision=precision),
     )
     if plan:
-        for unit in proof.planned(made, wanted):
-            done = harness.finished(unit, place)
-            print(f"{'done' if done else 'to do'}  level {unit.level}  {unit.name}")
+        listed = proof.planned(made, wanted)
+        left = {unit.name for unit in harness.to_do(listed, place)}
+        for unit in listed:
+            word = "to do" if unit.name in left else "done"
+            print(f"{word}  level {unit.level}  {unit.name}")
         return
     with console.shown(quiet=quiet) as shown:
         # with several trainings at once, their bars would be each other's noise

@@ -5,6 +5,10 @@ OUT/<study>/                 the run folder of a study (as `s2kd run` makes it)
 OUT/<study>/done/<unit>.json what is finished, with its result files
 RESULTS/<data>/<preset>/<variant>/<split>/<who>.json
 ```
+
+What RESULTS holds of the same recipe, data and version is finished too, wherever it was trained.
+So another machine goes on from the result files alone; a teacher that a student still wants is
+trained again there, and its results stay as they are.
 """
 
 import os
@@ -17,9 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import s2kd
 from s2kd import stages
 from s2kd.files import read_json, write_json
-from s2kd.results import save_result
+from s2kd.recipe import Method, Part
+from s2kd.results import result_path, same_training, save_result
 from s2kd.stages import Machine, Run
 from s2kd.studies import Study, Unit, method_of
 from s2kd.types import S2KDError
@@ -65,7 +71,7 @@ def work(
     with its share of the cores. A unit starts when its teacher is finished. Raises the first
     error of a unit, after the others at work have ended.
     """
-    left = [unit for unit in units if not finished(unit, place)]
+    left = to_do(units, place)
     before = len(units) - len(left)
     say(f"{before} of {len(units)} trainings are done already")
     with ExitStack() as locks:
@@ -78,8 +84,25 @@ def work(
     return Outcome(now=now, before=before, left=len(left) - now)
 
 
+def to_do(units: Sequence[Unit], place: Place) -> list[Unit]:
+    """Those that have no results yet, and teachers that they learn from and are not in `out`."""
+    by_study = sorted(units, key=lambda unit: unit.study.folder)  # so that each is opened once
+    missing = {unit.name: unit for unit in by_study if not finished(unit, place)}
+    asked = {need.name for unit in missing.values() for need in unit.needs}
+    return [
+        unit
+        for unit in units
+        if unit.name in missing or (unit.name in asked and not _noted(unit, place))
+    ]
+
+
 def finished(unit: Unit, place: Place) -> bool:
-    """Whether this very training has its results already."""
+    """Whether this very training has its results already, from here or from elsewhere."""
+    return _noted(unit, place) or bool(recorded(unit, place))
+
+
+def _noted(unit: Unit, place: Place) -> bool:
+    """Whether it was done in `out`."""
     note = _note(unit, place)
     if not note.exists():
         return False
@@ -87,6 +110,27 @@ def finished(unit: Unit, place: Place) -> bool:
     return written["key"] == unit.key and all(
         (place.results / name).exists() for name in written["files"]
     )
+
+
+def recorded(unit: Unit, place: Place) -> list[str]:
+    """Its result files on every test split, where all are there and of this very training."""
+    settings = unit.study.recipe.to_dict()
+    about = {"split": "test", "settings": settings, "versions": {"s2kd": s2kd.__version__}}
+    wanted = [{**about, **row} for row in unit.rows]
+    if not all(result_path(place.results, row).exists() for row in wanted):
+        return []
+    run = _opened(unit.study, place)
+    wanted = [
+        {**row, "split": split, "fingerprint": run.dataset.fingerprint}
+        for row in wanted
+        for split in run.test_splits
+    ]
+    paths = [result_path(place.results, row) for row in wanted]
+    there = all(
+        path.exists() and same_training(read_json(path), row)
+        for path, row in zip(paths, wanted, strict=True)
+    )
+    return [str(path.relative_to(place.results)) for path in paths] if there else []
 
 
 def _note(unit: Unit, place: Place) -> Path:
@@ -169,7 +213,10 @@ def do(
     report: Callable[[str], stages.Report] = stages.silent,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Train this unit's model if it is not trained, score it, write its results."""
+    """Train this unit's model if it is not trained, score it, write its results.
+
+    Where the results are recorded already (a teacher that was trained elsewhere), they stay.
+    """
     run = _opened(unit.study, place)
     run.report, run.say = _until(place, report), say
     # a teacher that reads has to be told of its own forecasts, which costs minutes: once will do
@@ -177,9 +224,9 @@ def do(
     run.horizon = HORIZON if rolls else 0
     _narrated(run, unit, place)
     started = time.monotonic()
-    rows = _trained(run, unit, place)
-    files = []
-    for row in rows:
+    _train(run, unit, place)
+    files = recorded(unit, place)
+    for row in _scored(run, unit) if not files else ():
         named = {"data": unit.study.data, "preset": unit.study.preset}
         path = save_result(place.results, {**row, **named, "variant": unit.study.variant})
         files.append(str(path.relative_to(place.results)))
@@ -196,12 +243,16 @@ def _opened(study: Study, place: Place) -> Run:
     if key not in _OPEN:
         while len(_OPEN) >= 3:
             del _OPEN[next(iter(_OPEN))]
-        _OPEN[key] = Run(
+        run = Run(
             recipe=study.recipe,
             out=place.out / study.folder,
             machine=place.machine,
             save_seconds=10.0 if place.deadline is not None else 20.0,
         )
+        for other in _OPEN.values():
+            if other.recipe.dataset == study.recipe.dataset and "dataset" in vars(other):
+                run.dataset = other.dataset  # the frames of all studies of one data set, once
+        _OPEN[key] = run
     return _OPEN[key]
 
 
@@ -231,18 +282,29 @@ def _until(place: Place, report: Callable[[str], stages.Report]) -> Callable[[st
     return stage
 
 
-def _trained(run: Run, unit: Unit, place: Place) -> list[dict[str, Any]]:
+def _train(run: Run, unit: Unit, place: Place) -> None:
+    match unit.role:
+        case "reference":
+            pass
+        case "teacher":
+            others = sorted(place.out.glob(f"*/teachers/{unit.method}-seed{unit.seed}"))
+            stages.borrow_teacher(run, unit.method, unit.seed, others)
+            stages.train_teacher(run, unit.method, unit.seed)
+            stages.label(run, unit.method, unit.seed, run.recipe.methods)
+        case "student":
+            stages.distill_one(run, *_student(unit), unit.seed)
+        case _:
+            raise S2KDError(f"a unit is a reference, teacher or student, not {unit.role!r}")
+
+
+def _scored(run: Run, unit: Unit) -> list[dict[str, Any]]:
     if unit.role == "reference":
         return stages.score_references(run)
     if unit.role == "teacher":
-        others = sorted(place.out.glob(f"*/teachers/{unit.method}-seed{unit.seed}"))
-        stages.borrow_teacher(run, unit.method, unit.seed, others)
-        stages.train_teacher(run, unit.method, unit.seed)
-        stages.label(run, unit.method, unit.seed, run.recipe.methods)
         return stages.score_teacher(run, unit.method, unit.seed)
-    if unit.role != "student":
-        raise S2KDError(f"a unit is a reference, teacher or student, not {unit.role!r}")
-    part = next(p for p in run.recipe.students if p.name == unit.student)
-    method = method_of(unit.study, unit.method)
-    stages.distill_one(run, part, method, unit.seed)
-    return stages.score_student(run, part, method, unit.seed)
+    return stages.score_student(run, *_student(unit), unit.seed)
+
+
+def _student(unit: Unit) -> tuple[Part, Method]:
+    part = next(p for p in unit.study.recipe.students if p.name == unit.student)
+    return part, method_of(unit.study, unit.method)

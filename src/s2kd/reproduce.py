@@ -84,7 +84,8 @@ def _recipe(name: str, data: str, preset: str) -> Any:
 
     if name not in recipes.names():
         raise S2KDError(f"there is no recipe {name!r}")
-    folder = Path(data).expanduser()
+    # results hold files by their name alone, which a relative folder would hide
+    folder = Path(data).expanduser().resolve()
     inner = folder / name  # as `data fetch` lays them side by side
     place = str(inner if inner.is_dir() else folder)
     if not SOURCES[name].official:

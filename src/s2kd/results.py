@@ -29,7 +29,7 @@ def save_result(folder: Path, row: Row) -> Path:
     if missing:
         raise S2KDError(f"a result without {', '.join(missing)}")
     path = result_path(folder, row)
-    plain = {**_short(dict(row)), "settings": _without_folders(row.get("settings"))}
+    plain = _as_written(row)
     # one field a line: as easy to compare as an indented file, and half its size
     lines = [
         f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}"
@@ -72,6 +72,26 @@ def one_recipe(rows: Iterable[Row], *, but: Sequence[str] = ()) -> None:
                 )
 
 
+def same_training(row: Row, wanted: Row) -> bool:
+    """Whether a result is of the very training that `wanted` names, wherever that was.
+
+    The same recipe, data and version of this program; of a student the same method too.
+    """
+    row, wanted = _as_written(row), _as_written(wanted)
+    return (
+        _fixed(row, ()) == _fixed(wanted, ())
+        and row.get("versions", {}).get("s2kd") == wanted["versions"]["s2kd"]
+        and _method(row) == _method(wanted)
+    )
+
+
+def _method(row: Row) -> dict[str, Any] | None:
+    """The settings of a student's method."""
+    methods = (row.get("settings") or {}).get("methods", [])
+    found = (method for method in methods if method["name"] == row["method"])
+    return next(found, None) if row["role"] == "student" else None
+
+
 def _fixed(row: Row, but: Sequence[str]) -> dict[str, Any]:
     """What rows that are compared must share, by dotted name."""
     settings = row.get("settings") or {}
@@ -110,6 +130,11 @@ def read_searches(folder: Path) -> dict[str, dict[str, Any]]:
 def chosen(rows: Iterable[Row], **wanted: Any) -> list[dict[str, Any]]:
     """The rows whose fields are as wanted."""
     return [dict(row) for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def _as_written(row: Row) -> dict[str, Any]:
+    """A row as its file holds it."""
+    return {**_short(dict(row)), "settings": _without_folders(_short(row.get("settings")))}
 
 
 def _short(value: Any) -> Any:

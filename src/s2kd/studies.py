@@ -15,6 +15,7 @@ import s2kd
 from s2kd.files import digest
 from s2kd.recipe import Method, Part, Recipe, method_named
 from s2kd.registry import nearest
+from s2kd.stages import REFERENCES, TEACHER_METHODS
 from s2kd.types import S2KDError
 
 CONTROLS: dict[str, dict[str, Any]] = {
@@ -97,6 +98,20 @@ class Unit:
             return ()
         kind = method_of(self.study, self.method).teacher
         return (replace(self, role="teacher", student="", method=kind),)
+
+    @property
+    def rows(self) -> tuple[dict[str, Any], ...]:
+        """What its results are called by, in every field but the split."""
+        about = {"data": self.study.data, "preset": self.study.preset, "role": self.role}
+        about |= {"variant": self.study.variant, "seed": self.seed}
+        if self.role == "reference":
+            names = ((name, name) for name in REFERENCES)
+            about["seed"] = None
+        elif self.role == "teacher":
+            names = ((self.study.recipe.teacher.backbone.name, TEACHER_METHODS[self.method]),)
+        else:
+            names = ((self.student, self.method),)
+        return tuple({**about, "backbone": a, "method": b} for a, b in names)
 
     @property
     def key(self) -> str:

@@ -16,6 +16,7 @@ DIR/diagnosis.json               how near students come to their teachers, where
 
 from s2kd.stages._diagnose import diagnose
 from s2kd.stages._distill import distill, distill_one, student_folder, student_objective
+from s2kd.stages._entrants import REFERENCES, TEACHER_METHODS
 from s2kd.stages._evaluate import (
     evaluate,
     read_scores,
@@ -37,6 +38,8 @@ from s2kd.stages._teach import (
 )
 
 __all__ = [
+    "REFERENCES",
+    "TEACHER_METHODS",
     "Busy",
     "Machine",
     "Report",

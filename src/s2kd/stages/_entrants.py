@@ -22,6 +22,10 @@ from s2kd.text import encoders
 from s2kd.types import S2KDError, Window
 from s2kd.windows import Windows
 
+REFERENCES = ("persistence", "climatology")
+TEACHER_METHODS = {"text": "teacher", "blind": "teacher-blind"}
+"""What the results of a kind of teacher are called by."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entrant:
@@ -44,7 +48,7 @@ def entrants(run: Run) -> Iterator[Entrant]:
 
 
 def references() -> Iterator[Entrant]:
-    for name in ("persistence", "climatology"):
+    for name in REFERENCES:
         row = {"backbone": name, "role": "reference", "method": name, "seed": None}
         yield Entrant(name=name, key=name, row=row)
 
@@ -67,7 +71,7 @@ def teacher_entrant(run: Run, kind: str, seed: int) -> Entrant:
     row = {
         "backbone": run.recipe.teacher.backbone.name,
         "role": "teacher",
-        "method": "teacher" if kind == "text" else "teacher-blind",
+        "method": TEACHER_METHODS[kind],
         "seed": seed,
         "narrator": card["narrator"],
         "parameters": card["parameters"],
