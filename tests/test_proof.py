@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import road
 
-from s2kd import harness, proof_figures, proof_page, reproduce, stages, tables, verdicts
+from s2kd import (
+    conclusions,
+    harness,
+    proof_figures,
+    proof_page,
+    reproduce,
+    stages,
+    tables,
+    verdicts,
+)
 from s2kd.experiment import difference, experiment, together
 from s2kd.published import PUBLISHED
 from s2kd.recipe import Part
@@ -611,6 +620,73 @@ def test_the_headline_says_the_seeds_and_the_split_and_twice_less_than_nothing_i
     assert "twice FitNet's share is not shown" in said
     beyond = replace(models, split="test_unseen")
     assert verdicts.claim(beyond).startswith("ncep_air, test_unseen (small, 1 seed): ")
+
+
+def concluded(*tables, heading):
+    rows = [row for some in tables for row in some]
+    return conclusions.conclusions(proof_page.experiments(rows), rows).get(heading, "")
+
+
+def on(data, rows):
+    return [row | {"data": data} for row in rows]
+
+
+def test_the_conclusion_counts_what_is_clear_over_all_data():
+    said = concluded(
+        on("ncep_air", some_rows(s2kd=0.885, fitnet=0.97)),
+        on("taxi_sf", some_rows(s2kd=1.1, fitnet=1.0)),
+        on("fds_pool", some_rows(s2kd=0.5, fitnet=0.5, seeds=[1])),  # too few seeds to count
+        heading=verdicts.RQ1,
+    )
+    assert said == (
+        "**In plain words.** U-Net, against no distillation: S²-KD better on 1 of 2 (ncep_air), "
+        "worse on 1 of 2 (taxi_sf); FitNet better on 1 of 2 (ncep_air)."
+    )
+    same = concluded(some_rows(s2kd=1.0, fitnet=1.0), heading=verdicts.RQ1)
+    assert same.endswith("no clear difference on any of 1 test splits for S²-KD, FitNet.")
+
+
+def test_the_conclusion_on_the_claim_counts_gaps_that_are_there():
+    said = concluded(
+        on("ncep_air", some_rows(s2kd=0.885, fitnet=0.97, teacher=0.88)),
+        on("taxi_sf", some_rows(s2kd=0.94, fitnet=0.95, teacher=0.88)),
+        on("fds_pool", some_rows(s2kd=0.9, fitnet=1.0, teacher=1.2)),  # no gap
+        heading=verdicts.IN_SHORT,
+    )
+    assert "S²-KD reaches 90 % on 1 of 2 (ncep_air) test splits with a clear gap" in said
+    assert "twice FitNet's share on 2 of 3 (ncep_air, fds_pool)" in said
+    assert "clearly better than no distillation on all 3, clearly worse on none of 3" in said
+    within = concluded(some_rows(s2kd=0.892, teacher=0.88), heading=verdicts.IN_SHORT)
+    assert "on none of 1 test splits with a clear gap (within the interval on all 1)" in within
+
+
+@pytest.mark.parametrize("control", [1.05, 0.95, 1.0])
+def test_the_conclusion_on_words_is_told_from_the_words_side(control):
+    """A control that errs more speaks for the words, one that errs less against them."""
+    rows = some_rows(s2kd=0.9, teacher=0.88)
+    for seed in range(5):
+        about = {"role": "teacher", "backbone": "simvp", "variant": "shuffled"}
+        rows.append(result("teacher", 0.88 * control, seed, **about))
+        rows.append(result("s2kd", 0.9 * control, seed, variant="shuffled"))
+    said = concluded(rows, heading=verdicts.MEANING)
+    if control == 1.0:
+        assert "on any of 1 test splits for another window's words" in said
+    else:
+        word = "better" if control > 1 else "worse"
+        assert f"against: another window's words {word} on all 1." in said
+    assert ("shown nowhere" in said) == (control <= 1)
+
+
+def test_the_page_says_the_conclusions(tmp_path):
+    for row in some_rows():
+        save_result(tmp_path, row)
+    rows = read_results(tmp_path)
+    text = proof_page.write(tmp_path / "docs" / "r.md", rows, tmp_path).read_text()
+    assert text.count("**In plain words.**") == len(
+        conclusions.conclusions(proof_page.experiments(rows), rows)
+    )
+    assert "\n## In short\n\n**In plain words.** The claim" in text
+    assert "FitNet better on all 1" in text
 
 
 def test_errors_by_lead_are_multiples_of_the_baselines_of_the_same_seeds():

@@ -67,6 +67,11 @@ class Models:
         beyond = "" if self.split == "test" else self.split
         return ", ".join(filter(None, (self.data, beyond, self.note)))
 
+    @property
+    def beyond(self) -> str:
+        """In words, what is unlike in a split that is not the usual one; else ""."""
+        return self.split.removeprefix("test").strip("_").replace("_", " ")
+
     def of(self, role: str, method: str, backbone: str = "") -> list[Row]:
         """The seeds of one model, in order; [] where there is none."""
         for (a_role, a_backbone, a_method), rows in self.rows.items():

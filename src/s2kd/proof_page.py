@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s2kd import figures, proof_figures, rare_tables, search_tables, tables, verdicts
+from s2kd import (
+    conclusions,
+    figures,
+    proof_figures,
+    rare_tables,
+    search_tables,
+    tables,
+    verdicts,
+)
 from s2kd.experiment import Models, counted, experiment, longer, on_full_grid
 from s2kd.files import write_text, write_whole
 from s2kd.published import PUBLISHED
@@ -177,8 +185,7 @@ def _shares(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable
 
 def _short(models: Models) -> str:
     """The data, and on a line of its own what is unlike in a split beyond the usual one."""
-    beyond = models.split.removeprefix("test").strip("_").replace("_", " ")
-    return f"{models.data}\n{beyond}" if beyond else models.data
+    return f"{models.data}\n{models.beyond}" if models.beyond else models.data
 
 
 def _searches(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
@@ -210,13 +217,13 @@ MAKERS: dict[str, Callable[[list[Models], Sequence[Row], Path], Iterable[Made]]]
 }
 
 SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("RQ1: does distilling help, and whose way most?", ("table1", "table2", "table3")),
-    ("RQ2: what does each half of the loss bring?", ("table4", "fig3")),
+    (verdicts.RQ1, ("table1", "table2", "table3")),
+    (verdicts.RQ2, ("table4", "fig3")),
     ("Search: weights of the loss and learning rate, on validation data", ("searches",)),
-    ("Does the text help, and is it the meaning of the text?", ("fig4",)),
-    ("RQ3: extreme events", ("extremes",)),
-    ("Detail: spectra", ("spectra", "fig5")),
-    ("Longer than it was trained for", ("horizon",)),
+    (verdicts.MEANING, ("fig4",)),
+    (verdicts.RQ3, ("extremes",)),
+    (verdicts.DETAIL, ("spectra", "fig5")),
+    (verdicts.ROLLED, ("horizon",)),
 )
 
 
@@ -254,8 +261,11 @@ def show(rows: Sequence[Row], wanted: Sequence[str], results: Path, *, as_json: 
             path = Path("figures") / f"{one.name}.png"
             _draw(path, one)
             console.print(f"{one.caption}\n  {path}", highlight=False)
+    plain = conclusions.conclusions(every, rows) if not wanted else {}
     for heading, sentences in _said(every, rows, wanted).items():
         console.print(Markdown(f"**{heading}**"))
+        if heading in plain:
+            console.print(Markdown(plain[heading]))
         for sentence in sentences:
             console.print(f"- {sentence}", highlight=False, markup=False)
 
@@ -278,12 +288,13 @@ def write(page: Path, rows: Sequence[Row], results: Path) -> Path:
     every = experiments(rows)
     if not every:
         raise S2KDError(f"{results}: holds no results of students yet")
-    said = verdicts.verdicts(every, rows)
+    said, plain = verdicts.verdicts(every, rows), conclusions.conclusions(every, rows)
     pieces = [
         "# Results",
         "This page is made by `s2kd reproduce --page docs/results.md` from the files in "
-        "`results/`, verdicts included. " + verdicts.standing(every),
+        f"`results/`, verdicts included. {verdicts.standing(every)} {conclusions.counts()}",
         f"## {verdicts.IN_SHORT}",
+        plain.get(verdicts.IN_SHORT, ""),
         *[f"- {sentence}" for sentence in said[verdicts.IN_SHORT]],
     ]
     overview = list(_shares(every, rows, results))
@@ -292,8 +303,8 @@ def write(page: Path, rows: Sequence[Row], results: Path) -> Path:
         section = [f"- {sentence}" for sentence in said.get(heading, [])]
         section += [_placed(page, one) for n in names for one in made(n, every, rows, results)]
         if section:
-            pieces += [f"## {heading}", *section]
-    write_text(page, "\n\n".join(pieces).replace("\n\n- ", "\n- ") + "\n")
+            pieces += [f"## {heading}", plain.get(heading, ""), *section]
+    write_text(page, "\n\n".join(filter(None, pieces)).replace("\n\n- ", "\n- ") + "\n")
     return page
 
 

@@ -35,6 +35,12 @@ from s2kd.tables import (
 )
 
 IN_SHORT = "In short"
+RQ1 = "RQ1: does distilling help, and whose way most?"
+RQ2 = "RQ2: what does each half of the loss bring?"
+MEANING = "Does the text help, and is it the meaning of the text?"
+RQ3 = "RQ3: extreme events"
+DETAIL = "Detail: spectra"
+ROLLED = "Longer than it was trained for"
 SO_FAR = "so far"
 
 CLAIMED = 0.9
@@ -56,19 +62,17 @@ _BY_HEADING: dict[str, Callable[[Sequence[Models], Sequence[Row]], list[str]]] =
     IN_SHORT: lambda every, rows: [
         s for m in every for s in (claim(m), *claim_on_full_grid(m, rows))
     ],
-    "RQ1: does distilling help, and whose way most?": lambda every, rows: [
+    RQ1: lambda every, rows: [
         s for m in every for s in (*ranking(m), *patience(m, rows), *teachers(m, rows))
     ],
-    "RQ2: what does each half of the loss bring?": lambda every, rows: [
-        s for m in every for s in (*halves(m), *beyond(m))
-    ],
-    "Does the text help, and is it the meaning of the text?": lambda every, rows: [
+    RQ2: lambda every, rows: [s for m in every for s in (*halves(m), *beyond(m))],
+    MEANING: lambda every, rows: [
         *(s for m in every for s in meaning(m, rows)),
         *untested(every, rows),
     ],
-    "RQ3: extreme events": lambda every, rows: [s for m in every for s in rare(m)],
-    "Detail: spectra": lambda every, rows: [s for m in every for s in detail(m)],
-    "Longer than it was trained for": lambda every, rows: [s for m in every for s in long_runs(m)],
+    RQ3: lambda every, rows: [s for m in every for s in rare(m)],
+    DETAIL: lambda every, rows: [s for m in every for s in detail(m)],
+    ROLLED: lambda every, rows: [s for m in every for s in long_runs(m)],
 }
 
 
@@ -191,12 +195,16 @@ def _reached(closed: Interval | None) -> str:
 
 
 def _twice(models: Models, backbone: str, method: str) -> str:
+    return "shown" if is_twice(models, backbone, method) else "not shown"
+
+
+def is_twice(models: Models, backbone: str, method: str) -> bool:
     """Whether it closes more than twice FitNet's share: of something, since -1 beats twice -3."""
     base, ours = (models.of("student", name, backbone) for name in ("baseline", method))
     gained, found = difference(ours, base), doubles_fitnet(models, backbone, method)
     if gained is None or found is None or gained.seeds < FEWEST_SEEDS:
-        return "not shown"
-    return "shown" if gained.is_better and found.low is not None and found.low > 0 else "not shown"
+        return False
+    return gained.is_better and found.low is not None and found.low > 0
 
 
 def patience(models: Models, rows: Sequence[Row]) -> list[str]:
