@@ -43,11 +43,12 @@ METHOD_ORDER = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Models:
     """The results of one experiment on one split, by who forecasts; a list holds the seeds.
 
-    `note` says in what it differs from the experiment itself, where it does.
+    `note` says in what it differs from the experiment itself, where it does. Not compared by
+    value, so that what is drawn from one (many resamples) can be kept by it.
     """
 
     data: str

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,7 @@ def _event_line(
     )
 
 
+@lru_cache(maxsize=32)  # a table and its sentences ask for the same
 def hits_gained(models: Models) -> dict[tuple[str, str, str], Comparison]:
     """CSI minus the baseline's by (channel, event, student), seeds paired, p-values adjusted."""
     every = models.forecasters

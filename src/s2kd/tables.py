@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from s2kd.bootstrap import Interval, is_too_short
@@ -206,6 +207,7 @@ def _in_main(models: Models, backbone: str) -> list[str]:
     return [m for m in models.methods(backbone) if m not in ("spectral", "semantic")]
 
 
+@lru_cache(maxsize=32)  # a table and its sentences ask for the same
 def main_comparisons(models: Models) -> dict[tuple[str, str], Comparison | None]:
     """Every method of every student against its baseline (None for that), p-values adjusted."""
     found = {
