@@ -238,6 +238,16 @@ def test_a_built_in_recipe_without_its_data(run_refused, tmp_path):
         (("diagnose", "--out", "nowhere"), "nowhere"),
         (("forecast", "nowhere", "x.nc", "--out", "y.nc"), "nowhere"),
         (("export", "nowhere"), "nowhere"),
+        (("reproduce", "tabel1"), "did you mean 'table1'?"),
+        (("reproduce", "--results", "nowhere"), "nowhere"),
+        (("reproduce", "--plan"), "--plan wants --data FOLDER"),
+        (("reproduce", "--minutes", "9"), "--minutes wants --data FOLDER"),
+        (("reproduce", "--set", "stride=2"), "--set wants --data FOLDER"),
+        (("reproduce", "--data", "nowhere"), "nowhere"),
+        (("reproduce", "--data", ".", "--on", "ncep_airr"), "no data set 'ncep_airr'"),
+        (("reproduce", "--data", ".", "--seeds", "a"), "--seeds a"),
+        (("reproduce", "--data", ".", "--jobs", "0"), "--jobs must be at least 1"),
+        (("reproduce", "--narratives", "x=y"), "--narratives"),
     ],
 )
 def test_a_word_that_is_not_known(refused, tmp_path, monkeypatch, arguments, hint):

@@ -364,3 +364,30 @@ def test_check_says_when_an_outsiders_part_breaks_it(capsys, tmp_path, monkeypat
     rows = json.loads(capsys.readouterr().out)
     assert {row["part"] for row in rows} == {"losses:forgetful"}
     assert any(row["result"] != "ok" for row in rows)
+
+
+def test_reproduce_trains_a_figure_and_another_machine_goes_on_from_its_results(verb, tmp_path):
+    """The stand-in for weather at a few cells; what differs from run to run is `--out` alone."""
+    file = tmp_path / "data" / "ncep_air_sig995_6h_2013_2014.nc"
+    file.parent.mkdir()
+    days = np.datetime64("2013-01-01", "ns") + np.arange(730) * np.timedelta64(1, "D")
+    frames = gridded.waves(frames=730, rows=8, columns=8).rename(t2m="air")
+    gridded.write(frames.assign_coords(time=days), file)
+    ask = (
+        *("reproduce", "fig3", "--data", file.parent, "--on", "ncep_air", "--seeds", "42"),
+        *("--results", tmp_path / "results", "--json"),
+        *settings(*QUICK, "stride=40", "test_stride=2"),
+    )
+    out = tmp_path / "out"
+    plan = json.loads(verb(*ask, "--out", out, "--plan"))["trainings"]
+    assert len(plan) == 6
+    assert not any(unit["done"] for unit in plan)
+    assert not out.exists()
+    (table,) = json.loads(verb(*ask, "--out", out))["fig3"]
+    assert [line[0] for line in table["lines"]] == ["baseline", "+ spectral", "+ semantic", "S²-KD"]
+    other = json.loads(verb(*ask, "--out", tmp_path / "elsewhere", "--plan"))["trainings"]
+    assert all(unit["done"] for unit in other)
+    page = tmp_path / "docs" / "results.md"
+    said = verb("reproduce", "--results", tmp_path / "results", "--page", page)
+    assert said.strip() == str(page)
+    assert "Parts of the loss: ncep_air, small, test" in page.read_text()

@@ -99,6 +99,8 @@ def reproduce(
         )
         if plan:
             return
+    else:
+        _only_with_data(plan=plan, minutes=minutes, jobs=jobs != 1, narratives=narratives, set=set_)
     rows = read_results(results)
     asked = [name for name in on.split(",") if name]
     if asked:
@@ -107,6 +109,15 @@ def reproduce(
         print(proof_page.write(page, rows, results))
     else:
         proof_page.show(rows, wanted, results, as_json=as_json)
+
+
+def _only_with_data(**given: object) -> None:
+    """Refuse what only a training would read."""
+    from s2kd.types import S2KDError
+
+    for name, value in given.items():
+        if value:
+            raise S2KDError(f"--{name} wants --data FOLDER: without it nothing is trained")
 
 
 def _train(
@@ -155,6 +166,10 @@ def _train(
     if plan:
         listed = proof.planned(made, wanted)
         left = {unit.name for unit in harness.to_do(listed, place)}
+        if quiet:
+            units = [{"name": u.name, "level": u.level, "done": u.name not in left} for u in listed]
+            console.print_json({"trainings": units})
+            return
         for unit in listed:
             word = "to do" if unit.name in left else "done"
             print(f"{word}  level {unit.level}  {unit.name}")

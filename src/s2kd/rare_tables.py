@@ -65,9 +65,10 @@ def _event_line(
     more: Comparison | None,
 ) -> tuple[str, ...]:
     own = event_interval(counts[name], channel=channel, event=event)
-    total = sum(one.series(channel, event).sum(0) for one in counts[name])
+    total = sum(one.series(channel, event).sum(0, keepdims=True) for one in counts[name])
     others = [
-        number(float(event_score(score, total)), ".2f") for score in ("pod", "far", "bias", "sedi")
+        number(float(event_score(score, total)[0]), ".2f")
+        for score in ("pod", "far", "bias", "sedi")
     ]
     peak = [row["scores"]["peaks"][channel] for row in rows if row["scores"].get("peaks")]
     return (
