@@ -12,6 +12,7 @@ import road
 import torch
 import xarray as xr
 
+import s2kd
 from s2kd import service
 from s2kd.checkpoint import build_student, card_of, save_model
 from s2kd.data import datasets, netcdf
@@ -86,6 +87,39 @@ def test_it_says_when_and_where(folder, file, tmp_path):
     assert (valid == last + np.array([6, 12], "timedelta64[h]")).all()
     for name in ("latitude", "longitude"):
         np.testing.assert_array_equal(made[name].values, given[name].values)
+
+
+def test_a_dataset_in_memory_gives_what_its_file_gives(folder, file, tmp_path):
+    """xarray in, xarray out: the same numbers, coordinates and attributes but for the name."""
+    from_file = forecast(folder, file, tmp_path / "forecast.nc", steps=5)
+    given = xr.load_dataset(file)
+    south_first = given.isel(latitude=slice(None, None, -1))
+    for latest in (given, south_first, xr.open_dataset(file)):
+        made = s2kd.forecast(folder, latest, steps=5)
+        assert "made by hand" in made.attrs["history"]
+        np.testing.assert_array_equal(field(made).values, field(from_file).values)
+        np.testing.assert_array_equal(made["latitude"].values, latest["latitude"].values)
+        assert made["t2m"].attrs.items() >= from_file["t2m"].attrs.items()
+        assert (made["valid_time"].values == from_file["valid_time"].values).all()
+    # what the two hold lines up by itself
+    verified = made["t2m"].isel(time=0, lead_time=0) - given["t2m"].isel(time=-1)
+    assert verified.shape == (12, 16)
+    assert s2kd.forecast(folder, str(file), steps=5).equals(s2kd.forecast(folder, file, steps=5))
+
+
+def test_what_is_wrong_with_a_dataset_in_memory_is_told_as_of_a_file(folder, file):
+    given = xr.load_dataset(file)
+    lacking = given.where((given["time"] < given["time"][-1]) | (given["t2m"] > 280))
+    for wrong, said in (
+        (given.rename(t2m="t"), "the dataset given: lacks t2m"),
+        (given.isel(latitude=slice(5)), "the dataset given: frames are 5×16"),
+        (given.isel(time=slice(2)), "the dataset given: holds 2 frames"),
+        (lacking, "the dataset given: 't2m' has .* missing values"),
+        (given - 273.15, "the dataset given: 't2m' has .* values far outside"),
+        (given.drop_vars("time"), "the dataset given: no variable has the axes time"),
+    ):
+        with pytest.raises(S2KDError, match=said):
+            s2kd.forecast(folder, wrong)
 
 
 def test_units_names_and_history_are_kept(folder, file, tmp_path):

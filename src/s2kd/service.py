@@ -1,10 +1,11 @@
-"""A forecast as a service sees it: a file with the latest frames in, a CF file out."""
+"""A forecast as a service sees it: the latest frames in, CF data out, in memory or as files."""
 
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from s2kd.data._select import GIVEN
 from s2kd.data.prepared import FACTS
 from s2kd.forecaster import Forecaster, find_student
 from s2kd.times import seconds_between
@@ -12,6 +13,7 @@ from s2kd.types import S2KDError
 
 if TYPE_CHECKING:
     import numpy as np
+    import xarray as xr
 
     from s2kd.dataset import Dataset
 
@@ -33,35 +35,37 @@ UNCUT: dict[str, dict[str, Any]] = {
 """Settings of a dataset part under which the latest frames need not be enough to learn from."""
 
 
-def forecast_file(
-    folder: Path,
-    latest_frames: Path,
-    out: Path,
+def forecast(
+    folder: Path | str,
+    latest: "Path | str | xr.Dataset",
     *,
     student: str = "",
     steps: int = 0,
     fill: bool = False,
     beyond_training: bool = False,
     say: Callable[[str], object] = lambda words: None,
-) -> str:
-    """Read the last frames of a gridded file, forecast, write `out` (.nc or .zarr).
+) -> "xr.Dataset":
+    """A forecast from the last frames of a dataset in memory or of a file, as a CF dataset.
 
-    Returns the name of the student that forecast. The file's channels, units, grid and time step
-    must be those that the student was trained on; anything else is an S2KDError that names it, and
-    so are missing values unless `fill` (or the student's own data set) carries the last value of
-    a cell forward, and values far outside those of training unless `beyond_training`. How many
-    values were filled is told to `say`, and stands in `out`.
+    `folder` is a run's, whose student of the lowest validation error is taken where none is named,
+    or a student's own. Returned are the axes time (the last input frame), lead_time, and rows and
+    columns as the input has them, one variable a channel in physical units. `steps` beyond the
+    trained lead roll out. The channels, units, grid and time step must be those that the student
+    was trained on; anything else is an S2KDError that names it, and so are missing values unless
+    `fill` (or the student's own data set) carries the last value of a cell forward, and values far
+    outside those of training unless `beyond_training`. How many values were filled is told to
+    `say`, and stands in what is returned.
     """
-    from s2kd.output import check_out, to_xarray, write
+    from s2kd.output import to_xarray
 
-    check_out(out, latest_frames)
     if steps < 0:
         raise S2KDError(f"--steps {steps}: must be at least 1")
-    chosen = find_student(folder, student)
+    latest = Path(latest) if isinstance(latest, str) else latest
+    chosen = find_student(Path(folder), student)
     forecaster = Forecaster.load(chosen)
-    past, times, where, filled = _latest(latest_frames, forecaster, fill)
+    past, times, where, filled = _latest(latest, forecaster, fill)
     if not beyond_training:
-        _check_values(latest_frames, past, forecaster)
+        _check_values(_called(latest), past, forecaster)
     future = forecaster.predict(past[None], steps=steps)
     card = forecaster.card
     made = to_xarray(
@@ -72,35 +76,47 @@ def forecast_file(
         attributes=card.get("attributes", {}),
         title=f"Forecast by {chosen.name}",
         source=card.get("source", ""),
-        history=_history(latest_frames),
-        done=f"s2kd {card['versions']['s2kd']} forecast by {chosen.name} from {latest_frames.name}",
+        history=_history(latest),
+        done=f"s2kd {card['versions']['s2kd']} forecast by {chosen.name} from "
+        f"{latest.name if isinstance(latest, Path) else GIVEN}",
         facts=_facts(card) | filled,
     )
-    write(made, out)
     if filled:
         carried, borrowed = filled.values()
         say(
             f"filled {carried} missing values with the last of their cell, and {borrowed} before "
             "the first of their cell with the nearest cell's"
         )
+    return made
+
+
+def forecast_file(
+    folder: Path, latest_frames: Path, out: Path, *, student: str = "", **settings: Any
+) -> str:
+    """`forecast` from a file, written to `out` (.nc or .zarr); returns the student's name."""
+    from s2kd.output import check_out, write
+
+    check_out(out, latest_frames)
+    chosen = find_student(folder, student)
+    write(forecast(chosen, latest_frames, **settings), out)
     return chosen.name
 
 
 def _latest(
-    path: Path, forecaster: Forecaster, fill: bool
+    given: "Path | xr.Dataset", forecaster: Forecaster, fill: bool
 ) -> tuple[Any, Any, dict[str, Any], dict[str, int]]:
-    """The last frames, from a CF file or from the kind of file that the student learned from.
+    """The last frames, from CF data or from the kind of file that the student learned from.
 
     With their times, where the file says that its cells lie (`axes` and `places` of `to_xarray`;
     empty where it is not CF), and how many values were filled (empty: none).
     """
-    part = _part(path, forecaster.card)
+    part = _part(given, forecaster.card)
     if part["name"] in GRIDDED:
         from s2kd.data import netcdf, weatherbench
 
         # WeatherBench's names of fields may be long or short in the file
         series_for = (weatherbench if part["name"] == "weatherbench" else netcdf).series_for
-        series = series_for(str(path), forecaster.grid)
+        series = series_for(str(given) if isinstance(given, Path) else given, forecaster.grid)
         # "mask" is of cells that never have a value; they are outside the grid's mask already
         fill = fill or part["params"].get("missing") == "fill"
         missing = "fill" if fill else "error"
@@ -113,10 +129,19 @@ def _latest(
         return frames, times, {"axes": axes, "places": series.places()}, filled
     if fill:
         raise S2KDError(f"--fill: only for gridded files with a time axis, not {part['name']}")
-    return *_from_dataset(path, part, forecaster), {}, {}
+    if not isinstance(given, Path):
+        raise S2KDError(
+            f"{GIVEN}: the student learned from {part['name']!r}, which is no CF data; give the "
+            "path of such a file, or arrays to Forecaster.predict"
+        )
+    return *_from_dataset(given, part, forecaster), {}, {}
 
 
-def _check_values(path: Path, past: "np.ndarray", forecaster: Forecaster) -> None:
+def _called(given: "Path | xr.Dataset") -> str:
+    return str(given) if isinstance(given, Path) else GIVEN
+
+
+def _check_values(where: str, past: "np.ndarray", forecaster: Forecaster) -> None:
     """Refuse values further outside those of training than these are apart.
 
     A new extreme lies well within that; another unit or a fill value that nothing declares does
@@ -134,7 +159,7 @@ def _check_values(path: Path, past: "np.ndarray", forecaster: Forecaster) -> Non
     frame, channel, row, column = np.argwhere(outside)[0]
     unit = f" {grid.units[channel]}" if grid.units[channel] else ""
     raise S2KDError(
-        f"{path}: {grid.channels[channel]!r} has {int(outside[:, channel].sum())} values far "
+        f"{where}: {grid.channels[channel]!r} has {int(outside[:, channel].sum())} values far "
         f"outside the {known['minimum'][channel]:g} to {known['maximum'][channel]:g}{unit} of "
         f"training, the first {past[frame, channel, row, column]:g} at row {row}, column "
         f"{column}; most likely another unit, or a fill value that the file does not declare "
@@ -142,15 +167,16 @@ def _check_values(path: Path, past: "np.ndarray", forecaster: Forecaster) -> Non
     )
 
 
-def _part(path: Path, card: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The dataset part that reads `path`: what prepared data were made of reads its own files."""
+def _part(given: "Path | xr.Dataset", card: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The dataset part that reads it: what prepared data were made of reads its own files."""
     part = card["dataset"]
-    if part["name"] != "prepared" or (path / FACTS).exists():
+    if part["name"] != "prepared" or (isinstance(given, Path) and (given / FACTS).exists()):
         return part
     if card.get("origin") is None:
         raise S2KDError(
-            f"{path}: the student learned from prepared data, and its card does not say what they "
-            f"were made of; give a folder that `s2kd data prepare` wrote (with {FACTS} in it)"
+            f"{_called(given)}: the student learned from prepared data, and its card does not say "
+            f"what they were made of; give a folder that `s2kd data prepare` wrote (with {FACTS} "
+            "in it)"
         )
     return card["origin"]
 
@@ -212,15 +238,17 @@ def _last_past(path: Path, dataset: "Dataset", past: int) -> tuple[int, int]:
     return first, stop
 
 
-def _history(path: Path) -> str:
+def _history(given: "Path | xr.Dataset") -> str:
     """The `history` of the input, where it has one."""
     import xarray as xr
 
+    if not isinstance(given, Path):
+        return str(given.attrs.get("history", ""))
     try:
         # it warns of arrays without named dimensions
         with (
             warnings.catch_warnings(action="ignore"),
-            xr.open_dataset(path, decode_times=False) as opened,
+            xr.open_dataset(given, decode_times=False) as opened,
         ):
             return str(opened.attrs.get("history", ""))
     except Exception:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 KEPT_ATTRIBUTES = ("long_name", "standard_name", "units", "cell_methods")
+GIVEN = "the dataset given"
+"""What errors call frames that were handed over in memory."""
 Fields = list[tuple[Source, dict[str, Axes]]]
 
 
@@ -60,9 +63,17 @@ def joined(path: str, pieces: dict[str, list[Piece]], fields: Fields | None = No
     )
 
 
-def fields_of(path: str) -> Fields:
-    """Open every file that `path` names; at least one must hold a field over time."""
-    sources = [source for file in expand(path) for source in open_path(file)]
+def called(given: "str | xr.Dataset") -> str:
+    """What errors call a path, or frames that were handed over in memory."""
+    return given if isinstance(given, str) else GIVEN
+
+
+def fields_of(path: "str | xr.Dataset") -> Fields:
+    """Open every file that `path` names, or take a dataset as it is; one must hold a field."""
+    if isinstance(path, str):
+        sources = [source for file in expand(path) for source in open_path(file)]
+    else:
+        sources = [Source(path=Path(GIVEN), data=path)]
     fields = [(source, gridded(source)) for source in sources]
     if not any(found for _, found in fields):
         raise S2KDError(why_not_gridded(sources[0]))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from s2kd.data._cf import ENDINGS, Source, gridded, open_path
 from s2kd.data._select import (
     Fields,
     available,
+    called,
     fields_of,
     joined,
     levels_of,
@@ -24,6 +26,9 @@ from s2kd.data._series import Piece, Series
 from s2kd.registry import nearest
 from s2kd.times import seconds_between
 from s2kd.types import S2KDError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 SHORT = {
     "geopotential": "z",
@@ -109,17 +114,24 @@ def published(path: Path) -> dict[Path, Field]:
     return {folder: field for folder, field in held.items() if any(folder.glob("*deg.nc"))}
 
 
-def open_fields(path: str, fields: Sequence[Field], years: Iterable[int] | None = None) -> Series:
+def open_fields(
+    given: "str | xr.Dataset", fields: Sequence[Field], years: Iterable[int] | None = None
+) -> Series:
     """These fields of a folder, a Zarr store (an address too) or gridded files, as one series.
 
-    Files whose names say another year than one of `years` are not opened.
+    Or of a dataset in memory. Files whose names say another year than one of `years` are not
+    opened.
     """
     pieces: dict[str, list[Piece]] = {}
-    if "://" in path:
+    opened: dict[str, Fields]
+    path = called(given)
+    if not isinstance(given, str):
+        opened = dict.fromkeys((field.name for field in fields), fields_of(given))
+    elif "://" in path:
         from s2kd.data._remote import open_remote
 
         source = open_remote(path)
-        opened: dict[str, Fields] = {field.name: [(source, gridded(source))] for field in fields}
+        opened = {field.name: [(source, gridded(source))] for field in fields}
     elif is_folder(Path(path).expanduser()):
         opened = _open_folders(Path(path).expanduser(), fields, years)
     else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from s2kd.data._record import iso, shown, split, step_numbers, stretches
 from s2kd.data._select import (
     Fields,
     available,
+    called,
     fields_of,
     listed,
     open_series,
@@ -23,6 +25,9 @@ from s2kd.data._store import in_memory, on_disk
 from s2kd.dataset import Dataset
 from s2kd.registry import nearest
 from s2kd.types import Domain, GridSpec, S2KDError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @datasets.register("netcdf")
@@ -119,11 +124,11 @@ def latest(
     return latest_of(series_for(path, grid), grid, past, until=until, missing=missing)[:2]
 
 
-def series_for(path: str, grid: GridSpec) -> Series:
-    """The channels of `grid` in a file; S2KDError where it lacks some."""
-    fields = fields_of(path)
-    _check_channels(path, fields, grid)
-    return beginning_as(series_of(path, fields, grid.channels), grid)
+def series_for(path: "str | xr.Dataset", grid: GridSpec) -> Series:
+    """The channels of `grid` in a file or in memory; S2KDError where some are not there."""
+    fields, name = fields_of(path), called(path)
+    _check_channels(name, fields, grid)
+    return beginning_as(series_of(name, fields, grid.channels), grid)
 
 
 def beginning_as(series: Series, grid: GridSpec) -> Series:

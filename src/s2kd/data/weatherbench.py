@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from s2kd.data._weatherbench import field_named, in_words, is_folder, open_field
 from s2kd.data.netcdf import beginning_as, grid_of, latest_of
 from s2kd.dataset import Dataset, Frames
 from s2kd.types import GridSpec, S2KDError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 BENCHMARK = ("geopotential@500", "temperature@850")
 """Z500 and T850: the benchmark's two fields."""
@@ -107,10 +111,10 @@ def latest(
     return latest_of(series_for(path, grid), grid, past, until=until, missing=missing)[:2]
 
 
-def series_for(path: str, grid: GridSpec) -> Series:
-    """The channels of `grid`, whatever the files call them."""
+def series_for(path: "str | xr.Dataset", grid: GridSpec) -> Series:
+    """The channels of `grid`, whatever the files, or the dataset in memory, call them."""
     fields = [field_named(channel) for channel in grid.channels]
-    return beginning_as(open_fields(str(path), fields), grid)
+    return beginning_as(open_fields(path, fields), grid)
 
 
 def fitting(path: str, channels: Sequence[str], times: np.ndarray) -> dict[str, object]:
