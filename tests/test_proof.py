@@ -248,6 +248,26 @@ def test_a_result_counts_where_every_test_split_has_one(tmp_path):
     assert not harness.finished(unit, other)
 
 
+def test_a_map_that_lacks_has_its_models_trained_again_and_results_stay(tmp_path):
+    place = harness.Place(out=tmp_path / "runs", results=tmp_path / "results")
+    some = made(seeds=(42,))
+    assert reproduce.reproduce(some, ["fig5"], place).left == 0
+    sample = reproduce.sample_path(place.results, "taxi_sf", "small")
+    first = json.loads(sample.read_text())
+    sample.unlink()
+    kept = {path: path.read_bytes() for path in place.results.rglob("*.json")}
+    other = replace(place, out=tmp_path / "elsewhere")
+    assert reproduce.for_maps(some, ["table2"], other) == set()
+    assert reproduce.reproduce(some, ["fig5"], other).now == 4  # three students and a teacher
+    again = json.loads(sample.read_text())
+    assert (
+        again["forecasts"].keys() == first["forecasts"].keys() == {"baseline", "s2kd", "s2kd_plus"}
+    )
+    assert again["truth"] == first["truth"]
+    assert kept == {path: path.read_bytes() for path in kept}
+    assert reproduce.for_maps(some, ["fig5"], other) == set()
+
+
 def test_no_time_no_work_and_a_training_cut_short_goes_on(tmp_path):
     todo = [u for u in units(made(seeds=(42,)), tables=["table4"]) if u.method == "baseline"]
     late = harness.Place(

@@ -165,7 +165,8 @@ def _train(
     )
     if plan:
         listed = proof.planned(made, wanted)
-        left = {unit.name for unit in harness.to_do(listed, place)}
+        models = proof.for_maps(made, wanted, place)
+        left = {unit.name for unit in harness.to_do(listed, place, models=models)}
         if quiet:
             units = [{"name": u.name, "level": u.level, "done": u.name not in left} for u in listed]
             console.print_json({"trainings": units})

@@ -7,14 +7,14 @@ RESULTS/<data>/<preset>/<variant>/<split>/<who>.json
 ```
 
 What RESULTS holds of the same recipe, data and version is finished too, wherever it was trained.
-So another machine goes on from the result files alone; a teacher that a student still wants is
-trained again there, and its results stay as they are.
+So another machine goes on from the result files alone; a model that is still wanted there (a
+teacher by a student, a student by a map) is trained again, and its results stay as they are.
 """
 
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -61,17 +61,18 @@ def work(
     units: Sequence[Unit],
     place: Place,
     *,
+    models: Collection[str] = (),
     jobs: int = 1,
     report: Callable[[str], stages.Report] = stages.silent,
     say: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
-    """Do every unit that is not done, until the time is up; call again to go on.
+    """Do every unit that is left (`to_do`), until the time is up; call again to go on.
 
     With `jobs` > 1 so many processes train side by side (on one GPU, or on several cores), each
     with its share of the cores. A unit starts when its teacher is finished. Raises the first
     error of a unit, after the others at work have ended.
     """
-    left = to_do(units, place)
+    left = to_do(units, place, models=models)
     before = len(units) - len(left)
     say(f"{before} of {len(units)} trainings are done already")
     with ExitStack() as locks:
@@ -84,16 +85,17 @@ def work(
     return Outcome(now=now, before=before, left=len(left) - now)
 
 
-def to_do(units: Sequence[Unit], place: Place) -> list[Unit]:
-    """Those that have no results yet, and teachers that they learn from and are not in `out`."""
+def to_do(units: Sequence[Unit], place: Place, *, models: Collection[str] = ()) -> list[Unit]:
+    """Units without results, and those whose model is wanted in `out` and is not there.
+
+    Wanted are teachers that a missing student learns from, and the units named by `models`.
+    """
     by_study = sorted(units, key=lambda unit: unit.study.folder)  # so that each is opened once
-    missing = {unit.name: unit for unit in by_study if not finished(unit, place)}
-    asked = {need.name for unit in missing.values() for need in unit.needs}
-    return [
-        unit
-        for unit in units
-        if unit.name in missing or (unit.name in asked and not _noted(unit, place))
-    ]
+    left = {unit.name for unit in by_study if not finished(unit, place)}
+    left |= {unit.name for unit in units if unit.name in models and not _noted(unit, place)}
+    asked = {need.name for unit in units if unit.name in left for need in unit.needs}
+    left |= {unit.name for unit in units if unit.name in asked and not _noted(unit, place)}
+    return [unit for unit in units if unit.name in left]
 
 
 def finished(unit: Unit, place: Place) -> bool:
@@ -215,7 +217,7 @@ def do(
 ) -> None:
     """Train this unit's model if it is not trained, score it, write its results.
 
-    Where the results are recorded already (a teacher that was trained elsewhere), they stay.
+    Where the results are recorded already (by another machine), they stay.
     """
     run = _opened(unit.study, place)
     run.report, run.say = _until(place, report), say

@@ -158,7 +158,14 @@ def reproduce(
     say: Callable[[str], None] = lambda text: None,
 ) -> harness.Outcome:
     """Do the work list as far as the time goes, then the map samples that can be made."""
-    outcome = harness.work(planned(made, what), place, jobs=jobs, report=report, say=say)
+    outcome = harness.work(
+        planned(made, what),
+        place,
+        models=for_maps(made, what, place),
+        jobs=jobs,
+        report=report,
+        say=say,
+    )
     if not what or "fig5" in what:
         for study in made:
             save_sample(study, place)
@@ -168,6 +175,18 @@ def reproduce(
 # --- figure 5 ------------------------------------------------------------------------------------
 
 SHOWN = ("baseline", "s2kd", "s2kd_plus")
+
+
+def for_maps(made: Sequence[Study], what: Sequence[str], place: harness.Place) -> set[str]:
+    """Names of the units whose models a map that is asked for, and not made yet, is drawn from."""
+    return {
+        unit.name
+        for study in made
+        if (not what or "fig5" in what)
+        and not sample_path(place.results, study.data, study.preset).exists()
+        for unit in units([study], tables=["fig5"])
+        if unit.role == "student" and unit.seed == study.recipe.seeds[0] and unit.method in SHOWN
+    }
 
 
 def sample_path(results: Path, data: str, preset: str) -> Path:
