@@ -96,7 +96,7 @@ class Models:
         """References, reading teacher, and the first student by every method, by name."""
         found = {name: self.of("reference", name) for name in ("persistence", "climatology")}
         found["teacher"] = self.of("teacher", "teacher")
-        for method in (m for m in METHOD_ORDER if m not in OTHERS):
+        for method in METHOD_ORDER:
             found[method] = self.of("student", method, self.students[0])
         return {name: rows for name, rows in found.items() if rows}
 
