@@ -12,7 +12,7 @@ from s2kd import rare_tables
 from s2kd.experiment import Models, difference, gap_closed
 from s2kd.results import Row
 from s2kd.significance import FEWEST_SEEDS, Comparison
-from s2kd.studies import ABLATION
+from s2kd.studies import ABLATION, CONTROLS
 from s2kd.tables import WORDS, ablation_comparisons, main_comparisons, name_of, words_compared
 from s2kd.verdicts import (
     CLAIMED,
@@ -143,7 +143,7 @@ def words(every: Sequence[Models], rows: Sequence[Row]) -> str:
     found: dict[str, tuple[dict, dict]] = {}
     for models in every:
         for key, pair in words_compared(rows, models).items():
-            if key in ("text-free", "empty", "shuffled", "random"):
+            if key in ("text-free", *CONTROLS):
                 for one, into in zip(pair, found.setdefault(key, ({}, {})), strict=True):
                     into[_place(models)] = one
     sentences, helps = [], False
@@ -162,7 +162,7 @@ def rare(every: Sequence[Models], rows: Sequence[Row]) -> str:
     found: dict[str, dict[str, Comparison | None]] = {}
     for models in every:
         for (channel, event, method), one in rare_tables.hits_gained(models).items():
-            if method in ("s2kd", "fitnet", "output", "s2kd_plus"):
+            if method in MAIN:
                 place = f"{_place(models)}: {channel} {event}"
                 found.setdefault(method, {})[place] = one
     # of hits there cannot be too many
@@ -253,17 +253,17 @@ def _told(
 ) -> list[str]:
     """A sentence on all of these, the ones without any clear difference together; [] of nothing."""
     parts: list[str] = []
-    open_: dict[int, list[str]] = {}
+    unclear: dict[int, list[str]] = {}
     for name, tally in tallies.items():
         if tally.better or tally.worse:
             sides = zip(words, (tally.better, tally.worse), strict=True)
             said = [f"{word} {_where(places, tally.count)}" for word, places in sides if places]
             parts.append(f"{name} {', '.join(said)}")
         elif tally.count:
-            open_.setdefault(tally.count, []).append(name)
+            unclear.setdefault(tally.count, []).append(name)
     parts += [
         f"no clear difference on any of {count} {of} for {', '.join(names)}"
-        for count, names in open_.items()
+        for count, names in unclear.items()
     ]
     return [f"{start}: {'; '.join(parts)}."] if parts else []
 
