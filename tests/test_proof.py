@@ -14,11 +14,13 @@ from s2kd import (
     harness,
     proof_figures,
     proof_page,
+    rare_tables,
     reproduce,
     stages,
     tables,
     verdicts,
 )
+from s2kd.cell_events import EventCounts
 from s2kd.experiment import difference, experiment, together
 from s2kd.published import PUBLISHED
 from s2kd.recipe import Part
@@ -148,6 +150,39 @@ def test_every_unit_leaves_its_result_and_is_done_once(worked):
     again = harness.work(todo, place)
     assert (again.now, again.before, again.left) == (0, len(todo), 0)
     assert weights == {p: p.stat().st_mtime_ns for p in place.out.rglob("*.safetensors")}
+
+
+def test_rare_events_are_told_of_every_method_and_lead(worked):
+    """Against the counts of the result files, taken by hand."""
+    place, _, _ = worked
+    rows = read_results(place.results)
+    (models,) = proof_page.experiments(rows)
+    whole, by_lead = rare_tables.extremes_table(models), rare_tables.lead_table(models)
+    methods = {"baseline", "+ spectral", "+ semantic", "S²-KD"}
+    for table in (whole, by_lead):
+        assert methods | {"teacher", "persistence", "climatology"} >= {
+            row[1] for row in table.lines
+        }
+        assert methods <= {row[1] for row in table.lines}
+    counts = EventCounts.from_scores(models.of("student", "s2kd")[0]["scores"])
+    channel, event = counts.channels[0], "above 95 %"
+    at = counts.events.index(event)
+    hits, misses, alarms = np.moveaxis(counts.counts[:, :, 0, at].sum(0), -1, 0)  # by lead
+
+    def line(table):
+        return next(row for row in table.lines if row[:2] == (f"{channel} {event}", "S²-KD"))
+
+    def values(cells):
+        return [float(cell.split()[0]) for cell in cells]
+
+    csi = hits / (hits + misses + alarms)
+    assert values(line(by_lead)[2:]) == pytest.approx(csi, abs=6e-4)
+    assert by_lead.head[2:] == tuple(f"CSI, lead {n + 1}" for n in range(len(hits)))
+    hit, miss, alarm = hits.sum(), misses.sum(), alarms.sum()
+    pod, far, bias = values(line(whole)[5:8])
+    assert (pod, far) == pytest.approx((hit / (hit + miss), alarm / (hit + alarm)), abs=6e-3)
+    assert bias == pytest.approx((hit + alarm) / (hit + miss), abs=6e-3)
+    assert values([line(whole)[2]]) == pytest.approx([hit / (hit + miss + alarm)], abs=6e-4)
 
 
 def test_a_teacher_that_another_study_has_already_is_copied_not_trained(worked, tmp_path):

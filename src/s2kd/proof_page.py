@@ -139,6 +139,7 @@ def _rare(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[M
     panels, drawn = {}, []
     for models in every:
         yield rare_tables.extremes_table(models)
+        yield rare_tables.lead_table(models)
         curves = rare_tables.hits_by_lead(models, ("teacher", "fitnet", "s2kd", "s2kd_plus"))
         if curves:
             panels[_short(models)] = curves

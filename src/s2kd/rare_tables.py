@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from s2kd.cell_events import EventCounts, event_difference, event_interval, event_score
+from s2kd.cell_events import EventCounts, event_difference, event_interval
 from s2kd.experiment import Models, Row, metric, together
 from s2kd.significance import Comparison, adjusted
 from s2kd.summary import number
@@ -15,6 +15,9 @@ from s2kd.tables import Table, name_of, p_text, percent
 
 SHOWN = ("above 95 %", "below 5 %", "surge above 95 %")
 """The events of the table; the results hold those at other quantiles too."""
+SCORED = (("csi", ".3f"), ("pod", ".2f"), ("far", ".2f"), ("bias", ".2f"), ("sedi", ".2f"))
+"""The scores of the table, with their format."""
+
 # --- rare events ---------------------------------------------------------------------------------
 
 
@@ -64,17 +67,15 @@ def _event_line(
     counts: dict[str, list[EventCounts]],
     more: Comparison | None,
 ) -> tuple[str, ...]:
-    own = event_interval(counts[name], channel=channel, event=event)
-    total = sum(one.series(channel, event).sum(0, keepdims=True) for one in counts[name])
-    others = [
-        number(float(event_score(score, total)[0]), ".2f")
-        for score in ("pod", "far", "bias", "sedi")
-    ]
+    scores = (
+        _bounded(counts[name], channel, event, score=score, form=form) for score, form in SCORED
+    )
+    own, *others = scores
     peak = [row["scores"]["peaks"][channel] for row in rows if row["scores"].get("peaks")]
     return (
         f"{channel} {event}",
         name_of(name),
-        percent(own.value, own.low, own.high, ".3f"),
+        own,
         "" if more is None else percent(more.difference, more.low, more.high, "+.3f"),
         "" if more is None else p_text(more.p_holm),
         *others,
@@ -86,6 +87,42 @@ def _event_line(
             ".3f",
         ),
     )
+
+
+def _bounded(
+    counts: Sequence[EventCounts], channel: str, event: str, *, form: str = ".3f", **how: Any
+) -> str:
+    found = event_interval(counts, channel=channel, event=event, **how)
+    return percent(found.value, found.low, found.high, form)
+
+
+def lead_table(models: Models) -> Table | None:
+    """CSI of every forecaster at each lead step, with its interval, for the events of `SHOWN`."""
+    counts = {name: counted(rows) for name, rows in models.forecasters.items()}
+    counts = {name: some for name, some in counts.items() if some}
+    if "baseline" not in counts:
+        return None
+    first = counts["baseline"][0]
+    leads = range(1, first.counts.shape[1] + 1)
+    lines = [
+        (
+            f"{channel} {event}",
+            name_of(name),
+            *(_bounded(some, channel, event, lead=lead) for lead in leads),
+        )
+        for channel in first.channels
+        for event in (one for one in SHOWN if one in first.events)
+        for name, some in counts.items()
+    ]
+    if not lines:
+        return None
+    head = ("event", "forecaster", *(f"CSI, lead {lead}" for lead in leads))
+    caption = (
+        f"{models.caption}. Events as above; in brackets 95 % block bootstrap intervals. Student: "
+        f"{name_of(models.students[0])}"
+    )
+    title = f"Extremes by lead: {models.title}"
+    return Table(title=title, head=head, lines=tuple(lines), caption=caption)
 
 
 @lru_cache(maxsize=32)  # a table and its sentences ask for the same
