@@ -71,9 +71,18 @@ class Table:
         from rich import box
         from rich.table import Table as Shown
 
-        shown = Shown(*self.head, title=self.title, caption=self.caption, box=box.SIMPLE_HEAD)
+        shown = Shown(
+            title=self.title,
+            caption=self.caption,
+            box=box.SIMPLE_HEAD,
+            collapse_padding=True,
+            pad_edge=False,
+        )
+        for name, column in zip(self.head, zip(*self.lines, strict=True), strict=True):
+            # bounds stand under their value and are not broken; names may be
+            shown.add_column(name, no_wrap=any(" [" in cell for cell in column))
         for line in self.lines:
-            shown.add_row(*(cell.replace("**", "") for cell in line))
+            shown.add_row(*(cell.replace("**", "").replace(" [", "\n[") for cell in line))
         return shown
 
 
