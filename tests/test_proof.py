@@ -142,7 +142,11 @@ def test_every_unit_leaves_its_result_and_is_done_once(worked):
         assert row["metrics"]["mse"] > 0
         assert row["versions"]
         assert row["fingerprint"]
-        assert row["settings"]["dataset"]["name"] == "blobs"
+        who = {"student": f"students/unet-{row['method']}", "teacher": "teachers/text"}
+        if row["role"] in who:
+            (card,) = place.out.glob(f"*/{who[row['role']]}-seed42/model.json")
+            validation = json.loads(card.read_text())["validation"]
+            assert row["validation"] == pytest.approx(validation, rel=1e-5)
     # labelled with the teacher, so that no two students do it side by side
     stores = {path.name for path in place.out.glob("*/targets/*")}
     assert {"text-seed42", "text-seed42-blends8"} <= stores

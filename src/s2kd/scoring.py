@@ -435,6 +435,7 @@ def result_row(
     narrator: str = "none",
     reads_future: bool = False,
     parameters: int = 0,
+    validation: float | None = None,
     latency: Mapping[str, Any] | None = None,
     fingerprint: str = "",
     recipe: str = "",
@@ -445,7 +446,8 @@ def result_row(
 
     `role` is `teacher`, `student` or `reference` (persistence, climatology); `method` how a
     student was trained; `narrator` whose words took part in training, `none` where nobody's;
-    `latency` what `latency()` gave; `fingerprint` the data's, `recipe` the recipe's digest.
+    `validation` the forecast error on the validation split that chose the weights, in the training
+    unit; `latency` what `latency()` gave; `fingerprint` the data's, `recipe` the recipe's digest.
     """
     if role not in ROLES:
         raise S2KDError(f"result row: role={role!r} must be one of {', '.join(ROLES)}")
@@ -460,6 +462,7 @@ def result_row(
         "seed": seed,
         "split": split,
         "parameters": parameters,
+        "validation": validation,
         "latency_ms": None if latency is None else latency["median_ms"],
         "latency": None if latency is None else dict(latency),
         "metrics": dict(scores.metrics),

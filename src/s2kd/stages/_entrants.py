@@ -75,6 +75,7 @@ def teacher_entrant(run: Run, kind: str, seed: int) -> Entrant:
         "seed": seed,
         "narrator": card["narrator"],
         "parameters": card["parameters"],
+        "validation": card["validation"],
     }
     return Entrant(
         name=f"teacher-{folder.name}",
@@ -94,6 +95,7 @@ def student_entrant(run: Run, part: Part, method: Method, seed: int) -> Entrant:
         "seed": seed,
         "narrator": run.recipe.narrator.name if method.teacher == "text" else "none",
         "parameters": card["parameters"],
+        "validation": card["validation"],
     }
     return Entrant(
         name=folder.name, key=card["weights"], row=row, load=lambda: load_student(folder)[0]
