@@ -243,6 +243,8 @@ def test_a_built_in_recipe_without_its_data(run_refused, tmp_path):
         (("reproduce", "--plan"), "--plan wants --data FOLDER"),
         (("reproduce", "--minutes", "9"), "--minutes wants --data FOLDER"),
         (("reproduce", "--set", "stride=2"), "--set wants --data FOLDER"),
+        (("reproduce", "--preset", "paper"), "--preset wants --data FOLDER"),
+        (("reproduce", "--seeds", "42"), "--seeds wants --data FOLDER"),
         (("reproduce", "--data", "nowhere"), "nowhere"),
         (("reproduce", "--data", ".", "--on", "ncep_airr"), "no data set 'ncep_airr'"),
         (("reproduce", "--data", ".", "--seeds", "a"), "--seeds a"),

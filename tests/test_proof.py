@@ -20,11 +20,11 @@ from s2kd import (
     tables,
     verdicts,
 )
-from s2kd.cell_events import EventCounts
+from s2kd.cell_events import EventCounts, _packed
 from s2kd.experiment import difference, experiment, together
 from s2kd.published import PUBLISHED
 from s2kd.recipe import Part
-from s2kd.results import read_results, result_path, save_result, save_search
+from s2kd.results import read_results, result_path, same_training, save_result, save_search
 from s2kd.significance import Comparison
 from s2kd.studies import ABLATION, CONTROLS, FIRST, FULL_GRID, PATIENT, TAUGHT, studies, units
 from s2kd.types import S2KDError
@@ -257,8 +257,9 @@ def test_another_machine_trains_what_lacks_and_the_teacher_that_it_wants(worked,
         lambda row: next(m for m in row["settings"]["methods"] if m["name"] == "s2kd").update(
             weight=0.5
         ),
+        lambda row: row.update(narrator_version="rules-0"),
     ],
-    ids=["data", "recipe", "training", "version", "student", "method"],
+    ids=["data", "recipe", "training", "version", "student", "method", "words"],
 )
 def test_a_result_of_another_training_is_not_taken_for_this_one(worked, tmp_path, change):
     place, todo, _ = worked
@@ -271,6 +272,40 @@ def test_a_result_of_another_training_is_not_taken_for_this_one(worked, tmp_path
     path.write_text(json.dumps(row))
     assert not harness.finished(unit, other)
     assert [u.method for u in harness.to_do(todo, other)] == ["text", "s2kd"]
+
+
+def test_recorded_words_are_told_apart_by_what_they_say_not_by_their_files_name(worked, tmp_path):
+    """Every run calls its narratives `narratives.jsonl`."""
+    place = worked[0]
+    said = next(place.out.glob("*/narratives.jsonl")).read_text()
+    for name, text in (("a", said), ("b", said.replace("the", "this"))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "narratives.jsonl").write_text(text)
+
+    def teacher(name):
+        narratives = {"vlm": str(tmp_path / name / "narratives.jsonl")}
+        about = {"data": "taxi_sf", "preset": "small", "students": STUDENTS, "seeds": (42,)}
+        recipe = replace(road.tiny(), narrator=Part(name="rules"))
+        every = units(studies(recipe, **about, narratives=narratives), tables=["fig4"])
+        (unit,) = (u for u in every if u.study.variant == "vlm" and u.role == "teacher")
+        return unit
+
+    own = harness.Place(out=tmp_path / "runs", results=tmp_path / "results")
+    assert harness.work([teacher("a")], own).now == 1
+    other = replace(own, out=tmp_path / "elsewhere")
+    assert harness.finished(teacher("a"), other)
+    assert not harness.finished(teacher("b"), other)
+
+
+def test_data_in_a_folder_of_another_name_are_the_same_data():
+    def row(path, **more):
+        part = {"name": "netcdf", "params": {"path": path, "gap": 8} | more}
+        about = {"role": "teacher", "method": "teacher", "backbone": "unet", "fingerprint": "x"}
+        return {**about, "settings": {"dataset": part, "past": 4}, "versions": {"s2kd": "1"}}
+
+    assert same_training(row("/scratch/wb5"), row("/data/weatherbench"))
+    assert not same_training(row("/scratch/wb5", gap=9), row("/data/weatherbench"))
+    assert not same_training(row("/a") | {"fingerprint": "y"}, row("/a"))
 
 
 def test_a_result_counts_where_every_test_split_has_one(tmp_path):
@@ -720,7 +755,7 @@ def test_the_conclusion_on_the_claim_counts_gaps_that_are_there():
 
 
 @pytest.mark.parametrize("control", [1.05, 0.95, 1.0])
-def test_the_conclusion_on_words_is_told_from_the_words_side(control):
+def test_the_conclusion_on_words_says_how_a_control_does(control):
     """A control that errs more speaks for the words, one that errs less against them."""
     rows = some_rows(s2kd=0.9, teacher=0.88)
     for seed in range(5):
@@ -731,9 +766,63 @@ def test_the_conclusion_on_words_is_told_from_the_words_side(control):
     if control == 1.0:
         assert "on any of 1 test splits for another window's words" in said
     else:
-        word = "better" if control > 1 else "worse"
-        assert f"against: another window's words {word} on all 1." in said
+        word = "worse" if control > 1 else "better"
+        for who in ("teacher", "student"):
+            assert (
+                f"For the {who}, in place of the window's own words: another window's words {word} "
+                "on all 1."
+            ) in said
     assert ("shown nowhere" in said) == (control <= 1)
+
+
+def with_events(rows, hits):
+    """Rows with 200 windows of 4 leads, in each of which 100 cells of 1000 are hot; `hits` of them
+    are forecast by each method, and as many false alarms are made as hits are missed.
+    """
+    found = []
+    for row in rows:
+        random = np.random.default_rng([row["seed"] or 0, len(row["method"])])
+        hit = np.clip(hits.get(row["method"], 60) + random.integers(-2, 3, (200, 4)), 0, 100)
+        counts = np.stack([hit, 100 - hit, 100 - hit], -1)[:, :, None, None].astype(np.int64)
+        packed = {
+            "events": ["above 95 %"],
+            "scores": {"air": {"above 95 %": {"cells": [1000] * 4}}},
+            "counts": _packed(counts),
+        }
+        scores = row["scores"] | {"cell_extremes": packed, "physical": {"air": {}}}
+        found.append(row | {"scores": scores})
+    return found
+
+
+def test_the_conclusion_on_rare_events_says_more_where_there_are_more_hits():
+    said = concluded(
+        on("ncep_air", with_events(some_rows(), {"baseline": 60, "s2kd": 70, "fitnet": 60})),
+        on("taxi_sf", with_events(some_rows(), {"baseline": 60, "s2kd": 50, "fitnet": 60})),
+        heading=verdicts.RQ3,
+    )
+    assert (
+        "S²-KD fewer on 1 of 2 (taxi_sf: air above 95 %), more on 1 of 2 (ncep_air: air above 95 %)"
+    ) in said
+    assert "no clear difference on any of 2 events for FitNet" in said
+
+
+def test_the_conclusion_on_detail_compares_seeds_that_both_have():
+    def spectrum(row):
+        # seed 4, which only the baseline has, is far off and must not count
+        far = {"baseline": 9.0 if row["seed"] == 4 else 0.5}.get(row["method"], 0.6)
+        one = {"log_spectral_distance": [far] * 4, "high_frequency_ratio": [1.0] * 4}
+        return row | {"scores": row["scores"] | {"spectra": {"air": one}}}
+
+    rows = [spectrum(r) for r in some_rows() if (r["method"], r["seed"]) != ("s2kd", 4)]
+    assert "for S²-KD on none of 1." in concluded(rows, heading=verdicts.DETAIL)
+    few = [row for row in rows if row["seed"] in (None, 0, 1)]
+    assert concluded(few, heading=verdicts.DETAIL) == ""
+
+
+def test_presets_of_one_data_set_are_counted_apart():
+    rows = some_rows(s2kd=0.885, fitnet=0.97)
+    said = concluded(rows, [row | {"preset": "paper"} for row in rows], heading=verdicts.RQ1)
+    assert "S²-KD better on all 2" in said
 
 
 def test_the_page_says_the_conclusions(tmp_path):

@@ -24,7 +24,8 @@ from s2kd import recipes
 from s2kd.climatology import Climatology
 from s2kd.data import datasets
 from s2kd.data._weatherbench import Field, field_named, usual
-from s2kd.data.weatherbench import latest
+from s2kd.data.netcdf import latest_of
+from s2kd.data.weatherbench import latest, series_for
 from s2kd.describe import describe
 from s2kd.metrics import latitude_weights
 from s2kd.types import S2KDError
@@ -261,8 +262,9 @@ def test_the_last_frames_for_a_forecast(found, folder, tmp_path):
         field(name, found.times[-9:], (level,)).rename({name: long}).drop_vars("level")
         for name, level, long in both
     )
-    frames, _ = latest(str(save(new, tmp_path / "now.nc")), found.grid, 4)
-    np.testing.assert_array_equal(frames, found.frames[-4:])
+    for given in (save(new, tmp_path / "now.nc"), new):  # a file, or the dataset itself
+        frames, *_ = latest_of(series_for(given, found.grid), found.grid, 4)
+        np.testing.assert_array_equal(frames, found.frames[-4:])
 
 
 def replace_channels(grid, channels):

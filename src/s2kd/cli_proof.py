@@ -10,6 +10,8 @@ from s2kd.cli_shared import Accelerator, Json, Precision
 
 app = typer.Typer(rich_markup_mode=None)
 
+OUT, PRESET, SEEDS = Path("runs/proof"), "small", "42,43,44,45,46"
+
 
 def _pairs(texts: list[str] | None) -> dict[str, str]:
     from s2kd.types import S2KDError
@@ -44,14 +46,12 @@ def reproduce(
     on: Annotated[
         str, typer.Option("--on", help="Data sets, by comma; default: what --data holds.")
     ] = "",
-    out: Annotated[Path, typer.Option("--out", help="Folder of the trainings.")] = Path(
-        "runs/proof"
-    ),
+    out: Annotated[Path, typer.Option("--out", help="Folder of the trainings.")] = OUT,
     results: Annotated[Path, typer.Option("--results", help="Folder of the result files.")] = Path(
         "results"
     ),
-    preset: Annotated[str, typer.Option("--preset", help="paper or small.")] = "small",
-    seeds: Annotated[str, typer.Option("--seeds", help="By comma.")] = "42,43,44,45,46",
+    preset: Annotated[str, typer.Option("--preset", help="paper or small.")] = PRESET,
+    seeds: Annotated[str, typer.Option("--seeds", help="By comma.")] = SEEDS,
     minutes: Annotated[
         float, typer.Option("--minutes", help="Stop after so long; call again to go on. 0: never.")
     ] = 0.0,
@@ -100,7 +100,18 @@ def reproduce(
         if plan:
             return
     else:
-        _only_with_data(plan=plan, minutes=minutes, jobs=jobs != 1, narratives=narratives, set=set_)
+        _only_with_data(
+            plan=plan,
+            minutes=minutes,
+            jobs=jobs != 1,
+            narratives=narratives,
+            set=set_,
+            seeds=seeds != SEEDS,
+            preset=preset != PRESET,
+            out=out != OUT,
+            accelerator=accelerator != "auto",
+            precision=precision != "32-true",
+        )
     rows = read_results(results)
     asked = [name for name in on.split(",") if name]
     if asked:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from s2kd import rare_tables
-from s2kd.experiment import Models, difference, gap_closed
+from s2kd.experiment import Models, difference, gap_closed, together
 from s2kd.results import Row
 from s2kd.significance import FEWEST_SEEDS, Comparison
 from s2kd.studies import ABLATION, CONTROLS
@@ -41,19 +41,18 @@ class Tally:
 
     @staticmethod
     def of(found: Found) -> "Tally":
-        """Comparisons of errors by what they are called; those of too few seeds do not count."""
-        known = {n: one for n, one in found.items() if one and one.seeds >= FEWEST_SEEDS}
+        """Comparisons of errors by what they are called, of seeds enough and with an interval."""
+        known = {
+            name: one
+            for name, one in found.items()
+            if one and one.low is not None and one.seeds >= FEWEST_SEEDS
+        }
         clear = {name: one.difference < 0 for name, one in known.items() if one.survives}
         return Tally(
             tuple(name for name, less in clear.items() if less),
             tuple(name for name, less in clear.items() if not less),
             len(known),
         )
-
-    @property
-    def turned(self) -> "Tally":
-        """The same seen from the second's side."""
-        return Tally(self.worse, self.better, self.count)
 
 
 def conclusions(every: Sequence[Models], rows: Sequence[Row]) -> dict[str, str]:
@@ -67,7 +66,7 @@ def counts() -> str:
     return (
         f"Paragraphs 'in plain words' count test splits, by comparisons of {FEWEST_SEEDS} or more "
         "seeds; clear is an interval without zero that stands after the Holm correction of its "
-        "table, where it has one."
+        "table, where it has one; what has no interval is not counted."
     )
 
 
@@ -146,13 +145,14 @@ def words(every: Sequence[Models], rows: Sequence[Row]) -> str:
             if key in ("text-free", *CONTROLS):
                 for one, into in zip(pair, found.setdefault(key, ({}, {})), strict=True):
                     into[_place(models)] = one
-    sentences, helps = [], False
+    sentences, helps, asked = [], False, 0
     for who, at in (("teacher", 0), ("student", 1)):
-        # the control is the first: where it is worse, the words are better
-        parts = {WORDS[key]: Tally.of(pair[at]).turned for key, pair in found.items()}
-        helps |= any(parts[WORDS[key]].better for key in ("empty", "shuffled") if key in found)
-        sentences += _told(f"For the {who}, the window's own words against", parts)
-    if sentences and not helps:
+        parts = {key: Tally.of(pair[at]) for key, pair in found.items()}
+        asked += sum(parts[key].count for key in ("empty", "shuffled") if key in parts)
+        helps |= any(parts[key].worse for key in ("empty", "shuffled") if key in parts)
+        named = {WORDS[key]: tally for key, tally in parts.items()}
+        sentences += _told(f"For the {who}, in place of the window's own words", named)
+    if asked and not helps:
         sentences.append("That the words or their meaning help is shown nowhere.")
     return " ".join(sentences)
 
@@ -165,10 +165,10 @@ def rare(every: Sequence[Models], rows: Sequence[Row]) -> str:
             if method in MAIN:
                 place = f"{_place(models)}: {channel} {event}"
                 found.setdefault(method, {})[place] = one
-    # of hits there cannot be too many
-    parts = {name_of(method): Tally.of(some).turned for method, some in found.items()}
+    parts = {name_of(method): Tally.of(some) for method, some in found.items()}
     start = "Hits on rare values (CSI), by channel and event, against no distillation"
-    return " ".join(_told(start, parts, ("more", "fewer"), of="events"))
+    # of errors less is better, of hits more
+    return " ".join(_told(start, parts, ("fewer", "more"), of="events"))
 
 
 def detail(every: Sequence[Models], rows: Sequence[Row]) -> str:
@@ -177,10 +177,10 @@ def detail(every: Sequence[Models], rows: Sequence[Row]) -> str:
     for method in ("spectral", "s2kd"):
         nearer, count = [], 0
         for models in every:
-            base, ours = (
-                models.of("student", name, models.students[0]) for name in ("baseline", method)
+            base, ours = together(
+                *(models.of("student", name, models.students[0]) for name in ("baseline", method))
             )
-            if not base or not ours:
+            if len(ours) < FEWEST_SEEDS:
                 continue
             before, after = (
                 rare_tables.by_lead(some, "log_spectral_distance", -1) for some in (base, ours)
@@ -220,7 +220,7 @@ def long_runs(every: Sequence[Models], rows: Sequence[Row]) -> str:
     if not count:
         return ""
     sentences = [
-        f"Of {count} students rolled out to four times their lead, "
+        f"Of {count} roll-outs of students to four times their lead, "
         + (f"{len(blown)} blew up ({_listed(blown)})." if blown else "none blew up.")
     ]
     for other in ("the climatology", "no distillation"):
@@ -269,8 +269,9 @@ def _told(
 
 
 def _place(models: Models) -> str:
-    """The data, and in words what is unlike in a split beyond the usual one."""
-    return f"{models.data} {models.beyond}".strip()
+    """The data, and in words what is unlike in a preset or split beyond the usual one."""
+    preset = "" if models.preset == "small" else f"({models.preset})"
+    return " ".join(filter(None, (models.data, preset, models.beyond)))
 
 
 def _where(places: Iterable[str], count: int) -> str:

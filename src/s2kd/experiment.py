@@ -93,7 +93,7 @@ class Models:
 
     @property
     def forecasters(self) -> dict[str, list[Row]]:
-        """References, reading teacher, and the first student by every method, by name."""
+        """References, reading teacher, and the first student by `METHOD_ORDER`, by name."""
         found = {name: self.of("reference", name) for name in ("persistence", "climatology")}
         found["teacher"] = self.of("teacher", "teacher")
         for method in METHOD_ORDER:

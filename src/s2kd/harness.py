@@ -25,7 +25,7 @@ import s2kd
 from s2kd import stages
 from s2kd.files import read_json, write_json
 from s2kd.recipe import Method, Part
-from s2kd.results import result_path, same_training, save_result
+from s2kd.results import Row, result_path, same_training, save_result
 from s2kd.stages import Machine, Run
 from s2kd.studies import Study, Unit, method_of
 from s2kd.types import S2KDError
@@ -73,6 +73,8 @@ def work(
     error of a unit, after the others at work have ended.
     """
     left = to_do(units, place, models=models)
+    if jobs > 1:
+        _OPEN.clear()  # the processes read data of their own
     before = len(units) - len(left)
     say(f"{before} of {len(units)} trainings are done already")
     with ExitStack() as locks:
@@ -129,10 +131,20 @@ def recorded(unit: Unit, place: Place) -> list[str]:
     ]
     paths = [result_path(place.results, row) for row in wanted]
     there = all(
-        path.exists() and same_training(read_json(path), row)
+        path.exists() and same_training(found := read_json(path), row) and _same_words(found, run)
         for path, row in zip(paths, wanted, strict=True)
     )
     return [str(path.relative_to(place.results)) for path in paths] if there else []
+
+
+def _same_words(row: Row, run: Run) -> bool:
+    """Whether a result is of the words of this run's narrator: its settings name recorded ones by
+    their file alone. Older results of other narrators do not say, and their settings do.
+    """
+    if row["narrator"] == "none":
+        return True
+    told = row.get("narrator_version")
+    return row["narrator"] != "recorded" if told is None else told == run.narrator.version
 
 
 def _note(unit: Unit, place: Place) -> Path:

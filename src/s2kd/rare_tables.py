@@ -17,6 +17,8 @@ SHOWN = ("above 95 %", "below 5 %", "surge above 95 %")
 """The events of the table; the results hold those at other quantiles too."""
 SCORED = (("csi", ".3f"), ("pod", ".2f"), ("far", ".2f"), ("bias", ".2f"), ("sedi", ".2f"))
 """The scores of the table, with their format."""
+LEADS = 6
+"""At how many lead steps, first and last among them, a table tells of each."""
 
 # --- rare events ---------------------------------------------------------------------------------
 
@@ -97,13 +99,14 @@ def _bounded(
 
 
 def lead_table(models: Models) -> Table | None:
-    """CSI of every forecaster at each lead step, with its interval, for the events of `SHOWN`."""
+    """CSI of every forecaster by lead step (at most `LEADS`), for the events of `SHOWN`."""
     counts = {name: counted(rows) for name, rows in models.forecasters.items()}
     counts = {name: some for name, some in counts.items() if some}
     if "baseline" not in counts:
         return None
     first = counts["baseline"][0]
-    leads = range(1, first.counts.shape[1] + 1)
+    steps = first.counts.shape[1]
+    leads = sorted({round(lead) for lead in np.linspace(1, steps, min(LEADS, steps)).tolist()})
     lines = [
         (
             f"{channel} {event}",

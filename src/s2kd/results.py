@@ -98,6 +98,10 @@ def _fixed(row: Row, but: Sequence[str]) -> dict[str, Any]:
     free = ("seeds", "methods", "students", *but)
     found = {"fingerprint": row.get("fingerprint")}
     for name, value in settings.items():
+        if name == "dataset":
+            # data are the same by their fingerprint, whatever their folder is called
+            params = {key: one for key, one in value["params"].items() if key != "path"}
+            value = {**value, "params": params}
         if name not in free:
             inner = value if isinstance(value, dict) else {"": value}
             found |= {f"{name}.{key}".rstrip("."): one for key, one in inner.items()}

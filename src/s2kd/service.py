@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from s2kd.data._select import GIVEN
+from s2kd.data._select import GIVEN, called
 from s2kd.data.prepared import FACTS
 from s2kd.forecaster import Forecaster, find_student
 from s2kd.times import seconds_between
@@ -61,11 +61,16 @@ def forecast(
     if steps < 0:
         raise S2KDError(f"--steps {steps}: must be at least 1")
     latest = Path(latest) if isinstance(latest, str) else latest
+    if not isinstance(latest, Path) and not hasattr(latest, "data_vars"):
+        raise S2KDError(
+            f"forecast: wants an xarray.Dataset or the path of a file, not a "
+            f"{type(latest).__name__} (`.to_dataset()` makes one of a DataArray that has a name)"
+        )
     chosen = find_student(Path(folder), student)
     forecaster = Forecaster.load(chosen)
     past, times, where, filled = _latest(latest, forecaster, fill)
     if not beyond_training:
-        _check_values(_called(latest), past, forecaster)
+        _check_values(called(latest), past, forecaster)
     future = forecaster.predict(past[None], steps=steps)
     card = forecaster.card
     made = to_xarray(
@@ -116,7 +121,7 @@ def _latest(
 
         # WeatherBench's names of fields may be long or short in the file
         series_for = (weatherbench if part["name"] == "weatherbench" else netcdf).series_for
-        series = series_for(str(given) if isinstance(given, Path) else given, forecaster.grid)
+        series = series_for(given, forecaster.grid)
         # "mask" is of cells that never have a value; they are outside the grid's mask already
         fill = fill or part["params"].get("missing") == "fill"
         missing = "fill" if fill else "error"
@@ -135,10 +140,6 @@ def _latest(
             "path of such a file, or arrays to Forecaster.predict"
         )
     return *_from_dataset(given, part, forecaster), {}, {}
-
-
-def _called(given: "Path | xr.Dataset") -> str:
-    return str(given) if isinstance(given, Path) else GIVEN
 
 
 def _check_values(where: str, past: "np.ndarray", forecaster: Forecaster) -> None:
@@ -174,7 +175,7 @@ def _part(given: "Path | xr.Dataset", card: Mapping[str, Any]) -> Mapping[str, A
         return part
     if card.get("origin") is None:
         raise S2KDError(
-            f"{_called(given)}: the student learned from prepared data, and its card does not say "
+            f"{called(given)}: the student learned from prepared data, and its card does not say "
             f"what they were made of; give a folder that `s2kd data prepare` wrote (with {FACTS} "
             "in it)"
         )

@@ -235,6 +235,11 @@ def why_not_gridded(source: Source) -> str:
             variable.attrs.get("standard_name"),
         )
         if is_time and kind_of(str(name), variable) is None and variable.ndim <= 1:
+            if " since " in str(variable.attrs.get("units")):
+                return (
+                    f"{source.path}: {str(name)!r} holds times that are not decoded; open it with "
+                    "decode_times=True"
+                )
             return (
                 f"{source.path}: {str(name)!r} does not say what it counts (units "
                 f"{variable.attrs.get('units')!r}); give it units such as 'hours since 2000-01-01'"

@@ -63,17 +63,17 @@ def joined(path: str, pieces: dict[str, list[Piece]], fields: Fields | None = No
     )
 
 
-def called(given: "str | xr.Dataset") -> str:
+def called(given: "str | Path | xr.Dataset") -> str:
     """What errors call a path, or frames that were handed over in memory."""
-    return given if isinstance(given, str) else GIVEN
+    return str(given) if isinstance(given, str | Path) else GIVEN
 
 
-def fields_of(path: "str | xr.Dataset") -> Fields:
-    """Open every file that `path` names, or take a dataset as it is; one must hold a field."""
-    if isinstance(path, str):
-        sources = [source for file in expand(path) for source in open_path(file)]
+def fields_of(given: "str | Path | xr.Dataset") -> Fields:
+    """Open every file that a path names, or take a dataset as it is; one must hold a field."""
+    if isinstance(given, str | Path):
+        sources = [source for file in expand(str(given)) for source in open_path(file)]
     else:
-        sources = [Source(path=Path(GIVEN), data=path)]
+        sources = [Source(path=Path(GIVEN), data=given)]
     fields = [(source, gridded(source)) for source in sources]
     if not any(found for _, found in fields):
         raise S2KDError(why_not_gridded(sources[0]))

@@ -115,7 +115,7 @@ def published(path: Path) -> dict[Path, Field]:
 
 
 def open_fields(
-    given: "str | xr.Dataset", fields: Sequence[Field], years: Iterable[int] | None = None
+    given: "str | Path | xr.Dataset", fields: Sequence[Field], years: Iterable[int] | None = None
 ) -> Series:
     """These fields of a folder, a Zarr store (an address too) or gridded files, as one series.
 
@@ -125,7 +125,7 @@ def open_fields(
     pieces: dict[str, list[Piece]] = {}
     opened: dict[str, Fields]
     path = called(given)
-    if not isinstance(given, str):
+    if not isinstance(given, str | Path):
         opened = dict.fromkeys((field.name for field in fields), fields_of(given))
     elif "://" in path:
         from s2kd.data._remote import open_remote

@@ -124,9 +124,9 @@ def latest(
     return latest_of(series_for(path, grid), grid, past, until=until, missing=missing)[:2]
 
 
-def series_for(path: "str | xr.Dataset", grid: GridSpec) -> Series:
+def series_for(given: "str | Path | xr.Dataset", grid: GridSpec) -> Series:
     """The channels of `grid` in a file or in memory; S2KDError where some are not there."""
-    fields, name = fields_of(path), called(path)
+    fields, name = fields_of(given), called(given)
     _check_channels(name, fields, grid)
     return beginning_as(series_of(name, fields, grid.channels), grid)
 

@@ -111,10 +111,10 @@ def latest(
     return latest_of(series_for(path, grid), grid, past, until=until, missing=missing)[:2]
 
 
-def series_for(path: "str | xr.Dataset", grid: GridSpec) -> Series:
+def series_for(given: "str | Path | xr.Dataset", grid: GridSpec) -> Series:
     """The channels of `grid`, whatever the files, or the dataset in memory, call them."""
     fields = [field_named(channel) for channel in grid.channels]
-    return beginning_as(open_fields(path, fields), grid)
+    return beginning_as(open_fields(given, fields), grid)
 
 
 def fitting(path: str, channels: Sequence[str], times: np.ndarray) -> dict[str, object]:

@@ -85,6 +85,7 @@ def _score_one(
         if row.get("key") == key:
             # of the same weights, perhaps by a recipe that has changed elsewhere since
             row |= {"preset": run.recipe.name, "recipe": run.recipe.digest}
+            row |= {"validation": entrant.row.get("validation"), **_words(run, entrant)}
             row["settings"] = run.recipe.to_dict()
             return _with_long_horizon(run, entrant, windows, path, row)
     told = run.report(f"score {entrant.name} on {split}")
@@ -108,11 +109,17 @@ def _score_one(
         device=run.fabric.device,
         **entrant.row,
     )
-    row |= {"key": key, "settings": run.recipe.to_dict()}
-    if entrant.row["role"] != "reference" and entrant.row["narrator"] != "none":
-        row["reads_future"] = run.narrator.reads_future
+    row |= {"key": key, "settings": run.recipe.to_dict(), **_words(run, entrant)}
     write_json(path, row)
     return _with_long_horizon(run, entrant, windows, path, row)
+
+
+def _words(run: Run, entrant: Entrant) -> dict[str, Any]:
+    """Of whose words took part: do they know the future, and which words exactly they are."""
+    if entrant.row["role"] == "reference" or entrant.row["narrator"] == "none":
+        return {}
+    narrator = run.narrator
+    return {"reads_future": narrator.reads_future, "narrator_version": narrator.version}
 
 
 def _with_long_horizon(

@@ -21,13 +21,14 @@ from s2kd.text import encoders
 from s2kd.types import S2KDError
 
 
-def open_run(recipe: Recipe, out: Path, **settings: Any) -> Run:
+def open_run(recipe: Recipe, out: Path | str, **settings: Any) -> Run:
     """A run in a folder that is new, or that already belongs to this recipe.
 
     More seeds, methods or students may be added to a folder; anything else that differs would
     mix two experiments and is refused, naming the fields.
     """
     check_parts(recipe)
+    out = Path(out)
     path = out / "recipe.json"
     if out.exists() and not out.is_dir():
         raise S2KDError(f"{out}: is a file; --out wants a folder")
