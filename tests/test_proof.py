@@ -142,6 +142,7 @@ def test_every_unit_leaves_its_result_and_is_done_once(worked):
         assert row["metrics"]["mse"] > 0
         assert row["versions"]
         assert row["fingerprint"]
+        assert row["settings"]["dataset"]["name"] == "blobs"
         who = {"student": f"students/unet-{row['method']}", "teacher": "teachers/text"}
         if row["role"] in who:
             (card,) = place.out.glob(f"*/{who[row['role']]}-seed42/model.json")

@@ -262,9 +262,10 @@ def test_the_last_frames_for_a_forecast(found, folder, tmp_path):
         field(name, found.times[-9:], (level,)).rename({name: long}).drop_vars("level")
         for name, level, long in both
     )
-    for latest_frames in (save(new, tmp_path / "now.nc"), new):  # a file, or the dataset itself
-        frames, *_ = latest_of(series_for(latest_frames, found.grid), found.grid, 4)
-        np.testing.assert_array_equal(frames, found.frames[-4:])
+    frames, _ = latest(str(save(new, tmp_path / "now.nc")), found.grid, 4)
+    np.testing.assert_array_equal(frames, found.frames[-4:])
+    frames, *_ = latest_of(series_for(new, found.grid), found.grid, 4)  # the dataset itself
+    np.testing.assert_array_equal(frames, found.frames[-4:])
 
 
 def replace_channels(grid, channels):

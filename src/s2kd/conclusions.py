@@ -15,15 +15,17 @@ from s2kd.significance import FEWEST_SEEDS, Comparison
 from s2kd.studies import ABLATION, CONTROLS
 from s2kd.tables import WORDS, ablation_comparisons, main_comparisons, name_of, words_compared
 from s2kd.verdicts import (
-    CLAIMED,
     DETAIL,
     IN_SHORT,
     MEANING,
+    REACHED,
     ROLLED,
     RQ1,
     RQ2,
     RQ3,
+    WITHIN,
     is_twice,
+    reached,
 )
 
 MAIN = ("s2kd", "fitnet", "output", "s2kd_plus")
@@ -82,7 +84,7 @@ def claimed(every: Sequence[Models], rows: Sequence[Row]) -> str:
 
 
 def _claimed(every: Sequence[Models], method: str) -> str:
-    clear, reached, within, twice, better = [], [], [], [], {}
+    clear, done, within, twice, better = [], [], [], [], {}
     for models in every:
         backbone = models.students[0]
         base, ours = (models.of("student", name, backbone) for name in ("baseline", method))
@@ -93,10 +95,8 @@ def _claimed(every: Sequence[Models], method: str) -> str:
         closed = gap_closed(base, ours, teacher)
         if closed is not None and closed.value is not None:
             clear.append(_place(models))
-            if closed.low is not None and closed.low >= CLAIMED:
-                reached.append(_place(models))
-            elif closed.high is not None and closed.high >= CLAIMED:
-                within.append(_place(models))
+            done += [_place(models)] * (reached(closed) == REACHED)
+            within += [_place(models)] * (reached(closed) == WITHIN)
         if is_twice(models, backbone, method):
             twice.append(_place(models))
     if not better:
@@ -104,7 +104,7 @@ def _claimed(every: Sequence[Models], method: str) -> str:
     tally = Tally.of(better)
     maybe = f" (within the interval {_where(within, len(clear))})" if within else ""
     return (
-        f"{name_of(method)} reaches 90 % {_where(reached, len(clear))} test splits with a clear "
+        f"{name_of(method)} reaches 90 % {_where(done, len(clear))} test splits with a clear "
         f"gap{maybe}, and twice FitNet's share {_where(twice, tally.count)}; it is clearly better "
         f"than no distillation {_where(tally.better, tally.count)}, clearly worse "
         f"{_where(tally.worse, tally.count)}."
@@ -120,8 +120,7 @@ def helped(every: Sequence[Models], rows: Sequence[Row]) -> str:
             found = {
                 _place(models): main_comparisons(models).get((backbone, method)) for models in every
             }
-            tally = Tally.of(found)
-            parts[name_of(method)] = tally
+            parts[name_of(method)] = Tally.of(found)
         sentences += _told(f"{name_of(backbone)}, against no distillation", parts)
     return " ".join(sentences)
 
@@ -130,7 +129,7 @@ def halves(every: Sequence[Models], rows: Sequence[Row]) -> str:
     """RQ2 over all data."""
     found: dict[str, dict[str, Comparison | None]] = {}
     for models in every:
-        compared = ablation_comparisons(models.shared(ABLATION))
+        compared = ablation_comparisons(models)
         for method in ABLATION[1:] if set(compared) == set(ABLATION) else ():
             found.setdefault(method, {})[_place(models)] = compared[method]
     parts = {name_of(method): Tally.of(one) for method, one in found.items()}

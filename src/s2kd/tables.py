@@ -328,9 +328,13 @@ def ablation_table(models: Models, *, title: str, published: Published | None = 
     return Table(title=title, head=head, lines=tuple(lines), caption=f"{models.caption}.")
 
 
+@lru_cache(maxsize=32)
 def ablation_comparisons(models: Models) -> dict[str, Comparison | None]:
-    """The rows of the ablation against its first (None for that), p-values adjusted."""
-    backbone = models.students[0]
+    """The rows of the ablation against its first (None for that), p-values adjusted.
+
+    By the seeds that all of them have.
+    """
+    backbone, models = models.students[0], models.shared(ABLATION)
     base = models.of("student", "baseline", backbone)
     found = {}
     for method in ABLATION:

@@ -144,7 +144,7 @@ def claim(models: Models) -> str:
         sentence = (
             f"{where}: the teacher is {in_percent(lead)} ahead of the plain {name_of(backbone)}. "
             f"{verdict}; it closes {_share(closed)} of the gap, FitNet {_share(hints)}. Of the "
-            f"claim, 90 % of the gap {_reached(closed)} and {twice}."
+            f"claim, 90 % of the gap {reached(closed)} and {twice}."
         )
     else:
         sentence = (
@@ -157,7 +157,7 @@ def claim(models: Models) -> str:
         more, closed = compared[backbone, "s2kd_plus"], gap_closed(base, plus, teacher)
         sentence += f" Our variant S²-KD plus gains {in_percent(more)}{caveat(more)}"
         if closed is not None and closed.value is not None:
-            sentence += f" and closes {_share(closed)}: 90 % of the gap {_reached(closed)}"
+            sentence += f" and closes {_share(closed)}: 90 % of the gap {reached(closed)}"
         sentence += f"; twice FitNet's share is {_twice(models, backbone, 's2kd_plus')}."
     return sentence
 
@@ -185,13 +185,16 @@ def _by_run(ours: Sequence[Row], base: Sequence[Row]) -> str:
     return f"; by run {', '.join(parts)}: nothing is said of other runs"
 
 
-def _reached(closed: Interval | None) -> str:
-    """Whether 90 % lies below, in or above the interval of this share."""
+REACHED, WITHIN = "is reached", "is within the interval, so not shown"
+
+
+def reached(closed: Interval | None) -> str:
+    """Whether 90 % lies below (`REACHED`), in (`WITHIN`) or above the interval of a share."""
     if closed is None or closed.low is None or closed.high is None:
         return "cannot be judged (no interval)"
     if closed.low >= CLAIMED:
-        return "is reached"
-    return "is not reached" if closed.high < CLAIMED else "is within the interval, so not shown"
+        return REACHED
+    return "is not reached" if closed.high < CLAIMED else WITHIN
 
 
 def _twice(models: Models, backbone: str, method: str) -> str:
@@ -324,12 +327,12 @@ def ranking(models: Models) -> list[str]:
 
 def halves(models: Models) -> list[str]:
     """Each half of the loss against the baseline, and both against each half."""
-    backbone, models = models.students[0], models.shared(ABLATION)
+    backbone, compared = models.students[0], ablation_comparisons(models)
+    models = models.shared(ABLATION)
     both = models.of("student", "s2kd", backbone)
     one = {m: models.of("student", m, backbone) for m in ("spectral", "semantic")}
     if not all(one.values()) or not both:
         return []
-    compared = ablation_comparisons(models)
     parts = [f"{name_of(m)} {_gained(compared[m])}" for m in one]
     better = all(
         (found := difference(both, rows)) is not None and found.is_better for rows in one.values()
@@ -410,7 +413,7 @@ def detail(models: Models) -> list[str]:
     backbone = models.students[0]
     base = models.of("student", "baseline", backbone)
     costs = {
-        "spectral": ablation_comparisons(models.shared(ABLATION)).get("spectral"),
+        "spectral": ablation_comparisons(models).get("spectral"),
         "s2kd": main_comparisons(models).get((backbone, "s2kd")),
     }
     found = []
