@@ -18,18 +18,18 @@ import numpy as np
 import torch
 from common import compare, save
 
-from s2kd.checkpoint import build_student, build_teacher
-from s2kd.dataset import Dataset, Stretch
-from s2kd.losses import losses
-from s2kd.models import Teacher
-from s2kd.normalise import statistics
-from s2kd.objectives import Distilling, Forecasting, Targets, Weighted
-from s2kd.recipe import Part
-from s2kd.recipes.standins import small_teacher
-from s2kd.targets import LiveTargets, StoredTargets, store_targets
-from s2kd.text.states import TextStates
-from s2kd.types import GridSpec
-from s2kd.windows import Windows
+from s2kd.core.recipe import Part
+from s2kd.core.types import GridSpec
+from s2kd.data.dataset import Dataset, Stretch
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
+from s2kd.models.checkpoint import build_student, build_teacher
+from s2kd.models.forecasters import Teacher
+from s2kd.narration.text.states import TextStates
+from s2kd.pipeline.recipes.standins import small_teacher
+from s2kd.training.losses import losses
+from s2kd.training.objectives import Distilling, Forecasting, Targets, Weighted
+from s2kd.training.targets import LiveTargets, StoredTargets, store_targets
 
 WANTED_RATIO = 1.25
 HEIGHT, WIDTH, PAST, LEAD, BATCH = 25, 53, 4, 4, 16

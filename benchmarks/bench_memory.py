@@ -68,8 +68,8 @@ def use_store(path: Path, cache: Path) -> None:
     import torch
 
     from s2kd.data import datasets
-    from s2kd.normalise import statistics
-    from s2kd.windows import Windows
+    from s2kd.data.statistics import statistics
+    from s2kd.data.windows import Windows
 
     torch.set_num_threads(1)
     dataset = datasets.build("netcdf", path=str(path), cache=str(cache), variables=VARIABLES)

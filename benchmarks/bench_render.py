@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from common import compare, save
 
-from s2kd.narrators.kinds import kinds_of
-from s2kd.narrators.render import CHANGE_MAP, MAPS, Sheets, change_limit, png, value_range
-from s2kd.types import GridSpec, Past, Statistics
+from s2kd.core.types import GridSpec, Past, Statistics
+from s2kd.narration.narrators.kinds import kinds_of
+from s2kd.narration.narrators.render import CHANGE_MAP, MAPS, Sheets, change_limit, png, value_range
 
 WANTED_PACE, WANTED_RATIO, BY_MATPLOTLIB = 200.0, 10.0, 8
 

@@ -14,9 +14,9 @@ import torch
 from common import compare, save
 from torch import nn
 
-from s2kd.backbones import backbones
-from s2kd.nn import parameter_count
-from s2kd.testing import small_grid
+from s2kd.models.backbones import backbones
+from s2kd.models.layers import parameter_count
+from s2kd.pipeline.testing import small_grid
 
 PAST, CHANNELS, SPATIAL, TEMPORAL, BLOCKS, BATCH = 4, 2, 32, 256, 8, 16
 WANTED_RATIO = 1.0

@@ -28,13 +28,13 @@ STEPS, ROUNDS = 4, 9
 
 
 def make(folder: Path, gigabytes: float, dtype: str) -> None:
-    """Write the store through `s2kd.prepare` from frames that are made as they are asked for."""
+    """Write the store through `s2kd.data.prepare` from frames made on demand."""
     import numpy as np
 
-    from s2kd import prepare
-    from s2kd.dataset import Dataset, chronological
-    from s2kd.dataset import Stretch as Run
-    from s2kd.types import GridSpec
+    from s2kd.core.types import GridSpec
+    from s2kd.data import prepare
+    from s2kd.data.dataset import Dataset, chronological
+    from s2kd.data.dataset import Stretch as Run
 
     count = int(gigabytes * 2**30 / (4 * CHANNELS * HEIGHT * WIDTH))
     shape = (CHANNELS, HEIGHT, WIDTH)
@@ -73,11 +73,11 @@ def trainer(dataset, known):
     """A function that does `STEPS` steps of training on random windows, and one that only reads."""
     import torch
 
-    from s2kd.backbones import backbones
-    from s2kd.models import Student
-    from s2kd.normalise import Normaliser
-    from s2kd.objectives import Forecasting
-    from s2kd.windows import Windows
+    from s2kd.data.windows import Windows
+    from s2kd.models.backbones import backbones
+    from s2kd.models.forecasters import Student
+    from s2kd.models.normaliser import Normaliser
+    from s2kd.training.objectives import Forecasting
 
     windows = Windows(dataset, "train", past=PAST, lead=LEAD)
     torch.manual_seed(0)
@@ -128,8 +128,8 @@ def measure(folder: Path) -> dict:
     from common import compare
 
     from s2kd.data import datasets
-    from s2kd.dataset import chronological
-    from s2kd.normalise import statistics
+    from s2kd.data.dataset import chronological
+    from s2kd.data.statistics import statistics
 
     torch.set_num_threads(1)
     store = datasets.build("prepared", path=str(folder), memory_gb=0)
@@ -159,7 +159,7 @@ def use(folder: Path) -> None:
     import torch
 
     from s2kd.data import datasets
-    from s2kd.normalise import statistics
+    from s2kd.data.statistics import statistics
 
     torch.set_num_threads(1)
     store = datasets.build("prepared", path=str(folder))

@@ -15,7 +15,7 @@ import torch
 from common import compare, save
 from skimage.metrics import structural_similarity
 
-from s2kd.metrics import ssim
+from s2kd.evaluation.metrics import ssim
 
 SLICE = 250
 WANTED_RATIO, ALLOWED_DIFFERENCE = 4.0, 1e-5

@@ -14,10 +14,10 @@ import torch
 from common import compare, save
 from torch.utils.data import DataLoader, Dataset
 
-from s2kd.dataset import Dataset as Series
-from s2kd.dataset import Stretch
-from s2kd.types import GridSpec
-from s2kd.windows import Windows
+from s2kd.core.types import GridSpec
+from s2kd.data.dataset import Dataset as Series
+from s2kd.data.dataset import Stretch
+from s2kd.data.windows import Windows
 
 WANTED_RATIO, BATCH, WORKERS = 3.0, 16, 2
 CASES = {

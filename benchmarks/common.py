@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from s2kd.hardware import hardware, versions
+from s2kd.core.hardware import hardware, versions
 
 RESULTS = Path(__file__).parent / "results"
 

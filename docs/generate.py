@@ -16,7 +16,7 @@ from pathlib import Path
 
 import typer
 
-from s2kd import catalogue
+from s2kd.pipeline import catalogue
 from s2kd.cli import app
 
 FOLDER = Path(__file__).parent.parent / "build" / "docs"
@@ -127,7 +127,7 @@ def between(page: str, what: str, text: str) -> str:
 
 def with_prompts(page: str) -> str:
     """`page` with every domain's template as it is in the code."""
-    from s2kd.narrators.prompts import ORDER, RULES, TEMPLATES, VERSION
+    from s2kd.narration.narrators.prompts import ORDER, RULES, TEMPLATES, VERSION
 
     lines = [f"Version `{VERSION}`.", ""]
     for domain, template in TEMPLATES.items():
@@ -148,12 +148,12 @@ def with_sheets(page: str, shown: dict) -> str:
 def sheets() -> None:
     """Draw one window of each simulated world, and keep what is said of it."""
     from s2kd.data import datasets
-    from s2kd.files import write_json
-    from s2kd.narrators import narrators
-    from s2kd.narrators.prompts import VERSION, prompt
-    from s2kd.narrators.render import Sheets, png
-    from s2kd.normalise import statistics
-    from s2kd.windows import Windows
+    from s2kd.core.files import write_json
+    from s2kd.narration.narrators import narrators
+    from s2kd.narration.narrators.prompts import VERSION, prompt
+    from s2kd.narration.narrators.render import Sheets, png
+    from s2kd.data.statistics import statistics
+    from s2kd.data.windows import Windows
 
     shown, draw = {}, Sheets()
     for domain, world in WORLDS.items():

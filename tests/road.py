@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from s2kd import stages
-from s2kd.recipe import Part, Recipe, TeacherSpec, Training
-from s2kd.recipes import BASELINE, FITNET, OUTPUT, s2kd
+from s2kd.core.recipe import Part, Recipe, TeacherSpec, Training
+from s2kd.pipeline import stages
+from s2kd.pipeline.recipes import BASELINE, FITNET, OUTPUT, s2kd
 
 S2KD = (sys.executable, "-m", "s2kd")
 QUICK = Training(epochs=2, batch_size=8, lr=2e-3, schedule="cosine", clip=1.0)
@@ -127,7 +127,13 @@ def start(arguments: list[str], log: Path, *, largest_file: int = 0) -> multipro
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["s2kd.stages", "s2kd.figures", "lightning_fabric", "matplotlib.pyplot", "road"]
+        [
+            "s2kd.pipeline.stages",
+            "s2kd.evaluation.figures",
+            "lightning_fabric",
+            "matplotlib.pyplot",
+            "road",
+        ]
     )
     process = context.Process(target=_verb, args=(arguments, str(log), largest_file))
     process.start()

@@ -9,12 +9,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from s2kd.core.types import S2KDError
 from s2kd.data import datasets
 from s2kd.data._arrays import PlainArray, held_in, open_array
-from s2kd.describe import describe
-from s2kd.recipes import for_description
-from s2kd.types import S2KDError
-from s2kd.windows import Windows
+from s2kd.data.describe import describe
+from s2kd.data.windows import Windows
+from s2kd.pipeline.recipes import for_description
 
 SHAPE = {"R": 3, "T": 60, "C": 2, "H": 4, "W": 6}
 FRAMES = np.random.default_rng(0).normal(280, 9, (3, 60, 2, 4, 6)).astype(np.float32)

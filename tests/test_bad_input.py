@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import road
 
-from s2kd import stages
 from s2kd.cli import main
-from s2kd.console import first_process
+from s2kd.core.console import first_process
+from s2kd.core.files import write_text
+from s2kd.core.recipe import Part, Term, method_named
 from s2kd.data import datasets
-from s2kd.files import write_text
-from s2kd.recipe import Part, Term, method_named
-from s2kd.recipes import BASELINE
+from s2kd.pipeline import stages
+from s2kd.pipeline.recipes import BASELINE
 
 
 @pytest.fixture
@@ -522,7 +522,7 @@ def test_a_place_where_no_forecast_can_lie(forecast_refused, latest, tmp_path, o
 @pytest.mark.parametrize("verb", ["folder.onnx", "letter/model.onnx"])
 def test_a_place_where_no_export_can_lie(refused, done, tmp_path, monkeypatch, verb):
     """However it is written: the exporter itself is slow and not asked here."""
-    from s2kd import export
+    from s2kd.deploy import export
 
     (tmp_path / "letter").write_text("mine")
     (tmp_path / "folder.onnx").mkdir()

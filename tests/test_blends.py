@@ -6,12 +6,19 @@ import pytest
 import torch
 from test_train import built, states, taught, windows
 
-from s2kd.blends import Blends
-from s2kd.losses import losses
-from s2kd.objectives import Distilling, Forecasting, Target, Weighted, joined, prediction_loss
-from s2kd.recipe import Method, Part, Term, method_named
-from s2kd.targets import LiveTargets, StoredTargets, store_targets
-from s2kd.types import S2KDError
+from s2kd.core.recipe import Method, Part, Term, method_named
+from s2kd.core.types import S2KDError
+from s2kd.training.blends import Blends
+from s2kd.training.losses import losses
+from s2kd.training.objectives import (
+    Distilling,
+    Forecasting,
+    Target,
+    Weighted,
+    joined,
+    prediction_loss,
+)
+from s2kd.training.targets import LiveTargets, StoredTargets, store_targets
 
 TWO = torch.tensor([3, 20])
 
@@ -150,8 +157,8 @@ def test_a_method_that_cannot_have_them_is_refused(teacher, blends):
 def test_the_built_in_methods_that_have_them_train(name, tmp_path):
     import road
 
-    from s2kd import stages
-    from s2kd.checkpoint import load_student
+    from s2kd.models.checkpoint import load_student
+    from s2kd.pipeline import stages
 
     recipe = dataclasses.replace(
         road.tiny(),
@@ -174,8 +181,8 @@ def test_the_built_in_methods_that_have_them_train(name, tmp_path):
 def test_windows_may_be_stored_where_their_more_numerous_blends_must_be_live(name, tmp_path):
     import road
 
-    from s2kd import stages
-    from s2kd.stages import Machine
+    from s2kd.pipeline import stages
+    from s2kd.pipeline.stages import Machine
 
     method = dataclasses.replace(method_named(name), blends=2)
     recipe = dataclasses.replace(road.tiny(), methods=(method,))

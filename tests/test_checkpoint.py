@@ -7,7 +7,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from s2kd.checkpoint import (
+from s2kd.core.files import read_json, write_json
+from s2kd.core.recipe import Part, TeacherSpec
+from s2kd.core.types import S2KDError
+from s2kd.data.statistics import statistics
+from s2kd.deploy.forecaster import Forecaster, find_student
+from s2kd.models.checkpoint import (
     build_student,
     build_teacher,
     card_of,
@@ -16,13 +21,9 @@ from s2kd.checkpoint import (
     save_model,
     versions,
 )
-from s2kd.files import read_json, write_json
-from s2kd.forecaster import Forecaster, find_student
-from s2kd.nn import parameter_count
-from s2kd.normalise import Normaliser, statistics
-from s2kd.recipe import Part, TeacherSpec
-from s2kd.testing import words
-from s2kd.types import S2KDError
+from s2kd.models.layers import parameter_count
+from s2kd.models.normaliser import Normaliser
+from s2kd.pipeline.testing import words
 
 PAST, LEAD = 3, 2
 PART = Part(name="unet", params={"width": 4})

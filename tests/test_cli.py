@@ -17,11 +17,11 @@ import road
 import torch
 import xarray as xr
 
-from s2kd import recipes, stages
-from s2kd.checkpoint import load_student, load_teacher
 from s2kd.cli import main
+from s2kd.core.recipe import Recipe, method_named
 from s2kd.data import datasets
-from s2kd.recipe import Recipe, method_named
+from s2kd.models.checkpoint import load_student, load_teacher
+from s2kd.pipeline import recipes, stages
 
 
 def settings(*changes: str) -> list[str]:
@@ -287,8 +287,8 @@ def test_forecast_names_its_student(verb, done, tmp_path):
 
 def test_export_writes_a_file_that_forecasts_the_same(verb, mine, tmp_path):
     pytest.importorskip("onnxruntime")
-    from s2kd.export import run_onnx
-    from s2kd.forecaster import Forecaster
+    from s2kd.deploy.export import run_onnx
+    from s2kd.deploy.forecaster import Forecaster
 
     path = tmp_path / "student.onnx"
     arguments = ("export", mine, "--out", path, "--student", "unet-s2kd-seed42")
@@ -301,7 +301,7 @@ def test_export_writes_a_file_that_forecasts_the_same(verb, mine, tmp_path):
 def test_a_student_exported_where_it_lies_is_still_one(verb, mine, tmp_path):
     """Without --out the file lies beside the student, whose own card must stay."""
     pytest.importorskip("onnxruntime")
-    from s2kd.forecaster import Forecaster
+    from s2kd.deploy.forecaster import Forecaster
 
     cards = road.content(mine, "students/*/model.json")
     path = Path(verb("export", mine).strip())
@@ -344,10 +344,10 @@ def test_check_runs_the_contract(verb):
 
 def test_check_says_when_an_outsiders_part_breaks_it(capsys, tmp_path, monkeypatch):
     """A loss that forgets its gradient: found, and the exit status says so."""
-    from s2kd.losses import losses
+    from s2kd.training.losses import losses
 
     (tmp_path / "outsider.py").write_text(
-        "from s2kd.losses import losses\n\n\n"
+        "from s2kd.training.losses import losses\n\n\n"
         '@losses.register("forgetful")\n'
         "def forgetful(student, teacher):\n"
         '    """A loss without a gradient."""\n'

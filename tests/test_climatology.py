@@ -7,9 +7,9 @@ import cftime
 import numpy as np
 import pytest
 
-from s2kd.climatology import Climatology
-from s2kd.dataset import Dataset, Stretch, chronological
-from s2kd.types import GridSpec, S2KDError
+from s2kd.core.types import GridSpec, S2KDError
+from s2kd.data.dataset import Dataset, Stretch, chronological
+from s2kd.evaluation.climatology import Climatology
 
 SHAPE = (2, 2, 3)
 

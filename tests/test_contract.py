@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from s2kd import catalogue, testing
-from s2kd.backbones import backbones
+from s2kd.core.types import S2KDError, Tokens
 from s2kd.data import datasets
-from s2kd.losses import losses
-from s2kd.narrators import narrators
-from s2kd.text import encoders
-from s2kd.types import S2KDError, Tokens
+from s2kd.models.backbones import backbones
+from s2kd.narration.narrators import narrators
+from s2kd.narration.text import encoders
+from s2kd.pipeline import catalogue, testing
+from s2kd.training.losses import losses
 
 HEAVY = {"encoders:minilm", "datasets:atmosphere", "datasets:plume"}
 """Parts that take seconds: they load a language model, or simulate a world."""
@@ -267,7 +267,7 @@ def test_a_faulty_dataset_is_caught(blobs):
 OUTSIDER = """
 import torch
 from torch import nn
-from s2kd.backbones import backbones
+from s2kd.models.backbones import backbones
 
 @backbones.register("{name}")
 class Theirs(nn.Module):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2kd.dataset import SPLITS, Dataset, FrameFile, Frames, Stretch, chronological
-from s2kd.types import GridSpec, S2KDError
+from s2kd.core.types import GridSpec, S2KDError
+from s2kd.data.dataset import SPLITS, Dataset, FrameFile, Frames, Stretch, chronological
 
 GRID = GridSpec(channels=("a", "b"), units=("1", "K"), height=2, width=3, step_seconds=60.0)
 NOISE = np.random.default_rng(0).standard_normal((12, 2, 2, 3)).astype(np.float32)

@@ -10,11 +10,11 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
-from s2kd import describe as looking
+from s2kd.core.types import S2KDError
 from s2kd.data import datasets
-from s2kd.describe import describe, render
-from s2kd.types import S2KDError
-from s2kd.windows import Windows
+from s2kd.data import describe as looking
+from s2kd.data.describe import describe, render
+from s2kd.data.windows import Windows
 
 REAL = os.environ.get("S2KD_REAL_DATA")
 real = pytest.mark.skipif(REAL is None, reason="S2KD_REAL_DATA is not set")

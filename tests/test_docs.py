@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from s2kd import catalogue, recipes
 from s2kd.cli import app
+from s2kd.pipeline import catalogue, recipes
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -93,7 +93,7 @@ def test_the_recipes_that_readme_names_exist():
 
 
 def test_readme_names_the_files_that_the_recipes_want():
-    made = (ROOT / "src/s2kd/recipes/standins.py").read_text("utf-8")
+    made = (ROOT / "src/s2kd/pipeline/recipes/standins.py").read_text("utf-8")
     rows = re.findall(r"^\| `\w+` \| (.*)$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`([\w.]+\.(?:nc|npz|h5))`", row)}
     assert named
@@ -132,7 +132,7 @@ def _resolve(name: str) -> object:
 
 def test_a_name_that_does_not_exist_would_be_noticed():
     with pytest.raises(AttributeError):
-        _resolve("s2kd.losses.spectral.nothing")
+        _resolve("s2kd.training.losses.spectral.nothing")
 
 
 def test_every_equation_has_its_function():
@@ -172,7 +172,7 @@ def test_the_generated_reference_names_every_part_and_verb(tmp_path):
 DRIVER = """
 import json, sys
 from pathlib import Path
-from s2kd import catalogue
+from s2kd.pipeline import catalogue
 plain = json.loads(Path("blocks.json").read_text())
 results = {name: catalogue.check(name) for name in plain["checks"]}
 space = {}

@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from s2kd.backbones import backbones
-from s2kd.backbones._fourier import FourierBlock, SpectralProduct
-from s2kd.backbones._inception import InceptionCore, InceptionLayer
-from s2kd.nn import parameter_count
-from s2kd.testing import frames, small_grid
-from s2kd.types import S2KDError
+from s2kd.core.types import S2KDError
+from s2kd.models.backbones import backbones
+from s2kd.models.backbones._fourier import FourierBlock, SpectralProduct
+from s2kd.models.backbones._inception import InceptionCore, InceptionLayer
+from s2kd.models.layers import parameter_count
+from s2kd.pipeline.testing import frames, small_grid
 
 
 def farseer(grid=None, *, past=3, lead=2, **settings):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from s2kd.checkpoint import build_student, card_of, save_model
-from s2kd.export import TOLERANCE, _prove, export_onnx, run_onnx
-from s2kd.forecaster import Forecaster
-from s2kd.models import Student
-from s2kd.recipe import Part
-from s2kd.testing import identity, small_grid
-from s2kd.types import S2KDError, Statistics
+from s2kd.core.recipe import Part
+from s2kd.core.types import S2KDError, Statistics
+from s2kd.deploy.export import TOLERANCE, _prove, export_onnx, run_onnx
+from s2kd.deploy.forecaster import Forecaster
+from s2kd.models.checkpoint import build_student, card_of, save_model
+from s2kd.models.forecasters import Student
+from s2kd.pipeline.testing import identity, small_grid
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

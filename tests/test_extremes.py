@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from s2kd import cell_events as by_cell
-from s2kd import extremes as rare
-from s2kd import scoring
-from s2kd.climatology import Climatology
-from s2kd.dataset import Dataset, Stretch
-from s2kd.normalise import statistics
-from s2kd.quantiles import cell_quantiles
-from s2kd.report import write_report
-from s2kd.significance import function_interval
-from s2kd.types import GridSpec, S2KDError, Statistics
-from s2kd.windows import Windows
+from s2kd.core.types import GridSpec, S2KDError, Statistics
+from s2kd.data.dataset import Dataset, Stretch
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
+from s2kd.evaluation import cell_events as by_cell
+from s2kd.evaluation import extremes as rare
+from s2kd.evaluation import scoring
+from s2kd.evaluation.climatology import Climatology
+from s2kd.evaluation.quantiles import cell_quantiles
+from s2kd.evaluation.report import write_report
+from s2kd.evaluation.significance import function_interval
 
 TABLE = rare.Contingency(hits=30, misses=10, false_alarms=20, correct_negatives=940)
 

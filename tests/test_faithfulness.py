@@ -8,15 +8,16 @@ import road
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2kd import narration, stages
-from s2kd.claims import Reader, sentences
+from s2kd.core.types import GridSpec, Past, S2KDError, Statistics
 from s2kd.data import datasets
-from s2kd.faithfulness import Faithfulness, verdicts, verify, verify_windows
-from s2kd.narrators import narrators
-from s2kd.narrators.store import read_narratives
-from s2kd.normalise import QUANTILES, statistics
-from s2kd.types import GridSpec, Past, S2KDError, Statistics
-from s2kd.windows import Windows
+from s2kd.data.statistics import QUANTILES, statistics
+from s2kd.data.windows import Windows
+from s2kd.narration.claims import Reader, sentences
+from s2kd.narration.faithfulness import Faithfulness, verdicts, verify, verify_windows
+from s2kd.narration.narrators import narrators
+from s2kd.narration.narrators.store import read_narratives
+from s2kd.pipeline import narrating as narration
+from s2kd.pipeline import stages
 
 HEIGHT, WIDTH, STEPS = 24, 36, 8
 

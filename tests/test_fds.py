@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s2kd import recipes
+from s2kd.core.types import S2KDError
 from s2kd.data import datasets
 from s2kd.data._fds_frames import shrink
 from s2kd.data._fds_volume import resample
-from s2kd.dataset import Stretch
-from s2kd.types import S2KDError
-from s2kd.windows import Windows
+from s2kd.data.dataset import Stretch
+from s2kd.data.windows import Windows
+from s2kd.pipeline import recipes
 
 REAL = os.environ.get("S2KD_REAL_DATA")
 real = pytest.mark.skipif(REAL is None, reason="needs real files: set S2KD_REAL_DATA")

@@ -6,15 +6,15 @@ import struct
 import numpy as np
 import pytest
 
-from s2kd import recipes
+from s2kd.core.types import S2KDError
 from s2kd.data import datasets
 from s2kd.data._end_to_end import EndToEnd
 from s2kd.data._fds_input import namelist_numbers, parameters_of
 from s2kd.data._fds_slices import cf_unit, channel_name
 from s2kd.data._fds_smv import read_smokeview
-from s2kd.describe import describe
-from s2kd.types import S2KDError
-from s2kd.windows import Windows
+from s2kd.data.describe import describe
+from s2kd.data.windows import Windows
+from s2kd.pipeline import recipes
 
 CELL = 0.1
 TIMES = np.cumsum(np.where(np.arange(60) % 2, 0.03, 0.05)).astype(np.float32)

@@ -22,12 +22,12 @@ from benchmark_files import field, save, times_of_year, weatherbench2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2kd import cli, fetch_zarr
-from s2kd.data import datasets
-from s2kd.download import Remote, Unreachable, download, look, sha256
-from s2kd.fetch import SUMS, fetch
-from s2kd.types import S2KDError
-from s2kd.unpack import unzip
+from s2kd import cli
+from s2kd.core.types import S2KDError
+from s2kd.data import datasets, fetch_zarr
+from s2kd.data.download import Remote, Unreachable, download, look, sha256
+from s2kd.data.fetch import SUMS, fetch
+from s2kd.data.unpack import unzip
 
 WAITS = (0.0, 0.0)
 DATA = np.random.default_rng(0).bytes(300_000)
@@ -282,7 +282,7 @@ def test_killed_and_gone_on_with(server, tmp_path):
     server.faults = ["slow"]
     code = f"""
 from pathlib import Path
-from s2kd.download import download, look
+from s2kd.data.download import download, look
 download(look({url!r}), Path({str(path)!r}))
 """
     child = subprocess.Popen([sys.executable, "-c", code])
@@ -536,7 +536,7 @@ def test_wrong_wishes_are_refused_before_anything_is_asked(tmp_path, name, setti
 
 
 def test_a_dead_official_address_says_what_to_do_instead(tmp_path, monkeypatch):
-    from s2kd import fetch as module
+    from s2kd.data import fetch as module
 
     monkeypatch.setattr(module, "TUM", "http://127.0.0.1:1/download")
     with pytest.raises(S2KDError, match=r"no connection.*s2kd data fetch weatherbench2 --out"):
@@ -600,7 +600,7 @@ def test_a_copy_that_was_cut_goes_on(store, server, tmp_path, monkeypatch):
         if len(told) == 2:
             raise Stop
 
-    from s2kd.console import Quiet
+    from s2kd.core.console import Quiet
 
     class Stopping(Quiet):
         def report(self, stage):
@@ -637,7 +637,7 @@ def test_without_a_connection_a_bucket_is_told_soon(tmp_path, monkeypatch):
 
 
 def test_official_addresses_are_those_of_the_publishers():
-    from s2kd.fetch import SOURCES
+    from s2kd.data.fetch import SOURCES
 
     first, second = SOURCES["weatherbench"].items((), "")
     assert first.url == (
@@ -653,7 +653,7 @@ def test_official_addresses_are_those_of_the_publishers():
 
 
 def test_progress_is_told_in_mib_and_ends_once(server, tmp_path):
-    from s2kd.console import Quiet
+    from s2kd.core.console import Quiet
 
     server.put("/a1_fds.npy", b"\x93NUMPY" + bytes(5 * 2**20 // 2))
     told = {}

@@ -4,8 +4,8 @@ import stat
 
 import pytest
 
-from s2kd.files import digest, read_json, whole_folder, write_json, write_text, write_whole
-from s2kd.types import S2KDError
+from s2kd.core.files import digest, read_json, whole_folder, write_json, write_text, write_whole
+from s2kd.core.types import S2KDError
 
 
 class Pulled(Exception):

@@ -17,18 +17,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from s2kd.checkpoint import build_student, build_teacher
+from s2kd.core.recipe import Part, TeacherSpec, Training
 from s2kd.data import datasets
-from s2kd.losses import losses
-from s2kd.normalise import statistics
-from s2kd.objectives import Distilling, Forecasting, Weighted
-from s2kd.recipe import Part, TeacherSpec, Training
-from s2kd.recipes import s2kd
-from s2kd.targets import StoredTargets, store_targets
-from s2kd.text import encoders
-from s2kd.text.states import encode_states
-from s2kd.train import fit, validation_error
-from s2kd.windows import Windows
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
+from s2kd.models.checkpoint import build_student, build_teacher
+from s2kd.narration.text import encoders
+from s2kd.narration.text.states import encode_states
+from s2kd.pipeline.recipes import s2kd
+from s2kd.training.losses import losses
+from s2kd.training.objectives import Distilling, Forecasting, Weighted
+from s2kd.training.targets import StoredTargets, store_targets
+from s2kd.training.train import fit, validation_error
 
 FOLDER = Path(__file__).parent / "golden"
 PAST, LEAD, BATCH, STEPS = 3, 2, 12, 20

@@ -13,18 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from s2kd import narration, stages
-from s2kd.climatology import Climatology
-from s2kd.dataset import Dataset, Stretch
-from s2kd.forecaster import Forecaster
-from s2kd.narrators import narrators
-from s2kd.narrators.prompts import prompt
-from s2kd.narrators.render import Sheets
-from s2kd.normalise import statistics
-from s2kd.recipes import FITNET, s2kd
-from s2kd.summary import summary_rows, summary_table
-from s2kd.types import GridSpec, Past
-from s2kd.windows import Windows
+from s2kd.core.types import GridSpec, Past
+from s2kd.data.dataset import Dataset, Stretch
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
+from s2kd.deploy.forecaster import Forecaster
+from s2kd.evaluation.climatology import Climatology
+from s2kd.evaluation.summary import summary_rows, summary_table
+from s2kd.narration.narrators import narrators
+from s2kd.narration.narrators.prompts import prompt
+from s2kd.narration.narrators.render import Sheets
+from s2kd.pipeline import narrating as narration
+from s2kd.pipeline import stages
+from s2kd.pipeline.recipes import FITNET, s2kd
 
 RECIPE = dataclasses.replace(road.tiny(), methods=(FITNET, s2kd()))
 

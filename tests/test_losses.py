@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from s2kd.losses import losses
-from s2kd.losses.spectral import share_above
-from s2kd.objectives import distillation_loss, student_loss
-from s2kd.types import S2KDError
+from s2kd.core.types import S2KDError
+from s2kd.training.losses import losses
+from s2kd.training.losses.spectral import share_above
+from s2kd.training.objectives import distillation_loss, student_loss
 
 AXES = ("grid", "tokens_1d", "tokens_channels")
 
@@ -189,7 +189,7 @@ def test_the_share_of_short_waves_by_hand():
 
 
 def test_every_file_of_losses_is_registered():
-    import s2kd.losses
+    import s2kd.training.losses
 
-    files = {p.stem for p in Path(s2kd.losses.__file__).parent.glob("*.py")} - {"__init__"}
+    files = {p.stem for p in Path(s2kd.training.losses.__file__).parent.glob("*.py")} - {"__init__"}
     assert files == set(losses.names())

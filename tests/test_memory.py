@@ -5,11 +5,11 @@ import tracemalloc
 import numpy as np
 import torch
 
-from s2kd import normalise
-from s2kd.dataset import Dataset, FrameFile, Stretch
-from s2kd.normalise import statistics
-from s2kd.types import GridSpec
-from s2kd.windows import Windows
+from s2kd.core.types import GridSpec
+from s2kd.data import statistics as normalise
+from s2kd.data.dataset import Dataset, FrameFile, Stretch
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
 
 MEGABYTE = 2**20
 

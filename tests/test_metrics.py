@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, uniform_filter
 from skimage.metrics import structural_similarity
 
-from s2kd import metrics as m
-from s2kd.types import S2KDError
+from s2kd.core.types import S2KDError
+from s2kd.evaluation import metrics as m
 
 
 def pair(*shape, seed=0, noise=0.1):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from s2kd.backbones import backbones
-from s2kd.models import CrossAttention, ReadText, SpectralBranches, Student, Teacher
-from s2kd.testing import LEAD, PAST, TEXT_WIDTH, frames, identity, small_grid, words
-from s2kd.types import S2KDError, Tokens
+from s2kd.core.types import S2KDError, Tokens
+from s2kd.models.backbones import backbones
+from s2kd.models.forecasters import CrossAttention, ReadText, SpectralBranches, Student, Teacher
+from s2kd.pipeline.testing import LEAD, PAST, TEXT_WIDTH, frames, identity, small_grid, words
 
 GRID = small_grid(wraps=True)
 
@@ -276,8 +276,8 @@ class _Doubling(nn.Module):
 
 @pytest.mark.parametrize("predict", ["frames", "change"])
 def test_physical_units_go_in_and_come_out(predict):
-    from s2kd.normalise import Normaliser
-    from s2kd.types import Statistics
+    from s2kd.core.types import Statistics
+    from s2kd.models.normaliser import Normaliser
 
     known = Statistics(
         mean=(10.0, -5.0), std=(2.0, 4.0), minimum=(0.0, 0.0), maximum=(1.0, 1.0), quantiles={},

@@ -8,14 +8,14 @@ import pytest
 import road
 import torch
 
-from s2kd import stages
-from s2kd.checkpoint import load_student
-from s2kd.losses import losses
-from s2kd.losses.attention import attention_map
-from s2kd.losses.relational import angles, distances
-from s2kd.losses.sdkd import low_pass
-from s2kd.recipes import ALL_METHODS
-from s2kd.types import S2KDError
+from s2kd.core.types import S2KDError
+from s2kd.models.checkpoint import load_student
+from s2kd.pipeline import stages
+from s2kd.pipeline.recipes import ALL_METHODS
+from s2kd.training.losses import losses
+from s2kd.training.losses.attention import attention_map
+from s2kd.training.losses.relational import angles, distances
+from s2kd.training.losses.sdkd import low_pass
 
 
 def pair(batch=5, *, seed=0, widths=(4, 4), grid=(5, 8)):

@@ -6,9 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from s2kd.dataset import Dataset, Stretch
-from s2kd.narrators import Told, exchange, narrators
-from s2kd.narrators.store import (
+from s2kd.core.types import GridSpec, S2KDError
+from s2kd.data.dataset import Dataset, Stretch
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
+from s2kd.narration.narrators import Told, exchange, narrators
+from s2kd.narration.narrators.store import (
     Narrative,
     completed,
     narrate_windows,
@@ -17,9 +20,6 @@ from s2kd.narrators.store import (
     shard_of,
     wanted_of,
 )
-from s2kd.normalise import statistics
-from s2kd.types import GridSpec, S2KDError
-from s2kd.windows import Windows
 
 
 class Counting:
@@ -176,7 +176,7 @@ def test_a_second_writer_is_refused(windows, known, store):
 HOLD = """
 import sys
 from pathlib import Path
-from s2kd.narrators.store import opened
+from s2kd.narration.narrators.store import opened
 with opened(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()

@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s2kd.dataset import Dataset, Stretch
-from s2kd.narrators import Narrator, narrators
-from s2kd.narrators.facts import facts
-from s2kd.narrators.kinds import kind_of, labels_of
-from s2kd.narrators.measures import change_interval, slope
-from s2kd.narrators.rules import most_changed, shortened
-from s2kd.narrators.shuffled import derangement
-from s2kd.narrators.structures import balances, plumes, tilt
-from s2kd.narrators.words import at, graded, way
-from s2kd.normalise import QUANTILES, statistics
-from s2kd.types import GridSpec, Past, S2KDError, Statistics
-from s2kd.windows import Windows
+from s2kd.core.types import GridSpec, Past, S2KDError, Statistics
+from s2kd.data.dataset import Dataset, Stretch
+from s2kd.data.statistics import QUANTILES, statistics
+from s2kd.data.windows import Windows
+from s2kd.narration.narrators import Narrator, narrators
+from s2kd.narration.narrators.facts import facts
+from s2kd.narration.narrators.kinds import kind_of, labels_of
+from s2kd.narration.narrators.measures import change_interval, slope
+from s2kd.narration.narrators.rules import most_changed, shortened
+from s2kd.narration.narrators.shuffled import derangement
+from s2kd.narration.narrators.structures import balances, plumes, tilt
+from s2kd.narration.narrators.words import at, graded, way
 
 HOUR = 3600.0
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from s2kd.core.types import S2KDError
 from s2kd.data import _series, datasets
 from s2kd.data._missing import Missing, nearest_cells
 from s2kd.data._select import open_series, same_units
+from s2kd.data.dataset import FrameFile
 from s2kd.data.netcdf import latest, netcdf
-from s2kd.dataset import FrameFile
-from s2kd.types import S2KDError
-from s2kd.windows import Windows
+from s2kd.data.windows import Windows
 
 REAL = os.environ.get("S2KD_REAL_DATA")
 real = pytest.mark.skipif(REAL is None, reason="S2KD_REAL_DATA is not set")

@@ -5,8 +5,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2kd.backbones import backbones
-from s2kd.nn import (
+from s2kd.core.types import GridSpec
+from s2kd.models.backbones import backbones
+from s2kd.models.layers import (
     Conv,
     DropPath,
     crop_features,
@@ -17,7 +18,6 @@ from s2kd.nn import (
     padded_size,
     parameter_count,
 )
-from s2kd.types import GridSpec
 
 SIZES = st.integers(1, 21)
 

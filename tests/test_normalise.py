@@ -8,10 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2kd import normalise
-from s2kd.dataset import Dataset, Stretch
-from s2kd.normalise import QUANTILES, Normaliser, statistics, training_blocks
-from s2kd.types import GridSpec, S2KDError, Statistics
+from s2kd.core.types import GridSpec, S2KDError, Statistics
+from s2kd.data import statistics as normalise
+from s2kd.data.dataset import Dataset, Stretch
+from s2kd.data.statistics import QUANTILES, statistics, training_blocks
+from s2kd.models.normaliser import Normaliser
 
 MASK = tuple(tuple((row + column) % 3 != 0 for column in range(5)) for row in range(4))
 

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from chat_server import KINDS, MODEL, ChatServer, at_random, words_for
 
-from s2kd.dataset import Dataset, Stretch
-from s2kd.narrators import Narrator, Streaming, narrators
-from s2kd.narrators.prompts import prompt
-from s2kd.narrators.requests import retry_after
-from s2kd.narrators.store import narrate_windows, read_narratives
-from s2kd.normalise import statistics
-from s2kd.types import GridSpec, S2KDError
-from s2kd.windows import Windows
+from s2kd.core.types import GridSpec, S2KDError
+from s2kd.data.dataset import Dataset, Stretch
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
+from s2kd.narration.narrators import Narrator, Streaming, narrators
+from s2kd.narration.narrators.prompts import prompt
+from s2kd.narration.narrators.requests import retry_after
+from s2kd.narration.narrators.store import narrate_windows, read_narratives
 
 pytest.importorskip("openai")
 pytest.importorskip("PIL")
@@ -100,7 +100,7 @@ def test_what_is_asked_and_what_is_kept(tmp_path):
 def test_words_belong_to_their_own_window(tmp_path):
     import hashlib
 
-    from s2kd.narrators.render import png
+    from s2kd.narration.narrators.render import png
 
     windows, known = windows_of(30)
     with ChatServer(at_random(3)) as server:
@@ -381,7 +381,9 @@ def _narrate(url, store, count):
 def test_killed_and_started_again_every_window_is_told_exactly_once(tmp_path):
     store, count = tmp_path / "n.jsonl", 300
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["s2kd.narrators.store", "openai", "test_openai_narrator"])
+    context.set_forkserver_preload(
+        ["s2kd.narration.narrators.store", "openai", "test_openai_narrator"]
+    )
     with ChatServer(at_random(7)) as server:
         kills = 0
         for until in (40, 110, 200):

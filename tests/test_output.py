@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from s2kd.output import to_xarray, write
-from s2kd.types import GridSpec, S2KDError
+from s2kd.core.types import GridSpec, S2KDError
+from s2kd.data.output import to_xarray, write
 
 GRID = GridSpec(
     channels=("t2m", "z@500"),

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import road
 
-from s2kd.recipe import Part
-from s2kd.recipes import BASELINE
-from s2kd.registry import import_own
-from s2kd.types import S2KDError
+from s2kd.core.recipe import Part
+from s2kd.core.registry import import_own
+from s2kd.core.types import S2KDError
+from s2kd.pipeline.recipes import BASELINE
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "s2kd"
 pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="s2kd is not installed")
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="s2kd is not instal
 WAVES = """
 import numpy as np
 from s2kd.data import datasets
-from s2kd.dataset import Dataset, Stretch, chronological
-from s2kd.types import GridSpec
+from s2kd.data.dataset import Dataset, Stretch, chronological
+from s2kd.core.types import GridSpec
 
 
 @datasets.register("waves")

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from s2kd.backbones import backbones
 from s2kd.data import datasets
-from s2kd.losses import losses
-from s2kd.models import Student, Teacher
-from s2kd.normalise import Normaliser, statistics
-from s2kd.objectives import Distilling, Weighted
-from s2kd.targets import LiveTargets
-from s2kd.windows import Windows
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
+from s2kd.models.backbones import backbones
+from s2kd.models.forecasters import Student, Teacher
+from s2kd.models.normaliser import Normaliser
+from s2kd.training.losses import losses
+from s2kd.training.objectives import Distilling, Weighted
+from s2kd.training.targets import LiveTargets
 
 PAST, LEAD = 3, 2
 

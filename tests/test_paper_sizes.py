@@ -9,10 +9,10 @@ paper's figures are of its Table 4; it does not publish the configurations, so 3
 import pytest
 import torch
 
-from s2kd.backbones import PRESETS, backbones
-from s2kd.models import Teacher
-from s2kd.nn import parameter_count
-from s2kd.testing import identity, small_grid
+from s2kd.models.backbones import PRESETS, backbones
+from s2kd.models.forecasters import Teacher
+from s2kd.models.layers import parameter_count
+from s2kd.pipeline.testing import identity, small_grid
 
 FRAMES = {
     "triton": (12, 32, 64),  # weather

@@ -13,16 +13,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from s2kd import prepare as preparing
 from s2kd.cli import app
+from s2kd.core.recipe import Part
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import _arrays, datasets
+from s2kd.data import prepare as preparing
+from s2kd.data.dataset import Dataset, Stretch
+from s2kd.data.prepare import prepare, write
 from s2kd.data.prepared import PreparedFrames
-from s2kd.dataset import Dataset, Stretch
-from s2kd.normalise import statistics
-from s2kd.prepare import prepare, write
-from s2kd.recipe import Part
-from s2kd.types import GridSpec, S2KDError
-from s2kd.windows import Windows
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
 
 MASK = tuple(tuple((row + column) % 3 != 0 for column in range(5)) for row in range(4))
 

@@ -12,11 +12,11 @@ import tiny_vlm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2kd import preview, stages
 from s2kd.cli import main
-from s2kd.narrators.render import Sheets, png
-from s2kd.narrators.store import read_narratives
-from s2kd.types import S2KDError
+from s2kd.core.types import S2KDError
+from s2kd.narration.narrators.render import Sheets, png
+from s2kd.narration.narrators.store import read_narratives
+from s2kd.pipeline import preview, stages
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2kd import recipes
+from s2kd.core.recipe import Part
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import datasets
 from s2kd.data._end_to_end import EndToEnd
 from s2kd.data._environments import end_to_end_stretches, held_out, splits_of
 from s2kd.data._prometheus_layout import Layout, template
-from s2kd.dataset import Dataset
-from s2kd.describe import describe
-from s2kd.recipe import Part
-from s2kd.types import GridSpec, S2KDError
-from s2kd.windows import Windows
+from s2kd.data.dataset import Dataset
+from s2kd.data.describe import describe
+from s2kd.data.windows import Windows
+from s2kd.pipeline import recipes
 
 LENGTH, HEIGHT, WIDTH = 40, 4, 6
 HEAT = {"a1": 10.0, "a2": 20.0, "a3": 30.0, "a10": 40.0}

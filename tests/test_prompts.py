@@ -13,12 +13,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_narrators import past_of
 
-from s2kd.narrators import prompts
-from s2kd.narrators.layout import pillow
-from s2kd.narrators.prompts import MOST_WORDS, prompt, spoken_time, tidied, variables
-from s2kd.narrators.redact import redacted, spoken_unit, written_unit
-from s2kd.narrators.render import Sheets
-from s2kd.types import Domain
+from s2kd.core.types import Domain
+from s2kd.narration.narrators import prompts
+from s2kd.narration.narrators.layout import pillow
+from s2kd.narration.narrators.prompts import MOST_WORDS, prompt, spoken_time, tidied, variables
+from s2kd.narration.narrators.redact import redacted, spoken_unit, written_unit
+from s2kd.narration.narrators.render import Sheets
 
 DOMAINS = get_args(Domain)
 

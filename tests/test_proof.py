@@ -9,25 +9,31 @@ import numpy as np
 import pytest
 import road
 
-from s2kd import (
+from s2kd.core.recipe import Part
+from s2kd.core.types import S2KDError
+from s2kd.evaluation.cell_events import EventCounts, _packed
+from s2kd.evaluation.results import (
+    read_results,
+    result_path,
+    same_training,
+    save_result,
+    save_search,
+)
+from s2kd.evaluation.significance import Comparison
+from s2kd.paper import (
     conclusions,
     harness,
     proof_figures,
     proof_page,
     rare_tables,
     reproduce,
-    stages,
     tables,
     verdicts,
 )
-from s2kd.cell_events import EventCounts, _packed
-from s2kd.experiment import difference, experiment, together
-from s2kd.published import PUBLISHED
-from s2kd.recipe import Part
-from s2kd.results import read_results, result_path, same_training, save_result, save_search
-from s2kd.significance import Comparison
-from s2kd.studies import ABLATION, CONTROLS, FIRST, FULL_GRID, PATIENT, TAUGHT, studies, units
-from s2kd.types import S2KDError
+from s2kd.paper.experiment import difference, experiment, together
+from s2kd.paper.published import PUBLISHED
+from s2kd.paper.studies import ABLATION, CONTROLS, FIRST, FULL_GRID, PATIENT, TAUGHT, studies, units
+from s2kd.pipeline import stages
 
 LONGER = {"student_training"}
 PLUME = {"height": 16, "width": 16, "members": 3, "frames": 12, "spin_up_frames": 2}

@@ -9,22 +9,22 @@ import pytest
 import s2kd
 
 PROMISED = {
-    "GridSpec": "s2kd.types",
-    "Window": "s2kd.types",
-    "Forecast": "s2kd.types",
-    "Part": "s2kd.recipe",
-    "Recipe": "s2kd.recipe",
-    "Machine": "s2kd.stages",
-    "open_run": "s2kd.stages",
-    "narrate": "s2kd.stages",
-    "train_teacher": "s2kd.stages",
-    "distill": "s2kd.stages",
-    "evaluate": "s2kd.stages",
-    "forecast": "s2kd.service",
-    "Forecaster": "s2kd.forecaster",
-    "check": "s2kd.catalogue",
-    "wrap": "s2kd.wrapping",
-    "S2KDError": "s2kd.errors",
+    "GridSpec": "s2kd.core.types",
+    "Window": "s2kd.core.types",
+    "Forecast": "s2kd.core.types",
+    "Part": "s2kd.core.recipe",
+    "Recipe": "s2kd.core.recipe",
+    "Machine": "s2kd.pipeline.stages",
+    "open_run": "s2kd.pipeline.stages",
+    "narrate": "s2kd.pipeline.stages",
+    "train_teacher": "s2kd.pipeline.stages",
+    "distill": "s2kd.pipeline.stages",
+    "evaluate": "s2kd.pipeline.stages",
+    "forecast": "s2kd.deploy.service",
+    "Forecaster": "s2kd.deploy.forecaster",
+    "check": "s2kd.pipeline.catalogue",
+    "wrap": "s2kd.models.wrapping",
+    "S2KDError": "s2kd.core.errors",
 }
 
 

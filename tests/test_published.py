@@ -2,7 +2,7 @@
 
 import pytest
 
-from s2kd.published import PUBLISHED
+from s2kd.paper.published import PUBLISHED
 
 
 def test_the_headline_claim_is_in_the_tables():

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import road
 
-from s2kd import recipes
 from s2kd.cli import main
 from s2kd.data import datasets
+from s2kd.pipeline import recipes
 
 FOLDER = os.environ.get("S2KD_REAL_DATA", "")
 pytestmark = [

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from s2kd import recipes
-from s2kd.recipe import Method, Part, Recipe, TeacherSpec, Term, Training
-from s2kd.types import S2KDError
+from s2kd.core.recipe import Method, Part, Recipe, TeacherSpec, Term, Training
+from s2kd.core.types import S2KDError
+from s2kd.pipeline import recipes
 
 
 def tiny(**changes):

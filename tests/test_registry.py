@@ -3,12 +3,12 @@ import sys
 import numpy as np
 import pytest
 
-from s2kd.registry import Registry, nearest
-from s2kd.types import S2KDError
+from s2kd.core.registry import Registry, nearest
+from s2kd.core.types import S2KDError
 
 PACKAGE = """
-from s2kd.registry import Registry
-things = Registry("thing", "{package}")
+from s2kd.core.registry import Registry
+things = Registry("thing", "{package}", group="{package}")
 """
 OURS = """
 from {package} import things
@@ -46,7 +46,7 @@ def rod(*, length=5.0):
     ],
 )
 def test_what_is_no_number_is_refused_where_one_is_wanted(setting, value, wanted):
-    registry = Registry("part", "s2kd.nowhere")
+    registry = Registry("part", "s2kd.nowhere", group="s2kd.nowhere")
     registry._loaded = True
 
     @registry.register("one")
@@ -117,7 +117,7 @@ def test_two_parts_of_one_name_are_refused(things):
 
 
 def test_a_second_part_under_a_known_name_is_refused_at_once():
-    registry = Registry("thing", "nowhere")
+    registry = Registry("thing", "nowhere", group="nowhere")
     registry.register("one")(test_two_parts_of_one_name_are_refused)
     with pytest.raises(S2KDError, match="two things are called 'one': test_registry and builtins"):
         registry.register("one")(print)

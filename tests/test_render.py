@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_narrators import known, past_of
 
-from s2kd.narrators.layout import HEADINGS, arranged, pillow, short
-from s2kd.narrators.render import (
+from s2kd.core.types import S2KDError, Statistics
+from s2kd.narration.narrators.layout import HEADINGS, arranged, pillow, short
+from s2kd.narration.narrators.render import (
     MISSING,
     Sheets,
     change_limit,
@@ -21,7 +22,6 @@ from s2kd.narrators.render import (
     png,
     value_range,
 )
-from s2kd.types import S2KDError, Statistics
 
 PLAIN = Sheets(size=224, labels=False)
 

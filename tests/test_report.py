@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from s2kd import figures
-from s2kd.recipe import Method, Part, Recipe, TeacherSpec
-from s2kd.report import write_report
-from s2kd.scoring import Scores, result_row
-from s2kd.significance import compare, default_block
-from s2kd.summary import summary_rows, summary_table
-from s2kd.types import GridSpec, S2KDError
+from s2kd.core.recipe import Method, Part, Recipe, TeacherSpec
+from s2kd.core.types import GridSpec, S2KDError
+from s2kd.evaluation import figures
+from s2kd.evaluation.report import write_report
+from s2kd.evaluation.scoring import Scores, result_row
+from s2kd.evaluation.significance import compare, default_block
+from s2kd.evaluation.summary import summary_rows, summary_table
 
 LEAD, WINDOWS = 4, 60
 CHANNELS = ("flow in/out", "t")

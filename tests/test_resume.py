@@ -15,7 +15,7 @@ import pytest
 import road
 import torch
 
-from s2kd.recipes import FITNET, s2kd
+from s2kd.pipeline.recipes import FITNET, s2kd
 
 pytestmark = pytest.mark.slow
 

@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from s2kd import testing
-from s2kd.backbones import backbones
-from s2kd.losses import losses
-from s2kd.losses.review import Fusion, Review, hierarchical
-from s2kd.models import Student, Teacher
-from s2kd.normalise import Normaliser, statistics
-from s2kd.objectives import Distilling, Target, Weighted
-from s2kd.recipe import Training
-from s2kd.targets import LiveTargets
-from s2kd.train import fit, validation_error
-from s2kd.types import S2KDError
-from s2kd.windows import Windows
+from s2kd.core.recipe import Training
+from s2kd.core.types import S2KDError
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
+from s2kd.models.backbones import backbones
+from s2kd.models.forecasters import Student, Teacher
+from s2kd.models.normaliser import Normaliser
+from s2kd.pipeline import testing
+from s2kd.training.losses import losses
+from s2kd.training.losses.review import Fusion, Review, hierarchical
+from s2kd.training.objectives import Distilling, Target, Weighted
+from s2kd.training.targets import LiveTargets
+from s2kd.training.train import fit, validation_error
 
 
 def noise(*shape, seed=0):

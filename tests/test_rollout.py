@@ -9,19 +9,22 @@ import pytest
 import road
 import torch
 
-from s2kd import scoring, spectral, stages
-from s2kd.climatology import Climatology
-from s2kd.dataset import Dataset, Stretch
-from s2kd.forecast_words import SILENT, TOLD, ForecastWords
-from s2kd.forecaster import Forecaster
-from s2kd.models import Student
-from s2kd.narrators import narrators
-from s2kd.normalise import Normaliser, statistics
-from s2kd.report import write_report
-from s2kd.rollout import climatology_step, long_windows, persistence_step, roll_out
-from s2kd.text import encoders
-from s2kd.types import GridSpec, Past, S2KDError
-from s2kd.windows import Windows
+from s2kd.core import spectral
+from s2kd.core.types import GridSpec, Past, S2KDError
+from s2kd.data.dataset import Dataset, Stretch
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
+from s2kd.deploy.forecaster import Forecaster
+from s2kd.evaluation import scoring
+from s2kd.evaluation.climatology import Climatology
+from s2kd.evaluation.report import write_report
+from s2kd.evaluation.rollout import climatology_step, long_windows, persistence_step, roll_out
+from s2kd.models.forecasters import Student
+from s2kd.models.normaliser import Normaliser
+from s2kd.narration.forecast_words import SILENT, TOLD, ForecastWords
+from s2kd.narration.narrators import narrators
+from s2kd.narration.text import encoders
+from s2kd.pipeline import stages
 
 PAST, LEAD = 3, 2
 

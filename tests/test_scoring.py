@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from s2kd import metrics as m
-from s2kd import scoring, spectral
-from s2kd.climatology import Climatology
-from s2kd.dataset import Dataset, Stretch
-from s2kd.normalise import statistics
-from s2kd.types import GridSpec, S2KDError
-from s2kd.windows import Windows
+from s2kd.core import spectral
+from s2kd.core.types import GridSpec, S2KDError
+from s2kd.data.dataset import Dataset, Stretch
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
+from s2kd.evaluation import metrics as m
+from s2kd.evaluation import scoring
+from s2kd.evaluation.climatology import Climatology
 
 TIMES = 160
 

@@ -13,15 +13,15 @@ import torch
 import xarray as xr
 
 import s2kd
-from s2kd import service
-from s2kd.checkpoint import build_student, card_of, save_model
+from s2kd.core.recipe import Part
+from s2kd.core.types import S2KDError
 from s2kd.data import datasets, netcdf
-from s2kd.forecaster import Forecaster
-from s2kd.normalise import statistics
-from s2kd.prepare import prepare
-from s2kd.recipe import Part
-from s2kd.recipes import BASELINE
-from s2kd.types import S2KDError
+from s2kd.data.prepare import prepare
+from s2kd.data.statistics import statistics
+from s2kd.deploy import service
+from s2kd.deploy.forecaster import Forecaster
+from s2kd.models.checkpoint import build_student, card_of, save_model
+from s2kd.pipeline.recipes import BASELINE
 
 PAST, LEAD = 3, 2
 

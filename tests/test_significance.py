@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from s2kd.significance import (
+from s2kd.core.types import S2KDError
+from s2kd.evaluation.significance import (
     adjusted,
     block_for,
     by_moment,
@@ -21,7 +22,6 @@ from s2kd.significance import (
     share_ratio_interval,
     winner,
 )
-from s2kd.types import S2KDError
 
 
 def autocorrelated(generator, series, windows, rho, mean=0.0):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.special import lpmv
 
+from s2kd.core.types import S2KDError
 from s2kd.data import datasets
 from s2kd.data._barotropic import (
     GRAVITY,
@@ -19,7 +20,6 @@ from s2kd.data._barotropic import (
 from s2kd.data._boussinesq import HEAT_CAPACITY, SOOT, Plume, burner
 from s2kd.data._boussinesq import simulate as simulate_plume
 from s2kd.data._sphere import Sphere, legendre
-from s2kd.types import S2KDError
 
 HOUR = 3600.0
 

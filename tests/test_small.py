@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from s2kd import testing
-from s2kd.backbones import backbones
-from s2kd.objectives import prediction_loss
+from s2kd.models.backbones import backbones
+from s2kd.pipeline import testing
+from s2kd.training.objectives import prediction_loss
 
 
 def small(name, *, wraps=False, seed=0):

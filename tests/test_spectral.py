@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from s2kd import spectral
-from s2kd.types import S2KDError
+from s2kd.core import spectral
+from s2kd.core.types import S2KDError
 
 BOTH = (True, True)
 

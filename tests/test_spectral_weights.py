@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.fft import fft2
 
-from s2kd.losses.spectral import amplitude_distance, spectral
+from s2kd.training.losses.spectral import amplitude_distance, spectral
 
 SIZES = [(8, 14), (8, 13), (7, 6), (5, 9), (1, 10), (1, 1), (6, 1), (2, 2), (1, 2)]
 

@@ -10,14 +10,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from s2kd import stages
-from s2kd.checkpoint import file_digest, load_teacher
+from s2kd.core.recipe import Part
+from s2kd.core.types import S2KDError
 from s2kd.data import datasets
-from s2kd.forecaster import Forecaster
-from s2kd.recipe import Part
-from s2kd.recipes import BASELINE, s2kd
-from s2kd.types import S2KDError
-from s2kd.windows import Windows
+from s2kd.data.windows import Windows
+from s2kd.deploy.forecaster import Forecaster
+from s2kd.models.checkpoint import file_digest, load_teacher
+from s2kd.pipeline import stages
+from s2kd.pipeline.recipes import BASELINE, s2kd
 
 
 def test_the_road_leaves_every_file_that_is_promised(done):

@@ -9,19 +9,20 @@ import road
 import torch
 import xarray as xr
 
-from s2kd import stages
-from s2kd.checkpoint import build_student, build_teacher
-from s2kd.dataset import Dataset, Stretch
-from s2kd.losses import losses
-from s2kd.normalise import Normaliser, statistics
-from s2kd.objectives import Distilling, Weighted
-from s2kd.output import to_xarray, write
-from s2kd.recipe import Part, Stored, Training
-from s2kd.stored import StoredForecasts, store_forecasts
-from s2kd.targets import LiveTargets, StoredTargets
-from s2kd.train import fit, validation_error
-from s2kd.types import GridSpec, S2KDError
-from s2kd.windows import Windows
+from s2kd.core.recipe import Part, Stored, Training
+from s2kd.core.types import GridSpec, S2KDError
+from s2kd.data.dataset import Dataset, Stretch
+from s2kd.data.output import to_xarray, write
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
+from s2kd.models.checkpoint import build_student, build_teacher
+from s2kd.models.normaliser import Normaliser
+from s2kd.pipeline import stages
+from s2kd.training.losses import losses
+from s2kd.training.objectives import Distilling, Weighted
+from s2kd.training.stored import StoredForecasts, store_forecasts
+from s2kd.training.targets import LiveTargets, StoredTargets
+from s2kd.training.train import fit, validation_error
 
 PAST, LEAD = 3, 2
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from s2kd.backbones import Backbone, backbones
-from s2kd.backbones.mixer import MixerBlock
-from s2kd.models import FramesOnly
-from s2kd.nn import match_grids
-from s2kd.testing import frames, small_grid, student_of
-from s2kd.types import S2KDError
+from s2kd.core.types import S2KDError
+from s2kd.models.backbones import Backbone, backbones
+from s2kd.models.backbones.mixer import MixerBlock
+from s2kd.models.forecasters import FramesOnly
+from s2kd.models.layers import match_grids
+from s2kd.pipeline.testing import frames, small_grid, student_of
 
 ALL = ("earthfarseer", "mixer", "resnet", "simvp", "triton", "unet")
 WAYS = (

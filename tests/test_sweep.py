@@ -11,15 +11,16 @@ import pytest
 import road
 import typer.testing
 
-from s2kd import figures, stages
-from s2kd import sweep as searching
-from s2kd.checkpoint import load_card
 from s2kd.cli import app
-from s2kd.files import write_json
-from s2kd.recipe import method_named
-from s2kd.report import write_report
-from s2kd.results import read_searches
-from s2kd.types import S2KDError
+from s2kd.core.files import write_json
+from s2kd.core.recipe import method_named
+from s2kd.core.types import S2KDError
+from s2kd.evaluation import figures
+from s2kd.evaluation.report import write_report
+from s2kd.evaluation.results import read_searches
+from s2kd.models.checkpoint import load_card
+from s2kd.pipeline import stages
+from s2kd.pipeline import sweep as searching
 
 pytest.importorskip("optuna")
 

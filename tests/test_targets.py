@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from s2kd.checkpoint import build_teacher
-from s2kd.files import read_json, write_json
-from s2kd.normalise import statistics
-from s2kd.recipe import Part, TeacherSpec
-from s2kd.targets import LiveTargets, StoredTargets, store_targets
-from s2kd.text.hashed import Hashed
-from s2kd.text.states import encode_states
-from s2kd.types import S2KDError
-from s2kd.windows import Windows
+from s2kd.core.files import read_json, write_json
+from s2kd.core.recipe import Part, TeacherSpec
+from s2kd.core.types import S2KDError
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
+from s2kd.models.checkpoint import build_teacher
+from s2kd.narration.text.hashed import Hashed
+from s2kd.narration.text.states import encode_states
+from s2kd.training.targets import LiveTargets, StoredTargets, store_targets
 
 SPEC = TeacherSpec(
     backbone=Part(name="simvp", params={"spatial": 4, "temporal": 8, "blocks": 2, "expansion": 2}),

@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
+from s2kd.core.types import S2KDError
 from s2kd.data import datasets
-from s2kd.types import S2KDError
 
 REAL = os.environ.get("S2KD_REAL_DATA")
 real = pytest.mark.skipif(REAL is None, reason="needs real files: set S2KD_REAL_DATA")

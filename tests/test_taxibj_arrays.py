@@ -11,13 +11,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s2kd import normalise, recipes
+from s2kd.core.types import S2KDError
 from s2kd.data import datasets
-from s2kd.describe import describe
-from s2kd.narrators import narrators
-from s2kd.normalise import Normaliser, statistics
-from s2kd.types import S2KDError
-from s2kd.windows import Windows
+from s2kd.data import statistics as train_statistics
+from s2kd.data.describe import describe
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
+from s2kd.models.normaliser import Normaliser
+from s2kd.narration.narrators import narrators
+from s2kd.pipeline import recipes
 
 
 def series(count, height=8, width=8, *, seed=0):
@@ -472,7 +474,7 @@ def test_the_sample_of_changes_is_bounded_over_many_examples(tmp_path, monkeypat
             read.append(frames.stop - frames.start)
             return world.frames[frames]
 
-    monkeypatch.setattr(normalise, "SAMPLED_CHANGES", 6)
+    monkeypatch.setattr(train_statistics, "SAMPLED_CHANGES", 6)
     known = statistics(replace(world, frames=Counting()), lead=11)
     assert sum(read) == 12 * 24 + 6 * 12  # once over, and one place of every other example
     held = np.concatenate([world.frames[s.first : s.stop] for s in world.splits["train"]])

@@ -9,12 +9,12 @@ import pytest
 import road
 import torch
 
-from s2kd import stages
-from s2kd.huggingface import identity
-from s2kd.recipe import Part
-from s2kd.text import TextEncoder, encoders, minilm
-from s2kd.text.states import Cut, TextStates, encode_states
-from s2kd.types import S2KDError
+from s2kd.core.recipe import Part
+from s2kd.core.types import S2KDError
+from s2kd.narration.huggingface import identity
+from s2kd.narration.text import TextEncoder, encoders, minilm
+from s2kd.narration.text.states import Cut, TextStates, encode_states
+from s2kd.pipeline import stages
 
 TEXTS = [
     "A cold front crosses the west and drives the cooling.",

@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from s2kd.text import encoders
-from s2kd.text.states import TextStates, encode_states, states_key
-from s2kd.types import S2KDError, Tokens
+from s2kd.core.types import S2KDError, Tokens
+from s2kd.narration.text import encoders
+from s2kd.narration.text.states import TextStates, encode_states, states_key
 
 TEXTS = ["cold front in the west", "warm", "", "cold front in the west", "warm air", "warm", ""]
 

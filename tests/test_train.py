@@ -7,22 +7,21 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
 
-from s2kd.agreement import agreement
-from s2kd.checkpoint import build_student, build_teacher
-from s2kd.conflict import gradient_conflict
+from s2kd.core.recipe import Part, TeacherSpec, Training
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import datasets
-from s2kd.dataset import Dataset, Stretch
-from s2kd.losses import losses
-from s2kd.models import Student
-from s2kd.normalise import Normaliser, statistics
-from s2kd.objectives import Distilling, Forecasting, Target, Weighted, prediction_loss
-from s2kd.recipe import Part, TeacherSpec, Training
-from s2kd.targets import LiveTargets, StoredTargets, store_targets
-from s2kd.text.hashed import Hashed
-from s2kd.text.states import encode_states
-from s2kd.train import fit, validation_error
-from s2kd.types import GridSpec, S2KDError
-from s2kd.windows import Windows
+from s2kd.data.dataset import Dataset, Stretch
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
+from s2kd.models.checkpoint import build_student, build_teacher
+from s2kd.models.normaliser import Normaliser
+from s2kd.narration.text.hashed import Hashed
+from s2kd.narration.text.states import encode_states
+from s2kd.training.agreement import agreement
+from s2kd.training.losses import losses
+from s2kd.training.objectives import Distilling, Forecasting, Target, Weighted, prediction_loss
+from s2kd.training.targets import LiveTargets, StoredTargets, store_targets
+from s2kd.training.train import fit, validation_error
 
 PAST, LEAD = 3, 2
 SPEC = TeacherSpec(
@@ -629,29 +628,6 @@ def test_progress_counts_steps_and_tells_the_last_error(blobs, tmp_path, fabric)
     assert told[-1][2] == "epoch 2, validation 0.2500"
 
 
-# --- conflict between the terms ------------------------------------------------------------------
-
-
-class TwoWeights(torch.nn.Module):
-    """Latent a·x, forecast b·a·x: gradients that a hand can work out."""
-
-    latent_width, latent_grid = 1, (4, 4)
-
-    def __init__(self, a, b):
-        super().__init__()
-        self.a, self.b = (torch.nn.Parameter(torch.tensor(v)) for v in (a, b))
-        self.unused = torch.nn.Parameter(torch.tensor(1.0))
-        self.noise = torch.nn.Dropout(0.0)
-        self.register_buffer("seen", torch.zeros(()))
-
-    def encode(self, past):
-        self.seen += 1
-        return self.a * past[:, -1], ()
-
-    def decode(self, latent, carry):
-        return (self.b * latent)[:, None]
-
-
 class Says:
     """A teacher whose answers are given."""
 
@@ -662,87 +638,10 @@ class Says:
         return Target(latent=self.latent[index], forecast=self.forecast[index])
 
 
-def conflicting(terms, *, weight):
-    generator = np.random.default_rng(0)
-    frames = generator.normal(size=(12, 1, 4, 4)).astype(np.float32)
-    data = Dataset(
-        name="made", domain="generic", grid=grid_of(4, 4), frames=frames,
-        times=np.datetime64("2000-01-01", "ns") + np.arange(12) * np.timedelta64(1, "h"),
-        splits={
-            "train": (Stretch(first=0, stop=8),),
-            "val": (Stretch(first=8, stop=10),),
-            "test": (Stretch(first=10, stop=12),),
-        },
-    )  # fmt: skip
-    train = Windows(data, "train", past=1, lead=1)
-    student = Student(TwoWeights(0.7, -1.3), Normaliser(torch.zeros(1), torch.ones(1)))
-    latent = torch.from_numpy(generator.normal(size=(7, 1, 4, 4)).astype(np.float32))
-    forecast = torch.from_numpy(generator.normal(size=(7, 1, 1, 4, 4)).astype(np.float32))
-    made = [Weighted(n, w, losses.build(n), losses.compares(n)) for n, w in terms]
-    says = Says(latent, forecast)
-    return Distilling(student, train, says, made, teacher_width=1, weight=weight)
-
-
 def grid_of(height, width):
     return GridSpec(
         channels=("density",), units=("1",), height=height, width=width, step_seconds=3600.0
     )
-
-
-def test_the_conflict_of_gradients_by_hand():
-    """∂/∂a and ∂/∂b of the mean squared errors of b·a·x, and of P(a·x) against the latent."""
-    objective = conflicting((("output", 0.5), ("semantic", 2.0)), weight=3.0)
-    index = torch.tensor([0, 3, 5])
-    with torch.no_grad():
-        objective.project.weight.fill_(0.6)
-        objective.project.bias.fill_(0.1)
-    found = gradient_conflict(objective, index)
-    window = objective._windows.gather(index)
-    x, y = window.past[:, -1].double(), window.future[:, 0].double()
-    target = objective._targets.gather(index, "cpu")
-    t, z = target.forecast[:, 0].double(), target.latent.double()
-    a, b, p, c = 0.7, -1.3, 0.6, 0.1
-
-    def pull(wanted):
-        off = 2 * (a * b * x - wanted)
-        return np.array([(off * b * x).mean().item(), (off * a * x).mean().item()])
-
-    forecast, output = pull(y), pull(t)
-    semantic = (2 * (p * a * x + c - z) * p * x).mean().item()
-    cosine = forecast @ output / np.linalg.norm(forecast) / np.linalg.norm(output)
-    assert found["forecast_norm"] == pytest.approx(np.linalg.norm(forecast), rel=1e-5)
-    one, other = found["terms"]["output"], found["terms"]["semantic"]
-    assert one["norm"] == pytest.approx(np.linalg.norm(output), rel=1e-5)
-    assert one["weighted_norm"] == pytest.approx(1.5 * np.linalg.norm(output), rel=1e-5)
-    assert one["cosine"] == pytest.approx(cosine, rel=1e-4)
-    # a term on latents moves a alone: there the cosine is a sign
-    assert other["norm"] == pytest.approx(abs(semantic), rel=1e-5)
-    assert other["forecast_norm"] == pytest.approx(abs(forecast[0]), rel=1e-5)
-    assert other["cosine"] == pytest.approx(np.sign(semantic * forecast[0]))
-    assert found["between"] == {"output · semantic": pytest.approx(np.sign(semantic * output[0]))}
-    both = 1.5 * output + np.array([6.0 * semantic, 0])
-    whole = forecast @ both / np.linalg.norm(forecast) / np.linalg.norm(both)
-    assert found["distillation"]["cosine"] == pytest.approx(whole, rel=1e-4)
-    assert found["distillation"]["norm"] == pytest.approx(np.linalg.norm(both), rel=1e-5)
-
-
-def test_looking_for_conflict_changes_nothing(blobs):
-    teacher = taught(blobs)
-    objective = distilling(built(blobs), blobs, teacher)
-    objective.train()
-    before, random = weights(objective), torch.get_rng_state()
-    found = gradient_conflict(objective, torch.arange(6))
-    assert_equal(weights(objective), before)
-    assert torch.equal(torch.get_rng_state(), random)
-    assert all(p.grad is None for p in objective.parameters())
-    for about in found["terms"].values():
-        assert -1 <= about["cosine"] <= 1
-        assert 0 < about["forecast_norm"] < found["forecast_norm"]
-    silent = conflicting((("output", 1.0),), weight=0.0)
-    without = gradient_conflict(silent, torch.arange(3))
-    assert without["terms"]["output"]["weighted_norm"] == 0
-    assert without["distillation"]["cosine"] is None
-    assert without["between"] == {}
 
 
 # --- how near a student is to its teacher --------------------------------------------------------

@@ -11,14 +11,14 @@ import tiny_vlm
 import torch
 from test_narrators import moving, past_of
 
+from s2kd.core.types import S2KDError
 from s2kd.data import datasets
-from s2kd.narrators import Narrator, narrators
-from s2kd.narrators.render import image
-from s2kd.narrators.store import narrate_windows, read_narratives
-from s2kd.narrators.vision_model import TooLarge, greedy
-from s2kd.normalise import statistics
-from s2kd.types import S2KDError
-from s2kd.windows import Windows
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
+from s2kd.narration.narrators import Narrator, narrators
+from s2kd.narration.narrators.render import image
+from s2kd.narration.narrators.store import narrate_windows, read_narratives
+from s2kd.narration.narrators.vision_model import TooLarge, greedy
 
 MOVING = moving(east=1, south=0)
 PASTS = [
@@ -213,7 +213,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(told, folder):
 
 
 def test_a_model_that_does_not_fit_at_all_is_refused_before_it_is_loaded(llava, monkeypatch):
-    from s2kd.narrators import vision_model
+    from s2kd.narration.narrators import vision_model
 
     monkeypatch.setattr(vision_model, "free_memory", lambda device: 1000)
     said = r"as float32 does not fit into the memory of cpu \(0\.\d GB of weights, 0\.0 GB free\)"
@@ -222,7 +222,7 @@ def test_a_model_that_does_not_fit_at_all_is_refused_before_it_is_loaded(llava, 
 
 
 def test_free_memory_is_a_number_of_bytes_here():
-    from s2kd.huggingface import free_memory
+    from s2kd.narration.huggingface import free_memory
 
     free = free_memory(torch.device("cpu"))
     assert free is None or 2**20 < free < 2**50
@@ -276,8 +276,8 @@ OFFLINE = """
 import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = {home!r}
-from s2kd.narrators import narrators
-from s2kd.errors import S2KDError
+from s2kd.narration.narrators import narrators
+from s2kd.core.errors import S2KDError
 try:
     print(narrators.build("transformers").version)
 except S2KDError as error:

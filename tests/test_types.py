@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 
-from s2kd.types import GridSpec, Past, S2KDError, Statistics
+from s2kd.core.types import GridSpec, Past, S2KDError, Statistics
 
 KNOWN = Statistics(mean=(0.0,), std=(1.0,), minimum=(0.0,), maximum=(1.0,), quantiles={})
 

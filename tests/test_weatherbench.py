@@ -20,16 +20,16 @@ from benchmark_files import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2kd import recipes
-from s2kd.climatology import Climatology
+from s2kd.core.types import S2KDError
 from s2kd.data import datasets
 from s2kd.data._weatherbench import Field, field_named, usual
+from s2kd.data.describe import describe
 from s2kd.data.netcdf import latest_of
 from s2kd.data.weatherbench import latest, series_for
-from s2kd.describe import describe
-from s2kd.metrics import latitude_weights
-from s2kd.types import S2KDError
-from s2kd.windows import Windows
+from s2kd.data.windows import Windows
+from s2kd.evaluation.climatology import Climatology
+from s2kd.evaluation.metrics import latitude_weights
+from s2kd.pipeline import recipes
 
 REAL = os.environ.get("S2KD_REAL_DATA")
 SPLITS = {"train": ["1990", "1990"], "val": ["1991", "1991"], "test": ["1992", "1992"]}

@@ -4,9 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2kd.dataset import Dataset, FrameFile, Stretch, chronological
-from s2kd.types import GridSpec, S2KDError, Statistics
-from s2kd.windows import Windows
+from s2kd.core.types import GridSpec, S2KDError, Statistics
+from s2kd.data.dataset import Dataset, FrameFile, Stretch, chronological
+from s2kd.data.windows import Windows
 
 KNOWN = Statistics(mean=(0.0,), std=(1.0,), minimum=(0.0,), maximum=(1.0,), quantiles={})
 

@@ -8,14 +8,15 @@ import torch
 from torch import nn
 
 import s2kd
-from s2kd.losses import losses
-from s2kd.normalise import Normaliser, statistics
-from s2kd.objectives import Distilling, Weighted
-from s2kd.recipe import Training
-from s2kd.targets import LiveTargets, StoredTargets, store_targets
-from s2kd.train import fit, validation_error
-from s2kd.types import S2KDError
-from s2kd.windows import Windows
+from s2kd.core.recipe import Training
+from s2kd.core.types import S2KDError
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import Windows
+from s2kd.models.normaliser import Normaliser
+from s2kd.training.losses import losses
+from s2kd.training.objectives import Distilling, Weighted
+from s2kd.training.targets import LiveTargets, StoredTargets, store_targets
+from s2kd.training.train import fit, validation_error
 
 PAST, LEAD = 3, 2
 DOCS = Path(__file__).parent.parent / "docs" / "bring_your_own.md"

@@ -31,12 +31,12 @@ from s2kd.cli_shared import (
     recipe_of,
     work_on,
 )
-from s2kd.console import first_process
-from s2kd.console import print_json as _print_json
-from s2kd.console import print_table as _print_table
+from s2kd.core.console import first_process
+from s2kd.core.console import print_json as _print_json
+from s2kd.core.console import print_table as _print_table
 
 if TYPE_CHECKING:
-    from s2kd.stages import Run
+    from s2kd.pipeline.stages import Run
 
 app = typer.Typer(
     name="s2kd",
@@ -84,7 +84,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Simulated data, a teacher that reads, a student that does not: all in 2 to 3 minutes."""
-    from s2kd import recipes, stages
+    from s2kd.pipeline import recipes, stages
 
     recipe = recipes.get("demo", world=world).with_settings(set_ or [])
     folder = out or Path("runs") / f"demo-{world}"
@@ -116,7 +116,7 @@ def run(
     save_every: SaveEvery = 20.0,
 ) -> None:
     """The whole road for a recipe, or for any gridded file; goes on where it stopped."""
-    from s2kd import stages
+    from s2kd.pipeline import stages
 
     recipe = recipe_of(what, out, data, world, preset, set_, show=not as_json)
     machine = _machine(accelerator, devices, nodes, precision, strategy, tensorboard)
@@ -141,7 +141,7 @@ def train_teacher(
     save_every: SaveEvery = 20.0,
 ) -> None:
     """Stage 1: the teachers that the recipe's methods learn from."""
-    from s2kd import stages
+    from s2kd.pipeline import stages
 
     def work(run: "Run") -> None:
         stages.narrate(run)
@@ -170,7 +170,7 @@ def distill(
     save_every: SaveEvery = 20.0,
 ) -> None:
     """Stage 2: the students, each by each method."""
-    from s2kd import stages
+    from s2kd.pipeline import stages
 
     def work(run: "Run") -> None:
         stages.narrate(run)
@@ -195,7 +195,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score every model of a run on its test splits."""
-    from s2kd import stages
+    from s2kd.pipeline import stages
 
     def work(run: "Run") -> None:
         stages.evaluate(run, horizon=horizon)
@@ -213,7 +213,7 @@ def diagnose(
     as_json: Json = False,
 ) -> None:
     """How near each student's forecasts come to its teacher's."""
-    from s2kd import stages
+    from s2kd.pipeline import stages
 
     found: list[dict[str, Any]] = []
     work_on(
@@ -249,7 +249,7 @@ def diagnose(
 @app.command()
 def report(out: Out = ...) -> None:  # type: ignore[assignment]
     """Write report.html and figures/ of a run."""
-    from s2kd import stages
+    from s2kd.pipeline import stages
 
     work_on(stages.load_recipe(out), out, stages.report)
     print(out / "report.html")
@@ -274,7 +274,7 @@ def forecast(
     ] = False,
 ) -> None:
     """The latest frames in, a CF forecast out."""
-    from s2kd import service
+    from s2kd.deploy import service
 
     name = service.forecast_file(
         folder,
@@ -298,8 +298,8 @@ def export(
     student: Annotated[str, typer.Option("--student", help="Default: best validation.")] = "",
 ) -> None:
     """A student as an ONNX file, normalising inside, checked against PyTorch."""
-    from s2kd.export import export_onnx
-    from s2kd.forecaster import Forecaster, find_student
+    from s2kd.deploy.export import export_onnx
+    from s2kd.deploy.forecaster import Forecaster, find_student
 
     found = find_student(folder, student)
     path = out or found / "model.onnx"
@@ -328,7 +328,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """Every part and recipe that there is; for backbones, every preset and what it costs."""
-    from s2kd import catalogue
+    from s2kd.pipeline import catalogue
 
     if kind == "backbones":
         _list_backbones(measure, preset, device, as_json)
@@ -341,10 +341,10 @@ def list_(
 
 
 def _list_backbones(measure: bool, preset: str, device: str, as_json: bool) -> None:
-    from s2kd import console
-    from s2kd import measure as costs
-    from s2kd.backbones import PRESETS
-    from s2kd.errors import S2KDError
+    from s2kd.core import console
+    from s2kd.core.errors import S2KDError
+    from s2kd.models import measure as costs
+    from s2kd.models.backbones import PRESETS
 
     if preset and preset not in PRESETS:
         raise S2KDError(f"--preset {preset}: must be one of {', '.join(PRESETS)}")
@@ -391,7 +391,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Run the contract on a part of ours, or on one of yours (MODULE:NAME)."""
-    from s2kd import catalogue
+    from s2kd.pipeline import catalogue
 
     rows = catalogue.check(part)
     if as_json:
@@ -410,7 +410,7 @@ def check(
 def _machine(
     accelerator: str, devices: int, nodes: int, precision: str, strategy: str, tensorboard: bool
 ) -> Any:
-    from s2kd.stages import Machine
+    from s2kd.pipeline.stages import Machine
 
     return Machine(
         accelerator=accelerator,
@@ -426,8 +426,8 @@ def _show(out: Path, as_json: bool, *, report: bool = True) -> None:
     """The table of a run's scores, one for every test split."""
     if not first_process():
         return
-    from s2kd import stages
-    from s2kd.summary import summary_rows, summary_table
+    from s2kd.evaluation.summary import summary_rows, summary_table
+    from s2kd.pipeline import stages
 
     rows = stages.read_scores(out)
     if as_json:
@@ -447,7 +447,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Threads that wait for each other by spinning are up to thirty times slower on a machine that
     # does something else as well; this is read when PyTorch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    from s2kd.errors import S2KDError
+    from s2kd.core.errors import S2KDError
 
     try:
         app(args=arguments)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from s2kd import cli_shared
-from s2kd.console import print_json
+from s2kd.core.console import print_json
 
 app = typer.Typer(help="Get data, and see what a file holds.", no_args_is_help=True)
 
@@ -35,8 +35,8 @@ def fetch(
     ] = "",
 ) -> None:
     """An official data set from its address; goes on where it stopped, checks what is there."""
-    from s2kd import console
-    from s2kd import fetch as fetching
+    from s2kd.core import console
+    from s2kd.data import fetch as fetching
 
     chosen = [one.strip() for one in variables.split(",") if one.strip()]
     with console.shown() as shown:
@@ -63,10 +63,11 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Write a recipe's data (or a file's) once in the layout that trains fastest."""
-    from s2kd import console, stages
-    from s2kd import prepare as preparing
-    from s2kd.files import write_json
-    from s2kd.recipe import Part
+    from s2kd.core import console
+    from s2kd.core.files import write_json
+    from s2kd.core.recipe import Part
+    from s2kd.data import prepare as preparing
+    from s2kd.pipeline import stages
 
     recipe = cli_shared.recipe_of(what, out, data, "", preset, set_)
     with stages.locked(out), console.shown(quiet=as_json) as shown:
@@ -91,8 +92,8 @@ def describe(
     path: Annotated[Path, typer.Argument(help="A file or folder.")], as_json: Json = False
 ) -> None:
     """What the file holds, what is wrong with it, and a recipe that fits."""
-    from s2kd import describe as looking
-    from s2kd import recipes
+    from s2kd.data import describe as looking
+    from s2kd.pipeline import recipes
 
     found = looking.describe(path)
     recipe = recipes.for_description(found)

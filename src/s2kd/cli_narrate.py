@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s2kd.cli_shared import Data, Json, Out, Preset, Set, What, World, recipe_of, work_on
-from s2kd.console import print_json, print_table
+from s2kd.core.console import print_json, print_table
 
 if TYPE_CHECKING:
-    from s2kd.stages import Run
+    from s2kd.pipeline.stages import Run
 
 
 class _Shortened(typer.core.TyperGroup):
@@ -87,8 +87,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Put every window into words, and the words into token states."""
-    from s2kd import narration, stages
-    from s2kd.errors import S2KDError
+    from s2kd.core.errors import S2KDError
+    from s2kd.pipeline import narrating as narration
+    from s2kd.pipeline import stages
 
     part = narration.shard(shard) if shard else None
     if (drop_below is not None or ask_again) and not verify:
@@ -101,7 +102,7 @@ def run(
     def work(opened: "Run") -> None:
         narration.limit(opened, max_requests=max_requests, concurrent=concurrent)
         if preview:
-            from s2kd import preview as page
+            from s2kd.pipeline import preview as page
 
             page.write(opened, windows=preview)
         elif part is not None:
@@ -139,7 +140,7 @@ def merge(
     """Put the narratives of several machines into one run."""
     from dataclasses import asdict
 
-    from s2kd import narration
+    from s2kd.pipeline import narrating as narration
 
     merged = narration.merge_into(out, stores, keep=keep)
     if as_json:
@@ -156,7 +157,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="A .parquet file to write.")],
 ) -> None:
     """A run's narratives as a Parquet file, which narrator recorded reads again."""
-    from s2kd.narrators import exchange
+    from s2kd.narration.narrators import exchange
 
     count = exchange.export(store, out)
     print(f"{out} ({count} narratives)")

@@ -14,7 +14,7 @@ OUT, PRESET, SEEDS = Path("runs/proof"), "small", "42,43,44,45,46"
 
 
 def _pairs(texts: list[str] | None) -> dict[str, str]:
-    from s2kd.types import S2KDError
+    from s2kd.core.types import S2KDError
 
     found = {}
     for text in texts or []:
@@ -74,9 +74,9 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """The paper's tables and figures, beside the published ones; goes on where it stopped."""
-    from s2kd import proof_page
-    from s2kd.results import read_results
-    from s2kd.studies import check_tables
+    from s2kd.evaluation.results import read_results
+    from s2kd.paper import proof_page
+    from s2kd.paper.studies import check_tables
 
     wanted = check_tables(what or [])
     if data:
@@ -124,7 +124,7 @@ def reproduce(
 
 def _only_with_data(**given: object) -> None:
     """Refuse what only a training would read."""
-    from s2kd.types import S2KDError
+    from s2kd.core.types import S2KDError
 
     for name, value in given.items():
         if value:
@@ -149,10 +149,11 @@ def _train(
     plan: bool,
     quiet: bool,
 ) -> None:
-    from s2kd import console, harness
-    from s2kd import reproduce as proof
-    from s2kd.stages import Machine
-    from s2kd.types import S2KDError
+    from s2kd.core import console
+    from s2kd.core.types import S2KDError
+    from s2kd.paper import harness
+    from s2kd.paper import reproduce as proof
+    from s2kd.pipeline.stages import Machine
 
     if not all(seed.strip().isdigit() for seed in seeds.split(",")):
         raise S2KDError(f"--seeds {seeds}: wants whole numbers by comma, as in 42,43,44")

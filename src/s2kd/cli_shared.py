@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2kd.console import first_process
+from s2kd.core.console import first_process
 
 if TYPE_CHECKING:
-    from s2kd.recipe import Recipe
-    from s2kd.stages import Run
+    from s2kd.core.recipe import Recipe
+    from s2kd.pipeline.stages import Run
 
 What = Annotated[
     str,
@@ -67,10 +67,10 @@ def recipe_of(
     With `show`, what was made for a file is printed, as `settings` leave it. `data`, `world` and
     `preset` are a built-in recipe's; S2KDError where nothing would read them.
     """
-    from s2kd import recipes, stages
-    from s2kd.files import read_json
-    from s2kd.recipe import Recipe
-    from s2kd.types import S2KDError
+    from s2kd.core.files import read_json
+    from s2kd.core.recipe import Recipe
+    from s2kd.core.types import S2KDError
+    from s2kd.pipeline import recipes, stages
 
     made = False
     given = {"--data": data, "--world": world, "--preset": preset}
@@ -103,7 +103,7 @@ def recipe_of(
 
 
 def _refuse_unread(given: Mapping[str, str], what: str) -> None:
-    from s2kd.types import S2KDError
+    from s2kd.core.types import S2KDError
 
     for option, value in given.items():
         if value:
@@ -114,8 +114,9 @@ def _refuse_unread(given: Mapping[str, str], what: str) -> None:
 
 
 def _for_file(path: Path) -> "Recipe":
-    from s2kd import describe, recipes
-    from s2kd.types import S2KDError
+    from s2kd.core.types import S2KDError
+    from s2kd.data import describe
+    from s2kd.pipeline import recipes
 
     recipe = recipes.for_description(describe.describe(path))
     if recipe is None:
@@ -134,7 +135,8 @@ def work_on(
     save_every: float = 20.0,
 ) -> None:
     """Open the run, hold its folder, do the stage."""
-    from s2kd import console, stages
+    from s2kd.core import console
+    from s2kd.pipeline import stages
 
     quiet = quiet or not first_process()
     processes = machine.devices * machine.nodes if machine is not None else 1

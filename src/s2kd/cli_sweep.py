@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from s2kd.cli_shared import Accelerator, Data, Json, Out, Precision, Set, What, World, recipe_of
-from s2kd.console import print_json, print_table
+from s2kd.core.console import print_json, print_table
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -43,9 +43,10 @@ def sweep(
     ] = None,
 ) -> None:
     """Search λ, β and the learning rate on validation; several processes may share one folder."""
-    from s2kd import console, stages
-    from s2kd import sweep as searching
-    from s2kd.results import save_search
+    from s2kd.core import console
+    from s2kd.evaluation.results import save_search
+    from s2kd.pipeline import stages
+    from s2kd.pipeline import sweep as searching
 
     recipe = recipe_of(what, out, data, world, "", set_)
     machine = stages.Machine(accelerator=accelerator, precision=precision)
@@ -59,7 +60,7 @@ def sweep(
 
 
 def _show(found: dict[str, Any], out: Path, as_json: bool) -> None:
-    from s2kd import sweep as searching
+    from s2kd.pipeline import sweep as searching
 
     if as_json:
         print_json(found)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from s2kd.core.types import S2KDError
 from s2kd.data._arrays import ArrayIn, Channels, choose, held_in, open_array, whole
 from s2kd.data._missing import nearest_cells
 from s2kd.data._record import shown
-from s2kd.types import S2KDError
 
 LETTERS = {"R": "run", "T": "time", "C": "channel", "H": "rows", "W": "columns"}
 START = np.datetime64("2000-01-01", "ns")

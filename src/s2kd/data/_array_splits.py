@@ -5,11 +5,11 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from s2kd.core.registry import nearest
+from s2kd.core.types import S2KDError
 from s2kd.data._array_runs import Run
 from s2kd.data._record import split, step_numbers, stretches
-from s2kd.dataset import SPLITS, Stretch, chronological, uncut
-from s2kd.registry import nearest
-from s2kd.types import S2KDError
+from s2kd.data.dataset import SPLITS, Stretch, chronological, uncut
 
 
 def series_splits(

@@ -10,10 +10,10 @@ from typing import IO, Protocol, runtime_checkable
 
 import numpy as np
 
-from s2kd.dataset import will_need
-from s2kd.files import digest, write_whole
-from s2kd.registry import nearest
-from s2kd.types import S2KDError
+from s2kd.core.files import digest, write_whole
+from s2kd.core.registry import nearest
+from s2kd.core.types import S2KDError
+from s2kd.data.dataset import will_need
 
 ENDINGS = (".npy", ".npz", ".h5", ".hdf5")
 Index = tuple[int | slice, ...]

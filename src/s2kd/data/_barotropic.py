@@ -15,8 +15,8 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Float
 
+from s2kd.core.types import S2KDError
 from s2kd.data._sphere import Coefficients, Gridded, Sphere
-from s2kd.types import S2KDError
 
 RADIUS = 6.371e6
 ROTATION = 7.292e-5

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from s2kd.types import S2KDError
+from s2kd.core.types import S2KDError
 
 if TYPE_CHECKING:
     import xarray as xr

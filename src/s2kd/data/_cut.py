@@ -6,9 +6,9 @@ from hashlib import blake2b
 
 import numpy as np
 
+from s2kd.core.types import S2KDError
 from s2kd.data._arrays import ArrayIn
-from s2kd.dataset import Stretch
-from s2kd.types import S2KDError
+from s2kd.data.dataset import Stretch
 
 EPOCH = np.datetime64("2000-01-01", "ns")
 """The arbitrary date that the clock of examples without a date starts on."""

@@ -7,11 +7,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+from s2kd.core.files import digest
+from s2kd.core.types import S2KDError
 from s2kd.data._fds_frames import shrink
 from s2kd.data._missing import nearest_cells
-from s2kd.dataset import FrameHash, Frames
-from s2kd.files import digest
-from s2kd.types import S2KDError
+from s2kd.data.dataset import FrameHash, Frames
 
 BLOCK_BYTES = 2**26
 HASHED_FRAMES = 32

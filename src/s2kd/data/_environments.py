@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from s2kd.dataset import Stretch, chronological
-from s2kd.registry import nearest
-from s2kd.types import S2KDError
+from s2kd.core.registry import nearest
+from s2kd.core.types import S2KDError
+from s2kd.data.dataset import Stretch, chronological
 
 EXTREMES = "extremes"
 Unseen = Mapping[str, str | Sequence[float | int] | Sequence[str]]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from s2kd.types import S2KDError
+from s2kd.core.types import S2KDError
 
 EPOCH = np.datetime64("2000-01-01", "ns")
 """The arbitrary date that a run's clock starts on."""

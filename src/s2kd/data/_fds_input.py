@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from s2kd.files import read_json
-from s2kd.types import S2KDError
+from s2kd.core.files import read_json
+from s2kd.core.types import S2KDError
 
 SIDECAR = "parameters.json"
 ALIASES = {"heat_release": ("SURF.HRRPUA",), "ventilation": ("SURF.VEL", "WIND.SPEED")}

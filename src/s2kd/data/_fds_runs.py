@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from s2kd.core.files import read_json
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data._environments import end_to_end_stretches, splits_of
 from s2kd.data._fds_frames import need, shrink, times
-from s2kd.dataset import Dataset
-from s2kd.files import read_json
-from s2kd.types import GridSpec, S2KDError
+from s2kd.data.dataset import Dataset
 
 CF_UNITS = {"1/m": "m-1", "m/s": "m s-1"}
 UNSEEN = {"unseen_hrr": "test_unseen_heat_release", "unseen_velocity": "test_unseen_velocity"}

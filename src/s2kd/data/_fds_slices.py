@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
+from s2kd.core.types import S2KDError
 from s2kd.data._fds_smv import AXES, Mesh, SliceEntry
-from s2kd.types import S2KDError
 
 HEADER = 3 * (4 + 30 + 4) + (4 + 24 + 4)
 """Bytes before the first time."""

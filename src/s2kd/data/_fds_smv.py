@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from s2kd.types import S2KDError
+from s2kd.core.types import S2KDError
 
 AXES = "xyz"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data._fds_frames import need, shrink, times
-from s2kd.dataset import Dataset, Stretch, chronological
-from s2kd.types import GridSpec, S2KDError
+from s2kd.data.dataset import Dataset, Stretch, chronological
 
 FULL_SCALE = 254
 """The byte that stands for the upper end of a quantity's range."""

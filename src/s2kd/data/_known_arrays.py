@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from s2kd.core.types import S2KDError
 from s2kd.data._array_runs import START, beside, run_times, since_1970
 from s2kd.data._arrays import Held, held_in
 from s2kd.data._known import Known
 from s2kd.data._record import missing_steps, step_numbers
 from s2kd.data._taxibj_cut import openstl_file
-from s2kd.types import S2KDError
 
 TIMES = ("time", "times", "date", "dates", "datetime", "timestamp", "timestamps")
 LATITUDES = ("lat", "lats", "latitude", "latitudes")

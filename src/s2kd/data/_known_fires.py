@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from s2kd.core.types import S2KDError
 from s2kd.data import prometheus
 from s2kd.data._environments import EXTREMES
 from s2kd.data._fds_input import parameters_of, sidecar_of
@@ -13,7 +14,6 @@ from s2kd.data._known import Known
 from s2kd.data._prometheus_layout import NAME, files_of, header, layout_of
 from s2kd.data._prometheus_layout import parameters_of as given
 from s2kd.data.fds_slices import median_step, runs_of, stored_run
-from s2kd.types import S2KDError
 
 HELD_OUT = ("heat_release", "ventilation")
 """Parameters to hold environments out by, the first that has three values or more."""

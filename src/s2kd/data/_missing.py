@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from s2kd.core.registry import nearest
+from s2kd.core.types import S2KDError
 from s2kd.data._record import shown
-from s2kd.registry import nearest
-from s2kd.types import S2KDError
 
 CHOICES = ("error", "mask", "fill")
 

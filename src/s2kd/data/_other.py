@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from s2kd.core.files import read_json
 from s2kd.data._arrays import held_in
 from s2kd.data._known import Known
 from s2kd.data._known_arrays import any_array, cut_windows
 from s2kd.data._known_fires import fires
 from s2kd.data._taxibj_cut import layout_of
 from s2kd.data.prepared import FACTS
-from s2kd.files import read_json
 
 
 def recognise(path: Path) -> Known | None:

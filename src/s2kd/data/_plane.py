@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from s2kd.core.types import S2KDError
 from s2kd.data._cf import Axes, Source, kind_of
-from s2kd.types import S2KDError
 
 KEPT_ATTRIBUTES = ("long_name", "standard_name", "units", "axis")
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from s2kd.core.files import read_json
+from s2kd.core.recipe import read
+from s2kd.core.types import S2KDError
 from s2kd.data._arrays import Held, read_header
-from s2kd.files import read_json
-from s2kd.recipe import read
-from s2kd.types import S2KDError
 
 SIDECAR = "prometheus.json"
 SETS = {"T": ("a", "."), "P": ("b", "Prometheus-P")}

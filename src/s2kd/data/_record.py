@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s2kd.dataset import SPLITS, Stretch, chronological
-from s2kd.times import seconds_between
-from s2kd.types import S2KDError
+from s2kd.core.types import S2KDError
+from s2kd.data.dataset import SPLITS, Stretch, chronological
+from s2kd.data.times import seconds_between
 
 DATE = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d)?)?)?)?)?")
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from s2kd.core.types import S2KDError
 from s2kd.data._cf import Source
-from s2kd.download import Unreachable, look
-from s2kd.types import S2KDError
+from s2kd.data.download import Unreachable, look
 
 GOOGLE = "https://storage.googleapis.com/"
 NEEDED = {"gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}

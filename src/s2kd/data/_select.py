@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from s2kd.core.registry import nearest
+from s2kd.core.types import S2KDError
 from s2kd.data._cf import Axes, Source, expand, gridded, open_path, times_of, why_not_gridded
 from s2kd.data._plane import plane_of
 from s2kd.data._record import shown
 from s2kd.data._series import Piece, Reader, Series
-from s2kd.registry import nearest
-from s2kd.types import S2KDError
 
 if TYPE_CHECKING:
     import xarray as xr

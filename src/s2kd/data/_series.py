@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from s2kd.core.types import S2KDError
 from s2kd.data._cf import Axes, Source, kind_of
 from s2kd.data._plane import Plane
 from s2kd.data._record import shown
-from s2kd.types import S2KDError
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from s2kd.core.files import digest, read_json, write_json, write_whole
+from s2kd.core.types import S2KDError
 from s2kd.data._missing import Missing
 from s2kd.data._series import Series
-from s2kd.dataset import FrameFile, Frames
-from s2kd.files import digest, read_json, write_json, write_whole
-from s2kd.types import S2KDError
+from s2kd.data.dataset import FrameFile, Frames
 
 LAYOUT = 1
 """Counts up whenever what is stored changes, so that an older cache is not read."""

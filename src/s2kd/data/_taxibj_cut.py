@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data._arrays import ArrayIn, PlainArray, held_in, open_array
 from s2kd.data._cut import CutFrames, Examples, apart, stretches, times
 from s2kd.data._taxibj_raw import ATTRIBUTES, CHANNELS
-from s2kd.dataset import SPLITS, Dataset
-from s2kd.types import GridSpec, S2KDError
+from s2kd.data.dataset import SPLITS, Dataset
 
 STEP = 1800
 OPENSTL = ("X_train", "Y_train", "X_test", "Y_test")

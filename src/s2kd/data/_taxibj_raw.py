@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from s2kd import times as clock
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import _taxibj_words as words
-from s2kd.dataset import SPLITS, Dataset, Stretch, uncut
-from s2kd.types import GridSpec, S2KDError
+from s2kd.data import times as clock
+from s2kd.data.dataset import SPLITS, Dataset, Stretch, uncut
 
 SLOT = np.timedelta64(1800, "s")
 SLOTS = 48

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from s2kd.core.types import S2KDError
 from s2kd.data._arrays import held_in, whole
-from s2kd.types import S2KDError
 
 HOLIDAYS, METEOROLOGY = "BJ_Holiday.txt", "BJ_Meteorology.h5"
 WEATHER = (

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from s2kd.core.registry import nearest
+from s2kd.core.types import S2KDError
 from s2kd.data._cf import ENDINGS, Source, gridded, open_path
 from s2kd.data._select import (
     Fields,
@@ -23,9 +25,7 @@ from s2kd.data._select import (
     same_units,
 )
 from s2kd.data._series import Piece, Series
-from s2kd.registry import nearest
-from s2kd.times import seconds_between
-from s2kd.types import S2KDError
+from s2kd.data.times import seconds_between
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from s2kd.core.registry import nearest
+from s2kd.core.types import Domain, GridSpec, S2KDError
 from s2kd.data import datasets
 from s2kd.data._array_runs import Run, check_layout, coordinate, runs_of, same_shape
 from s2kd.data._array_splits import run_splits, series_splits
 from s2kd.data._arrays import ENDINGS
 from s2kd.data._end_to_end import EndToEnd
 from s2kd.data._missing import CHOICES, Missing
-from s2kd.dataset import Dataset, Frames
-from s2kd.registry import nearest
-from s2kd.types import Domain, GridSpec, S2KDError
+from s2kd.data.dataset import Dataset, Frames
 
 JOINS = ("time", "runs")
 

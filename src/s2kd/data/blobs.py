@@ -3,9 +3,9 @@
 import numpy as np
 from jaxtyping import Float
 
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import datasets
-from s2kd.dataset import Dataset, Stretch
-from s2kd.types import GridSpec, S2KDError
+from s2kd.data.dataset import Dataset, Stretch
 
 FASTEST = 1.5
 """Cells a step that a blob moves at most, in each direction."""

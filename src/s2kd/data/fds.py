@@ -7,12 +7,12 @@ as vertical planes with row 0 at the top.
 from collections.abc import Sequence
 from pathlib import Path
 
+from s2kd.core.types import S2KDError
 from s2kd.data import datasets
 from s2kd.data._environments import shares
 from s2kd.data._fds_runs import from_runs
 from s2kd.data._fds_volume import from_volume
-from s2kd.dataset import Dataset
-from s2kd.types import S2KDError
+from s2kd.data.dataset import Dataset
 
 LAYOUTS = ("runs", "volume")
 

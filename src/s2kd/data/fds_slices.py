@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from s2kd.core.registry import nearest
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import datasets
 from s2kd.data._end_to_end import Finish, end_to_end, refuse_not_finite, same_grid
 from s2kd.data._environments import Unseen, end_to_end_stretches, held_out, shares, splits_of
@@ -14,9 +16,7 @@ from s2kd.data._fds_input import parameters_of, sidecar_of
 from s2kd.data._fds_slices import Plane, cf_unit, channel_name, planes_of
 from s2kd.data._fds_smv import Smokeview, read_smokeview
 from s2kd.data._fds_volume import check_step, resample
-from s2kd.dataset import Dataset
-from s2kd.registry import nearest
-from s2kd.types import GridSpec, S2KDError
+from s2kd.data.dataset import Dataset
 
 
 @datasets.register("fds_slices")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from s2kd.core.registry import nearest
+from s2kd.core.types import Domain, GridSpec, S2KDError
 from s2kd.data import datasets
 from s2kd.data._missing import Missing, check_choice
 from s2kd.data._plane import differing
@@ -22,9 +24,7 @@ from s2kd.data._select import (
 )
 from s2kd.data._series import Series
 from s2kd.data._store import in_memory, on_disk
-from s2kd.dataset import Dataset
-from s2kd.registry import nearest
-from s2kd.types import Domain, GridSpec, S2KDError
+from s2kd.data.dataset import Dataset
 
 if TYPE_CHECKING:
     import xarray as xr

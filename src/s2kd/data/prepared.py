@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from s2kd.core.files import read_json
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import datasets
 from s2kd.data._arrays import PlainArray, whole
-from s2kd.dataset import Dataset, Frames, Stretch
-from s2kd.files import read_json
-from s2kd.types import GridSpec, S2KDError
+from s2kd.data.dataset import Dataset, Frames, Stretch
 
 LAYOUT = 1
 """Counts up whenever what is stored changes, so that an older folder is not read."""

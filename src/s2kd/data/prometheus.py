@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
+from s2kd.core.registry import nearest
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import datasets
 from s2kd.data._arrays import Held, PlainArray
 from s2kd.data._end_to_end import Finish, end_to_end, refuse_not_finite, same_grid
@@ -33,9 +35,7 @@ from s2kd.data._prometheus_layout import (
     layout_of,
     parameters_of,
 )
-from s2kd.dataset import Dataset
-from s2kd.registry import nearest
-from s2kd.types import GridSpec, S2KDError
+from s2kd.data.dataset import Dataset
 
 SAMPLED_FRAMES = 64
 """Frames of an environment that are looked at for cells that never change."""

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import datasets
 from s2kd.data._barotropic import Climate, run
 from s2kd.data._sphere import Sphere
-from s2kd.dataset import Dataset, Stretch
-from s2kd.types import GridSpec, S2KDError
+from s2kd.data.dataset import Dataset, Stretch
 
 
 @datasets.register("atmosphere")

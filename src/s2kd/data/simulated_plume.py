@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import datasets
 from s2kd.data._boussinesq import CHANNELS, UNITS, simulate
-from s2kd.dataset import Dataset, Stretch
-from s2kd.types import GridSpec, S2KDError
+from s2kd.data.dataset import Dataset, Stretch
 
 
 @datasets.register("plume")

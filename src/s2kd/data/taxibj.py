@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from s2kd.core.types import S2KDError
 from s2kd.data import datasets
 from s2kd.data._taxibj_cut import from_cut, layout_of
 from s2kd.data._taxibj_raw import from_slots
-from s2kd.dataset import Dataset
-from s2kd.types import S2KDError
+from s2kd.data.dataset import Dataset
 
 
 @datasets.register("taxibj")

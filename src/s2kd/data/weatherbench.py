@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from s2kd import times as clock
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import datasets
+from s2kd.data import times as clock
 from s2kd.data._missing import check_choice
 from s2kd.data._record import (
     checked_range,
@@ -22,9 +23,8 @@ from s2kd.data._record import (
 from s2kd.data._series import Series
 from s2kd.data._store import in_memory, on_disk
 from s2kd.data._weatherbench import field_named, in_words, is_folder, open_fields
+from s2kd.data.dataset import Dataset, Frames
 from s2kd.data.netcdf import beginning_as, grid_of, latest_of
-from s2kd.dataset import Dataset, Frames
-from s2kd.types import GridSpec, S2KDError
 
 if TYPE_CHECKING:
     import xarray as xr

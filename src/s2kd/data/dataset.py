@@ -1,0 +1,210 @@
+"""A dataset: one long array of frames, where each split's unbroken stretches lie in it."""
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from s2kd.core.files import digest
+from s2kd.core.types import Domain, GridSpec, S2KDError
+
+SPLITS = ("train", "val", "test")
+"""What every dataset has; further test splits are named `test_…` (`test_unseen`)."""
+
+
+class FrameHash:
+    """The hash of frames' content, block by block and whatever the blocks."""
+
+    def __init__(self) -> None:
+        import hashlib
+
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def update(self, frames: np.ndarray) -> None:
+        """Go on with these; nothing is copied that lies in one piece already."""
+        self._hash.update(np.ascontiguousarray(frames).reshape(-1).view(np.uint8))
+
+    def hexdigest(self) -> str:
+        """The hash so far."""
+        return self._hash.hexdigest()
+
+
+@runtime_checkable
+class Frames(Protocol):
+    """Anything that gives frames by slice: an array in memory, or `FrameFile` on disk."""
+
+    shape: tuple[int, ...]
+
+    def __getitem__(self, frames: slice) -> np.ndarray: ...
+
+
+def will_need(file: int, offset: int, size: int) -> None:
+    """Let the system begin to read this part of a file; does nothing where it has no such call."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file, offset, size, os.POSIX_FADV_WILLNEED)
+
+
+class FrameFile:
+    """A `.npy` of (time, channel, height, width) float32, read by slice and never mapped.
+
+    Reading by `pread` rather than by memory map keeps what has been read out of the resident
+    set, so that a series larger than memory costs no more than one batch.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            mapped = np.load(path, mmap_mode="r")
+        except (ValueError, EOFError) as error:
+            raise S2KDError(f"{path}: truncated or not a .npy of frames ({error})") from None
+        if mapped.ndim != 4 or mapped.dtype != np.dtype("<f4") or not mapped.flags.c_contiguous:
+            raise S2KDError(
+                f"{path}: has shape {mapped.shape} and type {mapped.dtype}, "
+                "wants four axes (time, channel, height, width) of float32"
+            )
+        self.shape = mapped.shape
+        self._offset = mapped.offset
+        self._frame = int(np.prod(mapped.shape[1:]))
+        self._file = path.open("rb")
+
+    def expect(self, first: int, stop: int) -> None:
+        """These frames will be asked for soon."""
+        size = self._frame * 4
+        will_need(self._file.fileno(), self._offset + first * size, (stop - first) * size)
+
+    def __getitem__(self, frames: slice) -> np.ndarray:
+        first, stop, step = frames.indices(self.shape[0])
+        if step != 1:
+            raise S2KDError(f"{self.path}: frames are read in unbroken slices, got step {step}")
+        self._file.seek(self._offset + first * self._frame * 4)
+        count = max(0, stop - first) * self._frame
+        return np.fromfile(self._file, "<f4", count).reshape(-1, *self.shape[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """Frames `first` up to, not including, `stop`: unbroken in time, of one run or environment."""
+
+    first: int
+    stop: int
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """Frames in physical units, and who may learn from which.
+
+    `frames` is (time, channel, height, width) float32 with all runs end to end; cells that do not
+    exist (`grid.mask`) hold any finite number. `times` is (time,): datetime64[ns], or cftime
+    objects for other calendars. `splits` maps "train", "val", "test" (and "test_…") to stretches
+    that share no frame. `local_time` says that the hour of `times` is the hour on the spot.
+    `context` gives facts for narrators by frame, aligned with `times`. `attributes` are CF
+    attributes by channel, `source` is a word on origin for the history of what is written.
+    `notices` are sentences on what was left out in reading, told once when a run opens its data.
+    `window` is the only (past, lead) that windows may have, where a stretch's first frames are
+    not like its last ones. `simultaneous` says that the stretches of a split are parts of one
+    scene at the same moments (planes of a volume): their windows are no independent evidence.
+    """
+
+    name: str
+    domain: Domain
+    grid: GridSpec
+    frames: Frames
+    times: np.ndarray
+    splits: Mapping[str, tuple[Stretch, ...]]
+    local_time: bool = False
+    context: tuple[tuple[str, ...], ...] | None = None
+    attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    source: str = ""
+    notices: tuple[str, ...] = ()
+    window: tuple[int, int] | None = None
+    simultaneous: bool = False
+
+    def __post_init__(self) -> None:
+        want = (len(self.grid.channels), self.grid.height, self.grid.width)
+        if tuple(self.frames.shape[1:]) != want:
+            raise S2KDError(
+                f"{self.name}: frames have shape {tuple(self.frames.shape)}, "
+                f"the grid wants (time, {', '.join(map(str, want))})"
+            )
+        if len(self.times) != self.frames.shape[0]:
+            raise S2KDError(
+                f"{self.name}: {self.frames.shape[0]} frames but {len(self.times)} times"
+            )
+        for split in SPLITS:
+            if split not in self.splits:
+                raise S2KDError(f"{self.name}: has no split called {split!r}")
+        self._refuse_shared_frames()
+        for split, stretches in self.splits.items():
+            if self.simultaneous and len({s.stop - s.first for s in stretches}) > 1:
+                raise S2KDError(
+                    f"{self.name}: the stretches of {split!r} are said to be simultaneous but "
+                    "differ in length"
+                )
+
+    def _refuse_shared_frames(self) -> None:
+        taken = sorted(
+            (s.first, s.stop, split) for split, stretches in self.splits.items() for s in stretches
+        )
+        count = self.frames.shape[0]
+        for first, stop, split in taken:
+            if not 0 <= first <= stop <= count:
+                raise S2KDError(
+                    f"{self.name}: split {split!r} has a stretch from frame {first} to {stop}, "
+                    f"but there are {count} frames"
+                )
+        for (_, stop, one), (first, _, other) in itertools.pairwise(taken):
+            if first < stop:
+                raise S2KDError(
+                    f"{self.name}: splits {one!r} and {other!r} share frames {first} to {stop - 1}"
+                )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of every frame and of the splits: what trained models and caches are keyed by.
+
+        Frames that know the hash of their content (`content`) are not read for it.
+        """
+        content = getattr(self.frames, "content", "")
+        if not content:
+            hashed = FrameHash()
+            block = max(1, 2**24 // int(np.prod(self.frames.shape[1:])))
+            for first in range(0, self.frames.shape[0], block):
+                hashed.update(self.frames[first : first + block])
+            content = hashed.hexdigest()
+        return self.fingerprint_of(content)
+
+    def fingerprint_of(self, content: str) -> str:
+        """`fingerprint` where the hash of all frames is `content`."""
+        splits = {k: [(s.first, s.stop, s.name) for s in v] for k, v in self.splits.items()}
+        return digest([content, self.grid.to_dict(), splits])
+
+
+def uncut(stretches: Sequence[Stretch]) -> dict[str, tuple[Stretch, ...]]:
+    """Splits of frames that nobody learns from, to forecast from: all are test."""
+    return {"train": (), "val": (), "test": tuple(stretches)}
+
+
+def chronological(
+    runs: tuple[Stretch, ...], *, fractions: tuple[float, float, float], gap: int
+) -> dict[str, tuple[Stretch, ...]]:
+    """Cut every run into train, val and test by time, `gap` frames left out between them.
+
+    Fractions that sum to less than 1 leave out the end of every run.
+    """
+    splits: dict[str, list[Stretch]] = {split: [] for split in SPLITS}
+    for run in runs:
+        length = run.stop - run.first
+        one = run.first + round(length * fractions[0])
+        two = run.first + round(length * (fractions[0] + fractions[1]))
+        end = min(run.stop, run.first + round(length * sum(fractions)))
+        cuts = ((run.first, one), (one + gap, two), (two + gap, end))
+        for split, (first, stop) in zip(SPLITS, cuts, strict=True):
+            if stop > first:
+                splits[split].append(Stretch(first=first, stop=stop, name=run.name))
+    return {split: tuple(stretches) for split, stretches in splits.items()}

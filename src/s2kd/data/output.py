@@ -1,0 +1,301 @@
+"""Forecasts as CF data: what any tool that reads NetCDF or Zarr understands."""
+
+import glob
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from s2kd.core.files import whole_folder, write_whole
+from s2kd.core.types import GridSpec, S2KDError
+from s2kd.data._cf import is_zarr
+from s2kd.data._plane import FileAxis
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+CONVENTIONS = "CF-1.11"
+GEOGRAPHIC = (
+    {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"},
+    {"standard_name": "longitude", "units": "degrees_east", "axis": "X"},
+)
+EPOCH = 1970
+NANOSECONDS = {
+    "hours": 3_600_000_000_000,
+    "minutes": 60_000_000_000,
+    "seconds": 1_000_000_000,
+    "milliseconds": 1_000_000,
+    "microseconds": 1_000,
+    "nanoseconds": 1,
+}
+
+
+def to_xarray(
+    forecast: np.ndarray,
+    *,
+    grid: GridSpec,
+    initial_times: np.ndarray,
+    axes: tuple[FileAxis, FileAxis] | None = None,
+    places: "xr.Dataset | None" = None,
+    attributes: Mapping[str, Mapping[str, str]] | None = None,
+    title: str = "Forecast",
+    source: str = "",
+    history: str = "",
+    done: str = "",
+    facts: Mapping[str, str | int | float] | None = None,
+) -> "xr.Dataset":
+    """A forecast with its coordinates, one variable a channel.
+
+    `forecast` is (lead, channel, height, width) or (init, lead, channel, height, width) in the
+    grid's units; `initial_times` (init,) are the times of the last input frames (datetime64, or
+    cftime objects of any calendar), so that lead 1 is valid one step later. Variables have the
+    axes time (initialisation), lead_time, and lat, lon or y, x; `valid_time` is (time, lead_time).
+    With the `axes` (rows, columns) of the file that the input came from, the last two have its
+    names, coordinates and order instead, so that the two line up to the last bit; `places` are
+    its further coordinates and grid mapping (`Series.places`).
+    Cells outside `grid.mask` are missing. `attributes` are CF attributes by channel; `history` is
+    that of the input, to which `done` is added with the time of now; `facts` are further global
+    attributes (model, training data). A channel `z@500` is called `z_500` and keeps its name as
+    the attribute `channel`.
+    """
+    import xarray as xr
+
+    whole = forecast[None] if forecast.ndim == 4 else forecast
+    times = _as_times(initial_times)
+    _check(whole, grid, times)
+    lead = _steps(grid.step_seconds, whole.shape[1])
+    rows, columns = axes or _grid_axes(grid)
+    names = _variable_names(grid.channels)
+    fields = np.where(grid.exists, whole, np.nan).astype(np.float32)
+    fields = fields[..., rows.order, :][..., columns.order]
+    variables = {
+        name: (
+            ("time", "lead_time", rows.dimension, columns.dimension),
+            fields[:, :, number],
+            _describing(grid, number, name, attributes or {}),
+            {"_FillValue": np.float32(np.nan), "dtype": "float32"},
+        )
+        for number, name in enumerate(names)
+    }
+    line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {done}" if done else ""
+    said = {
+        "Conventions": CONVENTIONS,
+        "title": title,
+        "source": source,
+        "history": "\n".join(part for part in (history.rstrip(), line) if part),
+    }
+    made = xr.Dataset(
+        variables,
+        _times(times, lead) | _places(rows, columns, geographic=grid.latitude is not None),
+        {key: value for key, value in said.items() if value} | dict(facts or {}),
+    )
+    return made if places is None else _placed(made, places)
+
+
+def _placed(made: "xr.Dataset", places: "xr.Dataset") -> "xr.Dataset":
+    """With the coordinates and the grid mapping of another file with the same rows and columns."""
+    fields = list(made.data_vars)
+    made = made.merge(
+        places.drop_vars([name for name in places.variables if name in made.variables])
+    )
+    for name in fields:
+        made[name].attrs |= places.attrs
+    return made
+
+
+def _as_times(initial_times: np.ndarray) -> np.ndarray:
+    times = np.atleast_1d(np.asarray(initial_times))
+    return times.astype("datetime64[ns]") if times.dtype.kind == "M" else times
+
+
+def _check(forecast: np.ndarray, grid: GridSpec, times: np.ndarray) -> None:
+    want = (len(grid.channels), grid.height, grid.width)
+    if forecast.ndim != 5 or forecast.shape[2:] != want:
+        raise S2KDError(
+            f"forecast has shape {forecast.shape}, the grid wants ([init,] lead, "
+            f"{', '.join(map(str, want))})"
+        )
+    if len(times) != len(forecast):
+        raise S2KDError(f"{len(forecast)} forecasts but {len(times)} initial times")
+
+
+def _variable_names(channels: tuple[str, ...]) -> list[str]:
+    """Letters, digits and underscores, a letter first, as CF asks (section 2.3)."""
+    names = [re.sub(r"[^0-9A-Za-z_]+", "_", channel) for channel in channels]
+    names = [name if name[:1].isalpha() else f"v_{name}" for name in names]
+    for name in names:
+        if names.count(name) > 1:
+            raise S2KDError(f"two of the channels {', '.join(channels)} would be called {name!r}")
+    return names
+
+
+def _describing(
+    grid: GridSpec, number: int, name: str, attributes: Mapping[str, Mapping[str, str]]
+) -> dict[str, str]:
+    channel, unit = grid.channels[number], grid.units[number]
+    named = {"channel": channel} if channel != name else {}
+    units = {"units": unit} if unit else {}
+    return {"long_name": channel, **dict(attributes.get(channel, {})), **named, **units}
+
+
+def _steps(step_seconds: float, count: int) -> np.ndarray:
+    """(lead,) timedelta64[ns], one step first."""
+    return (np.arange(1, count + 1) * round(step_seconds * 1e9)).astype("timedelta64[ns]")
+
+
+def _grid_axes(grid: GridSpec) -> tuple[FileAxis, FileAxis]:
+    """Rows and columns as the grid has them."""
+    names = ("y", "x") if grid.latitude is None else ("lat", "lon")
+    values = (grid.latitude, grid.longitude)
+    sizes = (grid.height, grid.width)
+    rows, columns = (
+        FileAxis(
+            dimension=name,
+            name=name,
+            values=None if grid.latitude is None or own is None else np.array(own),
+            attributes={},
+            order=np.arange(size),
+        )
+        for name, own, size in zip(names, values, sizes, strict=True)
+    )
+    return rows, columns
+
+
+def _places(rows: FileAxis, columns: FileAxis, *, geographic: bool) -> dict[str, tuple]:
+    """The coordinates of rows and columns, where they have any."""
+    told = GEOGRAPHIC if geographic else ({}, {})
+    return {
+        axis.name: (axis.dimension, axis.values, axis.attributes | said, {"_FillValue": None})
+        for axis, said in zip((rows, columns), told, strict=True)
+        if axis.values is not None
+    }
+
+
+def _times(times: np.ndarray, lead: np.ndarray) -> dict[str, tuple]:
+    """The coordinates of time: initialisation, lead and validity."""
+    if times.dtype == object:
+        microseconds = [np.timedelta64(step, "us").item() for step in lead]
+        valid = np.array([[time + step for step in microseconds] for time in times], dtype=object)
+    else:
+        valid = times[:, None] + lead
+    since = f"since {EPOCH}-01-01"
+    return {
+        "time": (
+            "time",
+            times,
+            {"standard_name": "forecast_reference_time", "long_name": "time of the last input"},
+            {"units": f"{_unit(_since_epoch(times))} {since}", "dtype": "int64"},
+        ),
+        "lead_time": (
+            "lead_time",
+            lead,
+            {"standard_name": "forecast_period", "long_name": "time since the last input"},
+            {"units": _unit(lead.astype(np.int64)), "dtype": "int64"},
+        ),
+        "valid_time": (
+            ("time", "lead_time"),
+            valid,
+            {"standard_name": "time", "long_name": "time the forecast is for"},
+            {"units": f"{_unit(_since_epoch(valid))} {since}", "dtype": "int64"},
+        ),
+    }
+
+
+def _since_epoch(times: np.ndarray) -> np.ndarray:
+    """Nanoseconds since 1970, in the times' own calendar."""
+    if times.dtype != object:
+        return times.astype("datetime64[ns]").astype(np.int64)
+    import cftime
+
+    epoch = cftime.datetime(EPOCH, 1, 1, calendar=times.flat[0].calendar)
+    apart = [time - epoch for time in times.flat]
+    return np.array([(a.days * 86_400 + a.seconds) * 10**9 + a.microseconds * 1000 for a in apart])
+
+
+def _unit(nanoseconds: np.ndarray) -> str:
+    """The longest unit in which all are whole numbers, so that nothing is rounded."""
+    return next(unit for unit, size in NANOSECONDS.items() if not (nanoseconds % size).any())
+
+
+def check_out(out: Path, read: Path) -> None:
+    """Refuse to write to `out` what is made of `read`: a file, a folder, a store or a pattern.
+
+    S2KDError where `out` is neither .nc nor .zarr, lies in a Zarr store, or where one of the two
+    is or holds the other.
+    """
+    _check_suffix(out)
+    to = out.expanduser().resolve()
+    store = next((parent for parent in to.parents if is_zarr(parent)), None)
+    if store is not None:
+        raise S2KDError(f"{out}: lies in the Zarr store {store}; give an --out outside of it")
+    given, found = read.expanduser(), []
+    if not given.exists():  # a pattern: what is written now it would find the next time
+        found = [Path(file) for file in glob.glob(str(given), recursive=True)]  # noqa: PTH207
+        found += [to] * to.match(str(given.parent.resolve() / given.name))
+    if any(_overlap(to, file) for file in (given, *found)):
+        raise S2KDError(
+            f"{out}: would overwrite, lie in or hold {read}, which the forecast is made from; "
+            "give another --out"
+        )
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in (".nc", ".zarr"):
+        raise S2KDError(f"{path}: a forecast is written as NetCDF (.nc) or Zarr (.zarr)")
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    """Whether two paths are one, also under two names, or one holds the other."""
+    if one.exists() and other.exists() and one.samefile(other):
+        return True
+    return one.is_relative_to(other.resolve()) or other.resolve().is_relative_to(one)
+
+
+def write(dataset: "xr.Dataset", path: Path | str) -> None:
+    """Write to NetCDF-4 (`.nc`) or Zarr 2 (`.zarr`): the whole of it, or nothing.
+
+    What is at `path` is replaced only once the new one is complete on disk.
+    """
+    path = Path(path)
+    _check_suffix(path)
+    if path.suffix == ".zarr":
+        _write_zarr(dataset, path)
+        return
+    if path.is_dir():
+        raise S2KDError(f"{path}: is a folder; give the name of a file")
+    packing = {"zlib": True, "complevel": 4, "shuffle": True}
+    encoding = {str(name): packing for name, field in dataset.data_vars.items() if field.ndim}
+    write_whole(path, lambda to: dataset.to_netcdf(to, engine="h5netcdf", encoding=encoding))
+
+
+def _write_zarr(dataset: "xr.Dataset", path: Path) -> None:
+    if path.exists() and not is_zarr(path) and (not path.is_dir() or any(path.iterdir())):
+        raise S2KDError(f"{path}: exists and is no Zarr store, so it is not replaced")
+    with whole_folder(path) as beside:
+        # format 2 with its metadata in one place is what most tools can read
+        dataset.to_zarr(beside, mode="w", zarr_format=2, consolidated=True)
+        _flush(beside)
+        _move_away(path)
+
+
+def _flush(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _move_away(path: Path) -> None:
+    """Free the name for the new store; the old one is removed afterwards."""
+    if path.exists():
+        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+        path.replace(aside)
+        shutil.rmtree(aside)

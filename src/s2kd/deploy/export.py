@@ -1,0 +1,148 @@
+"""A student as an ONNX file: physical units in and out, any batch size."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from s2kd.core.files import write_json, write_whole
+from s2kd.core.types import S2KDError
+from s2kd.deploy.forecaster import Forecaster
+from s2kd.models.forecasters import FramesOnly
+
+TOLERANCE = 1e-5
+"""Largest difference from PyTorch, relative to the largest magnitude of each channel's output."""
+
+
+def export_onnx(forecaster: Forecaster, path: Path) -> dict[str, Any]:
+    """Write the student to `path` and prove it: the file must agree with PyTorch.
+
+    The input `past` is (batch, past, channel, height, width) and the output `future` (batch,
+    lead, channel, height, width), both in physical units with the batch free. What the channels
+    are is in the file's metadata under `s2kd` and beside it in `<name>.onnx.json`. Raises
+    S2KDError where `path` does not end in .onnx, the extra is missing or the file does not agree.
+    """
+    if path.suffix != ".onnx":  # else file or card could take the place of the student's own
+        raise S2KDError(f"{path}: an exported student is a file that ends in .onnx")
+    _require()
+    import onnx
+
+    sample = _sample(forecaster, 2)
+    # in the plain memory layout: the exporter refuses others
+    plain = FramesOnly(forecaster.student).eval().to(memory_format=torch.contiguous_format)
+
+    card = public_card(forecaster)
+
+    def write(beside: Path) -> None:
+        with _silence():
+            program = torch.onnx.export(
+                plain,
+                (sample,),
+                dynamo=True,
+                input_names=["past"],
+                output_names=["future"],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+                opset_version=18,
+                external_data=False,
+                verbose=False,
+            )
+        program.save(str(beside))
+        model = onnx.load(str(beside))
+        entry = model.metadata_props.add()
+        entry.key, entry.value = "s2kd", json.dumps(card)
+        onnx.save(model, str(beside))
+        _prove(forecaster, beside)
+
+    write_whole(path, write)
+    # the whole name and .json: `model.json` is the student's own card, which may lie there too
+    write_json(path.with_name(path.name + ".json"), card)
+    return card
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep back what the exporter says of packages that it could also have used."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def public_card(forecaster: Forecaster) -> dict[str, Any]:
+    """What a user of the file must know: shapes, channels, units, grid, origin."""
+    card = forecaster.card
+    keep = (
+        "grid",
+        "past",
+        "lead",
+        "method",
+        "seed",
+        "name",
+        "parameters",
+        "versions",
+        "attributes",
+        "validation",
+        "fingerprint",
+        "source",
+    )
+    return {key: card[key] for key in keep if key in card}
+
+
+def run_onnx(
+    path: Path, past: Float[np.ndarray, "batch past channel height width"]
+) -> Float[np.ndarray, "batch lead channel height width"]:
+    """The forecast of an exported file, by ONNX Runtime."""
+    _require()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return session.run(["future"], {"past": np.asarray(past, dtype=np.float32)})[0]
+
+
+def _prove(forecaster: Forecaster, path: Path) -> None:
+    """Three windows (not the two it was traced with) through both."""
+    past = _sample(forecaster, 3).numpy()
+    ours, theirs = forecaster.predict(past), run_onnx(path, past)
+    scale = np.maximum(np.abs(ours).max((0, 1, 3, 4), keepdims=True), np.finfo(np.float32).tiny)
+    worst = float((np.abs(ours - theirs) / scale).max())
+    if not worst <= TOLERANCE:  # NaN is no agreement
+        raise S2KDError(
+            f"export: the ONNX file differs from PyTorch by {worst:.1e} relative, "
+            f"more than {TOLERANCE:.0e}; it was not written"
+        )
+
+
+def _sample(forecaster: Forecaster, batch: int) -> Float[Tensor, "batch past channel h w"]:
+    """Plausible inputs: the training mean with noise of the training spread, seeded."""
+    grid, known = forecaster.grid, forecaster.card["statistics"]
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, forecaster.past, len(grid.channels), grid.height, grid.width)
+    noise = torch.randn(shape, generator=generator)
+    mean, std = (torch.tensor(known[k])[:, None, None] for k in ("mean", "std"))
+    return mean + std * noise
+
+
+def _require() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise S2KDError(
+            f"export needs {error.name}, which is not installed: pip install 's2kd[onnx]'"
+        ) from None

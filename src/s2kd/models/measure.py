@@ -1,0 +1,156 @@
+"""What every preset of every backbone costs: parameters, operations, memory, time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from s2kd.core.hardware import hardware, latency
+from s2kd.core.types import GridSpec, Tokens
+from s2kd.models.backbones import backbones
+from s2kd.models.forecasters import FramesOnly, Student, Teacher
+from s2kd.models.layers import parameter_count
+from s2kd.models.normaliser import Normaliser
+
+TEXT_WIDTH, TEXT_LENGTH = 384, 128
+"""MiniLM's states, and a long narrative's number of tokens."""
+
+TEACHERS = {
+    "triton": (12, ((32, 64),), 3),
+    "earthfarseer": (12, ((32, 32),), 2),
+    "simvp": (10, ((64, 64),), 1),
+}
+"""Frames in and out, grids and alignment layers N of the paper's teachers: weather, traffic,
+fire. A backbone that is not here is listed as a student."""
+
+STUDENT_GRIDS = ((32, 64), (32, 32), (128, 128))
+ALIGNMENT = {"paper": (512, 8), "small": (64, 4), "tiny": (16, 4)}
+"""D and heads of the alignment, by preset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """One row of the table: two channels, as many frames out as in."""
+
+    name: str
+    preset: str
+    role: str
+    height: int
+    width: int
+    frames: int
+
+    @property
+    def grid(self) -> GridSpec:
+        """The grid that the size is counted on."""
+        return GridSpec(
+            channels=("first", "second"),
+            units=("1", "1"),
+            height=self.height,
+            width=self.width,
+            step_seconds=1.0,
+        )
+
+
+def sizes() -> Iterator[Size]:
+    """Every preset of every backbone, at the paper's shapes."""
+    for name in backbones.names():
+        frames, grids, _ = TEACHERS.get(name, (12, STUDENT_GRIDS, 0))
+        role = "teacher" if name in TEACHERS else "student"
+        for preset in backbones.presets(name):
+            for height, width in grids:
+                yield Size(
+                    name=name, preset=preset, role=role, height=height, width=width, frames=frames
+                )
+
+
+def build(size: Size) -> Student | Teacher:
+    """The model of that size; a teacher with its alignment, without the frozen text encoder."""
+    made = backbones.build(
+        size.name, size.grid, past=size.frames, lead=size.frames, preset=size.preset
+    )
+    normaliser = Normaliser(torch.zeros(2), torch.ones(2))
+    if size.role == "student":
+        return Student(made, normaliser)
+    width, heads = ALIGNMENT[size.preset]
+    depth = TEACHERS[size.name][2] if size.preset == "paper" else 2
+    return Teacher(
+        made,
+        normaliser,
+        wraps=False,
+        text_width=TEXT_WIDTH,
+        width=width,
+        heads=heads,
+        depth=depth,
+    )
+
+
+def row(size: Size) -> dict[str, Any]:
+    """Name, preset, role, grid and learned parameters; nothing is allocated to count them."""
+    with torch.device("meta"):
+        parameters = parameter_count(build(size))
+    return {
+        "name": size.name,
+        "preset": size.preset,
+        "role": size.role,
+        "grid": f"{size.height}x{size.width}",
+        "frames": f"{size.frames}->{size.frames}",
+        "channels": 2,
+        "parameters": parameters,
+    }
+
+
+def measured(size: Size, *, device: str = "cpu", repeats: int = 20) -> dict[str, Any]:
+    """`row`, and multiply-adds, activation memory and latency of one window on `device`."""
+    torch.manual_seed(0)
+    model = build(size).to(device).to(memory_format=torch.channels_last)
+    frames = torch.randn(1, size.frames, 2, size.height, size.width, device=device)
+    alone = FramesOnly(model, _words(device) if size.role == "teacher" else None).eval()
+    spent = latency(alone, frames, warmup=3, repeats=repeats)
+    return {
+        **row(size),
+        "multiply_adds": multiply_adds(alone, frames),
+        "activation_bytes": activation_bytes(alone, frames),
+        "latency_ms": spent["median_ms"],
+        "latency": spent,
+        "hardware": hardware(device),
+    }
+
+
+def multiply_adds(module: nn.Module, frames: Tensor) -> int:
+    """Multiply-adds of convolutions and matrix products in one forward pass.
+
+    Half of what PyTorch's counter calls floating-point operations. Fourier transforms, norms and
+    activations are not in it.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(frames)
+    return counter.get_total_flops() // 2
+
+
+def activation_bytes(module: nn.Module, frames: Tensor) -> int:
+    """Bytes that a training step keeps for the backward pass, weights and inputs not counted."""
+    held = {p.untyped_storage().data_ptr() for p in (*module.parameters(), *module.buffers())}
+    held.add(frames.untyped_storage().data_ptr())
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in held:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = module(frames)  # held until the sum is taken, so that no address is used twice
+    total = sum(kept.values())
+    del out
+    return total
+
+
+def _words(device: str) -> Tokens:
+    values = torch.randn(1, TEXT_LENGTH, TEXT_WIDTH, device=device)
+    padding = torch.zeros(1, TEXT_LENGTH, dtype=torch.bool, device=device)
+    return Tokens(values=values, padding=padding)

@@ -1,0 +1,117 @@
+"""Built-in experiments as functions, and the recipe that fits any file.
+
+A built-in recipe is a function decorated with `@builtin`; its settings are keyword-only and
+`data` names the folder (or file) that its files lie in.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from s2kd.core.recipe import ALL_METHODS as ALL_METHODS
+from s2kd.core.recipe import Part, Recipe, method_named, s2kd
+from s2kd.core.registry import nearest
+from s2kd.core.types import S2KDError
+from s2kd.data.describe import Description
+
+_RECIPES: dict[str, Callable[..., Recipe]] = {}
+
+
+def builtin(make: Callable[..., Recipe]) -> Callable[..., Recipe]:
+    """Decorator: this recipe can be asked for by its function's name."""
+    _RECIPES[make.__name__] = make
+    return make
+
+
+def names() -> tuple[str, ...]:
+    """The built-in recipes."""
+    _load()
+    return tuple(sorted(_RECIPES))
+
+
+def summary(name: str) -> str:
+    """The first line of a recipe's description."""
+    _load()
+    return (inspect.getdoc(_RECIPES[name]) or "").partition("\n")[0]
+
+
+def needs_data(name: str) -> bool:
+    """Whether the recipe reads files that the user must have."""
+    _load()
+    parameter = inspect.signature(_RECIPES[name]).parameters.get("data")
+    return parameter is not None
+
+
+def get(name: str, *, data: str = "", world: str = "", preset: str = "") -> Recipe:
+    """A built-in recipe; `data` is the folder of its files, `world` the demo's.
+
+    `preset` is a benchmark's size, paper or small.
+    """
+    _load()
+    if name not in _RECIPES:
+        raise S2KDError(
+            f"no recipe called {name!r}{nearest(name, _RECIPES)} (there are {', '.join(names())}); "
+            "a path to a gridded file or to a recipe's JSON will do too"
+        )
+    settings = {"data": data, "world": world, "preset": preset}
+    given = {key: value for key, value in settings.items() if value}
+    known = inspect.signature(_RECIPES[name]).parameters
+    for key in given:
+        if key not in known:
+            raise S2KDError(f"recipe {name!r} takes no --{key}")
+    if "data" in known and not data:
+        raise S2KDError(f"recipe {name!r} reads files: say where they are with --data FOLDER")
+    return _RECIPES[name](**given)
+
+
+def _load() -> None:
+    from s2kd.pipeline.recipes import benchmarks, demo, standins  # noqa: F401
+
+
+# --- the ways to train a student -----------------------------------------------------------------
+
+BASELINE, OUTPUT, FITNET = (method_named(name) for name in ("baseline", "output", "fitnet"))
+METHODS = (BASELINE, OUTPUT, FITNET, s2kd())
+"""What a recipe compares unless it says otherwise; `ALL_METHODS` are all there are."""
+
+
+def for_dataset(part: Part, *, past: int, lead: int, name: str, cells: int) -> Recipe:
+    """The recipe made for a user's own file: small models that train on a laptop.
+
+    `cells` is the size of a frame. A large grid is read in patches and in smaller batches, and
+    its teacher leaves out the branch that attends from every cell of the latent to every other.
+    """
+    from s2kd.pipeline.recipes.standins import small_training, wide_teacher
+
+    patch = 1 if cells <= 128 * 128 else 2 if cells <= 256 * 256 else 4
+    latent_cells = cells / (4 * patch) ** 2
+    training = replace(small_training(12), batch_size=16 if patch < 4 else 4)
+    return Recipe(
+        name=name,
+        dataset=part,
+        past=past,
+        lead=lead,
+        stride=2,
+        predict="change",
+        teacher=replace(wide_teacher(unet=36, patch=patch), branches=latent_cells <= 1024),
+        students=(Part(name="unet", params={"width": 12, "patch": patch}),),
+        methods=METHODS,
+        teacher_training=training,
+        student_training=training,
+    )
+
+
+def for_description(found: Description) -> Recipe | None:
+    """A ready recipe for what `s2kd data describe` found, or None where nothing fits."""
+    if found.recipe_dataset is None:
+        return None
+    part = Part(**found.recipe_dataset)
+    if part.name == "weatherbench":
+        from s2kd.pipeline.recipes.benchmarks import small
+
+        return small("weatherbench_small", part, stride=6, test_stride=4)
+    past = found.past or 4
+    name = "".join(c if c.isalnum() else "_" for c in Path(found.path).stem) or "mine"
+    cells = max(1, found.height * found.width)
+    return for_dataset(part, past=past, lead=found.lead or past, name=name, cells=cells)

@@ -1,0 +1,126 @@
+"""The official benchmarks, at the paper's sizes or at one that trains on a laptop."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from s2kd.core.recipe import Part, Recipe, TeacherSpec, Training
+from s2kd.core.registry import nearest
+from s2kd.core.types import S2KDError
+from s2kd.data._taxibj_cut import layout_of
+from s2kd.pipeline.recipes import METHODS, builtin
+from s2kd.pipeline.recipes.standins import standin
+
+PRESETS = ("paper", "small")
+STUDENTS = ("unet", "resnet", "mixer")
+
+
+def paper(
+    name: str,
+    dataset: Part,
+    *,
+    teacher: str,
+    depth: int,
+    lr: float = 1e-3,
+    past: int = 12,
+    lead: int = 12,
+    normalise: str = "zscore",
+) -> Recipe:
+    """The published sizes and settings: one teacher, three students, 100 epochs at most.
+
+    `depth` is N, the number of alignment layers of this `teacher`; `lr` is its learning rate.
+    """
+    return Recipe(
+        name=name,
+        dataset=dataset,
+        past=past,
+        lead=lead,
+        normalise=normalise,
+        teacher=TeacherSpec(
+            backbone=Part(name=teacher, params={"preset": "paper"}), width=512, depth=depth
+        ),
+        students=tuple(Part(name=one, params={"preset": "paper"}) for one in STUDENTS),
+        methods=METHODS,
+        teacher_training=Training(lr=lr, schedule="cosine", clip=1.0),
+    )
+
+
+def small(name: str, dataset: Part, *, stride: int = 1, test_stride: int = 1) -> Recipe:
+    """Four frames to four with a U-Net that reads and a small one that does not: two cores do."""
+    return standin(name, dataset, stride=stride, test_stride=test_stride)
+
+
+def check_preset(recipe: str, preset: str) -> None:
+    """Refuse a preset that is not one of `PRESETS`."""
+    if preset not in PRESETS:
+        raise S2KDError(
+            f"recipe {recipe!r}: preset must be {' or '.join(PRESETS)}, got {preset!r}"
+            f"{nearest(preset, PRESETS)}"
+        )
+
+
+def existing(data: str) -> str:
+    """`data` as it was given, if there is such a file or folder; an address is taken as it is."""
+    if "://" not in data and not Path(data).expanduser().exists():
+        raise S2KDError(f"--data {data}: no such file or folder")
+    return data
+
+
+@builtin
+def weatherbench(*, data: str, preset: str = "paper") -> Recipe:
+    """WeatherBench: Z500 and T850 at 5.625°, 6-hourly, 3 days to 3 days (small: 1 to 1)."""
+    check_preset("weatherbench", preset)
+    params = {"path": existing(data)}
+    if preset == "paper":
+        part = Part(name="weatherbench", params=params)
+        return paper("weatherbench", part, teacher="triton", depth=3)
+    # six years, as OpenSTL's short settings have: enough for a model this small
+    part = Part(name="weatherbench", params={**params, "train": ["2010", "2015"]})
+    return small("weatherbench_small", part, stride=6, test_stride=4)
+
+
+@builtin
+def prometheus(*, data: str, preset: str = "paper") -> Recipe:
+    """Prometheus: fires in many environments, 12 to 12 (small: 4 to 4); the extremes unseen."""
+    check_preset("prometheus", preset)
+    part = Part(name="prometheus", params={"path": existing(data), "gap": 24})
+    if preset == "paper":
+        return paper("prometheus", part, teacher="simvp", depth=2, lr=5e-4)
+    return small("prometheus_small", part, stride=8, test_stride=8)
+
+
+@builtin
+def taxibj(*, data: str, preset: str = "paper") -> Recipe:
+    """TaxiBJ: taxis into and out of every cell of Beijing, half-hourly, 6 h to 6 h (small: 2 to 2).
+
+    OpenSTL's windows are four frames to four, and so is their recipe.
+    """
+    check_preset("taxibj", preset)
+    path = existing(data)
+    if layout_of(Path(path).expanduser()) is not None:
+        return _taxi("taxibj", {"path": path}, preset, past=4)
+    # the last four weeks are the test, as in the data's own paper; four before them validation
+    params = {"path": path, "val_days": 28, "test_days": 28, "gap": 24}
+    return _taxi("taxibj", params, preset, past=12)
+
+
+@builtin
+def taxibj_plus(*, data: str, preset: str = "paper") -> Recipe:
+    """TaxiBJ+: taxis on 128 × 128 cells of Beijing, published windows, 12 to 12 (small: 4 to 4)."""
+    check_preset("taxibj_plus", preset)
+    path = existing(data)
+    if layout_of(Path(path).expanduser()) not in ("X_c", "reshaped"):
+        raise S2KDError(
+            f"--data {data}: holds no TaxiBJ+ windows (train/X_c.npy and so on, or "
+            "train_input_data_reshaped.npy and so on)"
+        )
+    return _taxi("taxibj_plus", {"path": path}, preset, past=12)
+
+
+def _taxi(name: str, params: dict, preset: str, *, past: int) -> Recipe:
+    """Scaled by the training split's extremes, as counts usually are."""
+    part = Part(name="taxibj", params=params)
+    if preset == "paper":
+        return paper(
+            name, part, teacher="earthfarseer", depth=2, past=past, lead=past, normalise="minmax"
+        )
+    return replace(small(f"{name}_small", part, stride=4, test_stride=2), normalise="minmax")

@@ -1,0 +1,328 @@
+"""Contracts: checks that any part must pass. Ours run in the tests, yours with `s2kd check`.
+
+A check takes a part that was built and raises AssertionError with a sentence where it fails.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from s2kd.core.types import GridSpec, Past, Statistics, Tokens
+from s2kd.data.dataset import SPLITS, Dataset
+from s2kd.data.statistics import statistics
+from s2kd.models.backbones import Backbone
+from s2kd.models.forecasters import FramesOnly, Student, Teacher
+from s2kd.models.normaliser import Normaliser
+from s2kd.narration.narrators import Narrator
+from s2kd.narration.text import TextEncoder
+from s2kd.training.losses import LossFn
+
+Check = Callable[..., None]
+PAST, LEAD, TEXT_WIDTH = 3, 2, 5
+
+
+def small_grid(
+    height: int = 16, width: int = 24, *, wraps: bool = False, channels: int = 2
+) -> GridSpec:
+    """A grid to try parts on."""
+    names = tuple(f"field{i}" for i in range(channels))
+    return GridSpec(
+        channels=names,
+        units=("1",) * channels,
+        height=height,
+        width=width,
+        step_seconds=3600.0,
+        wraps=wraps,
+    )
+
+
+def identity(channels: int) -> Normaliser:
+    """Fields that are of order one already."""
+    return Normaliser(torch.zeros(channels), torch.ones(channels))
+
+
+def frames(grid: GridSpec, count: int, *, batch: int = 3) -> torch.Tensor:
+    """Seeded noise of the right shape."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, count, len(grid.channels), grid.height, grid.width)
+    return torch.randn(shape, generator=generator)
+
+
+def words(batch: int = 3, *, width: int = TEXT_WIDTH) -> Tokens:
+    """Token states of texts of unequal length, the first one empty."""
+    generator = torch.Generator().manual_seed(1)
+    padding = torch.arange(4)[None] >= torch.arange(batch)[:, None]
+    return Tokens(values=torch.randn(batch, 4, width, generator=generator), padding=padding)
+
+
+def student_of(backbone: Backbone, grid: GridSpec) -> Student:
+    """The backbone as a student."""
+    return Student(backbone, identity(len(grid.channels)))
+
+
+def teacher_of(backbone: Backbone, grid: GridSpec) -> Teacher:
+    """The backbone as a teacher that reads."""
+    return Teacher(
+        backbone,
+        identity(len(grid.channels)),
+        wraps=grid.wraps,
+        text_width=TEXT_WIDTH,
+        width=16,
+        heads=4,
+        depth=2,
+    )
+
+
+# --- backbones -----------------------------------------------------------------------------------
+
+
+def forecasts_every_channel_at_every_lead(backbone: Backbone, grid: GridSpec) -> None:
+    """Output has the grid, channels and leads that were asked for."""
+    got = student_of(backbone, grid)(frames(grid, PAST)).future.shape
+    want = (3, LEAD, len(grid.channels), grid.height, grid.width)
+    assert tuple(got) == want, f"forecast has shape {tuple(got)}, wanted {want}"
+
+
+def latent_is_as_announced(backbone: Backbone, grid: GridSpec) -> None:
+    """`latent_width` and `latent_grid` are what `encode` gives."""
+    latent, _ = backbone.encode(frames(grid, PAST))
+    want = (backbone.latent_width, *backbone.latent_grid)
+    assert tuple(latent.shape[1:]) == want, f"latent is {tuple(latent.shape[1:])}, said {want}"
+
+
+def examples_do_not_mix(backbone: Backbone, grid: GridSpec) -> None:
+    """A batch gives what its members give alone."""
+    student, past = student_of(backbone, grid).eval(), frames(grid, PAST)
+    whole = student(past).future
+    alone = torch.cat([student(past[i : i + 1]).future for i in range(len(past))])
+    torch.testing.assert_close(whole, alone, rtol=1e-4, atol=1e-4)
+
+
+def every_parameter_learns(backbone: Backbone, grid: GridSpec) -> None:
+    """No layer is built and then left unused."""
+    generator = torch.Generator().manual_seed(2)
+    future = student_of(backbone, grid).train()(frames(grid, PAST)).future
+    (future * torch.randn(future.shape, generator=generator)).sum().backward()
+    idle = [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not idle, f"no gradient reaches {', '.join(idle)}"
+
+
+def state_survives_a_round_trip(backbone: Backbone, grid: GridSpec) -> None:
+    """What is saved and loaded forecasts the same."""
+    student, past = student_of(backbone, grid).eval(), frames(grid, PAST)
+    before = student(past).future
+    saved = {name: value.clone() for name, value in student.state_dict().items()}
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(1.0)
+    student.load_state_dict(saved)
+    torch.testing.assert_close(student(past).future, before, rtol=0, atol=0)
+
+
+def exports_with_any_batch(backbone: Backbone, grid: GridSpec) -> None:
+    """`torch.export` takes the student, and its program forecasts the same for another batch."""
+    student, past = student_of(backbone, grid).eval(), frames(grid, PAST)
+    program = torch.export.export(
+        FramesOnly(student), (past,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+    )
+    one = past[:1]
+    torch.testing.assert_close(program.module()(one), student(one).future, rtol=1e-4, atol=1e-4)
+
+
+def turns_with_the_globe(backbone: Backbone, grid: GridSpec) -> None:
+    """Where the grid wraps, turning the input turns the forecast (by eight columns).
+
+    A backbone that knows each place apart (learned positions) says `turns = False` on its class.
+    """
+    if not grid.wraps or not getattr(backbone, "turns", True):
+        return
+    student, past = student_of(backbone, grid).eval(), frames(grid, PAST)
+    turned = student(past.roll(8, dims=-1)).future
+    torch.testing.assert_close(turned, student(past).future.roll(8, dims=-1), rtol=1e-3, atol=1e-3)
+
+
+def teacher_reads_its_narrative(backbone: Backbone, grid: GridSpec) -> None:
+    """Other words, another latent; no words, still a number."""
+    teacher, past = teacher_of(backbone, grid).eval(), frames(grid, PAST)
+    read = words()
+    mine = teacher(past, read).latent
+    other = teacher(past, Tokens(values=-read.values, padding=read.padding)).latent
+    assert torch.isfinite(mine).all(), "the latent is not finite where the narrative is empty"
+    torch.testing.assert_close(mine[0], other[0], rtol=0, atol=0)  # the first text is empty
+    assert not torch.allclose(mine[2], other[2]), "the latent does not depend on the words"
+
+
+def teacher_examples_do_not_mix(backbone: Backbone, grid: GridSpec) -> None:
+    """As for a backbone, with narratives of unequal length: padding must not be read."""
+    teacher, past, read = teacher_of(backbone, grid).eval(), frames(grid, PAST), words()
+    whole = teacher(past, read).latent
+    for i in range(len(past)):
+        length = max(1, int((~read.padding[i]).sum()))
+        alone = Tokens(
+            values=read.values[i : i + 1, :length], padding=read.padding[i : i + 1, :length]
+        )
+        torch.testing.assert_close(
+            teacher(past[i : i + 1], alone).latent[0], whole[i], rtol=1e-4, atol=1e-4
+        )
+
+
+BACKBONE_CHECKS: tuple[Check, ...] = (
+    forecasts_every_channel_at_every_lead,
+    latent_is_as_announced,
+    examples_do_not_mix,
+    every_parameter_learns,
+    state_survives_a_round_trip,
+    exports_with_any_batch,
+    turns_with_the_globe,
+    teacher_reads_its_narrative,
+    teacher_examples_do_not_mix,
+)
+
+# --- losses --------------------------------------------------------------------------------------
+
+
+def _pair(compares: str) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = (4, 2, 3, 8, 6) if compares == "forecast" else (4, 3, 8, 6)
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    return one, other
+
+
+def zero_at_a_match(loss: LossFn, compares: str) -> None:
+    """Equal sides cost nothing, different ones something."""
+    one, other = _pair(compares)
+    assert abs(loss(one, one).item()) < 1e-12, "equal sides cost something"
+    assert loss(one, other).item() > 0, "different sides cost nothing"
+
+
+def gradient_is_right(loss: LossFn, compares: str) -> None:
+    """The student's gradient agrees with finite differences, in float64."""
+    one, other = _pair(compares)
+    one, other = one[..., :4, :4].contiguous(), other[..., :4, :4].contiguous()
+    one.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: loss(x, other), (one,), fast_mode=True)
+
+
+LOSS_CHECKS: tuple[Check, ...] = (zero_at_a_match, gradient_is_right)
+
+
+def stages_teach_student_and_loss(loss: Callable[..., torch.nn.Module], compares: str) -> None:
+    """Of any widths and grids, the cost is a number that reaches all weights and the student."""
+    generator = torch.Generator().manual_seed(0)
+    grids = ((3, 12, 10), (4, 6, 5)), ((5, 12, 16), (2, 12, 10), (6, 4, 5))
+    own, wanted = ([torch.randn(4, *g, generator=generator) for g in side] for side in grids)
+    own = [stage.requires_grad_() for stage in own]
+    made = loss([3, 4], [5, 2, 6], False).train()
+    cost = made(own, wanted)
+    assert torch.isfinite(cost), "the cost is not finite"
+    assert cost > 0, "different features cost nothing"
+    cost.backward()
+    idle = [n for n, p in made.named_parameters() if p.grad is None]
+    assert not idle, f"no gradient reaches {', '.join(idle)}"
+    assert all(stage.grad.any() for stage in own), "a stage of the student learns nothing"
+
+
+def weight_rises_to_one(loss: Callable[..., torch.nn.Module], compares: str) -> None:
+    """`ramp` never falls and ends at 1."""
+    made = loss([3], [4], True)
+    ramp = [made.ramp(epoch) for epoch in range(1000)]
+    assert min(ramp) >= 0, "the weight is negative"
+    assert ramp == sorted(ramp), "the weight falls"
+    assert ramp[-1] == 1, "the weight does not end at 1"
+
+
+STAGE_LOSS_CHECKS: tuple[Check, ...] = (stages_teach_student_and_loss, weight_rises_to_one)
+
+# --- narrators and text encoders -----------------------------------------------------------------
+
+
+def some_pasts(count: int = 4) -> list[Past]:
+    """Windows' pasts for a narrator: a blob that drifts and grows, and noise."""
+    rng = np.random.default_rng(0)
+    grid = small_grid(channels=1)
+    y, x = np.mgrid[: grid.height, : grid.width]
+    pasts = []
+    for number in range(count):
+        blobs = [
+            (1 + 0.2 * t) * np.exp(-((y - 6 - number) ** 2 + (x - 5 - 2 * t) ** 2) / 12)
+            for t in range(PAST)
+        ]
+        noisy = np.stack(blobs)[:, None] + 0.01 * rng.standard_normal((PAST, 1, *y.shape))
+        pasts.append(
+            Past(
+                frames=noisy.astype(np.float32),
+                grid=grid,
+                domain="generic",
+                statistics=_unit_statistics(),
+            )
+        )
+    return pasts
+
+
+def _unit_statistics() -> Statistics:
+    from s2kd.data.statistics import QUANTILES
+
+    return Statistics(
+        mean=(0.1,),
+        std=(0.25,),
+        minimum=(0.0,),
+        maximum=(1.5,),
+        quantiles={q: (1.5 * q**3,) for q in QUANTILES},
+        change=(0.2,),
+    )
+
+
+def one_text_a_window(narrator: Narrator) -> None:
+    """As many texts as pasts, each of at most 120 words, and the same again."""
+    pasts = some_pasts()
+    said = narrator.narrate(pasts)
+    assert len(said) == len(pasts), f"{len(said)} texts for {len(pasts)} windows"
+    longest = max(len(text.split()) for text in said)
+    assert longest <= 120, f"a narrative has {longest} words, more than 120"
+    assert narrator.narrate(pasts) == said, "the same windows were told differently"
+
+
+def declares_itself(narrator: Narrator) -> None:
+    """Says whether it reads the future, and which version it is."""
+    assert isinstance(narrator.reads_future, bool), "reads_future must be True or False"
+    assert narrator.version, "version must name what the words depend on"
+
+
+NARRATOR_CHECKS: tuple[Check, ...] = (one_text_a_window, declares_itself)
+
+
+def padding_does_not_matter(encoder: TextEncoder) -> None:
+    """A text has the same states alone and beside a longer one; an empty one has none."""
+    short, long = "a warm front", "a warm front moves east and a ridge builds behind it"
+    both = encoder.encode([short, long, ""])
+    alone = encoder.encode([short])
+    length = int((~alone.padding[0]).sum())
+    assert both.values.shape[-1] == encoder.width, "states are not as wide as `width` says"
+    torch.testing.assert_close(
+        both.values[0, :length], alone.values[0, :length], rtol=1e-4, atol=1e-4
+    )
+    assert bool(both.padding[2].all()), "an empty text must be all padding"
+    assert torch.isfinite(both.values).all(), "states are not finite"
+
+
+ENCODER_CHECKS: tuple[Check, ...] = (padding_does_not_matter,)
+
+# --- datasets ------------------------------------------------------------------------------------
+
+
+def frames_are_finite_and_split(dataset: Dataset) -> None:
+    """Every split has frames, all finite, in the right order of time within a stretch."""
+    for split in SPLITS:
+        stretches = dataset.splits[split]
+        assert stretches, f"split {split!r} is empty"
+        for stretch in stretches:
+            block = np.asarray(dataset.frames[stretch.first : stretch.stop])
+            assert np.isfinite(block).all(), f"split {split!r} holds values that are not finite"
+            times = dataset.times[stretch.first : stretch.stop]
+            assert (np.diff(times) > np.diff(times) * 0).all(), f"{split}: time does not go on"
+    known = statistics(dataset)
+    assert min(known.std) > 0
+
+
+DATASET_CHECKS: tuple[Check, ...] = (frames_are_finite_and_split,)

@@ -1,0 +1,58 @@
+"""How near a student's forecasts are to its teacher's; a diagnostic."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from s2kd.data.windows import Windows
+from s2kd.models.forecasters import Student, Teacher
+from s2kd.training.objectives import States, exists_or_none, foresee, prediction_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Mean squared errors in the unit of the training loss: of each, and between the two.
+
+    Where `apart` is large on the training windows the student cannot follow its teacher, where it
+    is large on others alone it has not seen enough of it.
+    """
+
+    student: float
+    teacher: float
+    apart: float
+
+
+@torch.no_grad()
+def agreement(
+    student: Student,
+    teacher: Student | Teacher,
+    windows: Windows,
+    states: States | None = None,
+    *,
+    index: Tensor | None = None,
+    batch_size: int = 32,
+) -> Agreement:
+    """The fidelity of a student (Stanton et al. 2021), for forecasts.
+
+    Over all windows of a split, or those of `index` (at least one). `states` are the token states
+    of these windows for a teacher that reads. The unit is that of L_pred (eq. 1), by the student's
+    normaliser.
+    """
+    every = torch.arange(len(windows)) if index is None else index
+    modes = [(model, model.training) for model in (student, teacher)]
+    exists = exists_or_none(windows)
+    total = torch.zeros(3, dtype=torch.float64)
+    for model, _ in modes:
+        model.eval()
+    for some in every.split(batch_size):
+        window = windows.gather(some)
+        own = foresee(student, window.past, some, None)
+        taught = foresee(teacher, window.past, some, states)
+        pairs = ((own, window.future), (taught, window.future), (own, taught))
+        errors = [prediction_loss(a, b, student.normaliser, exists).item() for a, b in pairs]
+        total += len(some) * torch.tensor(errors, dtype=torch.float64)
+    for model, training in modes:
+        model.train(training)
+    ours, theirs, apart = (total / len(every)).tolist()
+    return Agreement(student=ours, teacher=theirs, apart=apart)

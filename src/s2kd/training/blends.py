@@ -1,0 +1,53 @@
+"""Windows made of two: what a teacher can label beyond the windows that there are."""
+
+import torch
+from torch import Tensor
+
+from s2kd.core.types import S2KDError, Window
+from s2kd.data.dataset import Dataset
+from s2kd.data.windows import Windows
+
+
+class Blends:
+    """Every window blended with others of its split (mixup, Zhang et al. 2018, eq. 1).
+
+    Blend k of window i is share · window i + (1 − share) · window j, frame by frame, with a
+    partner j and a share from [½, 1) drawn by `seed`; a blend's number is k · len(windows) + i.
+    Its words are those of window i, the larger part. `future` is the truth blended the same way.
+
+    A teacher that labels blends is a function to be matched on more inputs than there is truth for
+    (Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent").
+    """
+
+    def __init__(self, windows: Windows, *, copies: int, seed: int) -> None:
+        if copies < 1:
+            raise S2KDError(f"blends: copies must be at least 1, got {copies}")
+        self.windows, self.copies, self.seed = windows, copies, seed
+        size = copies * len(windows)
+        draw = torch.Generator().manual_seed(seed)
+        self.partner = torch.randint(len(windows), (size,), generator=draw)
+        self.share = 0.5 + 0.5 * torch.rand(size, generator=draw)
+
+    def __len__(self) -> int:
+        return len(self.share)
+
+    @property
+    def dataset(self) -> Dataset:
+        """Where the windows are cut from."""
+        return self.windows.dataset
+
+    def of(self, index: Tensor, epoch: int) -> Tensor:
+        """The numbers of the blends of these windows whose turn it is in this epoch."""
+        return (epoch % self.copies) * len(self.windows) + index
+
+    def gather(self, index: Tensor) -> Window:
+        """The blends with these numbers, as one batch; `index` is that of their larger parts."""
+        index = index.cpu()
+        one = self.windows.gather(index % len(self.windows))
+        other = self.windows.gather(self.partner[index])
+        share = self.share[index].to(one.past.device)[:, None, None, None, None]
+        return Window(
+            past=share * one.past + (1 - share) * other.past,
+            future=share * one.future + (1 - share) * other.future,
+            index=one.index,
+        )

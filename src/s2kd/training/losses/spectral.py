@@ -1,0 +1,66 @@
+"""Spectral alignment (eq. 11)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from s2kd.core.spectral import amplitude
+from s2kd.core.types import S2KDError
+from s2kd.training.losses import Latent, Scalar, losses, wide
+
+
+@losses.register("spectral", compares="latent")
+def spectral(student: Latent, teacher: Latent, *, axes: str = "grid") -> Scalar:
+    """Eq. 11, ‖|F(P(Z))| − |F(Z_fused)|‖₁, as a mean over batch and all modes.
+
+    The orthonormal FFT runs over the latent's grid, feature by feature (`axes="grid"`), so that
+    a mode is a wavelength in space. The literal readings of the paper's Z ∈ R^{L×D} are
+    `tokens_1d` (over the L tokens) and `tokens_channels` (over tokens and features, whose order
+    is arbitrary). Being of amplitudes only, the loss does not see a circular shift.
+    """
+    match axes:
+        case "grid":
+            return amplitude_distance(student, teacher)
+        case "tokens_1d":
+            one, other = student.flatten(2)[:, :, None], teacher.flatten(2)[:, :, None]
+            return amplitude_distance(one, other)
+        case "tokens_channels":
+            one, other = (z.flatten(2).transpose(1, 2) for z in (student, teacher))
+            return amplitude_distance(one, other)
+    raise S2KDError(
+        f"loss 'spectral': axes must be 'grid', 'tokens_1d' or 'tokens_channels', got {axes!r}"
+    )
+
+
+def amplitude_distance(
+    one: Float[Tensor, "*lead h w"], other: Float[Tensor, "*lead h w"]
+) -> Scalar:
+    """Mean of |amplitude − amplitude| over `lead` and all h·w modes of the orthonormal 2-D FFT.
+
+    A real field's modes come in conjugate pairs of equal amplitude, so half of them are computed
+    and every pair counts twice; without the weights the unpaired columns would count double.
+    """
+    width = one.shape[-1]
+    weights = torch.full((width // 2 + 1,), 2.0, dtype=wide(one).dtype, device=one.device)
+    weights[0] = 1.0
+    if width % 2 == 0:
+        weights[-1] = 1.0  # the shortest wave is its own mirror image
+    apart = (_half_amplitude(one) - _half_amplitude(other)).abs()
+    return (apart.flatten(0, -2).sum(0) * weights).sum() / one.numel()
+
+
+def _half_amplitude(x: Float[Tensor, "*lead h w"]) -> Float[Tensor, "*lead h half"]:
+    return torch.fft.rfft2(wide(x), norm="ortho").abs()
+
+
+def share_above(latent: Latent, *, cutoff: float = 0.5) -> torch.Tensor:
+    """Share of the spectral energy at wavenumbers above `cutoff` of the Nyquist one, mean removed.
+
+    A scalar in 0..1; what the teacher's two branches are logged by.
+    """
+    height, width = latent.shape[-2:]
+    rows = torch.fft.fftfreq(height, device=latent.device).abs() * 2
+    columns = torch.fft.fftfreq(width, device=latent.device).abs() * 2
+    high = torch.maximum(rows[:, None], columns[None]) > cutoff
+    energy = amplitude(latent - latent.mean((-2, -1), keepdim=True)).square()
+    return energy[..., high].sum() / energy.sum().clamp_min(1e-30)

@@ -1,0 +1,268 @@
+"""What each stage minimises (eqs. 1, 2, 12 to 14), on windows by their numbers."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from s2kd.core.types import Forecast, S2KDError, Tokens, Window
+from s2kd.data.windows import Windows
+from s2kd.models.forecasters import Student, Teacher
+from s2kd.models.layers import crop_features, extent_of, match_grids, padded_size
+from s2kd.models.normaliser import Normaliser
+from s2kd.training.blends import Blends
+from s2kd.training.losses import LossFn
+
+Scalar = Float[Tensor, ""]
+Index = Int[Tensor, " batch"]
+LossAndTerms = tuple[Scalar, dict[str, Tensor]]
+
+
+@runtime_checkable
+class States(Protocol):
+    """Token states by window number."""
+
+    def tokens(self, index: Tensor, device: torch.device | str) -> Tokens: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a frozen teacher says of a batch: Z_fused, and its forecast in the normaliser's unit.
+
+    `stages` are its features from shallow to deep, where it answers live.
+    """
+
+    latent: Float[Tensor, "batch d h w"] | None
+    forecast: Float[Tensor, "batch lead channel height width"] | None
+    stages: tuple[Tensor, ...] = ()
+
+
+@runtime_checkable
+class Targets(Protocol):
+    """A teacher's latents and forecasts by window number, stored or computed as asked for.
+
+    Where the latents cover another area than the grid padded to `nn.MULTIPLE`, it also has
+    `extent`: (rows, columns) of the grid, counted from the top left.
+    """
+
+    def gather(self, index: Tensor, device: torch.device | str) -> Target: ...
+
+
+def prediction_loss(
+    forecast: Float[Tensor, "batch lead channel height width"],
+    truth: Float[Tensor, "batch lead channel height width"],
+    normaliser: Normaliser,
+    exists: Float[Tensor, "height width"] | None,
+) -> Scalar:
+    """L_pred (eq. 1): mean squared error in the normaliser's unit, over the cells that exist."""
+    squares = normaliser.error(forecast, truth).square()
+    if exists is None:
+        return squares.mean()
+    # chosen, not multiplied: what stands for a missing cell may overflow when squared
+    squares = torch.where(exists > 0, squares, 0.0)
+    return squares.sum() / (exists.sum() * math.prod(squares.shape[:-2]))
+
+
+def distillation_loss(terms: Sequence[tuple[float, Scalar]]) -> Scalar:
+    """L_distill (eq. 12): the weighted sum of its terms, L_semantic + β L_spectral for S²-KD."""
+    return sum((weight * value for weight, value in terms[1:]), terms[0][0] * terms[0][1])
+
+
+def student_loss(prediction: Scalar, distillation: Scalar, *, weight: float) -> Scalar:
+    """L_Student (eq. 14; eq. 2 in general form): L_pred + λ L_distill."""
+    return prediction + weight * distillation
+
+
+def exists_or_none(windows: Windows) -> Tensor | None:
+    """The grid's mask as 0 and 1 on the windows' device, None where every cell exists."""
+    if windows.dataset.grid.mask is None:
+        return None
+    return torch.from_numpy(windows.dataset.grid.exists).float().to(windows.device)
+
+
+class Forecasting(nn.Module):
+    """Stage 1, and the plain baseline: the forecast error alone (eqs. 1 and 13).
+
+    With `blends` over them too, the truth blended like the past (mixup).
+    """
+
+    def __init__(
+        self,
+        model: Student | Teacher,
+        windows: Windows,
+        states: States | None,
+        *,
+        blends: Blends | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.epoch = model, 0
+        self._windows, self._states, self._blends = windows, states, blends
+        self._exists = exists_or_none(windows)
+
+    def forward(self, index: Index) -> LossAndTerms:
+        """The loss of the training windows with these numbers, and its terms."""
+        window = self._windows.gather(index)
+        if self._blends is not None:
+            window = joined(window, self._blends.gather(self._blends.of(index, self.epoch)))
+        forecast = foresee(self.model, window.past, window.index, self._states)
+        error = prediction_loss(forecast, window.future, self.model.normaliser, self._exists)
+        return error, {"forecast": error.detach()}
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """One loss of L_distill: its name, weight, function and which view it compares.
+
+    Where it compares stages, `loss` is the class, yet to be made for their widths.
+    """
+
+    name: str
+    weight: float
+    loss: LossFn
+    compares: str
+
+
+class Distilling(nn.Module):
+    """Stage 2: a student learns the forecast and what a frozen teacher holds (eq. 14).
+
+    The projection P and the weights of losses on stages live here, not in the student, so a
+    saved student carries nothing that it will not use. While `hinting`, only the terms on latents
+    count (FitNets' first stage). With `blends` (and what the teacher says of them) L_distill is
+    taken over the windows and a blend of each, L_pred over the windows alone.
+    """
+
+    def __init__(
+        self,
+        model: Student,
+        windows: Windows,
+        targets: Targets,
+        terms: Sequence[Weighted],
+        *,
+        teacher_width: int,
+        weight: float,
+        blends: tuple[Blends, Targets] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.terms, self.weight = model, tuple(terms), weight
+        self.project: nn.Module | None = None
+        if any(term.compares == "latent" for term in terms):
+            self.project = nn.Conv2d(model.backbone.latent_width, teacher_width, 1)
+        self.hinting, self.epoch = False, 0
+        self._windows, self._targets, self._blends = windows, targets, blends
+        self._exists = exists_or_none(windows)
+        if self._exists is not None:
+            cells = self._exists.flatten().nonzero().flatten()
+            self.register_buffer("_existing_cells", cells, persistent=False)
+        grid = windows.dataset.grid
+        self._extent = extent_of(model.backbone, grid.height, grid.width)
+        usual = padded_size(grid.height), padded_size(grid.width)
+        self._teacher_extent = getattr(targets, "extent", None) or usual
+        self.reviews = nn.ModuleDict()
+        for term in terms:
+            if term.compares == "stages":
+                wraps = windows.dataset.grid.wraps
+                self.reviews[term.name] = term.loss(*self._stage_widths(term.name), wraps)
+
+    def forward(self, index: Index) -> LossAndTerms:
+        """The loss of the training windows with these numbers, and its terms."""
+        error, terms = self.parts(index)
+        values = {"forecast": error.detach()}
+        values.update((name, value.detach()) for name, _, value in terms)
+        distillation = distillation_loss([(weight, value) for _, weight, value in terms])
+        if self.hinting:
+            return distillation, values
+        return student_loss(error, distillation, weight=self.weight), values
+
+    def parts(self, index: Index) -> tuple[Scalar, list[tuple[str, float, Scalar]]]:
+        """L_pred, and (name, weight within L_distill, value) of every term that counts now."""
+        window = self._windows.gather(index)
+        past, target = window.past, self._targets.gather(index, window.past.device)
+        if self._blends is not None:
+            blends, targets = self._blends
+            number = blends.of(index, self.epoch)
+            past = torch.cat([past, blends.gather(number).past])
+            target = joined(target, targets.gather(number, past.device))
+        own = self.model(past)
+        forecast = own.future[: len(index)]
+        error = prediction_loss(forecast, window.future, self.model.normaliser, self._exists)
+        found = []
+        for term in self.terms:
+            if self.hinting and term.compares == "forecast":
+                continue
+            loss, weight = term.loss, term.weight
+            if term.compares == "stages":
+                loss = self.reviews[term.name]
+                weight = weight * loss.ramp(self.epoch)
+            value = loss(*self._views(term.compares, own, target, past))
+            found.append((term.name, weight, value))
+        return error, found
+
+    def _views(
+        self, compares: str, own: Forecast, target: Target, past: Tensor
+    ) -> tuple[Tensor, Tensor] | tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """(student's, teacher's) side of a term; P(Z) of eqs. 10 and 11 is made here."""
+        if compares == "forecast":
+            mine = self.model.normaliser.decoded(own.future, past)
+            return self._existing(mine), self._existing(target.forecast)
+        common = tuple(map(min, self._extent, self._teacher_extent))
+        if compares == "stages":
+            return (
+                tuple(crop_features(x, self._extent, common) for x in own.stages),
+                tuple(crop_features(x, self._teacher_extent, common) for x in target.stages),
+            )
+        latent, wanted = match_grids(
+            crop_features(own.latent, self._extent, common),
+            crop_features(target.latent, self._teacher_extent, common),
+        )
+        return (latent if compares == "unprojected" else self.project(latent)), wanted
+
+    def _existing(self, frames: Tensor) -> Tensor:
+        """Of a grid with a mask the cells that exist, as one row; else the frames as they are."""
+        if self._exists is None:
+            return frames
+        return frames.flatten(-2).index_select(-1, self._existing_cells).unsqueeze(-2)
+
+    @torch.no_grad()
+    def _stage_widths(self, name: str) -> tuple[list[int], list[int]]:
+        """Features of every stage of student and teacher, found on one window."""
+        index = torch.tensor([0])
+        device = next(self.model.parameters()).device
+        was_training = self.model.training
+        own = self.model.eval()(self._windows.gather(index).past.to(device))
+        self.model.train(was_training)
+        wanted = self._targets.gather(index, self._windows.device).stages
+        if not wanted:
+            raise S2KDError(
+                f"loss {name!r} compares the teacher's stages, which stored targets do not hold; "
+                "let the teacher answer live (LiveTargets)"
+            )
+        return [stage.shape[1] for stage in own.stages], [stage.shape[1] for stage in wanted]
+
+
+def joined(one: Window | Target, other: Window | Target) -> Window | Target:
+    """Two batches as one; what is None in both stays None.
+
+    Stages where both have them: a stored target has none, and a live one of its blends has.
+    """
+
+    def both(a: Any, b: Any) -> Any:
+        if isinstance(a, tuple):
+            return tuple(torch.cat(pair) for pair in zip(a, b, strict=True)) if a and b else ()
+        return None if a is None else torch.cat([a, b])
+
+    names = [field.name for field in fields(one)]
+    return type(one)(**{name: both(getattr(one, name), getattr(other, name)) for name in names})
+
+
+def foresee(
+    model: Student | Teacher, past: Tensor, index: Tensor, states: States | None
+) -> Float[Tensor, "batch lead channel height width"]:
+    """The forecast of a model that reads or of one that does not."""
+    if isinstance(model, Teacher):
+        tokens = states.tokens(index, past.device) if model.reads else None
+        return model(past, tokens).future
+    return model(past).future

@@ -1,0 +1,179 @@
+"""The frozen teacher's latents and forecasts: computed once, read by every student.
+
+A store is two `.npy` files of float16 and a key. The key names the teacher's weights, the data,
+the windows, the narratives and the version of this code; a store with another key is stale and
+is made again.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s2kd.core.files import read_json, write_json
+from s2kd.core.types import GridSpec, S2KDError
+from s2kd.data.windows import Windows
+from s2kd.models.forecasters import Student, Teacher
+from s2kd.models.layers import extent_of, padded_size
+from s2kd.training.blends import Blends
+from s2kd.training.objectives import States, Target
+
+Source = Windows | Blends
+"""What a teacher labels."""
+
+FORMAT, NOTE = 1, "key.json"
+VIEWS = ("latent", "forecast")
+
+
+class StoredTargets:
+    """What a store holds, by window number; in memory where it fits `memory_bytes`."""
+
+    def __init__(self, folder: Path, *, memory_bytes: int = 2**30) -> None:
+        note = read_json(folder / NOTE)
+        done, windows = note.get("done"), note.get("windows")
+        self.extent = tuple(note["extent"]) if "extent" in note else None
+        if done != windows:
+            raise S2KDError(f"{folder}: holds the targets of {done} of {windows} windows")
+        here = {view: folder / f"{view}.npy" for view in note.get("views", ())}
+        try:
+            size = sum(path.stat().st_size for path in here.values())
+            self._views = {
+                view: np.load(path, mmap_mode=None if size <= memory_bytes else "r")
+                for view, path in here.items()
+            }
+        except (ValueError, EOFError, OSError) as error:
+            raise S2KDError(
+                f"{folder}: truncated or not a store of targets ({error}); delete it"
+            ) from None
+
+    def gather(self, index: Tensor, device: torch.device | str) -> Target:
+        """The targets of these windows, as float32 on `device`."""
+        return Target(
+            latent=self._take("latent", index, device),
+            forecast=self._take("forecast", index, device),
+        )
+
+    def _take(self, view: str, index: Tensor, device: torch.device | str) -> Tensor | None:
+        if view not in self._views:
+            return None
+        # gathered as float16 and widened by torch: NumPy's conversion costs four times the read
+        taken = np.ascontiguousarray(self._views[view][index.cpu().numpy()])
+        return torch.from_numpy(taken).to(device).float()
+
+
+class LiveTargets:
+    """The same from the teacher itself, for data too large to store or that is augmented."""
+
+    def __init__(
+        self, teacher: Teacher | Student, windows: Source, states: States | None = None
+    ) -> None:
+        self._teacher, self._windows, self._states = freeze(teacher), windows, states
+        grid = windows.dataset.grid
+        self.extent = extent_of(teacher.backbone, grid.height, grid.width)
+
+    @torch.no_grad()
+    def gather(self, index: Tensor, device: torch.device | str) -> Target:
+        """The teacher's answer for these windows."""
+        return ask(self._teacher, self._windows, self._states, index)
+
+
+def freeze(teacher: Teacher | Student) -> Teacher | Student:
+    """Evaluation mode, no gradients: stage 2 only asks."""
+    return teacher.eval().requires_grad_(False)
+
+
+def ask(
+    teacher: Teacher | Student, windows: Source, states: States | None, index: Tensor
+) -> Target:
+    """Z_fused and the forecast, in the normaliser's unit, of a batch of windows."""
+    window = windows.gather(index)
+    if isinstance(teacher, Teacher):
+        tokens = states.tokens(window.index, window.past.device) if teacher.reads else None
+        said = teacher(window.past, tokens)
+    else:
+        said = teacher(window.past)
+    forecast = teacher.normaliser.decoded(said.future, window.past)
+    return Target(latent=said.latent, forecast=forecast, stages=said.stages)
+
+
+@torch.no_grad()
+def store_targets(
+    folder: Path,
+    teacher: Teacher | Student,
+    windows: Source,
+    states: States | None,
+    *,
+    key: str,
+    views: Sequence[str] = VIEWS,
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Fill `folder` with the teacher's targets, unless it already holds those of `key`.
+
+    Blocks already written by a run that was killed are not done again.
+    """
+    grid = windows.dataset.grid
+    wanted = {
+        "format": FORMAT,
+        "key": key,
+        "views": list(views),
+        "windows": len(windows),
+        **extent_note(extent_of(teacher.backbone, grid.height, grid.width), grid),
+    }
+    note = folder / NOTE
+    done = read_json(note) if note.exists() else {}
+    if {k: done.get(k) for k in wanted} != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        done = {**wanted, "done": 0}
+    if done["done"] == len(windows):
+        return
+    freeze(teacher)
+    blocks = torch.arange(len(windows)).split(batch_size)
+    arrays: dict[str, np.memmap] = {}
+    for number, index in enumerate(blocks):
+        if int(index[-1]) < done["done"]:
+            continue
+        said = ask(teacher, windows, states, index)
+        for view in views:
+            value = getattr(said, view).half().cpu().numpy()
+            if view not in arrays:
+                arrays[view] = _open(folder / f"{view}.npy", (len(windows), *value.shape[1:]))
+            arrays[view][index[0] : index[-1] + 1] = value
+        if number % 32 == 31 or number == len(blocks) - 1:
+            for array in arrays.values():
+                array.flush()
+            write_json(note, {**wanted, "done": int(index[-1]) + 1})
+        if progress is not None:
+            progress(int(index[-1]) + 1, len(windows))
+
+
+def extent_note(extent: tuple[int, int], grid: GridSpec) -> dict[str, list[int]]:
+    """What a store's key says of the area under its latents: nothing where it is the usual one."""
+    usual = padded_size(grid.height), padded_size(grid.width)
+    return {} if tuple(extent) == usual else {"extent": list(extent)}
+
+
+def _open(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    if not path.exists():
+        array = np.lib.format.open_memmap(path, mode="w+", dtype="<f2", shape=shape)
+        _reserve(path)
+        return array
+    try:
+        np.load(path, mmap_mode="r")  # opened for writing, a short file would be filled with zeros
+        return np.lib.format.open_memmap(path, mode="r+")
+    except (ValueError, EOFError) as error:
+        raise S2KDError(
+            f"{path.parent}: truncated or not a store of targets ({error}); delete it"
+        ) from None
+
+
+def _reserve(path: Path) -> None:
+    """Take the file's whole space now: a disk that fills under a memory map kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
