@@ -22,7 +22,7 @@ from s2kd.core.recipe import Part
 from s2kd.core.types import GridSpec
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.models.checkpoint import build_student, build_teacher
 from s2kd.models.forecasters import Teacher
 from s2kd.narration.text.states import TextStates
@@ -80,7 +80,7 @@ def measure(student_width: int, teacher_width: int, *, rounds: int, folder: Path
     """Seconds a step of the three kinds for one student and one teacher."""
     torch.manual_seed(0)
     dataset = world()
-    windows = Windows(dataset, "train", past=PAST, lead=LEAD)
+    windows = WindowDataset(dataset, "train", past=PAST, lead=LEAD)
     settings = {
         "past": PAST,
         "lead": LEAD,

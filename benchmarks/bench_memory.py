@@ -69,14 +69,14 @@ def use_store(path: Path, cache: Path) -> None:
 
     from s2kd.data import datasets
     from s2kd.data.statistics import statistics
-    from s2kd.data.windows import Windows
+    from s2kd.data.windows import WindowDataset
 
     torch.set_num_threads(1)
     dataset = datasets.build("netcdf", path=str(path), cache=str(cache), variables=VARIABLES)
     print(f"  {dataset.frames.shape} frames, fingerprint {dataset.fingerprint[:8]}", flush=True)
     known = statistics(dataset, lead=LEAD)
     print(f"  std {known.std}", flush=True)
-    windows = Windows(dataset, "train", past=PAST, lead=LEAD, stride=PAST + LEAD)
+    windows = WindowDataset(dataset, "train", past=PAST, lead=LEAD, stride=PAST + LEAD)
     total = 0.0
     for index in torch.randperm(len(windows)).split(BATCH):
         total += float(windows.gather(index).past.mean())

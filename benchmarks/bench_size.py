@@ -73,13 +73,13 @@ def trainer(dataset, known):
     """A function that does `STEPS` steps of training on random windows, and one that only reads."""
     import torch
 
-    from s2kd.data.windows import Windows
+    from s2kd.data.windows import WindowDataset
     from s2kd.models.backbones import backbones
     from s2kd.models.forecasters import Student
     from s2kd.models.normaliser import Normaliser
     from s2kd.training.objectives import Forecasting
 
-    windows = Windows(dataset, "train", past=PAST, lead=LEAD)
+    windows = WindowDataset(dataset, "train", past=PAST, lead=LEAD)
     torch.manual_seed(0)
     backbone = backbones.build("unet", dataset.grid, past=PAST, lead=LEAD, width=12)
     objective = Forecasting(Student(backbone, Normaliser.from_statistics(known)), windows, None)

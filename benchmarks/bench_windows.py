@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from s2kd.core.types import GridSpec
 from s2kd.data.dataset import Dataset as Series
 from s2kd.data.dataset import Stretch
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 
 WANTED_RATIO, BATCH, WORKERS = 3.0, 16, 2
 CASES = {
@@ -29,7 +29,7 @@ CASES = {
 class MapStyle(Dataset):
     """The same windows as torch's loader wants them: one at a time, by number."""
 
-    def __init__(self, windows: Windows) -> None:
+    def __init__(self, windows: WindowDataset) -> None:
         self._frames = torch.from_numpy(windows.dataset.frames)
         self._starts, self._past, self._lead = windows.starts, windows.past, windows.lead
 
@@ -44,7 +44,7 @@ class MapStyle(Dataset):
 
 def windows_of(
     *, channels: int, height: int, width: int, past: int, lead: int, count: int = 1600
-) -> Windows:
+) -> WindowDataset:
     """`count` training windows of seeded noise."""
     length = count + past + lead - 1
     shape = (length + 2, channels, height, width)
@@ -68,7 +68,7 @@ def windows_of(
             "test": (Stretch(first=length + 1, stop=length + 2),),
         },
     )
-    return Windows(series, "train", past=past, lead=lead)
+    return WindowDataset(series, "train", past=past, lead=lead)
 
 
 def measure(name: str, rounds: int) -> dict:

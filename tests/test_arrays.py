@@ -13,7 +13,7 @@ from s2kd.core.types import S2KDError
 from s2kd.data import datasets
 from s2kd.data._arrays import PlainArray, held_in, open_array
 from s2kd.data.describe import describe
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.pipeline.recipes import for_description
 
 SHAPE = {"R": 3, "T": 60, "C": 2, "H": 4, "W": 6}
@@ -86,7 +86,7 @@ def test_large_files_are_read_by_slice_and_not_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(
         PlainArray, "read", lambda self, index: read.append(out := real(self, index)) or out
     )
-    windows = Windows(world, "train", past=3, lead=2)
+    windows = WindowDataset(world, "train", past=3, lead=2)
     window = windows.gather(torch.tensor([len(windows) - 1]))
     np.testing.assert_array_equal(window.past[0], FRAMES[2, 40:43])
     assert [one.shape for one in read] == [(5, 2, 4, 6)]
@@ -181,7 +181,7 @@ def test_runs_are_cut_in_time_each(tmp_path):
     assert [(s.name, s.first, s.stop) for s in world.splits["val"]] == [
         ("calm", 47, 51), ("storm_1", 107, 111), ("storm_2", 167, 171),
     ]  # fmt: skip
-    windows = Windows(world, "train", past=2, lead=2)
+    windows = WindowDataset(world, "train", past=2, lead=2)
     assert set(windows.groups) == {"calm", "storm_1", "storm_2"}
     assert all(start // 60 == (start + 3) // 60 for start in windows.starts)
 
@@ -252,7 +252,9 @@ def test_no_window_crosses_a_run_a_gap_or_a_split(
         )  # fmt: skip
         if world.grid.step_seconds != 60:
             return
-        each = {k: Windows(world, k, past=past, lead=lead, stride=stride) for k in world.splits}
+        each = {
+            k: WindowDataset(world, k, past=past, lead=lead, stride=stride) for k in world.splits
+        }
     except S2KDError:
         return  # too little was left
     used = {}
@@ -462,7 +464,7 @@ def test_describe_makes_a_recipe_that_reads_the_file(tmp_path, kind, layout, gue
     world = datasets.build("arrays", **part["params"])
     assert world.frames.shape[2:] == (4, 6)
     for split in world.splits:
-        assert len(Windows(world, split, past=recipe.past, lead=recipe.lead)) >= 2
+        assert len(WindowDataset(world, split, past=recipe.past, lead=recipe.lead)) >= 2
 
 
 def test_describe_finds_times_and_coordinates(tmp_path):

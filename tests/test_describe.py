@@ -14,7 +14,7 @@ from s2kd.core.types import S2KDError
 from s2kd.data import datasets
 from s2kd.data import describe as looking
 from s2kd.data.describe import describe, render
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 
 REAL = os.environ.get("S2KD_REAL_DATA")
 real = pytest.mark.skipif(REAL is None, reason="S2KD_REAL_DATA is not set")
@@ -76,7 +76,7 @@ def test_the_settings_it_gives_make_a_dataset(tmp_path):
     assert part["name"] == "netcdf"
     dataset = datasets.build(part["name"], **part["params"])
     for split in ("train", "val", "test"):
-        assert len(Windows(dataset, split, past=found.past, lead=found.lead)) >= 2
+        assert len(WindowDataset(dataset, split, past=found.past, lead=found.lead)) >= 2
 
 
 def test_what_is_wrong_with_the_values(tmp_path):

@@ -11,7 +11,7 @@ import torch
 from s2kd.core.types import GridSpec, S2KDError, Statistics
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.evaluation import cell_events as by_cell
 from s2kd.evaluation import extremes as rare
 from s2kd.evaluation import scoring
@@ -239,7 +239,7 @@ def biased(made, seed=1):
 
 def scored(made, predict, *, past=3, lead=2, batch_size=7):
     usual = Climatology.fit(made)
-    windows = Windows(made, "test", past=past, lead=lead)
+    windows = WindowDataset(made, "test", past=past, lead=lead)
     known = by_cell.cell_events(made, past=past, lead=lead, climatology=usual)
     found = scoring.score(
         predict,
@@ -334,7 +334,7 @@ def test_a_surge_is_a_rise_beyond_what_is_usual_between_those_hours():
     surge = known[-2]
     assert surge.name == "surge above 95 %"
     anomaly = made.frames - usual.at(made.times)
-    starts = Windows(made, "train", past=3, lead=2).starts
+    starts = WindowDataset(made, "train", past=3, lead=2).starts
     for lead in (1, 2):
         rises = anomaly[starts + 2 + lead] - anomaly[starts + 2]
         want = np.quantile(rises, 0.95, axis=0)

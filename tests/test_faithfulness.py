@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from s2kd.core.types import GridSpec, Past, S2KDError, Statistics
 from s2kd.data import datasets
 from s2kd.data.statistics import QUANTILES, statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.narration.claims import Reader, sentences
 from s2kd.narration.faithfulness import Faithfulness, verdicts, verify, verify_windows
 from s2kd.narration.narrators import narrators
@@ -183,7 +183,7 @@ def test_sentences_are_taken_apart():
 
 def windows_of(name, **params):
     dataset = datasets.build(name, **params)
-    return Windows(dataset, "train", past=8, lead=2, stride=4), statistics(dataset)
+    return WindowDataset(dataset, "train", past=8, lead=2, stride=4), statistics(dataset)
 
 
 WORLDS = {

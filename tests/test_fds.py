@@ -13,7 +13,7 @@ from s2kd.data import datasets
 from s2kd.data._fds_frames import shrink
 from s2kd.data._fds_volume import resample
 from s2kd.data.dataset import Stretch
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.pipeline import recipes
 
 REAL = os.environ.get("S2KD_REAL_DATA")
@@ -194,13 +194,13 @@ def test_all_planes_are_cut_at_the_same_times(tmp_path):
         assert moments[0] == moments[1]
         when[split] = moments[0]
     assert when["train"][-1] < when["val"][0] < when["val"][-1] < when["test"][0]
-    windows = Windows(world, "test", past=2, lead=1)
+    windows = WindowDataset(world, "test", past=2, lead=1)
     assert windows.at_once == 2
     half = len(windows) // 2
     one, other = (world.times[windows.starts[part]] for part in (np.s_[:half], np.s_[half:]))
     assert (one == other).all(), "plane follows plane, window by window at the same moments"
     alone = datasets.build("fds", path=tmp_path / "v.npz", **{**VOLUME, "planes": (2,)})
-    assert Windows(alone, "test", past=2, lead=1).at_once == 1
+    assert WindowDataset(alone, "test", past=2, lead=1).at_once == 1
     uneven = {**world.splits, "test": (world.splits["test"][0], Stretch(first=0, stop=0))}
     with pytest.raises(S2KDError, match="'test' are said to be simultaneous but differ in length"):
         replace(world, splits=uneven)
@@ -295,4 +295,4 @@ def test_real_recipes_hold_environments_out(name, letter):
         for one, other in zip(world.splits[before], world.splits[after], strict=True):
             assert world.times[other.first] - world.times[one.stop - 1] > np.timedelta64(1, "s")
     for split in world.splits:
-        assert len(Windows(world, split, past=recipe.past, lead=recipe.lead)) >= 24
+        assert len(WindowDataset(world, split, past=recipe.past, lead=recipe.lead)) >= 24

@@ -13,7 +13,7 @@ from s2kd.data._fds_input import namelist_numbers, parameters_of
 from s2kd.data._fds_slices import cf_unit, channel_name
 from s2kd.data._fds_smv import read_smokeview
 from s2kd.data.describe import describe
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.pipeline import recipes
 
 CELL = 0.1
@@ -263,7 +263,7 @@ def test_runs_are_environments_by_folder(tmp_path):
             level = {"q300": 0, "q600": 1, "q900": 2, "q1200": 3}[stretch.name]
             held = world.frames[stretch.first : stretch.stop]
             assert (np.abs(held[:, 0] - 1000 * level) < 300).all(), split
-    groups = Windows(world, "test_unseen_heat_release", past=2, lead=2).groups
+    groups = WindowDataset(world, "test_unseen_heat_release", past=2, lead=2).groups
     assert set(groups) == {"q300", "q1200"}
     (tmp_path / "parameters.json").write_text(json.dumps({"q600": {"heat_release": 5000}}))
     world = build(tmp_path, unseen={"heat_release": [0, 1000]}, gap=4)

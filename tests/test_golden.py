@@ -20,7 +20,7 @@ import torch
 from s2kd.core.recipe import Part, TeacherSpec, Training
 from s2kd.data import datasets
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.models.checkpoint import build_student, build_teacher
 from s2kd.narration.text import encoders
 from s2kd.narration.text.states import encode_states
@@ -45,7 +45,9 @@ TRAINING = Training(lr=2e-3, epochs=STEPS, batch_size=BATCH, schedule="cosine", 
 def stages(folder, fabric):
     """(records of stage 1, records of stage 2), both of `STEPS` steps."""
     data = datasets.build("blobs", size=8, runs=5, length=16)
-    windows = {split: Windows(data, split, past=PAST, lead=LEAD) for split in ("train", "val")}
+    windows = {
+        split: WindowDataset(data, split, past=PAST, lead=LEAD) for split in ("train", "val")
+    }
     states = {
         split: encode_states(
             ["" if i % 5 == 0 else f"{split} blob {i} drifts east" for i in range(len(held))],

@@ -16,7 +16,7 @@ from rich.console import Console
 from s2kd.core.types import GridSpec, Past
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.deploy.forecaster import Forecaster
 from s2kd.evaluation.climatology import Climatology
 from s2kd.evaluation.summary import summary_rows, summary_table
@@ -123,7 +123,7 @@ def test_no_future_frame_changes_a_narrative(plain, name):
         frames = dataset.frames.copy()
         start = int(windows.starts[number])
         frames[start + RECIPE.past :] = 99
-        blind = Windows(
+        blind = WindowDataset(
             dataclasses.replace(dataset, frames=frames), "train", past=RECIPE.past, lead=RECIPE.lead
         )
         pasts = [each.past_of(number, plain.known) for each in (windows, blind)]
@@ -209,13 +209,13 @@ def test_future_date_and_name_change_nothing_that_is_said(seed, eras, name, numb
     """Every frame after the past, the era and all names scrambled: words and pictures stay."""
     plain = _world(FRAMES, TIMES, "plain", south=south)
     known = statistics(plain)
-    windows = Windows(plain, "train", past=4, lead=2)
+    windows = WindowDataset(plain, "train", past=4, lead=2)
     last = int(windows.starts[number]) + 4
     frames = FRAMES.copy()
     noise = np.random.default_rng(seed).standard_normal(frames[last:].shape)
     frames[last:] = (scale * noise).astype("f4")
     other = _world(frames, TIMES + eras * FOUR_YEARS, name, south=south)
-    past = Windows(other, "train", past=4, lead=2).past_of(number, known)
+    past = WindowDataset(other, "train", past=4, lead=2).past_of(number, known)
     assert _seen_by_narrators(past) == _seen_by_narrators(windows.past_of(number, known))
 
 
@@ -226,7 +226,7 @@ def test_a_date_or_path_in_a_name_is_not_shown_to_a_model(years, path):
     plain = _world(FRAMES, TIMES, "plain", south=False)
     names = (f"t850_{years}", f"/data/{path}/{years}-07.nc")
     grid = dataclasses.replace(plain.grid, channels=names)
-    past = Windows(plain, "train", past=4, lead=2).past_of(0, statistics(plain))
+    past = WindowDataset(plain, "train", past=4, lead=2).past_of(0, statistics(plain))
     shown = prompt(dataclasses.replace(past, grid=grid))
     assert str(years) not in shown
     assert ".nc" not in shown
@@ -235,12 +235,12 @@ def test_a_date_or_path_in_a_name_is_not_shown_to_a_model(years, path):
 def test_another_past_changes_what_is_said():
     """The premise of the two tests above."""
     plain = _world(FRAMES, TIMES, "plain", south=False)
-    known, windows = statistics(plain), Windows(plain, "train", past=4, lead=2)
+    known, windows = statistics(plain), WindowDataset(plain, "train", past=4, lead=2)
     one, two = (_seen_by_narrators(windows.past_of(number, known)) for number in (0, 5))
     assert one[0] != two[0]
     assert one[2] != two[2]
     summer = _world(FRAMES, TIMES + np.timedelta64(180 * 24, "h"), "plain", south=False)
-    later = Windows(summer, "train", past=4, lead=2).past_of(0, known)
+    later = WindowDataset(summer, "train", past=4, lead=2).past_of(0, known)
     assert _seen_by_narrators(later)[1] != one[1]
 
 

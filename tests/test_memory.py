@@ -9,7 +9,7 @@ from s2kd.core.types import GridSpec
 from s2kd.data import statistics as normalise
 from s2kd.data.dataset import Dataset, FrameFile, Stretch
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 
 MEGABYTE = 2**20
 
@@ -56,7 +56,7 @@ def test_statistics_hold_a_few_blocks_whatever_the_length(tmp_path, monkeypatch)
 
 def test_an_epoch_of_batches_holds_a_few_batches_whatever_the_length(tmp_path):
     data = on_disk(tmp_path, 4000)
-    windows = Windows(data, "train", past=2, lead=2)
+    windows = WindowDataset(data, "train", past=2, lead=2)
 
     def epoch() -> None:
         for index in torch.randperm(len(windows)).split(16):

@@ -9,7 +9,7 @@ import pytest
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.narration.narrators import Told, exchange, narrators
 from s2kd.narration.narrators.store import (
     Narrative,
@@ -55,7 +55,7 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def windows(dataset):
-    return Windows(dataset, "train", past=4, lead=2)
+    return WindowDataset(dataset, "train", past=4, lead=2)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_narratives_are_kept_in_order_and_made_once(windows, known, store):
 
 
 def test_splits_narrators_and_versions_share_a_file(dataset, windows, known, store):
-    val = Windows(dataset, "val", past=4, lead=2)
+    val = WindowDataset(dataset, "val", past=4, lead=2)
     texts = narrate_windows(windows, Counting(), known, store, name="counting")
     newer = Counting("2")
     assert narrate_windows(windows, newer, known, store, name="counting") != texts
@@ -119,13 +119,13 @@ def test_other_statistics_make_other_narratives(windows, known, store):
 def test_other_context_makes_other_narratives(dataset, windows, known, store):
     told = replace(dataset, context=(("rain",),) * 60)
     narrate_windows(windows, Counting(), known, store, name="counting")
-    rainy = Windows(told, "train", past=4, lead=2)
+    rainy = WindowDataset(told, "train", past=4, lead=2)
     texts = narrate_windows(rainy, Counting(), known, store, name="counting")
     assert all("rain" in text for text in texts)
 
 
 def test_torn_at_every_byte_of_the_last_lines_it_is_made_whole(dataset, known, store):
-    windows = Windows(dataset, "val", past=4, lead=2)
+    windows = WindowDataset(dataset, "val", past=4, lead=2)
     whole = narrate_windows(windows, Counting(), known, store, name="counting", batch=2)
     content = store.read_bytes()
     lines = content.splitlines(keepends=True)
@@ -252,7 +252,7 @@ def test_a_narrator_must_give_one_text_a_window(windows, known, store):
 
 def test_windows_that_are_alike_are_narrated_once(dataset, known, store):
     still = replace(dataset, frames=np.ones_like(dataset.frames))
-    windows = Windows(still, "train", past=4, lead=2)
+    windows = WindowDataset(still, "train", past=4, lead=2)
     narrator = Counting()
     assert len(narrate_windows(windows, narrator, known, store, name="counting")) == 25
     assert narrator.told == 1
@@ -279,7 +279,7 @@ def test_recorded_gives_every_window_its_own_words(dataset, windows, known, stor
     recorded = narrators.build("recorded", path=store)
     ours = tmp_path / "ours.jsonl"
     assert narrate_windows(windows, recorded, known, ours, name="recorded") == texts
-    val = Windows(dataset, "val", past=4, lead=2)
+    val = WindowDataset(dataset, "val", past=4, lead=2)
     with pytest.raises(S2KDError, match="5 of 5 windows have no narrative here"):
         narrate_windows(val, recorded, known, ours, name="recorded")
     with pytest.raises(S2KDError, match="1 of 2 windows"):
@@ -414,7 +414,7 @@ def test_shards_make_a_whole(count, windows, known, store, tmp_path):
 
 def test_windows_that_are_alike_are_of_one_shard(dataset, known, tmp_path):
     still = replace(dataset, frames=np.ones_like(dataset.frames))
-    windows = Windows(still, "train", past=4, lead=2)
+    windows = WindowDataset(still, "train", past=4, lead=2)
     (part,) = shards(windows, known, tmp_path, 3)
     assert len(read_narratives(part)) == 1
 
@@ -558,7 +558,7 @@ def test_start_times_that_several_windows_share_are_refused(dataset, known, tmp_
         twice,
         splits={**dataset.splits, "train": (Stretch(first=0, stop=15), Stretch(first=15, stop=30))},
     )
-    windows = Windows(twice, "train", past=4, lead=2)
+    windows = WindowDataset(twice, "train", past=4, lead=2)
     times = [str(t) for t in twice.times[:15]]
     path = parquet(arrow, tmp_path / "n.parquet", text=["a"] * 15, time=times)
     recorded = narrators.build("recorded", path=path, reads_future=False)

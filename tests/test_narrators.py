@@ -9,7 +9,7 @@ import pytest
 from s2kd.core.types import GridSpec, Past, S2KDError, Statistics
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import QUANTILES, statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.narration.narrators import Narrator, narrators
 from s2kd.narration.narrators.facts import facts
 from s2kd.narration.narrators.kinds import kind_of, labels_of
@@ -486,7 +486,7 @@ def series(frames, times, *, domain="weather", **rest):
 
 
 def narratives(dataset, stats, split="test"):
-    windows = Windows(dataset, split, past=6, lead=4)
+    windows = WindowDataset(dataset, split, past=6, lead=4)
     return narrators.build("rules").narrate(
         [windows.past_of(i, stats) for i in range(len(windows))]
     )
@@ -502,7 +502,7 @@ def test_no_narrative_depends_on_the_future_or_the_date():
     stats = statistics(dataset)
     told = narratives(dataset, stats)
     assert len(set(told)) > 5
-    last_past = Windows(dataset, "test", past=6, lead=4).starts + 5
+    last_past = WindowDataset(dataset, "test", past=6, lead=4).starts + 5
     for number, last in enumerate(last_past):
         changed = frames.copy()
         changed[last + 1 :] = rng.standard_normal(changed[last + 1 :].shape) * 1e3
@@ -610,7 +610,7 @@ def real_air():
 
 def test_mid_latitude_weather_is_said_to_go_east(real_air):
     """West winds carry the weather of 15 to 75 °N; the daily wave goes the other way."""
-    stats, windows = statistics(real_air), Windows(real_air, "train", past=8, lead=4)
+    stats, windows = statistics(real_air), WindowDataset(real_air, "train", past=8, lead=4)
     pasts = [windows.past_of(i, stats) for i in range(0, len(windows), 4)]
     east = np.array([fact.east for (fact,) in facts(pasts)])
     assert (east > 0.1).mean() > 0.9

@@ -17,7 +17,7 @@ from s2kd.data._missing import Missing, nearest_cells
 from s2kd.data._select import open_series, same_units
 from s2kd.data.dataset import FrameFile
 from s2kd.data.netcdf import latest, netcdf
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 
 REAL = os.environ.get("S2KD_REAL_DATA")
 real = pytest.mark.skipif(REAL is None, reason="S2KD_REAL_DATA is not set")
@@ -327,7 +327,7 @@ def test_missing_times_split_the_record(tmp_path):
     found = netcdf(path=path, fractions=(0.7, 0.15, 0.15), gap=0)
     assert found.grid.step_seconds == 21600
     assert [(s.first, s.stop) for s in found.splits["train"]] == [(0, 10), (10, 38), (38, 40)]
-    windows = Windows(found, "train", past=2, lead=2)
+    windows = WindowDataset(found, "train", past=2, lead=2)
     for start in windows.starts:
         inside = found.times[start : start + 4]
         assert (np.diff(inside) == np.timedelta64(6, "h")).all()

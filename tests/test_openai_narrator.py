@@ -17,7 +17,7 @@ from chat_server import KINDS, MODEL, ChatServer, at_random, words_for
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.narration.narrators import Narrator, Streaming, narrators
 from s2kd.narration.narrators.prompts import prompt
 from s2kd.narration.narrators.requests import retry_after
@@ -56,7 +56,7 @@ def made(count):
 
 def windows_of(count):
     dataset = made(count)
-    return Windows(dataset, "train", past=4, lead=2), statistics(dataset)
+    return WindowDataset(dataset, "train", past=4, lead=2), statistics(dataset)
 
 
 def narrator(server, **more):
@@ -413,7 +413,7 @@ def test_other_windows_of_the_same_picture_are_not_mixed_up(tmp_path):
     near = replace(dataset, frames=dataset.frames * np.float32(1 + 1e-6))
     with ChatServer() as server:
         for each in (dataset, near):
-            windows = Windows(each, "train", past=4, lead=2)
+            windows = WindowDataset(each, "train", past=4, lead=2)
             narrate_windows(
                 windows, narrator(server), statistics(dataset), tmp_path / "n.jsonl", name="openai"
             )

@@ -5,7 +5,7 @@ import torch
 
 from s2kd.data import datasets
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.models.backbones import backbones
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.models.normaliser import Normaliser
@@ -19,7 +19,7 @@ PAST, LEAD = 3, 2
 @pytest.fixture(scope="module")
 def blobs():
     dataset = datasets.build("blobs")
-    windows = Windows(dataset, "train", past=PAST, lead=LEAD, stride=8)
+    windows = WindowDataset(dataset, "train", past=PAST, lead=LEAD, stride=8)
     return windows, statistics(dataset, lead=LEAD)
 
 

@@ -22,7 +22,7 @@ from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.prepare import prepare, write
 from s2kd.data.prepared import PreparedFrames
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 
 MASK = tuple(tuple((row + column) % 3 != 0 for column in range(5)) for row in range(4))
 
@@ -82,7 +82,7 @@ def test_float32_is_the_same_dataset(tmp_path, monkeypatch, memory_gb, blocks):
     assert facts["source_fingerprint"] == source.fingerprint
     assert statistics(read, lead=3) == statistics(source, lead=3)
     for split in source.splits:
-        one, other = (Windows(d, split, past=3, lead=2) for d in (source, read))
+        one, other = (WindowDataset(d, split, past=3, lead=2) for d in (source, read))
         window, same = (w.gather(torch.arange(len(w))) for w in (one, other))
         assert torch.equal(window.past, same.past)
         assert torch.equal(window.future, same.future)
@@ -108,7 +108,7 @@ def test_a_batch_is_announced_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(
         PreparedFrames, "stored", lambda self, *where: reads.append(where) or real(self, *where)
     )
-    windows = Windows(frames, "train", past=3, lead=2)
+    windows = WindowDataset(frames, "train", past=3, lead=2)
     windows.gather(torch.tensor([2, 9, 4]))
     begin = (tmp_path / "out" / "frames.npy").stat().st_size - 60 * 80
     assert reads == [(2, 7), (9, 14), (4, 9)]

@@ -18,7 +18,7 @@ from s2kd.data._environments import end_to_end_stretches, held_out, splits_of
 from s2kd.data._prometheus_layout import Layout, template
 from s2kd.data.dataset import Dataset
 from s2kd.data.describe import describe
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.pipeline import recipes
 
 LENGTH, HEIGHT, WIDTH = 40, 4, 6
@@ -415,7 +415,7 @@ def test_splits_share_no_frame_and_no_window_leaves_its_environment(
     assert gap == 0 or not crossing
     for split in splits:
         try:
-            windows = Windows(world, split, past=past, lead=lead, stride=stride)
+            windows = WindowDataset(world, split, past=past, lead=lead, stride=stride)
         except S2KDError:
             continue
         number = data.draw(st.integers(0, len(windows) - 1))

@@ -10,7 +10,7 @@ import s2kd
 
 PROMISED = {
     "GridSpec": "s2kd.core.types",
-    "Window": "s2kd.core.types",
+    "Batch": "s2kd.core.types",
     "Forecast": "s2kd.core.types",
     "Part": "s2kd.core.recipe",
     "Recipe": "s2kd.core.recipe",

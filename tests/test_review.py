@@ -7,7 +7,7 @@ import torch
 from s2kd.core.recipe import Training
 from s2kd.core.types import S2KDError
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.models.backbones import backbones
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.models.normaliser import Normaliser
@@ -151,7 +151,7 @@ def forecasters(blobs):
 
 def reviewing(blobs, weight=1.0, **settings):
     student, teacher = forecasters(blobs)
-    train = Windows(blobs, "train", past=PAST, lead=LEAD)
+    train = WindowDataset(blobs, "train", past=PAST, lead=LEAD)
     term = Weighted("review", weight, losses.build("review", **settings), "stages")
     live = LiveTargets(teacher, train, None)
     return Distilling(student, train, live, [term], teacher_width=16, weight=1.0)
@@ -172,7 +172,7 @@ def test_it_trains_and_leaves_nothing_in_the_student(blobs, tmp_path, fabric):
     objective = reviewing(blobs, warmup=0)
     names = set(objective.model.state_dict())
     before = {n: p.detach().clone() for n, p in objective.reviews.named_parameters()}
-    val = Windows(blobs, "val", past=PAST, lead=LEAD)
+    val = WindowDataset(blobs, "val", past=PAST, lead=LEAD)
     history = fit(
         objective, count=24, validate=lambda: validation_error(objective.model, val, None, fabric),
         training=Training(epochs=3, batch_size=8, lr=3e-3), seed=0, folder=tmp_path, fabric=fabric,
@@ -199,7 +199,7 @@ class Without:
 
 def test_targets_without_stages_are_refused(blobs):
     student, _ = forecasters(blobs)
-    train = Windows(blobs, "train", past=PAST, lead=LEAD)
+    train = WindowDataset(blobs, "train", past=PAST, lead=LEAD)
     term = Weighted("review", 1.0, losses.build("review"), "stages")
     with pytest.raises(S2KDError, match="loss 'review' compares the teacher's stages"):
         Distilling(student, train, Without(), [term], teacher_width=16, weight=1.0)

@@ -13,7 +13,7 @@ from s2kd.core import spectral
 from s2kd.core.types import GridSpec, Past, S2KDError
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.deploy.forecaster import Forecaster
 from s2kd.evaluation import scoring
 from s2kd.evaluation.climatology import Climatology
@@ -67,7 +67,7 @@ def made():
 
 
 def rolled(made, step, *, horizon=4, stride=1, **options):
-    windows = Windows(made, "test", past=PAST, lead=LEAD, stride=stride)
+    windows = WindowDataset(made, "test", past=PAST, lead=LEAD, stride=stride)
     found = roll_out(
         step,
         windows,
@@ -158,10 +158,10 @@ def test_the_references_are_persistence_and_climatology(made):
 
 def test_how_long_it_stays_ahead(made):
     """The truth for five steps, then nonsense."""
-    long = long_windows(Windows(made, "test", past=PAST, lead=LEAD), horizon=4)
+    long = long_windows(WindowDataset(made, "test", past=PAST, lead=LEAD), horizon=4)
 
     def oracle(past, window, block):
-        starts = Windows(made, "test", past=PAST, lead=LEAD).starts[window.index.numpy()]
+        starts = WindowDataset(made, "test", past=PAST, lead=LEAD).starts[window.index.numpy()]
         frames = np.stack([made.frames[s + PAST : s + PAST + 8] for s in starts])
         frames[:, 5:] += 1e3
         return torch.from_numpy(frames)
@@ -277,7 +277,7 @@ def test_what_is_forecast_is_what_is_scored_where_cells_are_missing():
 
 
 def words(made, narrator):
-    windows = Windows(made, "test", past=PAST, lead=LEAD)
+    windows = WindowDataset(made, "test", past=PAST, lead=LEAD)
     encoder = encoders.build("hashed")
     known = statistics(made)
     told = ForecastWords(windows, known, width=encoder.width, narrator=narrator, encoder=encoder)
@@ -332,7 +332,7 @@ def test_shuffled_words_stay_shuffled(made):
 
 
 def test_without_a_narrator_there_is_nothing_to_read(made):
-    windows = Windows(made, "test", past=PAST, lead=LEAD)
+    windows = WindowDataset(made, "test", past=PAST, lead=LEAD)
     silent = ForecastWords(windows, statistics(made), width=7)
     tokens = silent.tokens(torch.zeros(3, PAST, 2, 6, 8), torch.arange(3), LEAD)
     assert tokens.values.shape == (3, 1, 7)

@@ -14,7 +14,7 @@ from s2kd.core import spectral
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.evaluation import metrics as m
 from s2kd.evaluation import scoring
 from s2kd.evaluation.climatology import Climatology
@@ -67,7 +67,7 @@ def everything(windows):
 def test_batches_come_to_the_same_as_all_at_once(masked, batch_size):
     mask = np.random.default_rng(0).random((12, 16)) < 0.9
     made = world(mask=tuple(map(tuple, mask.tolist())) if masked else None)
-    known, windows = statistics(made), Windows(made, "test", past=4, lead=3)
+    known, windows = statistics(made), WindowDataset(made, "test", past=4, lead=3)
     where = torch.from_numpy(mask) if masked else None
     scores = scoring.score(scoring.persistence(3), windows, statistics=known, batch_size=batch_size)
     whole = everything(windows)
@@ -102,7 +102,7 @@ def test_batches_come_to_the_same_as_all_at_once(masked, batch_size):
 
 def test_a_perfect_forecast():
     made = world()
-    windows = Windows(made, "test", past=4, lead=3)
+    windows = WindowDataset(made, "test", past=4, lead=3)
     climatology = Climatology.fit(made)
     scores = scoring.score(
         lambda past, window: window.future.clone(),
@@ -124,7 +124,7 @@ def test_a_perfect_forecast():
 def test_anomaly_correlation_uses_the_valid_time():
     """The same sums by hand, with the climatology at the times of the future frames."""
     made = world()
-    windows, climatology = Windows(made, "test", past=3, lead=3), Climatology.fit(made)
+    windows, climatology = WindowDataset(made, "test", past=3, lead=3), Climatology.fit(made)
     scores = scoring.score(
         scoring.persistence(3), windows, statistics=statistics(made), climatology=climatology
     )
@@ -144,7 +144,7 @@ def test_anomaly_correlation_uses_the_valid_time():
 
 def test_climatology_as_a_forecast():
     made = world()
-    windows, climatology = Windows(made, "test", past=3, lead=3), Climatology.fit(made)
+    windows, climatology = WindowDataset(made, "test", past=3, lead=3), Climatology.fit(made)
     predict = scoring.climatology_forecast(climatology, windows)
     got = predict(everything(windows).past, everything(windows))
     frame = int(windows.starts[-1]) + 3 + 2
@@ -159,7 +159,7 @@ def test_climatology_as_a_forecast():
 
 def test_groups_are_scored_apart():
     made = world()
-    windows = Windows(made, "test", past=4, lead=3)
+    windows = WindowDataset(made, "test", past=4, lead=3)
 
     def predict(past, window):
         late = torch.from_numpy(windows.groups[window.index.numpy()] == "storm")
@@ -175,7 +175,7 @@ def test_groups_are_scored_apart():
 
 def test_spectra_show_smoothing_at_every_lead():
     made = world(height=16, width=24)
-    windows = Windows(made, "test", past=4, lead=6)
+    windows = WindowDataset(made, "test", past=4, lead=6)
 
     def smooth(past, window):
         future = window.future.clone()
@@ -199,7 +199,7 @@ def test_spectra_show_smoothing_at_every_lead():
 def test_spectra_are_tapered_along_axes_that_do_not_wrap(wraps):
     made = world()
     made = dataclasses.replace(made, grid=dataclasses.replace(made.grid, wraps=wraps))
-    windows = Windows(made, "test", past=4, lead=3)
+    windows = WindowDataset(made, "test", past=4, lead=3)
     scores = scoring.score(scoring.persistence(3), windows, statistics=statistics(made))
     truth = everything(windows).future
     power = spectral.radial_power_spectrum(truth, periodic=(False, wraps)).mean(0)
@@ -211,7 +211,7 @@ def test_spectra_are_tapered_along_axes_that_do_not_wrap(wraps):
 
 def test_scores_survive_json():
     made = world()
-    windows, climatology = Windows(made, "test", past=4, lead=2), Climatology.fit(made)
+    windows, climatology = WindowDataset(made, "test", past=4, lead=2), Climatology.fit(made)
     scores = scoring.score(
         scoring.climatology_forecast(climatology, windows),
         windows,
@@ -227,7 +227,7 @@ def test_scores_survive_json():
 @pytest.mark.parametrize(("height", "width", "size"), [(8, 30, 7), (2, 30, None), (1, 5, None)])
 def test_grids_too_small_for_a_window(height, width, size):
     made = world(height=height, width=width, latitude=False)
-    windows = Windows(made, "test", past=4, lead=2)
+    windows = WindowDataset(made, "test", past=4, lead=2)
     scores = scoring.score(scoring.persistence(2), windows, statistics=statistics(made))
     if size is None:
         assert scores.metrics["ssim"] is None
@@ -239,7 +239,7 @@ def test_grids_too_small_for_a_window(height, width, size):
 
 def test_progress_and_overlap():
     made = world()
-    windows, told = Windows(made, "test", past=4, lead=2, stride=2), []
+    windows, told = WindowDataset(made, "test", past=4, lead=2, stride=2), []
     scores = scoring.score(
         scoring.persistence(2),
         windows,
@@ -254,7 +254,7 @@ def test_progress_and_overlap():
 
 def test_bad_forecasts_are_refused():
     made = world()
-    windows, known = Windows(made, "test", past=4, lead=2), statistics(made)
+    windows, known = WindowDataset(made, "test", past=4, lead=2), statistics(made)
 
     def diverged(past, window):
         future = window.future.clone()
@@ -294,7 +294,7 @@ def test_latency_is_of_one_window_and_leaves_the_module_as_it_was():
 
 def test_a_result_row_is_json():
     made = world()
-    windows = Windows(made, "test", past=4, lead=2)
+    windows = WindowDataset(made, "test", past=4, lead=2)
     scores = scoring.score(scoring.persistence(2), windows, statistics=statistics(made))
     about = {"data": "made", "preset": "small", "backbone": "unet", "method": "s2kd", "seed": 42}
     row = scoring.result_row(
@@ -338,7 +338,7 @@ def test_persistence_of_real_air_temperature():
             "test": (Stretch(first=20, stop=len(air)),),
         },
     )
-    windows = Windows(made, "test", past=1, lead=12, stride=3)
+    windows = WindowDataset(made, "test", past=1, lead=12, stride=3)
     scores = scoring.score(scoring.persistence(12), windows, statistics=statistics(made))
     found = [scores.by_lead["air"]["rmse"][lead - 1] for lead in (1, 4, 12)]
     assert found == pytest.approx([2.49, 3.27, 4.64], rel=0.02)

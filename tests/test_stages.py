@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError
 from s2kd.data import datasets
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.deploy.forecaster import Forecaster
 from s2kd.models.checkpoint import file_digest, load_teacher
 from s2kd.pipeline import stages
@@ -264,7 +264,7 @@ def test_a_model_is_not_scored_on_data_that_have_changed_since(mine, model):
 
 def _test_windows(recipe, split="test"):
     dataset = datasets.build(recipe.dataset.name, **recipe.dataset.params)
-    windows = Windows(dataset, split, past=recipe.past, lead=recipe.lead)
+    windows = WindowDataset(dataset, split, past=recipe.past, lead=recipe.lead)
     clips = np.stack([dataset.frames[s : s + recipe.past + recipe.lead] for s in windows.starts])
     train = np.concatenate([dataset.frames[s.first : s.stop] for s in dataset.splits["train"]])
     std = train.astype(np.float64).std((0, 2, 3))

@@ -14,7 +14,7 @@ from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.output import to_xarray, write
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.models.checkpoint import build_student, build_teacher
 from s2kd.models.normaliser import Normaliser
 from s2kd.pipeline import stages
@@ -37,7 +37,7 @@ def teacher_of(data):
 
 
 def windows_of(data, split="train"):
-    return Windows(data, split, past=PAST, lead=LEAD)
+    return WindowDataset(data, split, past=PAST, lead=LEAD)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from s2kd.core.files import read_json, write_json
 from s2kd.core.recipe import Part, TeacherSpec
 from s2kd.core.types import S2KDError
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.models.checkpoint import build_teacher
 from s2kd.narration.text.hashed import Hashed
 from s2kd.narration.text.states import encode_states
@@ -33,7 +33,7 @@ def asked(blobs):
         SPEC, blobs.grid, past=3, lead=2, known=statistics(blobs, lead=2), normalise="zscore",
         predict="change", text_width=8, reads=True,
     )  # fmt: skip
-    windows = Windows(blobs, "train", past=3, lead=2)
+    windows = WindowDataset(blobs, "train", past=3, lead=2)
     texts = ["" if i % 5 == 0 else f"blob {i} drifts east {i % 3}" for i in range(36)]
     return teacher, windows, encode_states(texts, Hashed(width=8))
 

@@ -16,7 +16,7 @@ from s2kd.data import datasets
 from s2kd.data import statistics as train_statistics
 from s2kd.data.describe import describe
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.models.normaliser import Normaliser
 from s2kd.narration.narrators import narrators
 from s2kd.pipeline import recipes
@@ -84,7 +84,7 @@ def test_weather_and_holidays_are_words_of_the_last_past_frame(folder):
     assert world.context[60] == ("weekend", "heavy rain", "freezing", "strong wind")
     assert world.context[3 * 48] == ("weekday", "holiday", "heavy rain", "freezing", "strong wind")
     assert world.context[-1][:1] == ("weekday",)
-    windows = Windows(world, "train", past=4, lead=4)
+    windows = WindowDataset(world, "train", past=4, lead=4)
     known = statistics(world)
     (number,) = np.flatnonzero(windows.starts + 3 == 59)  # the rain begins with the future
     assert "heavy rain" not in windows.past_of(int(number), known).context
@@ -190,7 +190,9 @@ def test_no_window_bridges_a_gap_or_a_split(tmp_path, missing, empty, gap, past,
         world = datasets.build(
             "taxibj", path=path, train_days=5, val_days=1, test_days=2, gap=gap, weather=False
         )
-        each = {k: Windows(world, k, past=past, lead=lead, stride=stride) for k in world.splits}
+        each = {
+            k: WindowDataset(world, k, past=past, lead=lead, stride=stride) for k in world.splits
+        }
     except S2KDError:
         return  # too little was left
     used = {}
@@ -240,7 +242,7 @@ def test_openstl_windows_are_those_in_the_file(tmp_path, packed):
         assert world.grid.channels == ("inflow", "outflow")
         assert isinstance(world.frames[0:1], np.ndarray)
         assert not isinstance(world.frames, np.ndarray)  # never loaded whole
-        windows = Windows(world, "test", past=4, lead=4)
+        windows = WindowDataset(world, "test", past=4, lead=4)
         assert len(windows) == 20
         for number in (0, 7, 19):
             window = windows.gather(torch.tensor([number]))
@@ -382,7 +384,7 @@ def test_taxibj_plus_examples_are_stretches_of_past_and_future(tmp_path, kind):
     number = 0
     for split, examples in held.items():
         assert len(world.splits[split]) == SIZES[split]
-        windows = Windows(world, split, past=12, lead=12)
+        windows = WindowDataset(world, split, past=12, lead=12)
         assert len(windows) == SIZES[split]
         for stretch, example in zip(world.splits[split], examples, strict=True):
             assert (stretch.first, stretch.stop) == (24 * number, 24 * number + 24)
@@ -418,9 +420,9 @@ def test_subsampled_input_keeps_every_fourth_cell_of_the_past_alone(tmp_path):
         )
     # the published loader's own 32 × 32 input is in it, cell for cell
     np.testing.assert_array_equal(frames[:12, :, ::4, ::4], example[:12, :, ::4, ::4])
-    assert len(Windows(world, "val", past=12, lead=12)) == 4
+    assert len(WindowDataset(world, "val", past=12, lead=12)) == 4
     with pytest.raises(S2KDError, match="windows of 12 past and 12 future frames that differ"):
-        Windows(world, "val", past=4, lead=4)
+        WindowDataset(world, "val", past=4, lead=4)
     with pytest.raises(S2KDError, match="subsample_input=5 does not divide 16×16"):
         datasets.build("taxibj", path=tmp_path, subsample_input=5)
 

@@ -12,7 +12,7 @@ from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import datasets
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.models.checkpoint import build_student, build_teacher
 from s2kd.models.normaliser import Normaliser
 from s2kd.narration.text.hashed import Hashed
@@ -53,7 +53,7 @@ def taught(data, *, seed=0, reads=True):
 
 
 def windows(data, split="train"):
-    return Windows(data, split, past=PAST, lead=LEAD)
+    return WindowDataset(data, split, past=PAST, lead=LEAD)
 
 
 def states(count):

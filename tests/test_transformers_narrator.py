@@ -14,7 +14,7 @@ from test_narrators import moving, past_of
 from s2kd.core.types import S2KDError
 from s2kd.data import datasets
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.narration.narrators import Narrator, narrators
 from s2kd.narration.narrators.render import image
 from s2kd.narration.narrators.store import narrate_windows, read_narratives
@@ -169,7 +169,7 @@ def test_the_commit_of_a_hub_model_is_recorded_and_held_to(llava, monkeypatch):
 
 def test_narratives_are_kept_and_found_again(llava, tmp_path):
     dataset = datasets.build("blobs", size=8, runs=3, length=8)
-    windows = Windows(dataset, "train", past=3, lead=2)
+    windows = WindowDataset(dataset, "train", past=3, lead=2)
     known, store = statistics(dataset), tmp_path / "narratives.jsonl"
     narrator = teller(llava, max_new_tokens=4)
     texts = narrate_windows(windows, narrator, known, store, name="transformers")
@@ -187,7 +187,7 @@ def test_no_frame_after_the_past_and_no_time_changes_an_answer(llava):
     frames[3:] = 7
     other = replace(dataset, frames=frames, times=dataset.times + np.timedelta64(4000, "D"))
     other = replace(other, source="/elsewhere/2019-08-05.nc", name="storm of 2019")
-    both = [Windows(d, "train", past=3, lead=2).past_of(0, known) for d in (dataset, other)]
+    both = [WindowDataset(d, "train", past=3, lead=2).past_of(0, known) for d in (dataset, other)]
     narrator = teller(llava)
     assert narrator.narrate(both[:1]) == narrator.narrate(both[1:])
 

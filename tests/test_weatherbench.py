@@ -26,7 +26,7 @@ from s2kd.data._weatherbench import Field, field_named, usual
 from s2kd.data.describe import describe
 from s2kd.data.netcdf import latest_of
 from s2kd.data.weatherbench import latest, series_for
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.evaluation.climatology import Climatology
 from s2kd.evaluation.metrics import latitude_weights
 from s2kd.pipeline import recipes
@@ -113,7 +113,7 @@ def test_no_hour_is_lost_or_doubled_where_clocks_change(found):
 
 def test_windows_never_leave_their_year(found):
     for split, year in (("train", 1990), ("val", 1991), ("test", 1992)):
-        windows = Windows(found, split, past=12, lead=12)
+        windows = WindowDataset(found, split, past=12, lead=12)
         reach = windows.starts[:, None] + np.arange(24)
         assert set(found.times[reach].astype("datetime64[Y]").astype(int).ravel() + 1970) == {year}
         assert len(windows) == (1464 if year == 1992 else 1460) - 23

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from s2kd.core.types import GridSpec, S2KDError, Statistics
 from s2kd.data.dataset import Dataset, FrameFile, Stretch, chronological
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 
 KNOWN = Statistics(mean=(0.0,), std=(1.0,), minimum=(0.0,), maximum=(1.0,), quantiles={})
 
@@ -61,9 +61,9 @@ def test_no_window_crosses_a_stretch_and_no_frame_two_splits(lengths, gap, past,
         ]
         if not want:
             with pytest.raises(S2KDError, match=f"{split} split is too short"):
-                Windows(data, split, past=past, lead=lead, stride=stride)
+                WindowDataset(data, split, past=past, lead=lead, stride=stride)
             continue
-        windows = Windows(data, split, past=past, lead=lead, stride=stride)
+        windows = WindowDataset(data, split, past=past, lead=lead, stride=stride)
         assert held(windows).tolist() == want
         inside = {s.name: set(range(s.first, s.stop)) for s in stretches}
         for frames, name in zip(want, windows.groups, strict=True):
@@ -92,7 +92,7 @@ def test_a_gather_is_a_slice_a_window(noise, where, tmp_path):
     if where == "disk":
         np.save(tmp_path / "noise.npy", noise)
         frames = FrameFile(tmp_path / "noise.npy")
-    windows = Windows(numbered(30, SPLITS, frames=frames), "train", past=3, lead=2, stride=2)
+    windows = WindowDataset(numbered(30, SPLITS, frames=frames), "train", past=3, lead=2, stride=2)
     assert windows.starts.tolist() == [0, 2, 4, 11, 13]
     batch = windows.gather(torch.tensor([4, 0, 4, 1]))
     for row, start in enumerate([13, 0, 13, 2]):
@@ -102,7 +102,7 @@ def test_a_gather_is_a_slice_a_window(noise, where, tmp_path):
 
 
 def test_batches_are_all_windows_in_order():
-    windows = Windows(numbered(30, SPLITS), "train", past=2, lead=1)
+    windows = WindowDataset(numbered(30, SPLITS), "train", past=2, lead=1)
     sizes, index, first = [], [], []
     for batch in windows.batches(4):
         sizes.append(len(batch.index))
@@ -119,14 +119,14 @@ def test_too_short_a_split_says_what_would_do():
         match=r"val split is too short for one window of 4 past and 3 future frames "
         r"\(it needs 7 in a row, the longest stretch has 6\)",
     ):
-        Windows(numbered(30, SPLITS), "val", past=4, lead=3)
+        WindowDataset(numbered(30, SPLITS), "val", past=4, lead=3)
     with pytest.raises(S2KDError, match=r"no split called 'tset' \(there are train, val, test\)"):
-        Windows(numbered(30, SPLITS), "tset", past=1, lead=1)
+        WindowDataset(numbered(30, SPLITS), "tset", past=1, lead=1)
 
 
 def test_a_narrator_is_shown_the_input_frames_and_nothing_later(noise):
     data = numbered(30, SPLITS, frames=noise.copy())
-    windows = Windows(data, "train", past=3, lead=2)
+    windows = WindowDataset(data, "train", past=3, lead=2)
     shown = windows.past_of(6, KNOWN)  # starts at frame 12
     np.testing.assert_array_equal(shown.frames, noise[12:15])
     before = shown.digest
@@ -145,18 +145,18 @@ def test_a_narrator_is_shown_the_input_frames_and_nothing_later(noise):
     [(None, None), ((60.0, 30.0), "summer"), ((-30.0, -60.0), "winter"), ((30.0, -30.0), None)],
 )
 def test_a_season_is_a_fact_of_one_hemisphere(latitude, season):
-    windows = Windows(numbered(30, SPLITS, latitude=latitude), "train", past=3, lead=2)
+    windows = WindowDataset(numbered(30, SPLITS, latitude=latitude), "train", past=3, lead=2)
     assert windows.past_of(0, KNOWN).season == season
 
 
 def test_time_of_day_and_context_are_those_of_the_last_input_frame():
     context = tuple((f"frame {i}",) for i in range(30))
     data = numbered(30, SPLITS, local_time=True, context=context)
-    windows = Windows(data, "train", past=6, lead=1)
+    windows = WindowDataset(data, "train", past=6, lead=1)
     # window 1 holds frames 1 to 6: its last input frame is at 6 o'clock, its first at 1 o'clock
     assert windows.past_of(1, KNOWN).part_of_day == "morning"
     assert windows.past_of(0, KNOWN).part_of_day == "night"
     assert windows.past_of(1, KNOWN).context == ("frame 6",)
-    blind = Windows(numbered(30, SPLITS), "train", past=6, lead=1).past_of(1, KNOWN)
+    blind = WindowDataset(numbered(30, SPLITS), "train", past=6, lead=1).past_of(1, KNOWN)
     assert blind.part_of_day is None, "hours in UTC are no part of the day on the spot"
     assert blind.context == ()

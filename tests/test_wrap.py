@@ -11,7 +11,7 @@ import s2kd
 from s2kd.core.recipe import Training
 from s2kd.core.types import S2KDError
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.models.normaliser import Normaliser
 from s2kd.training.losses import losses
 from s2kd.training.objectives import Distilling, Weighted
@@ -71,7 +71,7 @@ def wrapped(blobs, module, *, normaliser=None, frames="channels", latent="norm",
 
 
 def train_of(blobs):
-    return Windows(blobs, "train", past=PAST, lead=LEAD)
+    return WindowDataset(blobs, "train", past=PAST, lead=LEAD)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_it_teaches_and_it_learns(blobs, tmp_path, fabric, name):
     student = wrapped(blobs, Folded("BhwD", width=4))
     before = {n: p.clone() for n, p in teacher.state_dict().items()}
     own = {n: p.detach().clone() for n, p in student.named_parameters()}
-    train, val = train_of(blobs), Windows(blobs, "val", past=PAST, lead=LEAD)
+    train, val = train_of(blobs), WindowDataset(blobs, "val", past=PAST, lead=LEAD)
     term = Weighted(name, 1.0, losses.build(name), losses.compares(name))
     objective = Distilling(
         student, train, LiveTargets(teacher, train), [term], teacher_width=7, weight=1.0

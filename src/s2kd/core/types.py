@@ -128,7 +128,7 @@ class Past:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class Batch:
     """A batch of examples in physical units; `index` is each one's number within its split."""
 
     past: Float[Tensor, "batch past channel height width"]

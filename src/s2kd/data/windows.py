@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s2kd.core.types import Past, S2KDError, Statistics, Window
+from s2kd.core.types import Batch, Past, S2KDError, Statistics
 from s2kd.data import times as clock
 from s2kd.data.dataset import Dataset
 
 
-class Windows:
+class WindowDataset:
     """The examples of one split.
 
     Window i holds frames `starts[i]` up to `starts[i] + past + lead`, all inside one stretch, so
@@ -72,7 +72,7 @@ class Windows:
         """How many windows, one of each stretch, are of the same moment (1: none)."""
         return len(self.dataset.splits[self.split]) if self.dataset.simultaneous else 1
 
-    def gather(self, index: Tensor) -> Window:
+    def gather(self, index: Tensor) -> Batch:
         """The windows with these numbers, as one batch on `device`."""
         starts = torch.from_numpy(self.starts)[index.cpu()]
         if self._frames is not None:
@@ -85,11 +85,11 @@ class Windows:
                 expect(start, start + length)
             read = [self.dataset.frames[s : s + length] for s in starts.tolist()]
             clip = torch.from_numpy(np.stack(read)).to(self.device)
-        return Window(
+        return Batch(
             past=clip[:, : self.past], future=clip[:, self.past :], index=index.to(self.device)
         )
 
-    def batches(self, size: int) -> Iterator[Window]:
+    def batches(self, size: int) -> Iterator[Batch]:
         """All windows in order."""
         for index in torch.arange(len(self)).split(size):
             yield self.gather(index)

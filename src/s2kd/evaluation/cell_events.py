@@ -18,7 +18,7 @@ from torch import Tensor
 
 from s2kd.core.types import S2KDError
 from s2kd.data.dataset import Dataset
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.evaluation.bootstrap import Function, Interval, linear_part
 from s2kd.evaluation.climatology import Climatology
 from s2kd.evaluation.quantiles import cell_quantiles
@@ -106,7 +106,7 @@ def cell_events(
             )
         )
     if dataset.domain == "traffic" and climatology is not None:
-        windows = Windows(dataset, "train", past=past, lead=lead)
+        windows = WindowDataset(dataset, "train", past=past, lead=lead)
         found += _surges(windows, climatology, memory_bytes // 4, found[-len(UPPER) + 1].counted[0])
     return tuple(found)
 
@@ -121,7 +121,7 @@ def excess(fields: Fields, last: Fields, usual: Fields, usual_last: Fields) -> F
 
 
 def _surges(
-    windows: Windows,
+    windows: WindowDataset,
     climatology: Climatology,
     memory_bytes: int,
     lively: Bool[np.ndarray, "channel height width"],
@@ -151,7 +151,7 @@ def _surges(
 
 
 def usual_of(
-    climatology: Climatology, windows: Windows, index: Int[Tensor, " batch"], *, lead: int = 0
+    climatology: Climatology, windows: WindowDataset, index: Int[Tensor, " batch"], *, lead: int = 0
 ) -> tuple[Fields, Fields]:
     """The climatology at the valid times of these windows, and at their last input frames.
 

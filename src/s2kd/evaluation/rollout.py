@@ -10,14 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from s2kd.core import spectral
-from s2kd.core.types import GridSpec, S2KDError, Statistics, Window
-from s2kd.data.windows import Windows
+from s2kd.core.types import Batch, GridSpec, S2KDError, Statistics
+from s2kd.data.windows import WindowDataset
 from s2kd.evaluation import metrics as m
 from s2kd.evaluation.cell_events import usual_of
 from s2kd.evaluation.climatology import Climatology
 from s2kd.models.forecasters import feed_back
 
-Step = Callable[[Tensor, Window, int], Tensor]
+Step = Callable[[Tensor, Batch, int], Tensor]
 """(past, window, block) to future: block 0 sees the window's own past, later ones forecasts.
 
 `window.index` counts the windows of the usual length, so that a reader finds its words for block
@@ -34,17 +34,17 @@ def persistence_step(lead: int) -> Step:
     return lambda past, window, block: past[:, -1:].expand(-1, lead, -1, -1, -1)
 
 
-def climatology_step(climatology: Climatology, windows: Windows, *, horizon: int) -> Step:
+def climatology_step(climatology: Climatology, windows: WindowDataset, *, horizon: int) -> Step:
     """What is usual at every valid time, all blocks at once."""
 
-    def step(past: Tensor, window: Window, block: int) -> Tensor:
+    def step(past: Tensor, window: Batch, block: int) -> Tensor:
         lead = horizon * windows.lead
         return usual_of(climatology, windows, window.index, lead=lead)[0]
 
     return step
 
 
-def long_windows(windows: Windows, *, horizon: int) -> Windows | None:
+def long_windows(windows: WindowDataset, *, horizon: int) -> WindowDataset | None:
     """The windows of the same split and stride with `horizon` times the lead; None: too long."""
     dataset = windows.dataset
     if horizon < 2:
@@ -55,7 +55,7 @@ def long_windows(windows: Windows, *, horizon: int) -> Windows | None:
     longest = max((s.stop - s.first for s in dataset.splits[windows.split]), default=0)
     if longest < length or dataset.window is not None:
         return None
-    return Windows(
+    return WindowDataset(
         dataset,
         windows.split,
         past=windows.past,
@@ -67,7 +67,7 @@ def long_windows(windows: Windows, *, horizon: int) -> Windows | None:
 
 def roll_out(
     step: Step,
-    windows: Windows,
+    windows: WindowDataset,
     *,
     horizon: int,
     statistics: Statistics,
@@ -110,14 +110,14 @@ def roll_out(
 
 
 def _rolled(
-    step: Step, window: Window, index: Int[Tensor, " batch"], whole: Windows
+    step: Step, window: Batch, index: Int[Tensor, " batch"], whole: WindowDataset
 ) -> Float[Tensor, "batch lead channel height width"]:
     """Block after block; the true future is only ever compared with, never read."""
 
     def block(past: Tensor, number: int, made: int) -> Tensor:
         # the frames to come are not handed on: there is nothing in it to read
         unknown = torch.full_like(window.future[:, made:], math.nan)
-        return step(past, Window(past=past, future=unknown, index=index), number)
+        return step(past, Batch(past=past, future=unknown, index=index), number)
 
     return feed_back(block, window.past, steps=whole.lead, grid=whole.dataset.grid)
 
@@ -138,7 +138,11 @@ class _Growth:
     """Numbers of each window and step; spectra summed over windows."""
 
     def __init__(
-        self, windows: Windows, whole: Windows, known: Statistics, climatology: Climatology
+        self,
+        windows: WindowDataset,
+        whole: WindowDataset,
+        known: Statistics,
+        climatology: Climatology,
     ) -> None:
         grid, device = windows.dataset.grid, windows.device
         self.whole, self.grid, self.climatology, self.done = whole, grid, climatology, 0
@@ -149,7 +153,7 @@ class _Growth:
         self.squares: dict[str, list[np.ndarray]] = {}
         self.spectra: list[Tensor | float] = [0.0, 0.0]
 
-    def add(self, forecast: Tensor, window: Window) -> None:
+    def add(self, forecast: Tensor, window: Batch) -> None:
         truth = window.future
         usual, _ = usual_of(self.climatology, self.whole, window.index)
         others = {"forecast": forecast, "persistence": window.past[:, -1:], "climatology": usual}

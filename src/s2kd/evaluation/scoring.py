@@ -12,8 +12,8 @@ from torch import Tensor
 
 from s2kd.core import spectral
 from s2kd.core.hardware import hardware, latency, versions
-from s2kd.core.types import S2KDError, Statistics, Window
-from s2kd.data.windows import Windows
+from s2kd.core.types import Batch, S2KDError, Statistics
+from s2kd.data.windows import WindowDataset
 from s2kd.evaluation import extremes as rare
 from s2kd.evaluation import metrics as m
 from s2kd.evaluation.cell_events import TWO_SIDED, CellEvent, EventTally, excess, usual_of
@@ -36,7 +36,7 @@ __all__ = [
 SCORES_VERSION = 3
 """Of what is measured; results of another version are made again when a run is evaluated."""
 
-Predict = Callable[[Tensor, Window], Tensor]
+Predict = Callable[[Tensor, Batch], Tensor]
 """(past, window) to future, (batch, past | lead, channel, height, width), all physical."""
 
 
@@ -85,7 +85,7 @@ class Scores:
 
 def score(
     predict: Predict,
-    windows: Windows,
+    windows: WindowDataset,
     *,
     statistics: Statistics,
     climatology: Climatology | None = None,
@@ -112,7 +112,7 @@ def score(
     return tally.scores()
 
 
-def _check(forecast: Tensor, window: Window) -> None:
+def _check(forecast: Tensor, window: Batch) -> None:
     if forecast.shape != window.future.shape:
         raise S2KDError(
             f"the forecast has shape {tuple(forecast.shape)}, "
@@ -129,7 +129,7 @@ class _Tally:
 
     def __init__(
         self,
-        windows: Windows,
+        windows: WindowDataset,
         known: Statistics,
         climatology: Climatology | None,
         cell_events: Sequence[CellEvent],
@@ -152,7 +152,7 @@ class _Tally:
         self.two_sided = windows.dataset.domain in TWO_SIDED
         self.spectra: list[Tensor | float] = [0.0, 0.0]
 
-    def add(self, forecast: Tensor, window: Window) -> None:
+    def add(self, forecast: Tensor, window: Batch) -> None:
         truth = window.future
         error = forecast - truth
         self._keep("squared", m.cell_mean(error.square(), mask=self.mask))
@@ -367,7 +367,7 @@ def _short(values: Any) -> Any:
     return float(f"{float(values):.6g}")
 
 
-def _overlap(windows: Windows) -> int:
+def _overlap(windows: WindowDataset) -> int:
     """How many windows in a row share frames."""
     apart = np.diff(windows.starts)
     stride = int(apart.min()) if len(apart) else 1
@@ -396,16 +396,16 @@ def _plain(value: Any) -> Any:
 def persistence(lead: int) -> Predict:
     """The forecast that nothing changes: the last frame of the past, `lead` times."""
 
-    def predict(past: Tensor, window: Window) -> Tensor:
+    def predict(past: Tensor, window: Batch) -> Tensor:
         return past[:, -1:].expand(-1, lead, -1, -1, -1)
 
     return predict
 
 
-def climatology_forecast(climatology: Climatology, windows: Windows) -> Predict:
+def climatology_forecast(climatology: Climatology, windows: WindowDataset) -> Predict:
     """The forecast of what is usual at each valid time; it ignores the past."""
 
-    def predict(past: Tensor, window: Window) -> Tensor:
+    def predict(past: Tensor, window: Batch) -> Tensor:
         return usual_of(climatology, windows, window.index)[0].to(past)
 
     return predict

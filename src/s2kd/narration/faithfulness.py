@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from s2kd.core.types import Past, Statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.narration.claims import Claim, Reader
 from s2kd.narration.evidence import Evidence, evidence
 from s2kd.narration.judging import Verdict, judge
@@ -136,7 +136,7 @@ def _groups(count: int, seed: int) -> list[np.ndarray]:
 
 
 def verify_windows(
-    windows: Windows,
+    windows: WindowDataset,
     texts: Sequence[str],
     statistics: Statistics,
     *,

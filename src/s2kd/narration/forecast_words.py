@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from s2kd.core.types import Past, Statistics, Tokens
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.narration.narrators import Narrator
 from s2kd.narration.text import TextEncoder
 from s2kd.narration.text.states import encode_states
@@ -26,7 +26,7 @@ class ForecastWords:
 
     def __init__(
         self,
-        windows: Windows,
+        windows: WindowDataset,
         known: Statistics,
         *,
         width: int,

@@ -27,7 +27,7 @@ from s2kd.narration.narrators.store import (
 from s2kd.pipeline import stages
 
 if TYPE_CHECKING:
-    from s2kd.data.windows import Windows
+    from s2kd.data.windows import WindowDataset
     from s2kd.pipeline.stages import Run
 
 RECIPE = "recipe.json"
@@ -165,7 +165,7 @@ def _verify_split(
     return row, scores
 
 
-def _checked(run: "Run", windows: "Windows", texts: list[str]) -> Verified:
+def _checked(run: "Run", windows: "WindowDataset", texts: list[str]) -> Verified:
     told = run.report(f"verify {windows.split}")
     return verify_windows(
         windows, texts, run.known, progress=lambda done, total: told(done, total, "")
@@ -179,7 +179,7 @@ def _worst(best: dict[int, Faithfulness], bar: float) -> list[int]:
 
 def _ask_again(
     run: "Run",
-    windows: "Windows",
+    windows: "WindowDataset",
     wanted: list[Narrative],
     best: dict[int, Faithfulness],
     bar: float,

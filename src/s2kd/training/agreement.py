@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.training.objectives import States, exists_or_none, foresee, prediction_loss
 
@@ -27,7 +27,7 @@ class Agreement:
 def agreement(
     student: Student,
     teacher: Student | Teacher,
-    windows: Windows,
+    windows: WindowDataset,
     states: States | None = None,
     *,
     index: Tensor | None = None,

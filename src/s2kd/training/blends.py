@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from s2kd.core.types import S2KDError, Window
+from s2kd.core.types import Batch, S2KDError
 from s2kd.data.dataset import Dataset
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 
 
 class Blends:
@@ -19,7 +19,7 @@ class Blends:
     (Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent").
     """
 
-    def __init__(self, windows: Windows, *, copies: int, seed: int) -> None:
+    def __init__(self, windows: WindowDataset, *, copies: int, seed: int) -> None:
         if copies < 1:
             raise S2KDError(f"blends: copies must be at least 1, got {copies}")
         self.windows, self.copies, self.seed = windows, copies, seed
@@ -40,13 +40,13 @@ class Blends:
         """The numbers of the blends of these windows whose turn it is in this epoch."""
         return (epoch % self.copies) * len(self.windows) + index
 
-    def gather(self, index: Tensor) -> Window:
+    def gather(self, index: Tensor) -> Batch:
         """The blends with these numbers, as one batch; `index` is that of their larger parts."""
         index = index.cpu()
         one = self.windows.gather(index % len(self.windows))
         other = self.windows.gather(self.partner[index])
         share = self.share[index].to(one.past.device)[:, None, None, None, None]
-        return Window(
+        return Batch(
             past=share * one.past + (1 - share) * other.past,
             future=share * one.future + (1 - share) * other.future,
             index=one.index,

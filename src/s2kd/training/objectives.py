@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from s2kd.core.types import Forecast, S2KDError, Tokens, Window
-from s2kd.data.windows import Windows
+from s2kd.core.types import Batch, Forecast, S2KDError, Tokens
+from s2kd.data.windows import WindowDataset
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.models.layers import crop_features, extent_of, match_grids, padded_size
 from s2kd.models.normaliser import Normaliser
@@ -77,7 +77,7 @@ def student_loss(prediction: Scalar, distillation: Scalar, *, weight: float) -> 
     return prediction + weight * distillation
 
 
-def exists_or_none(windows: Windows) -> Tensor | None:
+def exists_or_none(windows: WindowDataset) -> Tensor | None:
     """The grid's mask as 0 and 1 on the windows' device, None where every cell exists."""
     if windows.dataset.grid.mask is None:
         return None
@@ -93,7 +93,7 @@ class Forecasting(nn.Module):
     def __init__(
         self,
         model: Student | Teacher,
-        windows: Windows,
+        windows: WindowDataset,
         states: States | None,
         *,
         blends: Blends | None = None,
@@ -138,7 +138,7 @@ class Distilling(nn.Module):
     def __init__(
         self,
         model: Student,
-        windows: Windows,
+        windows: WindowDataset,
         targets: Targets,
         terms: Sequence[Weighted],
         *,
@@ -243,7 +243,7 @@ class Distilling(nn.Module):
         return [stage.shape[1] for stage in own.stages], [stage.shape[1] for stage in wanted]
 
 
-def joined(one: Window | Target, other: Window | Target) -> Window | Target:
+def joined(one: Batch | Target, other: Batch | Target) -> Batch | Target:
     """Two batches as one; what is None in both stays None.
 
     Stages where both have them: a stored target has none, and a live one of its blends has.

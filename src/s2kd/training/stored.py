@@ -23,7 +23,7 @@ from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data._cf import Axes, Source, expand, gridded, kind_of, open_path
 from s2kd.data._plane import plane_of
 from s2kd.data._select import same_units
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.models.normaliser import Normaliser
 from s2kd.training.targets import FORMAT, NOTE, extent_note
 
@@ -56,7 +56,7 @@ class StoredForecasts:
     variable `run` along their time axis, which holds the names of the runs.
     """
 
-    def __init__(self, spec: Stored, windows: Windows) -> None:
+    def __init__(self, spec: Stored, windows: WindowDataset) -> None:
         self.spec, self.windows = spec, windows
         self.paths = expand(spec.path)
         starts = windows.starts + windows.past - 1
@@ -208,7 +208,7 @@ def _block(
 # --- one file ------------------------------------------------------------------------------------
 
 
-def _opened(source: Source, spec: Stored, windows: Windows, by_run: bool) -> _File:
+def _opened(source: Source, spec: Stored, windows: WindowDataset, by_run: bool) -> _File:
     """The file with every channel found in it, on the grid and at the leads of the windows."""
     grid = windows.dataset.grid
     for channel in spec.variables:
@@ -267,7 +267,9 @@ def _same_unit(source: Source, name: str, channel: str, unit: str) -> None:
         )
 
 
-def _cut(source: Source, name: str, level: str, axes: Axes, windows: Windows) -> "xr.DataArray":
+def _cut(
+    source: Source, name: str, level: str, axes: Axes, windows: WindowDataset
+) -> "xr.DataArray":
     """One channel as (time, lead, height, width), lazily."""
     array = source.data[name]
     lead = _lead_dim(source, array)
@@ -302,7 +304,7 @@ def _lead_dim(source: Source, array: "xr.DataArray") -> str:
     )
 
 
-def _lead_places(source: Source, dim: str, windows: Windows) -> np.ndarray:
+def _lead_places(source: Source, dim: str, windows: WindowDataset) -> np.ndarray:
     """Where along `dim` the leads 1 … T_out lie."""
     held = source.data.coords[dim]
     if held.dtype.kind == "m":

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from s2kd.core.files import read_json, write_json
 from s2kd.core.types import GridSpec, S2KDError
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.models.layers import extent_of, padded_size
 from s2kd.training.blends import Blends
 from s2kd.training.objectives import States, Target
 
-Source = Windows | Blends
+Source = WindowDataset | Blends
 """What a teacher labels."""
 
 FORMAT, NOTE = 1, "key.json"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from s2kd.core.files import write_text, write_whole
 from s2kd.core.recipe import Training
 from s2kd.core.types import S2KDError
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.training.objectives import (
     Distilling,
@@ -35,7 +35,7 @@ Progress = Callable[[int, int, str], None]
 @torch.no_grad()
 def validation_error(
     model: Student | Teacher,
-    windows: Windows,
+    windows: WindowDataset,
     states: States | None,
     fabric: "Fabric",
     *,

@@ -30,7 +30,7 @@ class Narrator(Protocol):
     `rearrange(narratives: list[str]) -> list[str]`, applied to all narratives of one split once
     they are complete (`shuffled` does); `kept_as`, the (name, version) that its words are stored
     under; `require(digests: Sequence[str])`, which refuses windows that it cannot narrate;
-    `match(windows: Windows, digests: Sequence[str], numbers: Sequence[int])`, which is told of
+    `match(windows: WindowDataset, digests, numbers)`, which is told of
     which windows of the split they are;
     `again(attempt: int) -> Narrator`, which gives other words for the same windows; and
     `stream(pasts: Iterable[tuple[int, Past]]) -> Iterator[Told]`, used in place of `narrate`,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from s2kd.core.files import digest
 from s2kd.core.types import Past, S2KDError
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.narration.narrators import narrators
 from s2kd.narration.narrators.exchange import Table, moment, read_parquet, store_of
 from s2kd.narration.narrators.store import read_narratives
@@ -65,7 +65,7 @@ class Recorded:
         self.require(digests)
         return [self._texts[digest] for digest in digests]
 
-    def match(self, windows: Windows, digests: Sequence[str], numbers: Sequence[int]) -> None:
+    def match(self, windows: WindowDataset, digests: Sequence[str], numbers: Sequence[int]) -> None:
         """Told whose digests these are, find their texts by split and number or by time."""
         if self._table.by == ("window",):
             return

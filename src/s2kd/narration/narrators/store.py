@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from s2kd.core.files import digest
 from s2kd.core.types import Past, S2KDError, Statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.narration.narrators import Narrator, Streaming, Told
 
 Progress = Callable[[int, int], object]
@@ -144,7 +144,7 @@ def _lock(file: BinaryIO, path: Path) -> None:
 
 
 def narrate_windows(
-    windows: Windows,
+    windows: WindowDataset,
     narrator: Narrator,
     statistics: Statistics,
     store: Path,
@@ -170,7 +170,7 @@ def narrate_windows(
 def completed(
     store: Path,
     wanted: list[Narrative],
-    windows: Windows,
+    windows: WindowDataset,
     narrator: Narrator,
     statistics: Statistics,
     progress: Progress | None = None,
@@ -186,7 +186,7 @@ def completed(
 
 
 def wanted_of(
-    windows: Windows,
+    windows: WindowDataset,
     narrator: Narrator,
     statistics: Statistics,
     *,
@@ -225,7 +225,7 @@ def shard_of(wanted: Sequence[Narrative], shard: tuple[int, int]) -> list[int]:
 def _fill(
     kept: Store,
     wanted: list[Narrative],
-    windows: Windows,
+    windows: WindowDataset,
     narrator: Narrator,
     statistics: Statistics,
     progress: Progress | None,

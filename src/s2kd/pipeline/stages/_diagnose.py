@@ -9,7 +9,7 @@ from s2kd.core.files import write_json
 from s2kd.core.hardware import hardware, versions
 from s2kd.core.recipe import Method
 from s2kd.core.types import S2KDError
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.evaluation.summary import BASELINE
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.pipeline.stages._entrants import Entrant, student_entrant, teacher_entrant
@@ -90,7 +90,7 @@ def _nearer(apart: float, plain_apart: float | None) -> float | None:
 
 
 def _agreement(
-    run: Run, student: Entrant, teacher: Entrant, windows: Windows, index: torch.Tensor
+    run: Run, student: Entrant, teacher: Entrant, windows: WindowDataset, index: torch.Tensor
 ) -> Agreement:
     own, taught = (_loaded(run, entrant) for entrant in (student, teacher))
     reads = isinstance(taught, Teacher) and taught.reads

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from s2kd.core.recipe import Method, Part
-from s2kd.core.types import S2KDError, Window
-from s2kd.data.windows import Windows
+from s2kd.core.types import Batch, S2KDError
+from s2kd.data.windows import WindowDataset
 from s2kd.evaluation.climatology import Climatology
 from s2kd.evaluation.rollout import Step, climatology_step, persistence_step
 from s2kd.evaluation.scoring import climatology_forecast, latency, persistence
@@ -103,8 +103,8 @@ def student_entrant(run: Run, part: Part, method: Method, seed: int) -> Entrant:
 
 
 def predictor(
-    run: Run, entrant: Entrant, split: str, windows: Windows, climatology: Climatology
-) -> tuple[Callable[[torch.Tensor, Window], torch.Tensor], dict[str, Any] | None]:
+    run: Run, entrant: Entrant, split: str, windows: WindowDataset, climatology: Climatology
+) -> tuple[Callable[[torch.Tensor, Batch], torch.Tensor], dict[str, Any] | None]:
     """What forecasts, and how long one window takes it."""
     if entrant.load is None:
         if entrant.name == "persistence":
@@ -119,7 +119,7 @@ def predictor(
     return lambda past, window: foresee(model, past, window.index, states), speed
 
 
-def stepper(run: Run, entrant: Entrant, windows: Windows) -> tuple[Step, str | None]:
+def stepper(run: Run, entrant: Entrant, windows: WindowDataset) -> tuple[Step, str | None]:
     """What forecasts block after block, and what a reader reads after the first of them."""
     if entrant.load is None:
         if entrant.name == "persistence":
@@ -130,7 +130,7 @@ def stepper(run: Run, entrant: Entrant, windows: Windows) -> tuple[Step, str | N
         return lambda past, window, block: foresee(model, past, window.index, None), None
     states, words = run.states(windows.split), _forecast_words(run, windows)
 
-    def step(past: torch.Tensor, window: Window, block: int) -> torch.Tensor:
+    def step(past: torch.Tensor, window: Batch, block: int) -> torch.Tensor:
         if block == 0:
             return foresee(model, past, window.index, states)
         return model(past, words.tokens(past, window.index, block * windows.lead)).future
@@ -138,7 +138,7 @@ def stepper(run: Run, entrant: Entrant, windows: Windows) -> tuple[Step, str | N
     return step, words.kind
 
 
-def _forecast_words(run: Run, windows: Windows) -> ForecastWords:
+def _forecast_words(run: Run, windows: WindowDataset) -> ForecastWords:
     """The run's own rules where they are rules; another's words cannot be made of forecasts."""
     narrator, width = run.recipe.narrator, run.states(windows.split).width
     rules = narrator.name == "rules"

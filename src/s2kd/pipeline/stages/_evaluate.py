@@ -7,7 +7,7 @@ import s2kd
 from s2kd.core.files import digest, read_json, write_json
 from s2kd.core.recipe import Method, Part
 from s2kd.core.types import S2KDError
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.evaluation.climatology import Climatology
 from s2kd.evaluation.rollout import roll_out
 from s2kd.evaluation.scoring import SCORES_VERSION, result_row, score
@@ -74,7 +74,7 @@ def _score_all(run: Run, entrant: "Entrant") -> list[dict[str, Any]]:
 
 
 def _score_one(
-    run: Run, entrant: Entrant, split: str, windows: Windows, climatology: Climatology
+    run: Run, entrant: Entrant, split: str, windows: WindowDataset, climatology: Climatology
 ) -> dict[str, Any]:
     """One result, from its file where that is of these weights and windows."""
     path = run.out / "scores" / split / f"{entrant.name}.json"
@@ -123,7 +123,7 @@ def _words(run: Run, entrant: Entrant) -> dict[str, Any]:
 
 
 def _with_long_horizon(
-    run: Run, entrant: Entrant, windows: Windows, path: Path, row: dict[str, Any]
+    run: Run, entrant: Entrant, windows: WindowDataset, path: Path, row: dict[str, Any]
 ) -> dict[str, Any]:
     """The row with its roll-out, where one is asked for and it has none of that length."""
     if not run.horizon or row.get("long_horizon", {}).get("horizon") == run.horizon:

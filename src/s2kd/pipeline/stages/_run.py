@@ -13,7 +13,7 @@ from s2kd.core.types import S2KDError, Statistics
 from s2kd.data import datasets
 from s2kd.data.dataset import Dataset
 from s2kd.data.statistics import statistics
-from s2kd.data.windows import Windows
+from s2kd.data.windows import WindowDataset
 from s2kd.evaluation.cell_events import CellEvent, cell_events
 from s2kd.evaluation.climatology import Climatology
 from s2kd.models.layers import padded_size
@@ -145,11 +145,11 @@ class Run:
         """What puts windows into words."""
         return narrators.build(self.recipe.narrator.name, **self.recipe.narrator.params)
 
-    def windows(self, split: str, *, device: torch.device | str = "cpu") -> Windows:
+    def windows(self, split: str, *, device: torch.device | str = "cpu") -> WindowDataset:
         """The examples of one split; test windows have a stride of their own."""
         recipe = self.recipe
         stride = recipe.test_stride if split.startswith("test") else recipe.stride
-        return Windows(
+        return WindowDataset(
             self.dataset, split, past=recipe.past, lead=recipe.lead, stride=stride, device=device
         )
 
