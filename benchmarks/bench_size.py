@@ -212,8 +212,8 @@ def main(given: argparse.Namespace) -> int:
         f"below {WANTED_GIB:g}), written in {written:.0f} s, statistics and steps {used:.0f} s"
     )
     name = "bench_size" if given.gigabytes <= 2 else f"bench_size_{given.gigabytes:g}_gib"
-    save(name if given.dtype == "float32" else f"{name}_{given.dtype}", result)
-    return int(not result["met"])
+    name += "" if given.dtype == "float32" else f"_{given.dtype}"
+    return save(name, result, better="higher") or int(not result["met"])
 
 
 def arguments() -> argparse.Namespace:

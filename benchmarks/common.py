@@ -1,6 +1,7 @@
-"""Timing side by side: interleaved rounds, the least of each, and results as JSON."""
+"""Interleaved timing of candidates, and comparison of ratios with a stored baseline."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 from s2kd.core.hardware import hardware, versions
 
 RESULTS = Path(__file__).parent / "results"
+ALLOWED_LOSS = 0.15
+"""Share of the baseline's ratio that a change may lose: repeated runs differ by less."""
 
 
 def compare(
@@ -36,10 +39,28 @@ def compare(
     return least
 
 
-def save(name: str, result: Mapping[str, object], *, packages: tuple[str, ...] = ()) -> Path:
-    """Write `results/<name>.json`: the result, versions (of `packages` too) and hardware."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
+def save(
+    name: str,
+    result: Mapping[str, object],
+    *,
+    better: str,
+    packages: tuple[str, ...] = (),
+) -> int:
+    """Compare `result["ratio"]` with the stored baseline; 1 where more than 15 % is lost.
+
+    The baseline is `results/<name>.json`. It is written where there is none, and replaced where
+    the environment variable `S2KD_SAVE_BASELINE` is set. `better` is `higher` or `lower`: which
+    way a ratio improves. Versions (of `packages` too) and hardware are stored with it.
+    """
     path = RESULTS / f"{name}.json"
-    whole = {**result, "versions": versions(*packages), "hardware": hardware()}
-    path.write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
+    ratio = float(result["ratio"])  # type: ignore[arg-type]
+    if path.exists():
+        baseline = json.loads(path.read_text("utf-8"))["ratio"]
+        loss = 1 - (ratio / baseline if better == "higher" else baseline / ratio)
+        print(f"{name}: ratio {ratio:.3f}, baseline {baseline:.3f}, loss {100 * loss:+.0f} %")
+        if "S2KD_SAVE_BASELINE" not in os.environ:
+            return int(loss > ALLOWED_LOSS)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    record = {**result, "versions": versions(*packages), "hardware": hardware()}
+    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 0
