@@ -1,3 +1,4 @@
+import json
 import os
 import re
 from dataclasses import replace
@@ -7,17 +8,17 @@ import numpy as np
 import pytest
 
 from s2kd.core.types import GridSpec, Past, S2KDError, Statistics
+from s2kd.data import datasets
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import QUANTILES, statistics
 from s2kd.data.windows import WindowDataset
+from s2kd.narration.facts import balances, facts, plumes, tilt
+from s2kd.narration.measures import change_interval, slope
 from s2kd.narration.narrators import Narrator, narrators
-from s2kd.narration.narrators.facts import facts
-from s2kd.narration.narrators.kinds import kind_of, labels_of
-from s2kd.narration.narrators.measures import change_interval, slope
 from s2kd.narration.narrators.rules import most_changed, shortened
 from s2kd.narration.narrators.shuffled import derangement
-from s2kd.narration.narrators.structures import balances, plumes, tilt
-from s2kd.narration.narrators.words import at, graded, way
+from s2kd.narration.words import at, class_of, kind_of, labels_of, way
+from s2kd.pipeline import recipes
 
 HOUR = 3600.0
 
@@ -416,7 +417,7 @@ def test_two_channels_of_a_kind_are_told_apart():
 
 
 def test_words_of_the_vocabulary():
-    assert graded(0.5, (0.0, 0.5, 1.0), "abcd") == "c"
+    assert class_of(0.5, (0.0, 0.5, 1.0), "abcd") == "c"
     assert at((0, 1), "fire") == "at the top"
     assert at((0, 1), "weather") == "in the north"
     assert way(-1.0, 0.3, "weather") == "westward"
@@ -574,7 +575,25 @@ def test_shuffled_refuses_what_makes_no_sense():
         narrators.build("shuffled", of="shuffled")
 
 
-# real fields
+# real and simulated fields
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "rule_texts.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_texts_of_real_and_simulated_windows(name):
+    """Narratives are the input of stored token states and teachers: they stay to the letter."""
+    if name in ("atmosphere", "plume"):
+        recipe = recipes.get("demo", world=name)
+    elif folder := os.environ.get("S2KD_REAL_DATA"):
+        recipe = recipes.get(name, data=folder)
+    else:
+        pytest.skip("S2KD_REAL_DATA is not set")
+    dataset = datasets.build(recipe.dataset.name, **recipe.dataset.params)
+    train_stats = statistics(dataset, lead=recipe.lead)
+    windows = WindowDataset(dataset, "val", past=recipe.past, lead=recipe.lead)
+    pasts = [windows.past_of(number, train_stats) for number in (0, len(windows) // 2)]
+    assert narrators.build("rules").narrate(pasts) == GOLDEN[name]
 
 
 @pytest.fixture(scope="module")

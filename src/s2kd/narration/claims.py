@@ -12,7 +12,7 @@ from typing import Any
 
 from s2kd.core.types import Domain, GridSpec
 from s2kd.narration.lexicon import Box, Mark, marks, side_of
-from s2kd.narration.narrators.kinds import Kind, kinds_of, labels_of
+from s2kd.narration.words import Kind, kinds_of, labels_of
 
 SYNONYMS: dict[Kind, str] = {
     "temperature": r"(?:gas |air |surface )?temperatures?|thermal field",

@@ -7,12 +7,10 @@ import numpy as np
 from jaxtyping import Float
 
 from s2kd.core.types import Past
+from s2kd.narration.facts import Balance, Facts, Plume, balances, facts, hot_channel, plumes
 from s2kd.narration.lexicon import Box
-from s2kd.narration.narrators.facts import Facts, facts
-from s2kd.narration.narrators.kinds import Kind, kinds_of
-from s2kd.narration.narrators.measures import Sectors, standardised
-from s2kd.narration.narrators.rules import hot_channel
-from s2kd.narration.narrators.structures import Balance, Plume, balances, plumes
+from s2kd.narration.measures import Sectors, standardised
+from s2kd.narration.words import Kind, kinds_of
 
 Thirds = Float[np.ndarray, "channel 3 3"]
 

@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from s2kd.narration import words
 from s2kd.narration.claims import CENTRE, FIRE, PLUME, Claim
 from s2kd.narration.evidence import Evidence, cells_in, thirds_in
+from s2kd.narration.facts import Facts
 from s2kd.narration.lexicon import Box
-from s2kd.narration.narrators import words
-from s2kd.narration.narrators.facts import Facts
-from s2kd.narration.narrators.phrases import near
+from s2kd.narration.sentences import adjacent as near
 
 Verdict = bool | None
 MARGIN = 1 / 12

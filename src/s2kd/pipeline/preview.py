@@ -11,13 +11,13 @@ import numpy as np
 from s2kd import __version__
 from s2kd.core.files import write_text
 from s2kd.core.types import Past, S2KDError
-from s2kd.narration.narrators import words
+from s2kd.narration import words
+from s2kd.narration.facts import Facts, facts
 from s2kd.narration.narrators.exchange import NAME
-from s2kd.narration.narrators.facts import Facts, facts
-from s2kd.narration.narrators.kinds import labels_of
 from s2kd.narration.narrators.prompts import prompt
 from s2kd.narration.narrators.render import Sheets, png
 from s2kd.narration.narrators.store import narrate_windows
+from s2kd.narration.words import labels_of
 
 if TYPE_CHECKING:
     from s2kd.pipeline.stages import Run
@@ -137,11 +137,11 @@ def _cells(past: Past, one: Facts) -> dict[str, str]:
         "against usual": f"{_signed(one.anomaly)} σ",
         "trend of the mean": f"{_signed(one.trend)} σ",
         "highest now": f"{one.maximum:.4g}{unit}, "
-        + words.place(words.third(one.maximum_at, *size), domain),
+        + words.place_name(words.third_of(one.maximum_at, *size), domain),
         "lowest now": f"{one.minimum:.4g}{unit}, "
-        + words.place(words.third(one.minimum_at, *size), domain),
-        "rose most": f"{_signed(one.rise)} σ, {words.place(one.rise_at, domain)}",
-        "fell most": f"{_signed(one.fall)} σ, {words.place(one.fall_at, domain)}",
+        + words.place_name(words.third_of(one.minimum_at, *size), domain),
+        "rose most": f"{_signed(one.rise)} σ, {words.place_name(one.rise_at, domain)}",
+        "fell most": f"{_signed(one.fall)} σ, {words.place_name(one.fall_at, domain)}",
         "movement": moves,
     }
 

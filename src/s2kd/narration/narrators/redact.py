@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 from s2kd.core.types import Domain, GridSpec
-from s2kd.narration.narrators.kinds import labels_of
+from s2kd.narration.words import labels_of
 
 FORBIDDEN: dict[str, str] = {
     "file name": r"\S*[/\\]\S*"

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from s2kd.core.types import GridSpec, Past, S2KDError, Statistics
-from s2kd.narration.narrators.kinds import kinds_of
 from s2kd.narration.narrators.layout import Layout, arranged, background, pillow
+from s2kd.narration.words import kinds_of
 
 MAPS = {"temperature": "magma", "heat": "magma"}
 """Colour maps by what a channel measures; all others are shown in viridis."""

@@ -1,4 +1,4 @@
-"""The formulas behind the facts, each for a whole batch of windows and channels at once.
+"""Formulas behind the facts of a narrative, for a batch of windows and all channels at once.
 
 "σ" is the channel's training standard deviation; row 0 is the northernmost or topmost.
 """
@@ -14,10 +14,10 @@ Scalars = Float[np.ndarray, "window channel"]
 Cells = Int[np.ndarray, "window channel 2"]
 
 
-def standardised(physical: Stack, known: Statistics, exists: np.ndarray) -> Stack:
+def standardised(physical: Stack, train_stats: Statistics, exists: np.ndarray) -> Stack:
     """(x - μ) / σ with training μ and σ; cells that do not exist are 0."""
-    mean = np.array(known.mean, dtype=np.float32)[:, None, None]
-    scale = np.array(1.0 / np.array(known.std), dtype=np.float32)[:, None, None]
+    mean = np.array(train_stats.mean, dtype=np.float32)[:, None, None]
+    scale = np.array(1.0 / np.array(train_stats.std), dtype=np.float32)[:, None, None]
     scaled = physical - mean
     scaled *= scale
     if not exists.all():
@@ -25,14 +25,14 @@ def standardised(physical: Stack, known: Statistics, exists: np.ndarray) -> Stac
     return scaled
 
 
-def level(known: Statistics, probability: float) -> Float[np.ndarray, "channel 1 1"]:
-    """A training quantile by channel, to compare maps with."""
-    if probability not in known.quantiles:
+def level(train_stats: Statistics, probability: float) -> Float[np.ndarray, "channel 1 1"]:
+    """A training quantile per channel, shaped to compare with maps."""
+    if probability not in train_stats.quantiles:
         raise S2KDError(
             f"narrator: the training statistics lack the quantile {probability} "
-            f"(they have {', '.join(map(str, known.quantiles))})"
+            f"(they have {', '.join(map(str, train_stats.quantiles))})"
         )
-    return np.array(known.quantiles[probability], dtype=np.float32)[:, None, None]
+    return np.array(train_stats.quantiles[probability], dtype=np.float32)[:, None, None]
 
 
 def area_weights(grid: GridSpec) -> Float[np.ndarray, "height width"]:
@@ -52,15 +52,15 @@ def slope(means: Float[np.ndarray, "window past channel"]) -> Scalars:
     return (means * along[:, None]).sum(1)
 
 
-def relative(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """The quotient part / |whole|; 0 where there is no whole."""
-    size = np.abs(whole)
+def relative(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """The quotient part / |total|; 0 where the total is 0."""
+    size = np.abs(total)
     return np.where(size > 1e-9, part / np.maximum(size, 1e-9), 0.0)
 
 
-def share(chosen: np.ndarray, exists: np.ndarray) -> Scalars:
-    """The share of existing cells that are chosen: Σ chosen / Σ exists."""
-    counted = chosen if exists.all() else chosen & exists
+def share(selected: np.ndarray, exists: np.ndarray) -> Scalars:
+    """Share of existing cells that are selected: Σ selected / Σ exists."""
+    counted = selected if exists.all() else selected & exists
     return np.count_nonzero(counted, axis=(2, 3)) / np.count_nonzero(exists)
 
 
@@ -85,19 +85,19 @@ class Sectors:
         self._count = self._rows.T @ exists.astype(np.float32) @ self._columns
 
     def mean(self, field: Maps) -> Float[np.ndarray, "window channel 3 3"]:
-        """Σ field / Σ exists a third; nan where a third has no cell. `field` is 0 off the mask."""
+        """Σ field / Σ exists per third; NaN without cells. `field` is 0 off the mask."""
         mean = self.total(field) / np.maximum(self._count, 1)
         return np.where(self._count > 0, mean, np.float32(np.nan))
 
     def total(self, field: Maps) -> Float[np.ndarray, "window channel 3 3"]:
-        """Σ field a third."""
-        # stacked products, one a map: the same numbers whatever the size of the batch
+        """Σ field per third."""
+        # stacked products, one per map: the same numbers whatever the size of the batch
         return np.matmul(self._rows.T, np.matmul(field, self._columns))
 
     def extreme(
         self, means: Float[np.ndarray, "window channel 3 3"], sign: float
     ) -> tuple[Scalars, Cells]:
-        """The largest (`sign` 1) or smallest (-1) of the nine, and which third it is."""
+        """The largest (`sign` 1) or smallest (-1) of the nine, and its third."""
         return extreme_cell(means, self._count > 0, sign)
 
 
@@ -116,8 +116,8 @@ def gradient(field: Maps, exists: np.ndarray) -> Maps:
         return steep
     corner = field[..., :-1, :-1]
     across, down = field[..., :-1, 1:] - corner, field[..., 1:, :-1] - corner
-    known = exists[:-1, :-1] & exists[:-1, 1:] & exists[1:, :-1]
-    steep[..., :-1, :-1] = np.where(known, np.sqrt(across**2 + down**2), np.float32(0))
+    complete = exists[:-1, :-1] & exists[:-1, 1:] & exists[1:, :-1]
+    steep[..., :-1, :-1] = np.where(complete, np.sqrt(across**2 + down**2), np.float32(0))
     return steep
 
 
@@ -140,20 +140,20 @@ def zonal_share(field: Maps, exists: np.ndarray) -> Scalars:
 
 
 def motion(scaled: Stack, interval: int) -> tuple[Scalars, Scalars, Scalars]:
-    """East and south displacement in cells a frame, and the correlation that supports them.
+    """East and south displacement in cells per frame, and the correlation that supports them.
 
-    What is followed are the changes x(t + interval) - x(t), less their own spatial mean: these
-    hold nothing that stands still and, with an interval of one day, nothing of the daily cycle,
-    which would be mistaken for a westward wave. The circular cross-correlation
+    Changes x(t + interval) - x(t) are tracked, less their own spatial mean: they hold nothing
+    that stands still and, with an interval of one day, nothing of the daily cycle, which would be
+    mistaken for a westward wave. The circular cross-correlation
     c(s) = F⁻¹[conj(F(a)) F(b)] / √(Σa² Σb²) of changes a and b that are one frame apart is
     averaged over the first and the last such pair; the movement is its peak within a quarter of
-    the domain, refined by a parabola. Two frames are followed as they are; one has no motion.
+    the domain, refined by a parabola. Two frames are tracked as they are; one has no motion.
     """
     steps = scaled.shape[1]
     if steps == 1:
         still = np.zeros((scaled.shape[0], scaled.shape[2]))
         return still, still.copy(), still.copy()
-    count = steps - interval  # of changes; 0 starts a pair from the frames themselves
+    count = steps - interval  # of changes
     pairs = [(0, 1)] if steps == 2 else sorted({(0, 1), (count - 2, count - 1)})
     spectra, energy = {}, {}
     for number in sorted({number for pair in pairs for number in pair}):
@@ -173,7 +173,7 @@ def motion(scaled: Stack, interval: int) -> tuple[Scalars, Scalars, Scalars]:
 
 
 def change_interval(steps: int, step_seconds: float) -> int:
-    """Frames from one end of a change to the other: a day where two fit, else half the past."""
+    """Frames between the two ends of a change: one day where two fit, else half the past."""
     day = 86400 / step_seconds
     if day == int(day) and 1 <= day <= steps - 2:
         return int(day)
@@ -206,11 +206,11 @@ def peak_shift(correlation: Maps) -> tuple[Scalars, Scalars, Scalars]:
     peak = np.take_along_axis(flat, at[..., None], -1)[..., 0]
     window, channel = np.indices(at.shape)
 
-    def beside(by_row: int, by_column: int) -> Scalars:
+    def neighbour(by_row: int, by_column: int) -> Scalars:
         return near[window, channel, row + 1 + by_row, column + 1 + by_column]
 
-    south = row - down + parabola(beside(-1, 0), peak, beside(1, 0))
-    east = column - across + parabola(beside(0, -1), peak, beside(0, 1))
+    south = row - down + parabola(neighbour(-1, 0), peak, neighbour(1, 0))
+    east = column - across + parabola(neighbour(0, -1), peak, neighbour(0, 1))
     return south.astype(np.float64), east.astype(np.float64), peak.astype(np.float64)
 
 
