@@ -229,6 +229,7 @@ def test_a_built_in_recipe_without_its_data(run_refused, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
+        (("run", "demo", "--out", "x", "--until", "train"), "narrate, teach, distil"),
         (("list", "backbone"), "did you mean 'backbones'?"),
         (("check", "unett"), "did you mean 'unet'?"),
         (("check", "no.such.module:name"), "no.such.module"),

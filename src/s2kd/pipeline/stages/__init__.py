@@ -14,6 +14,7 @@ DIR/diagnosis.json               how near students come to their teachers, where
 ```
 """
 
+from s2kd.core.errors import S2KDError
 from s2kd.pipeline.stages._diagnose import diagnose
 from s2kd.pipeline.stages._distill import distill, distill_one, student_folder, student_objective
 from s2kd.pipeline.stages._entrants import REFERENCES, TEACHER_METHODS
@@ -39,6 +40,7 @@ from s2kd.pipeline.stages._teach import (
 
 __all__ = [
     "REFERENCES",
+    "STAGES",
     "TEACHER_METHODS",
     "Busy",
     "Machine",
@@ -67,6 +69,7 @@ __all__ = [
     "score_student",
     "score_teacher",
     "silent",
+    "stage_number",
     "student_folder",
     "student_objective",
     "teacher_folder",
@@ -76,13 +79,29 @@ __all__ = [
 ]
 
 
-def run_all(run: Run) -> None:
-    """Narrate, teach, distil, evaluate, report."""
-    if any(method.teacher == "stored" for method in run.recipe.methods):
+STAGES = ("narrate", "teach", "distil", "evaluate", "report")
+"""In the order in which they run; `--until` names the last one."""
+
+
+def stage_number(name: str) -> int:
+    """The place of a stage in `STAGES`; S2KDError where there is none of that name."""
+    if name not in STAGES:
+        raise S2KDError(f"--until {name}: must be one of {', '.join(STAGES)}")
+    return STAGES.index(name)
+
+
+def run_all(run: Run, *, until: str = STAGES[-1]) -> None:
+    """Every stage from `narrate` to `until`; what is finished is not done again."""
+    stages = STAGES[: stage_number(until) + 1]
+    if "distil" in stages and any(method.teacher == "stored" for method in run.recipe.methods):
         copy_stored(run)  # first, so that what does not fit is told before anything is trained
     narrate(run)
     for seed in run.recipe.seeds:  # whole seeds first: a run that is cut short is a table already
-        train_teachers(run, seeds=(seed,))
-        distill(run, seeds=(seed,))
-    evaluate(run)
-    run.first_only(lambda: None if is_reported(run.out) else report(run))
+        if "teach" in stages:
+            train_teachers(run, seeds=(seed,))
+        if "distil" in stages:
+            distill(run, seeds=(seed,))
+    if "evaluate" in stages:
+        evaluate(run)
+    if "report" in stages:
+        run.first_only(lambda: None if is_reported(run.out) else report(run))

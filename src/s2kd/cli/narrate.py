@@ -4,15 +4,12 @@
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from s2kd.cli_shared import Data, Json, Out, Preset, Set, What, World, recipe_of, work_on
+from s2kd.cli.options import Data, Json, Out, Preset, Set, What, World, opened_run, recipe_of
 from s2kd.core.console import print_json, print_table
-
-if TYPE_CHECKING:
-    from s2kd.pipeline.stages import Run
 
 
 class _Shortened(typer.core.TyperGroup):
@@ -21,7 +18,7 @@ class _Shortened(typer.core.TyperGroup):
     default = "run"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        said = bool(args) and (args[0] in self.commands or args == ["--help"])
+        said = bool(args) and (args[0] in self.commands or args[0] in ("-h", "--help"))
         return super().parse_args(ctx, args if said else [self.default, *args])
 
 
@@ -98,8 +95,7 @@ def run(
         raise S2KDError("--preview, --shard and --verify are three kinds of work; choose one")
     recipe = recipe_of(what, out, data, world, preset, set_)
     rows: list[dict[str, Any]] = []
-
-    def work(opened: "Run") -> None:
+    with opened_run(recipe, out, quiet=as_json) as opened:
         narration.limit(opened, max_requests=max_requests, concurrent=concurrent)
         if preview:
             from s2kd.pipeline import preview as page
@@ -109,12 +105,8 @@ def run(
             narration.narrate_shard(opened, part)
         else:
             if verify:
-                rows.extend(
-                    narration.verify_run(opened, drop_below=drop_below, ask_again=ask_again)
-                )
+                rows = narration.verify_run(opened, drop_below=drop_below, ask_again=ask_again)
             stages.narrate(opened)
-
-    work_on(recipe, out, work, quiet=as_json)
     if as_json:
         print_json(rows)
         return

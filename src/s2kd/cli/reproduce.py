@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from s2kd.cli_shared import Accelerator, Json, Precision
-
-app = typer.Typer(rich_markup_mode=None)
+from s2kd.cli.options import Accelerator, Json, Minutes, Precision
 
 OUT, PRESET, SEEDS = Path("runs/proof"), "small", "42,43,44,45,46"
 
@@ -27,7 +25,6 @@ def _pairs(texts: list[str] | None) -> dict[str, str]:
     return found
 
 
-@app.command()
 def reproduce(
     what: Annotated[
         list[str] | None,
@@ -52,9 +49,7 @@ def reproduce(
     ),
     preset: Annotated[str, typer.Option("--preset", help="paper or small.")] = PRESET,
     seeds: Annotated[str, typer.Option("--seeds", help="By comma.")] = SEEDS,
-    minutes: Annotated[
-        float, typer.Option("--minutes", help="Stop after so long; call again to go on. 0: never.")
-    ] = 0.0,
+    minutes: Minutes = 0.0,
     jobs: Annotated[int, typer.Option("--jobs", help="Trainings side by side.")] = 1,
     narratives: Annotated[
         list[str] | None,

@@ -5,13 +5,21 @@ from typing import Annotated, Any
 
 import typer
 
-from s2kd.cli_shared import Accelerator, Data, Json, Out, Precision, Set, What, World, recipe_of
+from s2kd.cli.options import (
+    Accelerator,
+    Data,
+    Json,
+    Minutes,
+    Out,
+    Precision,
+    Set,
+    What,
+    World,
+    recipe_of,
+)
 from s2kd.core.console import print_json, print_table
 
-app = typer.Typer(rich_markup_mode=None)
 
-
-@app.command()
 def sweep(
     what: What = "",
     out: Out = ...,  # type: ignore[assignment]
@@ -19,9 +27,7 @@ def sweep(
         int,
         typer.Option("--trials", help="Trainings in all; 0: 20, or the whole grid."),
     ] = 0,
-    minutes: Annotated[
-        float, typer.Option("--minutes", help="Stop after so long; call again to go on. 0: never.")
-    ] = 0.0,
+    minutes: Minutes = 0.0,
     grid: Annotated[
         bool, typer.Option("--grid", help="A grid over λ and β, as in the paper, in place of TPE.")
     ] = False,

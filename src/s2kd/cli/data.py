@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from s2kd import cli_shared
+from s2kd.cli import options
 from s2kd.core.console import print_json
 
 app = typer.Typer(help="Get data, and see what a file holds.", no_args_is_help=True)
@@ -48,7 +48,7 @@ def fetch(
 
 @app.command()
 def prepare(
-    what: cli_shared.What,
+    what: options.What,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")],
     dtype: Annotated[
         str,
@@ -57,9 +57,9 @@ def prepare(
             help="float32, or int16 with a scale and an offset a channel: half the size, rounded.",
         ),
     ] = "float32",
-    data: cli_shared.Data = "",
-    preset: cli_shared.Preset = "",
-    set_: cli_shared.Set = None,
+    data: options.Data = "",
+    preset: options.Preset = "",
+    set_: options.Set = None,
     as_json: Json = False,
 ) -> None:
     """Write a recipe's data (or a file's) once in the layout that trains fastest."""
@@ -69,7 +69,7 @@ def prepare(
     from s2kd.data import prepare as preparing
     from s2kd.pipeline import stages
 
-    recipe = cli_shared.recipe_of(what, out, data, "", preset, set_)
+    recipe = options.recipe_of(what, out, data, "", preset, set_)
     with stages.locked(out), console.shown(quiet=as_json) as shown:
         facts = preparing.prepare(recipe.dataset, out, dtype=dtype, report=shown.report("prepare"))
         part = Part(name="prepared", params={"path": str(out)})

@@ -1,0 +1,174 @@
+"""The verbs that train and score: `demo`, `run`, `evaluate`, `diagnose`, `report`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from s2kd.cli.options import (
+    Accelerator,
+    Data,
+    Json,
+    Out,
+    Precision,
+    Preset,
+    Set,
+    What,
+    World,
+    opened_run,
+    recipe_of,
+)
+from s2kd.core.console import first_process, print_json, print_table
+
+
+def demo(
+    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/demo-WORLD.")] = None,
+    world: World = "atmosphere",
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Simulated data, a teacher that reads, a student that does not: all in 2 to 3 minutes."""
+    from s2kd.pipeline import recipes, stages
+
+    recipe = recipes.get("demo", world=world).with_settings(set_ or [])
+    folder = out or Path("runs") / f"demo-{world}"
+    with opened_run(recipe, folder, quiet=as_json) as opened:
+        stages.run_all(opened)
+        opened.say("Exporting the best student to ONNX")
+        opened.first_only(lambda: stages.export(opened))
+    _show_scores(folder, as_json)
+
+
+def run(
+    what: What = "",
+    out: Out = ...,  # type: ignore[assignment]
+    data: Data = "",
+    world: World = "",
+    preset: Preset = "",
+    set_: Set = None,
+    until: Annotated[
+        str,
+        typer.Option(
+            "--until",
+            metavar="STAGE",
+            help="The last stage: narrate, teach, distil, evaluate or report.",
+        ),
+    ] = "report",
+    as_json: Json = False,
+    accelerator: Accelerator = "auto",
+    devices: Annotated[
+        int, typer.Option("--devices", help="How many devices (or CPU processes).")
+    ] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", help="How many machines.")] = 1,
+    precision: Precision = "32-true",
+    strategy: Annotated[
+        str, typer.Option("--strategy", help="auto, ddp, … (Lightning Fabric's names).")
+    ] = "auto",
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write TensorBoard event files.")
+    ] = False,
+    save_every: Annotated[
+        float, typer.Option("--save-every", help="Seconds between checkpoints; 0: every step.")
+    ] = 20.0,
+) -> None:
+    """Every stage for a recipe, or for any gridded file; goes on where it stopped."""
+    from s2kd.pipeline import stages
+
+    scored = stages.stage_number(until) >= stages.stage_number("evaluate")
+    recipe = recipe_of(what, out, data, world, preset, set_, show=not as_json)
+    machine = stages.Machine(
+        accelerator=accelerator,
+        devices=devices,
+        nodes=nodes,
+        precision=precision,
+        strategy=strategy,
+        tensorboard=tensorboard,
+    )
+    with opened_run(recipe, out, quiet=as_json, machine=machine, save_every=save_every) as opened:
+        stages.run_all(opened, until=until)
+    if scored:
+        _show_scores(out, as_json, report=until == "report")
+    else:
+        print_json(str(out)) if as_json else print(out)
+
+
+def evaluate(
+    out: Out = ...,  # type: ignore[assignment]
+    horizon: Annotated[
+        int,
+        typer.Option("--horizon", help="Also roll out to this multiple of the lead (4, say)."),
+    ] = 0,
+    as_json: Json = False,
+) -> None:
+    """Score every model of a run on its test splits."""
+    from s2kd.pipeline import stages
+
+    with opened_run(stages.load_recipe(out), out, quiet=as_json) as opened:
+        stages.evaluate(opened, horizon=horizon)
+    _show_scores(out, as_json, report=False)
+
+
+def diagnose(
+    out: Out = ...,  # type: ignore[assignment]
+    windows: Annotated[
+        int, typer.Option("--windows", help="At most so many per split, evenly spaced.")
+    ] = 1000,
+    as_json: Json = False,
+) -> None:
+    """How near each student's forecasts come to its teacher's."""
+    from s2kd.pipeline import stages
+
+    with opened_run(stages.load_recipe(out), out, quiet=as_json) as opened:
+        rows = stages.diagnose(opened, most=windows)
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ["student", "teacher", "seed", "on", "its error", "teacher's", "apart", "nearer %"],
+        [_diagnosis_cells(row) for row in rows],
+    )
+    print(
+        "Mean squared errors in the unit of the training loss. Apart: between the forecasts of the "
+        "two. Nearer: by so much less than a student of that seed without a teacher is; empty "
+        "where the run has none."
+    )
+
+
+def _diagnosis_cells(row: dict[str, Any]) -> list[str]:
+    return [
+        f"{row['backbone']} {row['method']}",
+        "reading" if row["taught_by"] == "text" else "text-free",
+        str(row["seed"]),
+        row["split"],
+        *(f"{row[name]:.4g}" for name in ("student", "teacher", "apart")),
+        "" if row["nearer_percent"] is None else f"{row['nearer_percent']:+.1f}",
+    ]
+
+
+def report(out: Out = ...) -> None:  # type: ignore[assignment]
+    """Write report.html and figures/ of a run."""
+    from s2kd.pipeline import stages
+
+    with opened_run(stages.load_recipe(out), out) as opened:
+        stages.report(opened)
+    print(out / "report.html")
+
+
+def _show_scores(out: Path, as_json: bool, *, report: bool = True) -> None:
+    """One table of scores per test split."""
+    if not first_process():
+        return
+    from s2kd.evaluation.summary import summary_rows, summary_table
+    from s2kd.pipeline import stages
+
+    rows = stages.read_scores(out)
+    if as_json:
+        print_json(summary_rows(rows))
+        return
+    from rich.console import Console
+
+    console = Console()
+    for split in dict.fromkeys(row["split"] for row in rows):
+        console.print(summary_table([row for row in rows if row["split"] == split]))
+    if report:
+        console.print(f"Report: {out / 'report.html'}", highlight=False)
