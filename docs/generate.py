@@ -153,12 +153,12 @@ def sheets() -> None:
     from s2kd.narration.narrators.prompts import VERSION, prompt
     from s2kd.narration.narrators.render import Sheets, png
     from s2kd.data.statistics import statistics
-    from s2kd.data.windows import Windows
+    from s2kd.data.windows import WindowDataset
 
     shown, draw = {}, Sheets()
     for domain, world in WORLDS.items():
         dataset = datasets.build(world)
-        windows = Windows(dataset, "train", past=12, lead=6)
+        windows = WindowDataset(dataset, "train", past=12, lead=6)
         past = windows.past_of(len(windows) // 2, statistics(dataset, lead=6))
         (NARRATION.parent / f"sheet-{domain}.png").write_bytes(png(draw(past)))
         (told,) = narrators.build("rules").narrate([past])
