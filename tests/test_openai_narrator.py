@@ -21,7 +21,7 @@ from s2kd.data.windows import WindowDataset
 from s2kd.narration.narrators import Narrator, Streaming, narrators
 from s2kd.narration.narrators.prompts import prompt
 from s2kd.narration.narrators.requests import retry_after
-from s2kd.narration.narrators.store import narrate_windows, read_narratives
+from s2kd.narration.store import narrate_windows, read_narratives
 
 pytest.importorskip("openai")
 pytest.importorskip("PIL")
@@ -351,7 +351,7 @@ def test_asked_again_it_is_asked_otherwise():
     windows, known = windows_of(1)
     with ChatServer() as server:
         made = narrator(server, seed=3)
-        made.again(2).narrate([windows.past_of(0, known)])
+        made.retry(2).narrate([windows.past_of(0, known)])
     assert (server.bodies[0]["seed"], server.bodies[0]["temperature"]) == (5, 0.7)
 
 
@@ -382,7 +382,7 @@ def test_killed_and_started_again_every_window_is_told_exactly_once(tmp_path):
     store, count = tmp_path / "n.jsonl", 300
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["s2kd.narration.narrators.store", "openai", "test_openai_narrator"]
+        ["s2kd.narration.store", "openai", "test_openai_narrator"]
     )
     with ChatServer(at_random(7)) as server:
         kills = 0

@@ -25,7 +25,7 @@ for verb in (run.demo, run.run, run.evaluate, run.diagnose, run.report, sweep.sw
     app.command()(verb)
 app.command()(reproduce.reproduce)
 app.add_typer(data.app, name="data")
-app.add_typer(narrate.app, name="narrate")
+app.command()(narrate.narrate)
 for verb in (deploy.forecast, deploy.export, parts.list_, parts.check):
     app.command(name=verb.__name__.rstrip("_"))(verb)
 

@@ -1,9 +1,5 @@
-"""The verbs `s2kd narrate …`: every window in words, and a page to judge the words by.
+"""The verb `s2kd narrate`: every window in words, and a page to judge the words by."""
 
-`s2kd narrate RECIPE …` is short for `s2kd narrate run RECIPE …`.
-"""
-
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,25 +8,7 @@ from s2kd.cli.options import Data, Json, Out, Preset, Set, What, World, opened_r
 from s2kd.core.console import print_json, print_table
 
 
-class _Shortened(typer.core.TyperGroup):
-    """A group whose verb `default` need not be said."""
-
-    default = "run"
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        said = bool(args) and (args[0] in self.commands or args[0] in ("-h", "--help"))
-        return super().parse_args(ctx, args if said else [self.default, *args])
-
-
-app = typer.Typer(
-    cls=_Shortened,
-    help="Windows in words. `s2kd narrate RECIPE …` is short for `s2kd narrate run RECIPE …`.",
-    rich_markup_mode=None,
-)
-
-
-@app.command()
-def run(
+def narrate(
     what: What = "",
     out: Out = ...,  # type: ignore[assignment]
     data: Data = "",
@@ -51,8 +29,8 @@ def run(
         typer.Option(
             "--shard",
             metavar="I/N",
-            help="Narrate only the I-th of N parts, on one of N machines; `s2kd narrate merge` "
-            "puts them together.",
+            help="Narrate only the I-th of N parts, on one of N machines; then join "
+            "their narratives.jsonl with cat.",
         ),
     ] = "",
     verify: Annotated[
@@ -114,42 +92,3 @@ def run(
         print_table(*narration.table(rows))
         print(narration.legend(rows))
     print(out / ("preview.html" if preview else "narratives.jsonl"))
-
-
-@app.command()
-def merge(
-    stores: Annotated[
-        list[Path],
-        typer.Argument(metavar="DIR...", help="Folders of runs, or their narratives.jsonl."),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="The folder of the run to merge into.")],
-    keep: Annotated[
-        str,
-        typer.Option("--keep", help="Of two texts for one window: first or last. Else refused."),
-    ] = "",
-    as_json: Json = False,
-) -> None:
-    """Put the narratives of several machines into one run."""
-    from dataclasses import asdict
-
-    from s2kd.pipeline import narrating as narration
-
-    merged = narration.merge_into(out, stores, keep=keep)
-    if as_json:
-        print_json(asdict(merged))
-        return
-    other = f", {merged.conflicts} had two texts (kept the {keep})" if merged.conflicts else ""
-    print(f"{merged.narratives} narratives, {merged.added} of them new{other}")
-    print(out / "narratives.jsonl")
-
-
-@app.command()
-def export(
-    store: Annotated[Path, typer.Argument(metavar="DIR", help="A run, or its narratives.jsonl.")],
-    out: Annotated[Path, typer.Option("--out", help="A .parquet file to write.")],
-) -> None:
-    """A run's narratives as a Parquet file, which narrator recorded reads again."""
-    from s2kd.narration.narrators import exchange
-
-    count = exchange.export(store, out)
-    print(f"{out} ({count} narratives)")

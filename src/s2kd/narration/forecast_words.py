@@ -7,7 +7,7 @@ from torch import Tensor
 
 from s2kd.core.types import Past, Statistics, Tokens
 from s2kd.data.windows import WindowDataset
-from s2kd.narration.narrators import Narrator
+from s2kd.narration.narrators import Narrator, Rearranging
 from s2kd.narration.text import TextEncoder
 from s2kd.narration.text.states import encode_states
 
@@ -66,8 +66,9 @@ class ForecastWords:
             for clip, number in zip(frames, index.tolist(), strict=True)
         ]
         texts = self._narrator.narrate(pasts)
-        rearrange = getattr(self._narrator, "rearrange", None)
-        return texts if rearrange is None else rearrange(texts)
+        if isinstance(self._narrator, Rearranging):
+            return self._narrator.rearrange(texts)
+        return texts
 
     def _past(self, frames: np.ndarray, number: int, made: int) -> Past:
         windows = self._windows

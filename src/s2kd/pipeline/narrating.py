@@ -12,25 +12,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from s2kd.core.files import digest, read_json, write_json, write_text
+from s2kd.core.files import write_json, write_text
 from s2kd.core.types import S2KDError
 from s2kd.narration.faithfulness import VERSION, Faithfulness, Verified, verify, verify_windows
-from s2kd.narration.narrators.exchange import NAME, Merged, merge, store_of
-from s2kd.narration.narrators.store import (
+from s2kd.narration.narrators import Rearranging, Retrying
+from s2kd.narration.store import (
+    FILE_NAME,
     Narrative,
-    completed,
+    blank_narratives,
+    complete,
     narrate_windows,
-    opened,
-    shard_of,
-    wanted_of,
+    open_store,
+    shard_numbers,
 )
-from s2kd.pipeline import stages
 
 if TYPE_CHECKING:
     from s2kd.data.windows import WindowDataset
     from s2kd.pipeline.stages import Run
 
-RECIPE = "recipe.json"
 THRESHOLD = 0.5
 """Below it a narrative is asked for again where nothing else is said."""
 AT_ONCE = 64
@@ -42,7 +41,7 @@ def limit(run: "Run", *, max_requests: int = 0, concurrent: int = 0) -> None:
 
     A narrator that asks no server is an S2KDError.
     """
-    narrator = getattr(run.narrator, "asks", run.narrator)
+    narrator = run.narrator.source if isinstance(run.narrator, Rearranging) else run.narrator
     for name, value in (("max_requests", max_requests), ("concurrent", concurrent)):
         if not value:
             continue
@@ -70,11 +69,11 @@ def narrate_shard(run: "Run", part: tuple[int, int]) -> int:
     total = 0
     for split in run.dataset.splits:
         windows, told = run.windows(split), run.report(f"narrate {split}")
-        wanted = wanted_of(windows, run.narrator, run.known, name=run.recipe.narrator.name)
-        mine = [wanted[place] for place in shard_of(wanted, part)]
+        wanted = blank_narratives(windows, run.narrator, run.known, name=run.recipe.narrator.name)
+        mine = [wanted[place] for place in shard_numbers(wanted, part)]
         total += len(mine)
-        completed(
-            run.out / NAME,
+        complete(
+            run.out / FILE_NAME,
             mine,
             windows,
             run.narrator,
@@ -99,12 +98,12 @@ def verify_run(
     if ask_again < 0:
         raise S2KDError(f"--ask-again {ask_again}: must not be negative")
     changing = drop_below is not None or ask_again > 0
-    if changing and (hasattr(run.narrator, "rearrange") or hasattr(run.narrator, "kept_as")):
+    if changing and isinstance(run.narrator, Rearranging):
         raise S2KDError(
             f"narrator {run.recipe.narrator.name!r} hands round the words of another one; "
             "drop or ask again with that one"
         )
-    if ask_again and not hasattr(run.narrator, "again"):
+    if ask_again and not isinstance(run.narrator, Retrying):
         raise S2KDError(
             f"--ask-again: narrator {run.recipe.narrator.name!r} always says the same of a window"
         )
@@ -123,7 +122,7 @@ def _verify_split(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     windows, name = run.windows(split), run.recipe.narrator.name
     told = run.report(f"narrate {split}")
-    store = run.out / NAME
+    store = run.out / FILE_NAME
     texts = narrate_windows(
         windows,
         run.narrator,
@@ -135,7 +134,7 @@ def _verify_split(
     checked = _checked(run, windows, texts)
     before, again, dropped = checked.row, 0, 0
     if drop_below is not None or ask_again:
-        wanted = wanted_of(windows, run.narrator, run.known, name=name)
+        wanted = blank_narratives(windows, run.narrator, run.known, name=name)
         different = {one.key: number for number, one in enumerate(wanted)}.values()
         best = {number: checked.narratives[number] for number in different}
         bar = THRESHOLD if drop_below is None else drop_below
@@ -144,7 +143,7 @@ def _verify_split(
         if drop_below is not None:
             dropped = _drop(store, wanted, best, drop_below)
         # who rearranges is refused before this, so what is kept is what is told
-        texts = completed(store, wanted, windows, run.narrator, run.known)
+        texts = complete(store, wanted, windows, run.narrator, run.known)
         checked = _checked(run, windows, texts)
     empty = sum(not text.strip() for text in texts)
     row = {
@@ -189,7 +188,7 @@ def _ask_again(
     worst, other = _worst(best, bar), None
     told = run.report(f"ask again {windows.split}, {attempt}")
     for first in range(0, len(worst), AT_ONCE):
-        other = other or run.narrator.again(attempt)
+        other = other or run.narrator.retry(attempt)
         block = worst[first : first + AT_ONCE]
         pasts = [windows.past_of(number, run.known) for number in block]
         texts, lines = other.narrate(pasts), []
@@ -200,7 +199,7 @@ def _ask_again(
                 best[number] = one
                 note = f"asked again: score {one.score:.2f}, was {before:.2f}"
                 lines.append(replace(wanted[number], text=text, note=note))
-        _restate(run.out / NAME, lines)
+        _restate(run.out / FILE_NAME, lines)
         told(first + len(block), len(worst), "")
     return len(worst)
 
@@ -216,22 +215,8 @@ def _drop(store: Path, wanted: list[Narrative], best: dict[int, Faithfulness], b
 def _restate(store: Path, lines: list[Narrative]) -> None:
     """Add lines that stand in for those of the same keys."""
     if lines:
-        with opened(store) as kept:
+        with open_store(store) as kept:
             kept.add(lines)
-
-
-def merge_into(out: Path, stores: Sequence[Path], *, keep: str = "") -> Merged:
-    """Merge stores into a run's folder; a new one takes the recipe that all of them share."""
-    for store in stores:
-        if not store_of(store).exists():
-            raise S2KDError(f"{store}: no such store, nor the folder of one")
-    recipes = [store / RECIPE for store in stores if (store / RECIPE).exists()]
-    with stages.locked(out):
-        merged = merge(stores, out / NAME, keep=keep)
-        alike = {digest(read_json(path)) for path in recipes}
-        if not (out / RECIPE).exists() and len(alike) == 1:
-            write_json(out / RECIPE, read_json(recipes[0]))
-    return merged
 
 
 def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

@@ -13,10 +13,9 @@ from s2kd.core.files import write_text
 from s2kd.core.types import Past, S2KDError
 from s2kd.narration import words
 from s2kd.narration.facts import Facts, facts
-from s2kd.narration.narrators.exchange import NAME
 from s2kd.narration.narrators.prompts import prompt
 from s2kd.narration.narrators.render import Sheets, png
-from s2kd.narration.narrators.store import narrate_windows
+from s2kd.narration.store import FILE_NAME, narrate_windows
 from s2kd.narration.words import labels_of
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def write(run: "Run", *, windows: int) -> Path:
         every,
         run.narrator,
         run.known,
-        run.out / NAME,
+        run.out / FILE_NAME,
         name=name,
         numbers=numbers,
         progress=lambda done, total: told(done, total, ""),

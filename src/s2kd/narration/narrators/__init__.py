@@ -1,7 +1,7 @@
-"""Narrators: what puts a window's past into words. One file each.
+"""The registry of narrators: what describes the past frames of a window in words.
 
 Decorate the class with `@narrators.register("name")`; its settings are keyword-only. A narrator
-is handed `Past` values, which hold no future, no date and no place.
+sees `Past` values, which hold no future, no date and no place.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,11 +10,12 @@ from typing import Protocol, runtime_checkable
 
 from s2kd.core.registry import Registry
 from s2kd.core.types import Past
+from s2kd.data.windows import WindowDataset
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """One narrative as it comes: of which window, and the model that its maker says wrote it."""
+class Answer:
+    """The narrative of one window of a stream; `model` is the name that a server reports."""
 
     number: int
     text: str
@@ -23,18 +24,10 @@ class Told:
 
 @runtime_checkable
 class Narrator(Protocol):
-    """Pasts to narratives, one text a window, in order.
+    """Pasts to narratives, one text per window, in order.
 
-    `version` names all that the words depend on besides the frames (rules, prompt, model id and
-    revision); it is stored with every narrative. A narrator may also have
-    `rearrange(narratives: list[str]) -> list[str]`, applied to all narratives of one split once
-    they are complete (`shuffled` does); `kept_as`, the (name, version) that its words are stored
-    under; `require(digests: Sequence[str])`, which refuses windows that it cannot narrate;
-    `match(windows: WindowDataset, digests, numbers)`, which is told of
-    which windows of the split they are;
-    `again(attempt: int) -> Narrator`, which gives other words for the same windows; and
-    `stream(pasts: Iterable[tuple[int, Past]]) -> Iterator[Told]`, used in place of `narrate`,
-    which takes windows as it can and gives narratives as they are ready, in any order.
+    `version` names everything but the frames that the text depends on (rules, prompt, model id
+    and revision); it is stored with every narrative.
     """
 
     reads_future: bool
@@ -45,9 +38,46 @@ class Narrator(Protocol):
 
 @runtime_checkable
 class Streaming(Protocol):
-    """A narrator that has several windows under way at once."""
+    """A narrator with several requests in flight: `stream` is called instead of `narrate`.
 
-    def stream(self, pasts: Iterable[tuple[int, Past]]) -> Iterator[Told]: ...
+    It draws windows as it can take them and yields answers as they arrive, in any order.
+    """
+
+    def stream(self, pasts: Iterable[tuple[int, Past]]) -> Iterator[Answer]: ...
+
+
+@runtime_checkable
+class Matching(Protocol):
+    """A narrator that looks its texts up, by split and number or by time.
+
+    `match` is called before any `narrate`, with the digest and number of every window; it raises
+    S2KDError for windows without a text.
+    """
+
+    def match(
+        self, windows: WindowDataset, digests: Sequence[str], numbers: Sequence[int]
+    ) -> None: ...
+
+
+@runtime_checkable
+class Rearranging(Protocol):
+    """A control that redistributes the narratives of another narrator, `source`.
+
+    Narratives are stored under `source_name` and the version of `source`; `rearrange` is applied
+    to all narratives of a split.
+    """
+
+    source: Narrator
+    source_name: str
+
+    def rearrange(self, narratives: list[str]) -> list[str]: ...
+
+
+@runtime_checkable
+class Retrying(Protocol):
+    """A narrator that can describe the same window in different words; `attempt` counts from 1."""
+
+    def retry(self, attempt: int) -> Narrator: ...
 
 
 narrators: Registry[Narrator] = Registry(

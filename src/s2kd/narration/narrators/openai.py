@@ -10,7 +10,7 @@ from contextlib import closing
 from urllib.parse import urlsplit
 
 from s2kd.core.types import Past, S2KDError
-from s2kd.narration.narrators import Told, narrators
+from s2kd.narration.narrators import Answer, narrators
 from s2kd.narration.narrators.layout import pillow
 from s2kd.narration.narrators.prompts import VERSION, prompt
 from s2kd.narration.narrators.render import Sheets, png
@@ -96,7 +96,7 @@ class OpenAI:
             texts = {one.number: one.text for one in stream}
         return [texts[number] for number in range(len(pasts))]
 
-    def stream(self, pasts: Iterable[tuple[int, Past]]) -> Iterator[Told]:
+    def stream(self, pasts: Iterable[tuple[int, Past]]) -> Iterator[Answer]:
         """Narratives as they come. What is unusable to the end is told of when the rest is done."""
         pillow()
         asking = Asking(
@@ -111,7 +111,7 @@ class OpenAI:
         questions = (Asked(number=n, body=self._body(past)) for n, past in pasts)
         return requests(questions, asking)
 
-    def again(self, attempt: int) -> "OpenAI":
+    def retry(self, attempt: int) -> "OpenAI":
         """The same, warmer and with another seed: for narratives that were not faithful."""
         other = copy.copy(self)
         other._temperature = 0.7

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from s2kd.core.types import S2KDError
-from s2kd.narration.narrators import Told
+from s2kd.narration.narrators import Answer
 from s2kd.narration.narrators.prompts import tidied
 
 LONGEST_WAIT = 600.0
@@ -61,7 +61,7 @@ class Unusable(Exception):
         self.after = after
 
 
-def requests(questions: Iterable[Asked], asking: Asking) -> Iterator[Told]:
+def requests(questions: Iterable[Asked], asking: Asking) -> Iterator[Answer]:
     """Answers as they come, at most `concurrent` under way.
 
     A window whose answers stay unusable is left out, and told of in an S2KDError when the others
@@ -150,11 +150,11 @@ class _Client:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._client.close()
 
-    def ask(self, asked: Asked) -> "Future[Told]":
+    def ask(self, asked: Asked) -> "Future[Answer]":
         """Under way from now on."""
         return asyncio.run_coroutine_threadsafe(self._answer(asked), self._loop)
 
-    async def _answer(self, asked: Asked) -> Told:
+    async def _answer(self, asked: Asked) -> Answer:
         """Asked until the answer can be used, at most `retries` times more."""
         for attempt in range(self._asking.retries + 1):
             await self._turn()
@@ -182,7 +182,7 @@ class _Client:
             raise Spent
         self.sent += 1
 
-    async def _once(self, asked: Asked) -> Told:
+    async def _once(self, asked: Asked) -> Answer:
         api = self._openai
         try:
             # the client's own limit is on each read, which a server that dribbles never reaches
@@ -238,7 +238,7 @@ def retry_after(headers: Any) -> float | None:
         return None
 
 
-def _told(number: int, answer: Any) -> Told:
+def _told(number: int, answer: Any) -> Answer:
     """The text of a whole, well-formed answer that says something."""
     try:
         choice = answer.choices[0]
@@ -253,4 +253,4 @@ def _told(number: int, answer: Any) -> Told:
     said = tidied(text)
     if reason == "length" and not said.rstrip("\"')]").endswith((".", "!", "?")):
         raise Unusable("an answer cut short within its first sentence; max_tokens may be too few")
-    return Told(number=number, text=said, model=model if isinstance(model, str) else "")
+    return Answer(number=number, text=said, model=model if isinstance(model, str) else "")

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 from s2kd.core.files import digest
 from s2kd.core.types import S2KDError
-from s2kd.narration.narrators.store import narrate_windows
+from s2kd.narration.store import FILE_NAME, narrate_windows
 from s2kd.narration.text import encoders
 from s2kd.narration.text.states import TextStates, encode_states
 from s2kd.pipeline.stages._models import check_models
@@ -36,7 +36,7 @@ def _narrate(run: Run) -> None:
             windows,
             run.narrator,
             run.known,
-            run.out / "narratives.jsonl",
+            run.out / FILE_NAME,
             name=recipe.narrator.name,
             progress=lambda done, total, told=told: told(done, total, ""),
         )
@@ -84,7 +84,7 @@ def narrative(run: Run, number: int) -> str:
         run.windows("test"),
         run.narrator,
         run.known,
-        run.out / "narratives.jsonl",
+        run.out / FILE_NAME,
         name=run.recipe.narrator.name,
     )
     return texts[number]
