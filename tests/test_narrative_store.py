@@ -294,7 +294,7 @@ def test_shards_joined_by_cat_are_complete(count, windows, train_stats, narrate,
     texts, joined = narrate(), tmp_path / "joined.jsonl"
     blanks = blank_narratives(windows, Counting(), train_stats, name="counting")
     positions = [shard_numbers(blanks, (number, count)) for number in range(1, count + 1)]
-    assert sorted(sum(positions, [])) == list(range(25))
+    assert sorted(i for shard in positions for i in shard) == list(range(25))
     for number, shard in enumerate(positions):
         part = tmp_path / f"part{number}.jsonl"
         complete(part, [blanks[i] for i in shard], windows, Counting(), train_stats)
@@ -360,9 +360,7 @@ WRITERS = {
 
 @pytest.mark.parametrize("kind", sorted(WRITERS))
 @pytest.mark.parametrize("column", ["index", "window", "timestamp", "zone", "string"])
-def test_texts_of_a_file_find_their_windows(
-    column, kind, windows, train_stats, narrate, tmp_path
-):
+def test_texts_of_a_file_find_their_windows(column, kind, windows, train_stats, narrate, tmp_path):
     if kind == "parquet":
         pytest.importorskip("pyarrow")
     if column == "timestamp" and kind == "jsonl":

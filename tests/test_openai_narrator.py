@@ -381,9 +381,7 @@ def _narrate(url, store, count):
 def test_killed_and_started_again_every_window_is_told_exactly_once(tmp_path):
     store, count = tmp_path / "n.jsonl", 300
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["s2kd.narration.store", "openai", "test_openai_narrator"]
-    )
+    context.set_forkserver_preload(["s2kd.narration.store", "openai", "test_openai_narrator"])
     with ChatServer(at_random(7)) as server:
         kills = 0
         for until in (40, 110, 200):

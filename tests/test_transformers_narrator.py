@@ -17,8 +17,8 @@ from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.narration.narrators import Narrator, narrators
 from s2kd.narration.narrators.render import image
-from s2kd.narration.store import narrate_windows, read_narratives
 from s2kd.narration.narrators.vision_model import TooLarge, greedy
+from s2kd.narration.store import narrate_windows, read_narratives
 
 MOVING = moving(east=1, south=0)
 PASTS = [

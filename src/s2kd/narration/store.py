@@ -132,11 +132,9 @@ def narrate_windows(
 ) -> list[str]:
     """The narrative of every window of a split, in order; missing ones are written and stored.
 
-    Args:
-        name: the registered name of the narrator.
-        progress: called as `progress(done, total)` after every block of new narratives.
-        batch: windows per call of a narrator that does not stream.
-        numbers: the windows to narrate; all where None.
+    `name` is the registered name of the narrator. `progress(done, total)` is called after every
+    block of new narratives; `batch` is the windows per block of a narrator that does not stream.
+    `numbers` selects windows.
     """
     blanks = blank_narratives(windows, narrator, statistics, name=name, numbers=numbers)
     texts = complete(store, blanks, windows, narrator, statistics, progress, batch)
