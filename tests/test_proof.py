@@ -14,11 +14,12 @@ from s2kd.core.types import S2KDError
 from s2kd.evaluation.cell_events import EventCounts, _packed
 from s2kd.evaluation.results import (
     read_results,
-    result_path,
-    same_training,
-    save_result,
+    read_scores,
     save_search,
+    select,
+    write_scores,
 )
+from s2kd.evaluation.rows import rows as nested_rows
 from s2kd.evaluation.significance import Comparison
 from s2kd.paper import (
     conclusions,
@@ -139,7 +140,7 @@ def worked(tmp_path_factory):
 def test_every_unit_leaves_its_result_and_is_done_once(worked):
     place, todo, outcome = worked
     assert (outcome.now, outcome.before, outcome.left) == (len(todo), 0, 0)
-    rows = read_results(place.results)
+    rows = nested_rows(read_results(place.results))
     assert {row["method"] for row in rows if row["role"] == "student"} == {
         "baseline", "spectral", "semantic", "s2kd",
     }  # fmt: skip
@@ -166,7 +167,7 @@ def test_every_unit_leaves_its_result_and_is_done_once(worked):
 def test_rare_events_are_told_of_every_method_and_lead(worked):
     """Against the counts of the result files, taken by hand."""
     place, _, _ = worked
-    rows = read_results(place.results)
+    rows = nested_rows(read_results(place.results))
     (models,) = proof_page.experiments(rows)
     whole, by_lead = rare_tables.extremes_table(models), rare_tables.lead_table(models)
     methods = {"baseline", "+ spectral", "+ semantic", "S²-KD"}
@@ -214,14 +215,23 @@ def test_a_teacher_that_another_study_has_already_is_copied_not_trained(worked, 
     assert not copy.with_name("text-seed43").exists()
 
 
+RESULTS = "taxi_sf-small-test.nc"
+
+
+def removed(path, method="s2kd"):
+    """Take the students by this method out of a results file; they are returned."""
+    scores = read_scores(path)
+    write_scores(path, scores.isel(model=scores["method"].values != method))
+    return select(scores, method=method)
+
+
 def test_a_lost_result_is_written_again_without_training(worked):
     place, todo, _ = worked
-    path = next(place.results.glob("*/*/*/*/unet-s2kd-*.json"))
-    before = json.loads(path.read_text())
+    path = place.results / RESULTS
+    before = removed(path)
     weights = {p: p.stat().st_mtime_ns for p in place.out.rglob("model.safetensors")}
-    path.unlink()
     assert harness.work(todo, place).now == 1
-    assert json.loads(path.read_text())["metrics"] == before["metrics"]
+    assert select(read_scores(path), method="s2kd")["mse"].identical(before["mse"])
     assert weights == {p: p.stat().st_mtime_ns for p in place.out.rglob("model.safetensors")}
 
 
@@ -241,30 +251,27 @@ def test_result_files_from_elsewhere_are_done(worked, tmp_path):
 def test_another_machine_trains_what_lacks_and_the_teacher_that_it_wants(worked, tmp_path):
     place, todo, _ = worked
     other = copied(place, tmp_path)
-    lost = next(other.results.glob("*/*/*/*/unet-s2kd-*.json"))
-    before = json.loads(lost.read_text())
-    lost.unlink()
-    kept = {path: path.read_bytes() for path in other.results.rglob("*.json")}
+    path = other.results / RESULTS
+    before, kept = removed(path), read_scores(path)
     left = harness.to_do(todo, other)
     assert [(unit.role, unit.method) for unit in left] == [("teacher", "text"), ("student", "s2kd")]
     assert harness.work(todo, other).now == 2
-    assert json.loads(lost.read_text())["metrics"]["mse"] == pytest.approx(before["metrics"]["mse"])
-    assert kept == {path: path.read_bytes() for path in kept}
+    after = read_scores(path)
+    assert select(after, method="s2kd")["mse"].values == pytest.approx(before["mse"].values)
+    assert after.isel(model=after["method"].values != "s2kd").identical(kept)
     assert harness.work(todo, other).left == 0
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda row: row.update(fingerprint="of other data"),
-        lambda row: row["settings"].update(past=row["settings"]["past"] + 1),
-        lambda row: row["settings"]["student_training"].update(lr=0.5),
-        lambda row: row["versions"].update(s2kd="0.0.1"),
-        lambda row: row["settings"]["students"][0]["params"].update(width=5),
-        lambda row: next(m for m in row["settings"]["methods"] if m["name"] == "s2kd").update(
-            weight=0.5
-        ),
-        lambda row: row.update(narrator_version="rules-0"),
+        {"fingerprint": "of other data"},
+        {"recipe": lambda recipe: recipe.update(past=recipe["past"] + 1)},
+        {"recipe": lambda recipe: recipe["student_training"].update(lr=0.5)},
+        {"versions": lambda versions: versions.update(s2kd="0.0.1")},
+        {"recipe": lambda recipe: recipe["students"][0]["params"].update(width=5)},
+        {"recipe": lambda recipe: [m.update(weight=0.5) for m in recipe["methods"]]},
+        {"narrator_version": "rules-0"},
     ],
     ids=["data", "recipe", "training", "version", "student", "method", "words"],
 )
@@ -273,10 +280,19 @@ def test_a_result_of_another_training_is_not_taken_for_this_one(worked, tmp_path
     other = copied(place, tmp_path)
     (unit,) = (u for u in todo if u.method == "s2kd")
     assert harness.finished(unit, other)
-    path = next(other.results.glob("*/*/*/*/unet-s2kd-*.json"))
-    row = json.loads(path.read_text())
-    change(row)
-    path.write_text(json.dumps(row))
+    path = other.results / RESULTS
+    scores = read_scores(path)
+    number = scores["method"].values.tolist().index("s2kd")
+    for name, value in change.items():
+        texts = scores[name].values.astype(object)
+        if callable(value):
+            plain = json.loads(texts[number])
+            value(plain)
+            texts[number] = json.dumps(plain)
+        else:
+            texts[number] = value
+        scores = scores.assign_coords({name: ("model", texts.astype(str))})
+    write_scores(path, scores)
     assert not harness.finished(unit, other)
     assert [u.method for u in harness.to_do(todo, other)] == ["text", "s2kd"]
 
@@ -304,17 +320,6 @@ def test_recorded_words_are_told_apart_by_what_they_say_not_by_their_files_name(
     assert not harness.finished(teacher("b"), other)
 
 
-def test_data_in_a_folder_of_another_name_are_the_same_data():
-    def row(path, **more):
-        part = {"name": "netcdf", "params": {"path": path, "gap": 8} | more}
-        about = {"role": "teacher", "method": "teacher", "backbone": "unet", "fingerprint": "x"}
-        return {**about, "settings": {"dataset": part, "past": 4}, "versions": {"s2kd": "1"}}
-
-    assert same_training(row("/scratch/wb5"), row("/data/weatherbench"))
-    assert not same_training(row("/scratch/wb5", gap=9), row("/data/weatherbench"))
-    assert not same_training(row("/a") | {"fingerprint": "y"}, row("/a"))
-
-
 def test_a_result_counts_where_every_test_split_has_one(tmp_path):
     """The fires are scored on splits of their own, too."""
     recipe = replace(road.tiny(), dataset=Part(name="plume", params=PLUME))
@@ -323,9 +328,9 @@ def test_a_result_counts_where_every_test_split_has_one(tmp_path):
     assert harness.work([unit], place).now == 1
     other = replace(place, out=tmp_path / "elsewhere")
     assert harness.finished(unit, other)
-    files = sorted(place.results.rglob("*.json"))
-    assert len({path.parent.name for path in files}) > 1
-    next(path for path in files if path.parent.name != "test").unlink()
+    files = sorted(place.results.glob("*.nc"))
+    assert len(files) > 1
+    next(path for path in files if not path.stem.endswith("-test")).unlink()
     assert not harness.finished(unit, other)
 
 
@@ -336,7 +341,7 @@ def test_a_map_that_lacks_has_its_models_trained_again_and_results_stay(tmp_path
     sample = reproduce.sample_path(place.results, "taxi_sf", "small")
     first = json.loads(sample.read_text())
     sample.unlink()
-    kept = {path: path.read_bytes() for path in place.results.rglob("*.json")}
+    kept = {path: path.read_bytes() for path in place.results.glob("*.nc")}
     other = replace(place, out=tmp_path / "elsewhere")
     assert reproduce.for_maps(some, ["table2"], other) == set()
     assert reproduce.reproduce(some, ["fig5"], other).now == 4  # three students and a teacher
@@ -357,7 +362,7 @@ def test_no_time_no_work_and_a_training_cut_short_goes_on(tmp_path):
     assert harness.work(todo, late).left == len(todo)
     with pytest.raises(harness.OutOfTime):  # begun too late, it stops at its first step
         harness.do(todo[0], late)
-    assert not list(late.results.rglob("*.json"))
+    assert not list(late.results.rglob("*.nc"))
     assert harness.work(todo, replace(late, deadline=None)).now == len(todo)
 
 
@@ -366,9 +371,8 @@ def test_side_by_side_gives_the_same_numbers(worked, tmp_path):
     place, todo, _ = worked
     other = harness.Place(out=tmp_path / "runs", results=tmp_path / "results")
     assert harness.work(todo, other, jobs=2).left == 0
-    for row in read_results(place.results):
-        same = json.loads(result_path(other.results, row).read_text())
-        assert same["metrics"]["mse"] == pytest.approx(row["metrics"]["mse"], rel=1e-3)
+    one, two = (read_scores(folder / RESULTS) for folder in (place.results, other.results))
+    assert one["mse"].sel(model=two["model"]).values == pytest.approx(two["mse"].values, rel=1e-3)
 
 
 def test_two_harnesses_do_not_share_a_folder(worked, tmp_path):
@@ -413,18 +417,6 @@ def some_rows(s2kd=0.9, fitnet=0.97, teacher=0.88, seeds=range(5)):
     return found
 
 
-def test_results_hold_no_folder_and_come_back(tmp_path):
-    path = save_result(tmp_path, result("s2kd", 0.123456789, 3))
-    assert path == tmp_path / "ncep_air/small/rules/test/unet-s2kd-seed3.json"
-    (row,) = read_results(tmp_path)
-    assert row["settings"]["dataset"]["params"] == {"path": "air.nc", "gap": 8}
-    assert row["metrics"]["mse"] == 0.123457
-    assert "somebody" not in path.read_text()
-    path.write_text('{"data": "x"}')
-    with pytest.raises(S2KDError, match="not a result file"):
-        read_results(tmp_path)
-
-
 def test_results_of_two_recipes_are_not_compared():
     own = {"past": 4, "teacher_training": {"epochs": 14},
            "students": [{"name": "unet", "params": {"width": 8}}]}  # fmt: skip
@@ -438,7 +430,7 @@ def test_results_of_two_recipes_are_not_compared():
     ):
         with pytest.raises(S2KDError, match=said):
             experiment([*rows, last | {"settings": own | change}], **where)
-    with pytest.raises(S2KDError, match=r"unet-s2kd-seed4.json with fingerprint=y: not to be"):
+    with pytest.raises(S2KDError, match=r"unet/s2kd with fingerprint=y: not to be"):
         experiment([*rows, last | {"fingerprint": "y"}], **where)
 
 
@@ -684,7 +676,7 @@ def test_the_table_of_what_teachers_read_has_a_line_for_each_and_none_for_longer
             more = {"role": "teacher", "backbone": "simvp", "variant": variant}
             rows.append(result("teacher", 0.93, seed, **more))
             rows.append(result("s2kd", 0.95, seed, variant=variant))
-    rows.append(result("teacher-blind", 0.88, 0, role="teacher", backbone="simvp"))
+    rows.append(result("teacher-no-text", 0.88, 0, role="teacher", backbone="simvp"))
     models = experiment(rows, data="ncep_air", preset="small")
     table = tables.narrator_table(rows, models, title="t")
     lines = {line[0]: line for line in table.lines}
@@ -833,9 +825,7 @@ def test_presets_of_one_data_set_are_counted_apart():
 
 
 def test_the_page_says_the_conclusions(tmp_path):
-    for row in some_rows():
-        save_result(tmp_path, row)
-    rows = read_results(tmp_path)
+    rows = some_rows()
     text = proof_page.write(tmp_path / "docs" / "r.md", rows, tmp_path).read_text()
     assert text.count("**In plain words.**") == len(
         conclusions.conclusions(proof_page.experiments(rows), rows)
@@ -907,9 +897,7 @@ def test_the_order_of_rows_is_held_against_the_papers():
 
 
 def test_the_page_is_made_from_the_files_and_made_again_the_same(tmp_path):
-    for row in some_rows():
-        save_result(tmp_path / "results", row)
-    rows = read_results(tmp_path / "results")
+    rows = some_rows()
     page = proof_page.write(tmp_path / "docs" / "results.md", rows, tmp_path / "results")
     text = page.read_text()
     assert "Table 1: ncep_air, small, test" in text
@@ -940,12 +928,11 @@ def searched(**changes):
 
 def test_the_page_shows_every_search_and_its_choice(tmp_path):
     results, page = tmp_path / "results", tmp_path / "docs" / "results.md"
-    for row in some_rows(seeds=[1]):
-        save_result(results, row)
+    rows = some_rows(seeds=[1])
     path = save_search(results, searched())
     assert "somebody" not in path.read_text()
-    assert len(read_results(results)) == len(some_rows(seeds=[1]))  # a search is no result
-    text = proof_page.write(page, read_results(results), results).read_text()
+    assert not read_results(results)  # a search is no result
+    text = proof_page.write(page, rows, results).read_text()
     assert (
         "ncep_air, U-Net, S²-KD: 3 trainings of 7 epochs (grid, seeds 42); least validation error "
         "0.2000 at λ = 0.2, β = 0.25, 0.2200 (+10.0 %) at λ = 1, β = 0.5."
@@ -955,7 +942,7 @@ def test_the_page_shows_every_search_and_its_choice(tmp_path):
     ).stat().st_size > 5000
     path.write_text("[]")
     with pytest.raises(S2KDError, match="not what `s2kd sweep` writes"):
-        proof_page.write(page, read_results(results), results)
+        proof_page.write(page, rows, results)
 
 
 def test_searches_of_one_axis_are_lines_of_one_table_beside_the_surface(tmp_path):
@@ -969,8 +956,6 @@ def test_searches_of_one_axis_are_lines_of_one_table_beside_the_surface(tmp_path
         return searched(axes=["lr"], method=method, trials=trials, best=best, own=own)
 
     results = tmp_path / "results"
-    for row in some_rows(seeds=[1]):
-        save_result(results, row)
     found = (
         rates("baseline", {0.001: 0.3, 0.002: 0.25}),
         rates("s2kd", {0.002: 0.2, 0.006: 0.15}),
@@ -978,7 +963,7 @@ def test_searches_of_one_axis_are_lines_of_one_table_beside_the_surface(tmp_path
     )
     paths = {save_search(results, one) for one in (searched(), *found)}
     assert len(paths) == 4  # a search of one method over other axes does not take its place
-    text = proof_page.write(tmp_path / "r.md", read_results(results), results).read_text()
+    text = proof_page.write(tmp_path / "r.md", some_rows(seeds=[1]), results).read_text()
     start = text.index("**Validation error by learning rate**")
     assert text[start:].splitlines()[2:7] == [
         "| data | student | method | seeds | 0.001 | 0.002 | 0.006 | gain over baseline % "
@@ -993,8 +978,6 @@ def test_searches_of_one_axis_are_lines_of_one_table_beside_the_surface(tmp_path
 
 def test_a_search_without_a_finished_trial_is_not_on_the_page(tmp_path):
     results = tmp_path / "results"
-    for row in some_rows(seeds=[1]):
-        save_result(results, row)
     save_search(results, searched(best=None, own=None))
-    page = proof_page.write(tmp_path / "r.md", read_results(results), results)
+    page = proof_page.write(tmp_path / "r.md", some_rows(seeds=[1]), results)
     assert "## Search" not in page.read_text()

@@ -70,6 +70,7 @@ def reproduce(
 ) -> None:
     """The paper's tables and figures, beside the published ones; goes on where it stopped."""
     from s2kd.evaluation.results import read_results
+    from s2kd.evaluation.rows import rows as nested_rows
     from s2kd.paper import proof_page
     from s2kd.paper.studies import check_tables
 
@@ -107,7 +108,7 @@ def reproduce(
             accelerator=accelerator != "auto",
             precision=precision != "32-true",
         )
-    rows = read_results(results)
+    rows = nested_rows(read_results(results))
     asked = [name for name in on.split(",") if name]
     if asked:
         rows = [row for row in rows if row["data"] in asked]

@@ -258,7 +258,9 @@ def _packed(counts: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _unpacked(plain: Mapping[str, Any]) -> np.ndarray:
+def _unpacked(plain: Mapping[str, Any] | np.ndarray) -> np.ndarray:
+    if isinstance(plain, np.ndarray):
+        return plain
     shape = plain["shape"]
     flat = np.frombuffer(zlib.decompress(base64.b64decode(plain["data"])), plain["type"])
     return np.moveaxis(flat.reshape(*shape[1:], shape[0]), -1, 0).astype(np.int64)

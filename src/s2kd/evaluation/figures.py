@@ -18,7 +18,7 @@ FIXED = {
     "persistence": ("#999999", ":"),
     "climatology": ("#999999", "--"),
     "teacher": ("black", "-"),
-    "teacher-blind": ("black", "--"),
+    "teacher-no-text": ("black", "--"),
     "truth": ("black", "-"),
 }
 

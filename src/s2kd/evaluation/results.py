@@ -1,154 +1,348 @@
-"""Result files: one JSON a training and split, from which every table and figure is made."""
+"""The repository's results: one NetCDF file per data set, preset and split, models along an axis.
+
+`results/<data>-<preset>-<split>.nc` has the form that `evaluation.score` returns, along a dimension
+`model`. Who was scored stands in coordinates along `model`:
+
+    data, preset, variant, split     which experiment (`variant`: the recipe's narrator, or what
+                                     differs from it, such as `shuffled` or `patient`)
+    role                             reference, teacher or student
+    backbone, method, seed           seed -1: not trained
+    narrator, narrator_version       whose narratives took part in training; "none"
+    reads_future                     whether that narrator knows the future
+    parameters, latency_ms           latency: median of one window, in milliseconds
+    validation                       forecast error that chose the weights, training unit
+    key, fingerprint                 digests of the weights with the test windows, and of the data
+    recipe, versions, hardware, latency   JSON
+
+The name of a model (`model`) is `<variant>/<backbone>-<method>-seed<seed>`. What is the same for
+all models of a file (spectrum and events of the truth) has no such dimension.
+"""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from s2kd.core.files import read_json, write_json, write_text
+import numpy as np
+import xarray as xr
+from filelock import FileLock
+
+from s2kd.core.files import read_json, write_json, write_whole
 from s2kd.core.types import S2KDError
 
 Row = Mapping[str, Any]
 
-NEEDED = ("data", "preset", "variant", "backbone", "role", "method", "narrator", "seed", "split")
-"""What every result file has, beside `metrics`, `scores`, `versions`, `hardware`, `fingerprint`
-and the resolved recipe (`settings`)."""
+FIELDS = (
+    "data", "preset", "variant", "split", "role", "backbone", "method", "seed", "narrator",
+    "narrator_version", "reads_future", "parameters", "latency_ms", "validation", "key",
+    "fingerprint", "recipe", "versions", "hardware", "latency",
+)  # fmt: skip
+"""Coordinates along `model`."""
+
+SHARED = (
+    "windows_by_run", "spectrum_truth", "observed", "event_cells", "rollout_persistence_mse",
+    "rollout_climatology_mse", "rollout_climatology_variance",
+)  # fmt: skip
+"""Variables without the dimension `model`: they are of the truth, or of the references."""
+
+EVENTS = ("below 0.5 %", "below 5 %", "above 95 %", "above 99.5 %")
+"""Events that the repository's results keep; a run's own scores have all."""
 
 
-def result_path(folder: Path, row: Row) -> Path:
-    """Where this result lies: data/preset/variant/split/who.json."""
-    who = f"{row['backbone']}-{row['method']}"
-    if row["seed"] is not None:
-        who += f"-seed{row['seed']}"
-    return folder / row["data"] / row["preset"] / row["variant"] / row["split"] / f"{who}.json"
+def file_name(scores: xr.Dataset) -> str:
+    """`<data>-<preset>-<split>.nc` of the first model."""
+    return "-".join(str(scores[name].values[0]) for name in ("data", "preset", "split")) + ".nc"
 
 
-def save_result(folder: Path, row: Row) -> Path:
-    """Write one result, with numbers of six digits and without the folders of this machine."""
-    missing = [name for name in (*NEEDED, "metrics", "scores") if name not in row]
+def model_name(fields: Mapping[str, Any]) -> str:
+    """`<variant>/<backbone>-<method>-seed<seed>`; neither variant nor seed where there is none."""
+    name = f"{fields['backbone']}-{fields['method']}"
+    if fields["seed"] not in (None, -1):
+        name += f"-seed{fields['seed']}"
+    return f"{fields['variant']}/{name}" if fields["variant"] else name
+
+
+def describe_model(scores: xr.Dataset, **fields: Any) -> xr.Dataset:
+    """The scores of one model with a dimension `model` of length 1 and its coordinates.
+
+    The variables of `SHARED` get no such dimension.
+
+    Args:
+        scores: What `evaluation.score` returned.
+        fields: Values of `FIELDS`; mappings are written as JSON, None as "", -1 (seed) or NaN.
+    """
+    unknown = sorted(set(fields) - set(FIELDS))
+    if unknown:
+        raise S2KDError(f"results: no field {', '.join(unknown)} (there are {', '.join(FIELDS)})")
+    fields = {**dict.fromkeys(FIELDS), **fields}
+    variables = {
+        name: variable if name in SHARED else variable.expand_dims("model")
+        for name, variable in scores.variables.items()
+        if name not in scores.coords
+    }
+    coordinates = {name: ("model", [_plain_field(name, fields[name])]) for name in FIELDS}
+    own = {name: variable.variable for name, variable in scores.coords.items()}
+    name = model_name({**fields, "variant": fields["variant"] or ""})
+    return xr.Dataset(variables, {**own, **coordinates, "model": [name]}, scores.attrs)
+
+
+def _plain_field(name: str, value: Any) -> Any:
+    match name:
+        case "seed" | "parameters":
+            return np.int64((-1 if name == "seed" else 0) if value is None else value)
+        case "latency_ms" | "validation":
+            return np.float64(np.nan if value is None else value)
+        case "reads_future":
+            return bool(value)
+        case "recipe" | "versions" | "hardware" | "latency":
+            return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        case _:
+            return str(value or "")
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def read_results(folder: Path) -> dict[str, xr.Dataset]:
+    """Every results file of `folder` by its name without `.nc`, in memory."""
+    if not folder.is_dir():
+        raise S2KDError(f"{folder}: no folder of result files")
+    return {path.stem: read_scores(path) for path in sorted(folder.glob("*.nc"))}
+
+
+def read_scores(path: Path) -> xr.Dataset:
+    """One file of scores along `model`, in memory; S2KDError where it is not readable as such."""
+    if not path.exists():
+        raise S2KDError(f"{path}: no such file")
+    return _read(path, path.stat().st_mtime_ns).copy()
+
+
+@lru_cache(maxsize=16)
+def _read(path: Path, changed: int) -> xr.Dataset:
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as file:
+            scores = file.load()
+    except (OSError, ValueError, KeyError) as error:
+        raise S2KDError(f"{path}: not readable as NetCDF ({error})") from None
+    missing = [name for name in ("model", *FIELDS) if name not in scores.coords]
     if missing:
-        raise S2KDError(f"a result without {', '.join(missing)}")
-    path = result_path(folder, row)
-    plain = _as_written(row)
-    # one field a line: as easy to compare as an indented file, and half its size
-    lines = [
-        f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}"
-        for key, value in plain.items()
-    ]
-    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+        raise S2KDError(f"{path}: not a file of scores (it lacks {', '.join(missing)})")
+    for variable in scores.variables.values():
+        variable.encoding = {}
+    return scores
+
+
+def save_result(folder: Path, scores: xr.Dataset) -> Path:
+    """Add one model to the results in `folder`, in place of an earlier one of the same name.
+
+    Without the folders of this machine, and with the events of `EVENTS` alone.
+    """
+    scores = scores.isel(event=scores["event"].isin(EVENTS)) if "event" in scores.dims else scores
+    recipes = [json.dumps(_without_folders(json.loads(text))) for text in scores["recipe"].values]
+    scores = scores.assign_coords(recipe=("model", recipes))
+    path = folder / file_name(scores)
+    add_models(path, scores)
     return path
 
 
-def read_results(folder: Path) -> list[dict[str, Any]]:
-    """Every result under `folder`, in the order of their paths."""
-    if not folder.is_dir():
-        raise S2KDError(f"{folder}: no folder of result files")
-    rows = []
-    for path in sorted(folder.glob("*/*/*/*/*.json")):
-        row = read_json(path)
-        missing = [name for name in (*NEEDED, "metrics") if name not in row]
-        if missing:
-            raise S2KDError(f"{path}: not a result file (it lacks {', '.join(missing)})")
-        rows.append(row)
-    return rows
+def add_models(path: Path, scores: xr.Dataset) -> None:
+    """Add models to a file, or begin it; safe where several processes write to the same file.
 
-
-def one_recipe(rows: Iterable[Row], *, but: Sequence[str] = ()) -> None:
-    """Refuse rows to be compared that were made with different recipes, or on different data.
-
-    Free are what a recipe lists to be compared (seeds, methods, students) and the fields of `but`;
-    a student of one name must be the same student. Raises S2KDError naming two files and the first
-    field that differs.
+    Raises S2KDError where the file holds models that were scored on other test windows.
     """
-    seen: dict[str, tuple[Any, Row]] = {}
-    for row in rows:
-        for field, value in _fixed(row, but).items():
-            before, other = seen.setdefault(field, (value, row))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.parent / f".{path.name}.lock"):
+        models = [scores]
+        if path.exists():
+            before = read_scores(path)
+            before = before.isel(model=~before["model"].isin(scores["model"].values))
+            models = [before, scores] if before.sizes["model"] else [scores]
+        write_scores(path, join_models(models, source=str(path)))
+
+
+def write_scores(path: Path, scores: xr.Dataset) -> None:
+    """A whole file, compressed; texts as characters, since HDF5 does not compress strings."""
+    encoding = {
+        name: {"zlib": True, "complevel": 9, "shuffle": True}
+        | ({"dtype": "S1"} if variable.dtype.kind in "UO" else {})
+        for name, variable in scores.variables.items()
+        if variable.ndim
+    }
+    write_whole(path, lambda new: scores.to_netcdf(new, engine="h5netcdf", encoding=encoding))
+
+
+def join_models(parts: Sequence[xr.Dataset], *, source: str = "results") -> xr.Dataset:
+    """Several datasets of the same windows one after the other along `model`, sorted by name.
+
+    A variable that one of them lacks (a roll-out) is NaN there. Raises S2KDError naming the first
+    convention, size or shared variable that differs.
+    """
+    first = parts[0]
+    shared = first.drop_dims("model")
+    attributes = dict(first.attrs)
+    for part in parts[1:]:
+        common = part.drop_dims("model")
+        differs = [name for name in common if name in shared
+                   and not common[name].variable.equals(shared[name].variable)]  # fmt: skip
+        differs += [n for n, v in part.attrs.items() if not np.array_equal(attributes.get(n, v), v)]
+        differs += [n for n, size in part.sizes.items()
+                    if n not in ("model", "step") and first.sizes.get(n, size) != size]  # fmt: skip
+        if differs:
+            raise S2KDError(
+                f"{source}: {part['model'].values[0]} was scored on other windows than "
+                f"{first['model'].values[0]} ({', '.join(map(str, differs))} differ); score all "
+                "models again, or move the file away"
+            )
+        shared = shared.assign(common.data_vars)
+        attributes |= part.attrs
+    along = [part.drop_vars([n for n in part if "model" not in part[n].dims]) for part in parts]
+    models = xr.concat(
+        along, "model", data_vars="all", coords="minimal", compat="override", join="outer"
+    )
+    models = models.sortby("model").assign(shared.data_vars)
+    return models.assign_attrs(attributes)
+
+
+# --- selection and comparison --------------------------------------------------------------------
+
+
+def select(scores: xr.Dataset, **fields: Any) -> xr.Dataset:
+    """The models whose coordinates have these values, by seed; of length 0 where there is none."""
+    mask = np.ones(scores.sizes["model"], bool)
+    for name, value in fields.items():
+        mask &= scores[name].values == value
+    return scores.isel(model=mask).sortby("seed")
+
+
+def each_model(scores: xr.Dataset) -> Iterator[xr.Dataset]:
+    """One dataset per model, `model` kept as a dimension of length 1."""
+    for number in range(scores.sizes["model"]):
+        yield scores.isel(model=[number])
+
+
+def settings_of(scores: xr.Dataset) -> dict[str, Any]:
+    """The recipe of a dataset of one model, as plain data in today's words."""
+    return in_todays_words(json.loads(str(scores["recipe"].values[0])) or {})
+
+
+def one_recipe(scores: xr.Dataset, *, free: Sequence[str] = ()) -> None:
+    """Refuse models to be compared that were made with different recipes, or on different data.
+
+    Free are what a recipe lists to be compared (seeds, methods, students) and the fields of
+    `free`; a student of one name must be the same student. Raises S2KDError naming two models and
+    the first field that differs.
+    """
+    values: dict[str, tuple[Any, str]] = {}
+    for model in each_model(scores):
+        name = str(model["model"].values[0])
+        for field, value in _fixed_fields(model, free).items():
+            before, earlier = values.setdefault(field, (value, name))
             if before != value:
                 raise S2KDError(
-                    f"{result_path(Path(), other)} was made with {field}={before}, "
-                    f"{result_path(Path(), row)} with {field}={value}: not to be compared; "
-                    "train again what is out of date, or move it away"
+                    f"{file_name(model)}: {earlier} was made with {field}={before}, {name} with "
+                    f"{field}={value}: not to be compared; train again what is out of date, or "
+                    "remove it"
                 )
 
 
-def same_training(row: Row, wanted: Row) -> bool:
-    """Whether a result is of the very training that `wanted` names, wherever that was.
+def same_training(scores: xr.Dataset, recipe: Mapping[str, Any], version: str) -> bool:
+    """Whether a dataset of one model comes from a training by this recipe and program version.
 
-    The same recipe, data and version of this program; of a student the same method too.
+    Of a student the settings of its method count too; data are compared by `fingerprint`.
     """
-    row, wanted = _as_written(row), _as_written(wanted)
+    other = scores.assign_coords(
+        recipe=("model", [json.dumps(_without_folders(_six_digits(recipe)))])
+    )
     return (
-        _fixed(row, ()) == _fixed(wanted, ())
-        and row.get("versions", {}).get("s2kd") == wanted["versions"]["s2kd"]
-        and _method(row) == _method(wanted)
+        _fixed_fields(scores, ()) == _fixed_fields(other, ())
+        and json.loads(str(scores["versions"].values[0])).get("s2kd") == version
+        and _method(scores) == _method(other)
     )
 
 
-def _method(row: Row) -> dict[str, Any] | None:
+def _method(scores: xr.Dataset) -> dict[str, Any] | None:
     """The settings of a student's method."""
-    methods = (row.get("settings") or {}).get("methods", [])
-    found = (method for method in methods if method["name"] == row["method"])
-    return next(found, None) if row["role"] == "student" else None
+    if scores["role"].values[0] != "student":
+        return None
+    methods = settings_of(scores).get("methods", [])
+    return next((m for m in methods if m["name"] == scores["method"].values[0]), None)
 
 
-def _fixed(row: Row, but: Sequence[str]) -> dict[str, Any]:
-    """What rows that are compared must share, by dotted name."""
-    settings = row.get("settings") or {}
-    free = ("seeds", "methods", "students", *but)
-    found = {"fingerprint": row.get("fingerprint")}
+def _fixed_fields(scores: xr.Dataset, free: Sequence[str]) -> dict[str, Any]:
+    """`_fixed` of a dataset of one model."""
+    texts = (str(scores[name].values[0]) for name in ("fingerprint", "backbone", "role"))
+    return _fixed(_six_digits(settings_of(scores)), *texts, free)
+
+
+def _fixed(
+    settings: Mapping[str, Any], fingerprint: str, backbone: str, role: str, free: Sequence[str]
+) -> dict[str, Any]:
+    """What models that are compared must share, by dotted name."""
+    fixed: dict[str, Any] = {"fingerprint": fingerprint}
     for name, value in settings.items():
         if name == "dataset":
             # data are the same by their fingerprint, whatever their folder is called
-            params = {key: one for key, one in value["params"].items() if key != "path"}
+            params = {key: inner for key, inner in value["params"].items() if key != "path"}
             value = {**value, "params": params}
-        if name not in free:
-            inner = value if isinstance(value, dict) else {"": value}
-            found |= {f"{name}.{key}".rstrip("."): one for key, one in inner.items()}
+        if name not in ("seeds", "methods", "students", *free):
+            parts = value if isinstance(value, dict) else {"": value}
+            fixed |= {f"{name}.{key}".rstrip("."): inner for key, inner in parts.items()}
     for part in settings.get("students") or []:
-        if part["name"] == row["backbone"] and row["role"] == "student":
-            found[f"students.{part['name']}"] = part["params"]
-    return found
+        if part["name"] == backbone and role == "student":
+            fixed[f"students.{part['name']}"] = part["params"]
+    return fixed
 
 
-def save_search(folder: Path, found: Row) -> Path:
-    """Write what `s2kd sweep` came to, as the results are written."""
-    parts = [found[part] for part in ("preset", "backbone", "method", "sampler")]
-    name = "-".join([*parts, *found["axes"]]).lower()
+NEW_NAMES = {"s2kd_blind": "s2kd_no_text", "teacher-blind": "teacher-no-text", "blind": "no_text"}
+"""Methods and kinds of teachers by what they were once called."""
+
+
+def in_todays_words(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as plain data, with methods and teachers by their names of today."""
+    methods = [
+        {
+            **method,
+            "name": NEW_NAMES.get(method["name"], method["name"]),
+            "teacher": NEW_NAMES.get(method["teacher"], method["teacher"]),
+        }
+        for method in settings.get("methods", [])
+    ]
+    return {**settings, "methods": methods} if methods else dict(settings)
+
+
+# --- searches ------------------------------------------------------------------------------------
+
+
+def save_search(folder: Path, search: Row) -> Path:
+    """Write the result of `s2kd sweep`."""
+    parts = [search[part] for part in ("preset", "backbone", "method", "sampler")]
+    name = "-".join([*parts, *search["axes"]]).lower()
     path = folder / "searches" / f"{name}.json"
-    write_json(path, {**_short(dict(found)), "recipe": _without_folders(found["recipe"])})
+    recipe = _without_folders(search["recipe"])
+    write_json(path, {**_six_digits(dict(search)), "recipe": recipe})
     return path
 
 
 def read_searches(folder: Path) -> dict[str, dict[str, Any]]:
     """Every search under `folder` by its name, in order."""
-    found = {}
+    searches = {}
     for path in sorted((folder / "searches").glob("*.json")):
         search = read_json(path)
         if not isinstance(search, dict) or not {"trials", "axes", "preset"} <= set(search):
             raise S2KDError(f"{path}: not what `s2kd sweep` writes")
-        found[path.stem] = search
-    return found
+        searches[path.stem] = search
+    return searches
 
 
-def chosen(rows: Iterable[Row], **wanted: Any) -> list[dict[str, Any]]:
-    """The rows whose fields are as wanted."""
-    return [dict(row) for row in rows if all(row[name] == value for name, value in wanted.items())]
-
-
-def _as_written(row: Row) -> dict[str, Any]:
-    """A row as its file holds it."""
-    return {**_short(dict(row)), "settings": _without_folders(_short(row.get("settings")))}
-
-
-def _short(value: Any) -> Any:
-    """Six significant digits are more than any score is worth, and a third of the size."""
+def _six_digits(value: Any) -> Any:
+    """Numbers of six significant digits, tuples as lists."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
-    if isinstance(value, dict):
-        return {key: _short(inner) for key, inner in value.items()}
+    if isinstance(value, Mapping):
+        return {key: _six_digits(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_short(inner) for inner in value]
+        return [_six_digits(inner) for inner in value]
     return value
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from s2kd.core.types import S2KDError
 from s2kd.evaluation.bootstrap import Interval, is_too_short
-from s2kd.evaluation.results import chosen, one_recipe
+from s2kd.evaluation.rows import chosen, one_recipe
 from s2kd.evaluation.significance import (
     FEWEST_SEEDS,
     Comparison,

@@ -3,7 +3,7 @@
 ```
 OUT/<study>/                 the run folder of a study (as `s2kd run` makes it)
 OUT/<study>/done/<unit>.json what is finished, with its result files
-RESULTS/<data>/<preset>/<variant>/<split>/<who>.json
+RESULTS/<data>-<preset>-<split>.nc
 ```
 
 What RESULTS holds of the same recipe, data and version is finished too, wherever it was trained.
@@ -14,18 +14,28 @@ teacher by a student, a student by a map) is trained again, and its results stay
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
+
 import s2kd
 from s2kd.core.files import read_json, write_json
 from s2kd.core.recipe import Method, Part
 from s2kd.core.types import S2KDError
-from s2kd.evaluation.results import Row, result_path, same_training, save_result
+from s2kd.evaluation.results import (
+    NEW_NAMES,
+    in_todays_words,
+    read_scores,
+    same_training,
+    save_result,
+    select,
+)
+from s2kd.evaluation.rows import from_row
 from s2kd.paper.studies import Study, Unit, method_of
 from s2kd.pipeline import stages
 from s2kd.pipeline.stages import Machine, Run
@@ -112,39 +122,62 @@ def _noted(unit: Unit, place: Place) -> bool:
         return False
     written = read_json(note)
     return written["key"] == unit.key and all(
-        (place.results / name).exists() for name in written["files"]
+        _has_model(place.results / file, model) for file, model in written["results"]
     )
 
 
-def recorded(unit: Unit, place: Place) -> list[str]:
-    """Its result files on every test split, where all are there and of this very training."""
-    settings = unit.study.recipe.to_dict()
-    about = {"split": "test", "settings": settings, "versions": {"s2kd": s2kd.__version__}}
-    wanted = [{**about, **row} for row in unit.rows]
-    if not all(result_path(place.results, row).exists() for row in wanted):
-        return []
+def _has_model(path: Path, model: str) -> bool:
+    return path.exists() and model in read_scores(path)["model"].values
+
+
+def recorded(unit: Unit, place: Place) -> list[tuple[str, str]]:
+    """File and model of its results, where every test split has them of this very training."""
+    if not all(_recorded(place.results, row, "test") for row in unit.rows):
+        return []  # and so no data need be read
     run = _opened(unit.study, place)
-    wanted = [
-        {**row, "split": split, "fingerprint": run.dataset.fingerprint}
-        for row in wanted
-        for split in run.test_splits
-    ]
-    paths = [result_path(place.results, row) for row in wanted]
-    there = all(
-        path.exists() and same_training(found := read_json(path), row) and _same_words(found, run)
-        for path, row in zip(paths, wanted, strict=True)
+    settings = in_todays_words(unit.study.recipe.to_dict())
+    pairs = []
+    for row in unit.rows:
+        for split in run.test_splits:
+            scores = _recorded(place.results, row, split)
+            if (
+                scores is None
+                or scores["fingerprint"].values[0] != run.dataset.fingerprint
+                or not same_training(scores, settings, s2kd.__version__)
+                or not _same_words(scores, run)
+            ):
+                return []
+            pairs.append((_results_file(row, split), str(scores["model"].values[0])))
+    return pairs
+
+
+def _results_file(row: Mapping[str, Any], split: str) -> str:
+    return f"{row['data']}-{row['preset']}-{split}.nc"
+
+
+def _recorded(results: Path, row: Mapping[str, Any], split: str) -> xr.Dataset | None:
+    """The one model of these fields, if the results have it."""
+    path = results / _results_file(row, split)
+    if not path.exists():
+        return None
+    seed = -1 if row["seed"] is None else row["seed"]
+    method = NEW_NAMES.get(row["method"], row["method"])
+    names = ("variant", "role", "backbone")
+    scores = select(
+        read_scores(path), seed=seed, method=method, **{name: row[name] for name in names}
     )
-    return [str(path.relative_to(place.results)) for path in paths] if there else []
+    return scores if scores.sizes["model"] else None
 
 
-def _same_words(row: Row, run: Run) -> bool:
+def _same_words(scores: xr.Dataset, run: Run) -> bool:
     """Whether a result is of the words of this run's narrator: its settings name recorded ones by
     their file alone. Older results of other narrators do not say, and their settings do.
     """
-    if row["narrator"] == "none":
+    narrator = str(scores["narrator"].values[0])
+    version = str(scores["narrator_version"].values[0])
+    if narrator == "none":
         return True
-    told = row.get("narrator_version")
-    return row["narrator"] != "recorded" if told is None else told == run.narrator.version
+    return version == run.narrator.version if version else narrator != "recorded"
 
 
 def _note(unit: Unit, place: Place) -> Path:
@@ -239,13 +272,14 @@ def do(
     _narrated(run, unit, place)
     started = time.monotonic()
     _train(run, unit, place)
-    files = recorded(unit, place)
-    for row in _scored(run, unit) if not files else ():
+    pairs = recorded(unit, place)
+    for row in _scored(run, unit) if not pairs else ():
         named = {"data": unit.study.data, "preset": unit.study.preset}
-        path = save_result(place.results, {**row, **named, "variant": unit.study.variant})
-        files.append(str(path.relative_to(place.results)))
+        scores = from_row({**row, **named, "variant": unit.study.variant})
+        path = save_result(place.results, scores)
+        pairs.append((path.name, str(scores["model"].values[0])))
     seconds = round(time.monotonic() - started, 1)
-    write_json(_note(unit, place), {"key": unit.key, "files": files, "seconds": seconds})
+    write_json(_note(unit, place), {"key": unit.key, "results": pairs, "seconds": seconds})
 
 
 _OPEN: dict[tuple, Run] = {}

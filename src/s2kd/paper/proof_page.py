@@ -94,7 +94,7 @@ def _ablations(
 def _narrators(every: list[Models], rows: Sequence[Row], results: Path) -> Iterable[Made]:
     panels = {}
     for models in every:
-        if not models.of("student", "s2kd_blind"):
+        if not models.of("student", "s2kd_no_text"):
             continue
         title = f"What the teacher reads: {models.title}"
         yield tables.narrator_table(rows, models, title=title)

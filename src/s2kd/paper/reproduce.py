@@ -192,7 +192,7 @@ def for_maps(made: Sequence[Study], what: Sequence[str], place: harness.Place) -
 
 def sample_path(results: Path, data: str, preset: str) -> Path:
     """Where the sample of an experiment lies."""
-    return results / data / preset / "sample.json"
+    return results / "maps" / f"{data}-{preset}.json"
 
 
 @torch.no_grad()

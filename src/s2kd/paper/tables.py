@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from s2kd.evaluation.bootstrap import Interval, is_too_short
-from s2kd.evaluation.results import chosen
+from s2kd.evaluation.rows import chosen
 from s2kd.evaluation.significance import FEWEST_SEEDS, Comparison, adjusted, exceeds_share, winner
 from s2kd.evaluation.summary import number
 from s2kd.paper.experiment import (
@@ -39,7 +39,7 @@ NAMES = {
     "s2kd": "S²-KD",
     "s2kd_plus": "S²-KD plus (ours)",
     "output_plus": "standard KD plus (ours)",
-    "s2kd_blind": "S²-KD, text-free teacher",
+    "s2kd_no_text": "S²-KD, text-free teacher",
     "unet": "U-Net",
     "resnet": "ResNet",
     "mixer": "MLP-Mixer",
@@ -177,7 +177,7 @@ def main_table(models: Models, *, title: str, published: Published | None = None
     p-values are adjusted over the whole table.
     """
     lines = [_reference_line(models, name) for name in ("persistence", "climatology")]
-    lines += [_teacher_line(models, name) for name in ("teacher", "teacher-blind")]
+    lines += [_teacher_line(models, name) for name in ("teacher", "teacher-no-text")]
     lines = [line for line in lines if line]
     best = {b: _winner(models, b, _in_main(models, b)) for b in models.students}
     for (backbone, method), other in main_comparisons(models).items():
@@ -440,8 +440,8 @@ def readers(rows: Iterable[Row], main: Models) -> dict[str, tuple[Sequence[Row],
         "alone": ([], main.of("student", "baseline", backbone)),
         "hints": ([], main.of("student", "fitnet", backbone)),
         "text-free": (
-            main.of("teacher", "teacher-blind"),
-            main.of("student", "s2kd_blind", backbone),
+            main.of("teacher", "teacher-no-text"),
+            main.of("student", "s2kd_no_text", backbone),
         ),
     }
     where = {"data": main.data, "preset": main.preset, "split": main.split}
