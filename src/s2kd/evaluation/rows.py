@@ -191,9 +191,7 @@ def from_row(row: Mapping[str, Any]) -> xr.Dataset:
         values["hits"] = (dims, counts[..., 0])
         values["false_alarms"] = (dims, counts[..., 2])
         values["observed"] = (dims, counts[..., 0] + counts[..., 1])
-        cells = [
-            [events["scores"][c][e]["cells"][0] for e in coords["event"]] for c in channels
-        ]
+        cells = [[events["scores"][c][e]["cells"][0] for e in coords["event"]] for c in channels]
         values["event_cells"] = (("channel", "event"), np.array(cells, np.int32))
         first = next(iter(events["scores"][channels[0]].values()))
         attrs["cells"] = first["cells"][0] + first["left_out"][0]
