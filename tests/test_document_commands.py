@@ -1,0 +1,92 @@
+"""Every command of the documents, executed on small data."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from gridded import waves, write
+
+from s2kd.cli import main
+
+ROOT = Path(__file__).parent.parent
+FENCE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SMALL = {
+    "teacher_training.epochs": 1,
+    "student_training.epochs": 1,
+    "text.name": "hashed",
+    "text.params": {},
+    "teacher.backbone": {"name": "unet", "params": {"width": 4}},
+    "teacher.width": 8,
+    "teacher.heads": 2,
+    "students": [{"name": "unet", "params": {"width": 4}}],
+}
+"""Appended to every command that trains: the documents' settings stay as written."""
+WORLD = {"dataset.params.members": 4, "dataset.params.days": 20, "dataset.params.spin_up_days": 1}
+ELSEWHERE = ("make", "python", "python3")
+"""Programs that CI itself runs: a virtual environment, an installation, these tests."""
+
+
+def commands(page: str) -> list[list[str]]:
+    """The words of every command in the console blocks of a page, in order."""
+    blocks = FENCE.findall((ROOT / page).read_text("utf-8"))
+    lines = [line for block in blocks for line in block.splitlines() if line.strip()]
+    return [shlex.split(line) for line in lines]
+
+
+def small_settings(changes: dict) -> list[str]:
+    return [word for key, value in changes.items() for word in ("--set", f"{key}={text(value)}")]
+
+
+def text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def execute(words: list[str], changes: dict) -> int:
+    """The exit status of one command; `s2kd` runs in this process."""
+    program, verb, *rest = words
+    if Path(program).name in ELSEWHERE:
+        return 0
+    assert Path(program).name == "s2kd", f"{program}: an unknown program"
+    arguments = [verb, *rest]
+    if verb in ("run", "demo") or "--minutes" in rest:
+        arguments += small_settings(changes | WORLD if verb == "demo" else changes)
+    if "--minutes" in rest:
+        arguments += ["--minutes", "0.05", "--on", "ncep_air"]
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    return int(end.value.code or 0)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with a file of one's own, FOLDER with stand-ins, and the results."""
+    write(waves(frames=200), tmp_path / "latest.nc")
+    (tmp_path / "FOLDER").mkdir()
+    write(air(), tmp_path / "FOLDER" / "ncep_air_sig995_6h_2013_2014.nc")
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def air() -> xr.Dataset:
+    """Two years, 6-hourly, of a wave on 12×16 cells, named as the NCEP file."""
+    ds = waves(frames=2920).rename(t2m="air", latitude="lat", longitude="lon")
+    return ds.assign_coords(time=np.datetime64("2013-01-01") + np.arange(2920) * np.timedelta64(6, "h"))
+
+
+@pytest.mark.slow
+def test_the_readme(folder, capsys):
+    changes = SMALL | {"stride": 60, "test_stride": 60}
+    wants_gpu = 0 if torch.cuda.is_available() else 2
+    for words in commands("README.md"):
+        status = execute(words, changes)
+        expected = wants_gpu if "cuda" in words else 0
+        assert status == expected, f"{shlex.join(words)}: {capsys.readouterr().err}"
+    assert (folder / "forecast.nc").exists()
+    assert (folder / "runs/mine/report.html").exists()
