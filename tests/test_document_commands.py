@@ -77,7 +77,9 @@ def folder(tmp_path, monkeypatch):
 def air() -> xr.Dataset:
     """Two years, 6-hourly, of a wave on 12×16 cells, named as the NCEP file."""
     ds = waves(frames=2920).rename(t2m="air", latitude="lat", longitude="lon")
-    return ds.assign_coords(time=np.datetime64("2013-01-01") + np.arange(2920) * np.timedelta64(6, "h"))
+    return ds.assign_coords(
+        time=np.datetime64("2013-01-01") + np.arange(2920) * np.timedelta64(6, "h")
+    )
 
 
 @pytest.mark.slow
