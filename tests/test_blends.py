@@ -1,9 +1,8 @@
 """Blended windows: made by hand, labelled by the teacher, learned from beside the real ones."""
 
-import dataclasses
-
 import pytest
 import torch
+from msgspec import structs
 from test_train import built, states, taught, windows
 
 from s2kd.core.recipe import Method, Part, Term, method_named
@@ -160,10 +159,10 @@ def test_the_built_in_methods_that_have_them_train(name, tmp_path):
     from s2kd.models.checkpoint import load_student
     from s2kd.pipeline import stages
 
-    recipe = dataclasses.replace(
+    recipe = structs.replace(
         road.tiny(),
-        methods=(dataclasses.replace(method_named(name), blends=2),),
-        student_training=dataclasses.replace(road.tiny().student_training, epochs=3),
+        methods=(structs.replace(method_named(name), blends=2),),
+        student_training=structs.replace(road.tiny().student_training, epochs=3),
     )
     run = stages.open_run(recipe, tmp_path / "run")
     stages.narrate(run)
@@ -184,8 +183,8 @@ def test_windows_may_be_stored_where_their_more_numerous_blends_must_be_live(nam
     from s2kd.pipeline import stages
     from s2kd.pipeline.stages import Machine
 
-    method = dataclasses.replace(method_named(name), blends=2)
-    recipe = dataclasses.replace(road.tiny(), methods=(method,))
+    method = structs.replace(method_named(name), blends=2)
+    recipe = structs.replace(road.tiny(), methods=(method,))
     run = stages.open_run(recipe, tmp_path / "run")
     stages.narrate(run)
     stages.train_teachers(run)

@@ -1,6 +1,5 @@
 """Every verb's happy path, as a user types it."""
 
-import dataclasses
 import json
 import math
 import re
@@ -16,6 +15,7 @@ import pytest
 import road
 import torch
 import xarray as xr
+from msgspec import structs, to_builtins
 
 from s2kd.cli import main
 from s2kd.core.recipe import Recipe, method_named
@@ -31,11 +31,11 @@ def settings(*changes: str) -> list[str]:
 QUICK = ("teacher_training.epochs=1", "student_training.epochs=1", "text.name=hashed")
 SMALL = settings(
     *QUICK,
-    f"teacher.backbone={json.dumps(dataclasses.asdict(road.TEACHER.backbone))}",
+    f"teacher.backbone={json.dumps(to_builtins(road.TEACHER.backbone))}",
     "teacher.width=16",
     'students=[{"name": "unet", "params": {"width": 4}}]',
 )
-OURS = json.dumps([dataclasses.asdict(recipes.s2kd())])
+OURS = json.dumps([to_builtins(recipes.s2kd())])
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_demo_goes_the_whole_road(verb, tmp_path):
     assert list(out.glob("students/*/model.onnx"))
 
 
-HINTED = dataclasses.replace(method_named("fitnet_two_stage"), hint_epochs=1)
+HINTED = structs.replace(method_named("fitnet_two_stage"), hint_epochs=1)
 
 
 @pytest.mark.slow
@@ -241,7 +241,7 @@ def test_two_processes_share_a_run(method, tmp_path):
 
     While a student is hinted at, half of it gets no gradient, which DDP has to be told.
     """
-    recipe = dataclasses.replace(road.tiny(), methods=(method,))
+    recipe = structs.replace(road.tiny(), methods=(method,))
     command = [*road.S2KD, "run", str(road.saved_recipe(tmp_path, recipe)), "--json"]
     command += ["--out", str(tmp_path / "run"), "--accelerator", "cpu", "--devices", "2"]
     done = subprocess.run(

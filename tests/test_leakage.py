@@ -11,6 +11,7 @@ import pytest
 import road
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from rich.console import Console
 
 from s2kd.core.types import GridSpec, Past
@@ -27,7 +28,7 @@ from s2kd.pipeline import narrating as narration
 from s2kd.pipeline import stages
 from s2kd.pipeline.recipes import FITNET, s2kd
 
-RECIPE = dataclasses.replace(road.tiny(), methods=(FITNET, s2kd()))
+RECIPE = structs.replace(road.tiny(), methods=(FITNET, s2kd()))
 
 
 def scrambled(dataset: Dataset, splits: tuple[str, ...]) -> Dataset:

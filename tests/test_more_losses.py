@@ -1,12 +1,12 @@
 """Losses on latents beyond the method's own, against slow loops in float64."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import road
 import torch
+from msgspec.structs import replace
 
 from s2kd.core.types import S2KDError
 from s2kd.models.checkpoint import load_student

@@ -1,13 +1,14 @@
 """The proof's work list, its harness and its tables: what a wrong program would get wrong."""
 
+import dataclasses
 import json
 import shutil
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import road
+from msgspec.structs import replace
 
 from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError
@@ -198,7 +199,7 @@ def test_rare_events_are_told_of_every_method_and_lead(worked):
 
 
 def test_a_teacher_that_another_study_has_already_is_copied_not_trained(worked, tmp_path):
-    place = replace(worked[0], results=tmp_path)
+    place = dataclasses.replace(worked[0], results=tmp_path)
     (source,) = place.out.glob("*-rules/teachers/text-seed42")
     (source / "mark").touch()
     (teacher,) = (
@@ -315,7 +316,7 @@ def test_recorded_words_are_told_apart_by_what_they_say_not_by_their_files_name(
 
     own = harness.Place(out=tmp_path / "runs", results=tmp_path / "results")
     assert harness.work([teacher("a")], own).now == 1
-    other = replace(own, out=tmp_path / "elsewhere")
+    other = dataclasses.replace(own, out=tmp_path / "elsewhere")
     assert harness.finished(teacher("a"), other)
     assert not harness.finished(teacher("b"), other)
 
@@ -326,7 +327,7 @@ def test_a_result_counts_where_every_test_split_has_one(tmp_path):
     (unit,) = (u for u in units(made(seeds=(42,), recipe=recipe)) if u.role == "reference")
     place = harness.Place(out=tmp_path / "runs", results=tmp_path / "results")
     assert harness.work([unit], place).now == 1
-    other = replace(place, out=tmp_path / "elsewhere")
+    other = dataclasses.replace(place, out=tmp_path / "elsewhere")
     assert harness.finished(unit, other)
     files = sorted(place.results.glob("*.nc"))
     assert len(files) > 1
@@ -342,7 +343,7 @@ def test_a_map_that_lacks_has_its_models_trained_again_and_results_stay(tmp_path
     first = json.loads(sample.read_text())
     sample.unlink()
     kept = {path: path.read_bytes() for path in place.results.glob("*.nc")}
-    other = replace(place, out=tmp_path / "elsewhere")
+    other = dataclasses.replace(place, out=tmp_path / "elsewhere")
     assert reproduce.for_maps(some, ["table2"], other) == set()
     assert reproduce.reproduce(some, ["fig5"], other).now == 4  # three students and a teacher
     again = json.loads(sample.read_text())
@@ -363,7 +364,7 @@ def test_no_time_no_work_and_a_training_cut_short_goes_on(tmp_path):
     with pytest.raises(harness.OutOfTime):  # begun too late, it stops at its first step
         harness.do(todo[0], late)
     assert not list(late.results.rglob("*.nc"))
-    assert harness.work(todo, replace(late, deadline=None)).now == len(todo)
+    assert harness.work(todo, dataclasses.replace(late, deadline=None)).now == len(todo)
 
 
 @pytest.mark.slow
@@ -377,7 +378,7 @@ def test_side_by_side_gives_the_same_numbers(worked, tmp_path):
 
 def test_two_harnesses_do_not_share_a_folder(worked, tmp_path):
     place, todo, _ = worked
-    left = replace(place, results=tmp_path)  # so that there is something to do
+    left = dataclasses.replace(place, results=tmp_path)  # so that there is something to do
     held = stages.locked(place.out / todo[0].study.folder)
     with held, pytest.raises(S2KDError, match="another run is at work"):
         harness.work(todo, left)
@@ -711,7 +712,7 @@ def test_the_headline_says_the_seeds_and_the_split_and_twice_less_than_nothing_i
     assert " S²-KD is worse than the plain student" in verdicts.claim(several)
     assert "so far" not in verdicts.claim(several), "seeds enough to be drawn"
     assert "twice FitNet's share is not shown" in said
-    beyond = replace(models, split="test_unseen")
+    beyond = dataclasses.replace(models, split="test_unseen")
     assert verdicts.claim(beyond).startswith("ncep_air, test_unseen (small, 1 seed): ")
 
 

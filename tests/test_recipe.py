@@ -1,8 +1,8 @@
 import json
 import os
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from s2kd.core.recipe import Method, Part, Recipe, TeacherSpec, Term, Training
 from s2kd.core.types import S2KDError
@@ -99,38 +99,38 @@ def test_settings_change_that_field_and_no_other():
         ("students.unett.params.width=8", r"no item 'unett'; did you mean 'unet'\?"),
         ("methods.s2kdd.weight=2", r"no item 's2kdd'; did you mean 's2kd'\?"),
         ("seeds.5=1", "no item '5'"),
-        ("past.frames=4", "nothing called 'frames' inside a plain value"),
+        ("past.frames=4", "'frames' is no field of a plain value"),
         ("past", "wants PATH=VALUE"),
         ("past=three", r"past: wants int, got 'three'"),
         ("past=2.5", r"past: wants int, got 2\.5"),
         ("past=true", r"past: wants int, got True"),
-        ("past=0", "past, lead, stride and test_stride must be at least 1, got 0"),
+        ("past=0", "past: wants int >= 1, got 0"),
         ("student_training.lr=fast", r"student_training\.lr: wants float, got 'fast'"),
-        ("student_training.lr=NaN", "lr > 0"),
-        ("student_training.lr=Infinity", r"lr=inf must be at least 0, and finite"),
-        ("student_training.weight_decay=-1", r"weight_decay=-1\.0 must be at least 0"),
-        ("student_training.clip=-0.5", r"clip=-0\.5 must be at least 0"),
-        ("student_training.clip=NaN", r"clip=nan must be at least 0, and finite"),
-        ("student_training.plateau_patience=-1", "plateau_patience=-1 must be at least 0"),
-        ("teacher_training.stop_patience=0", "stop_patience=0 must be at least 1"),
-        ("teacher.heads=0", "width and heads must be at least 1, .* heads=0"),
-        ("teacher.width=30", "width divisible by heads, got width=30 and heads="),
-        ("teacher.depth=-1", "depth=-1 must be at least 0"),
-        ("teacher.dropout=2", r"dropout=2\.0 must be from 0 to less than 1"),
-        ("teacher.dropout=NaN", r"dropout=nan must be from 0"),
-        ("student_training.schedule=linear", "schedule='linear': must be 'plateau'"),
+        ("student_training.lr=NaN", r"student_training\.lr: wants float > 0\.0, got nan"),
+        ("student_training.lr=Infinity", r"lr: wants float <= .*, got inf"),
+        ("student_training.weight_decay=-1", r"weight_decay: wants float >= 0\.0, got -1"),
+        ("student_training.clip=-0.5", r"clip: wants float >= 0\.0, got -0\.5"),
+        ("student_training.clip=NaN", r"clip: wants float >= 0\.0, got nan"),
+        ("student_training.plateau_patience=-1", "plateau_patience: wants int >= 0, got -1"),
+        ("teacher_training.stop_patience=0", "stop_patience: wants int >= 1, got 0"),
+        ("teacher.heads=0", r"teacher\.heads: wants int >= 1, got 0"),
+        ("teacher.width=30", "width must be divisible by heads, got width=30 and heads="),
+        ("teacher.depth=-1", "depth: wants int >= 0, got -1"),
+        ("teacher.dropout=2", r"dropout: wants float < 1\.0, got 2"),
+        ("teacher.dropout=NaN", r"dropout: wants float >= 0\.0, got nan"),
+        ("student_training.schedule=linear", "must be one of plateau, cosine, constant, got 'linear'"),
         ("teacher.branches=1", r"teacher\.branches: wants bool, got 1"),
         ("seeds=42", r"seeds: wants a list, got 42"),
-        ("seeds=[42,42]", r"seeds has the same one twice"),
+        ("seeds=[42,42]", r"seeds lists the same name twice"),
         ("dataset=blobs", r"dataset: wants Part with its fields, got 'blobs'"),
         ("dataset.params=8", r"dataset\.params: wants settings by name, got 8"),
         ('students=[{"nam":"unet"}]', r"students\[0\]: Part has no 'nam'; did you mean 'name'\?"),
         ('students=[{"params":{}}]', r"students\[0\]: Part lacks name"),
-        ("students=[]", "at least one student, one method and one seed"),
+        ("students=[]", r"students: wants a list of length >= 1, got \[\]"),
         ("methods.s2kd.teacher=none", "'s2kd': losses and a teacher go together"),
         (
             "methods.s2kd.teacher=txt",
-            "'s2kd': teacher must be text, blind, stored or none, got 'txt'",
+            r"methods\[3\]\.teacher: must be one of text, .* got 'txt'; did you mean 'text'\?",
         ),
         ("methods.baseline.teacher=text", "'baseline': losses and a teacher go together"),
         ("methods.baseline.hint_epochs=2", "'baseline': .*hint_epochs"),
@@ -143,9 +143,9 @@ def test_a_wrong_setting_is_named_with_what_would_be_right(setting, said):
 
 def test_a_file_of_something_else_is_refused():
     with pytest.raises(S2KDError, match=r"mine\.json: wants Recipe with its fields, got \[1\]"):
-        Recipe.from_dict([1], where="mine.json")
+        Recipe.from_dict([1], source="mine.json")
     with pytest.raises(S2KDError, match=r"mine\.json: Recipe lacks name, dataset, past"):
-        Recipe.from_dict({}, where="mine.json")
+        Recipe.from_dict({}, source="mine.json")
 
 
 def test_whole_numbers_are_numbers():

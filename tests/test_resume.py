@@ -4,7 +4,6 @@ The runs are processes of their own, killed with SIGKILL. They are forked from a
 imported everything once, because importing takes longer than the run.
 """
 
-import dataclasses
 import json
 import multiprocessing
 import time
@@ -14,15 +13,16 @@ from pathlib import Path
 import pytest
 import road
 import torch
+from msgspec import structs
 
 from s2kd.pipeline.recipes import FITNET, s2kd
 
 pytestmark = pytest.mark.slow
 
 PATIENCE = 180  # seconds for a point of the road to be reached on a loaded machine
-RECIPE = dataclasses.replace(
+RECIPE = structs.replace(
     road.tiny(),
-    methods=(dataclasses.replace(FITNET, hint_epochs=1), s2kd()),
+    methods=(structs.replace(FITNET, hint_epochs=1), s2kd()),
 )
 
 

@@ -1,12 +1,12 @@
 """The road in one process: what it writes, what it does again, and what it refuses to mix."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 import road
 import torch
+from msgspec import structs
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -60,7 +60,7 @@ def _kept(out):
 
 def test_a_further_seed_trains_its_own_models_alone(mine):
     before = road.weights(mine)
-    told = road.walk(dataclasses.replace(road.tiny(), seeds=(42, 7)), mine)
+    told = road.walk(structs.replace(road.tiny(), seeds=(42, 7)), mine)
     trained = [stage for stage in told if stage.startswith("train ")]
     assert trained == [f"train {m.split('/')[1].replace('42', '7')}" for m in road.MODELS]
     after = road.weights(mine)
@@ -73,7 +73,7 @@ def test_a_further_seed_trains_its_own_models_alone(mine):
 
 def test_a_further_method_trains_its_student_alone(mine):
     recipe = road.tiny()
-    recipe = dataclasses.replace(recipe, methods=(*recipe.methods, s2kd(beta=0.0, name="semantic")))
+    recipe = structs.replace(recipe, methods=(*recipe.methods, s2kd(beta=0.0, name="semantic")))
     told = road.walk(recipe, mine)
     assert [stage for stage in told if not stage.startswith("score ")] == [
         "train unet-semantic-seed42"
@@ -84,7 +84,7 @@ def test_a_further_method_trains_its_student_alone(mine):
 def test_a_further_student_trains_alone(mine):
     recipe = road.tiny()
     more = Part(name="simvp", params=road.TEACHER.backbone.params)
-    told = road.walk(dataclasses.replace(recipe, students=(*recipe.students, more)), mine)
+    told = road.walk(structs.replace(recipe, students=(*recipe.students, more)), mine)
     trained = [stage for stage in told if stage.startswith("train ")]
     assert trained == [f"train simvp-{m.name}-seed42" for m in recipe.methods]
     assert not any(stage.startswith("targets") for stage in told)
@@ -241,8 +241,8 @@ def test_every_row_says_what_was_scored_on_what(done, rows):
 
 def test_scores_kept_from_an_earlier_recipe_say_the_present_one(mine):
     recipe = road.tiny()
-    training = dataclasses.replace(recipe.teacher_training, epochs=99)
-    changed = dataclasses.replace(recipe, name="later", teacher_training=training)
+    training = structs.replace(recipe.teacher_training, epochs=99)
+    changed = structs.replace(recipe, name="later", teacher_training=training)
     kept = (mine / "scores" / "test" / "persistence.json").read_bytes()
     rows = stages.score_references(stages.Run(recipe=changed, out=mine))
     assert {(row["recipe"], row["preset"]) for row in rows} == {(changed.digest, "later")}
@@ -296,11 +296,11 @@ def test_the_validation_error_chooses_the_student_that_forecasts(done):
 
 
 def test_unseen_test_splits_are_scored_apart(tmp_path):
-    recipe = dataclasses.replace(
+    recipe = structs.replace(
         road.tiny(),
         dataset=Part(name="plume", params=_PLUME),
         methods=(BASELINE,),
-        student_training=dataclasses.replace(road.QUICK, epochs=1),
+        student_training=structs.replace(road.QUICK, epochs=1),
         stride=4,
         test_stride=4,
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import road
 import typer.testing
+from msgspec import structs
 
 from s2kd.cli import app
 from s2kd.core.files import write_json
@@ -24,11 +25,11 @@ from s2kd.pipeline import sweep as searching
 
 pytest.importorskip("optuna")
 
-QUICK = dataclasses.replace(road.QUICK, epochs=1)
+QUICK = structs.replace(road.QUICK, epochs=1)
 
 
 def recipe(**changes):
-    return dataclasses.replace(road.tiny(), student_training=QUICK, **changes)
+    return structs.replace(road.tiny(), student_training=QUICK, **changes)
 
 
 def opened(out, made=None, **settings):
@@ -67,7 +68,7 @@ def test_what_trials_read_is_labelled_before_any_begins(taught, tmp_path):
     out = road.copy_of(taught, tmp_path / "run")
     (out / "recipe.json").unlink()
     shutil.rmtree(out / "targets")
-    made = recipe(methods=(dataclasses.replace(method_named("s2kd_plus"), blends=2),))
+    made = recipe(methods=(structs.replace(method_named("s2kd_plus"), blends=2),))
     write_json(out / "recipe.json", {"recipe": made.to_dict()})
     run = opened(out, made)
     assert searching.prepare(
@@ -255,7 +256,7 @@ def test_the_test_split_plays_no_part(mine, monkeypatch):
 
 def test_a_trial_that_was_killed_is_taken_up_from_its_checkpoint(mine):
     """Interrupted in the second epoch; the next process goes on and gets the same student."""
-    slow = dataclasses.replace(recipe(), student_training=dataclasses.replace(QUICK, epochs=3))
+    slow = structs.replace(recipe(), student_training=structs.replace(QUICK, epochs=3))
     (mine / "recipe.json").write_text(json.dumps({"recipe": slow.to_dict()}))
 
     class Killed(Exception):

@@ -89,7 +89,7 @@ def recipe_of(
     if not what:
         recipe = stages.load_recipe(out)
     elif what.endswith(".json") and Path(what).is_file():
-        recipe = Recipe.from_dict(_recipe_json(Path(what)), where=what)
+        recipe = Recipe.from_dict(_recipe_json(Path(what)), source=what)
     elif is_path and not builtin:
         recipe = _recipe_for_file(Path(what)).with_settings(settings or [])
         if show:

@@ -22,10 +22,19 @@ def list_(
     ] = False,
     preset: Annotated[str, typer.Option("--preset", help="For backbones: this one only.")] = "",
     device: Annotated[str, typer.Option("--device", help="Where to measure.")] = "cpu",
+    schema: Annotated[
+        bool, typer.Option("--schema", help="For recipes: the JSON Schema of a recipe's file.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Every part and recipe; for backbones, every preset with its size and costs."""
     from s2kd.pipeline import catalogue
+
+    if schema:
+        from s2kd.core.recipe import json_schema
+
+        print_json(json_schema(kind))
+        return
 
     if kind == "backbones":
         rows = _backbone_rows(measure, preset, device, quiet=as_json)

@@ -3,11 +3,11 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from s2kd.core.files import read_json
 from s2kd.core.recipe import read
@@ -22,8 +22,7 @@ NAME = re.compile(r"([ab])(\d+)_fds\.npy")
 AXES = ("time", "channel", "height", "width")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layout:
+class Layout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The content of `prometheus.json`.
 
     `axes` names every axis of the arrays in order: time, height, width, channel (unless there is
@@ -41,9 +40,9 @@ class Layout:
     step_seconds: float
     first_row: str = "top"
     crop: tuple[int, ...] | None = None
-    pick: dict[str, Any] = field(default_factory=dict)
+    pick: dict[str, Any] = {}
     mask: str | None = None
-    environments: dict[str, Any] = field(default_factory=dict)
+    environments: dict[str, Any] = {}
 
 
 def files_of(path: Path, chosen: str | None) -> dict[str, Path]:

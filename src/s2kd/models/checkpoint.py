@@ -136,9 +136,11 @@ def card_of(
     """The card of a `student` or `teacher`: what `load_student` needs, and where it came from."""
     from dataclasses import asdict
 
+    from msgspec import to_builtins
+
     return {
         "kind": kind,
-        "part": asdict(part),
+        "part": to_builtins(part),
         "grid": grid.to_dict(),
         "past": past,
         "lead": lead,

@@ -7,9 +7,13 @@ that is cut short has whole tables already: the comparison of table 1 for every 
 and controls, then the other students.
 """
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 import s2kd
 from s2kd.core.files import digest
@@ -97,7 +101,7 @@ class Unit:
         if self.role != "student" or method_of(self.study, self.method).teacher == "none":
             return ()
         kind = method_of(self.study, self.method).teacher
-        return (replace(self, role="teacher", student="", method=kind),)
+        return (dataclasses.replace(self, role="teacher", student="", method=kind),)
 
     @property
     def rows(self) -> tuple[dict[str, Any], ...]:
@@ -118,8 +122,8 @@ class Unit:
         """A name for exactly this training, and for its teacher's."""
         plain = self.study.recipe.to_dict()
         shared = {k: v for k, v in plain.items() if k not in ("seeds", "methods", "students")}
-        parts = [asdict(p) for p in self.study.recipe.students if p.name == self.student]
-        method = asdict(method_of(self.study, self.method)) if self.role == "student" else None
+        parts = [to_builtins(p) for p in self.study.recipe.students if p.name == self.student]
+        method = to_builtins(method_of(self.study, self.method)) if self.role == "student" else None
         return digest([shared, parts, method, self.role, self.method, self.seed, s2kd.__version__])
 
 

@@ -2,9 +2,10 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
 from typing import Any
+
+from msgspec import to_builtins
 
 from s2kd.core.recipe import ALL_METHODS, Method
 from s2kd.core.registry import Registry, import_own, nearest
@@ -42,7 +43,7 @@ def rows(kind: str = "") -> list[dict[str, Any]]:
             continue
         if one == "methods":
             found += [
-                {"kind": one, "name": m.name, "about": in_words(m), "settings": asdict(m)}
+                {"kind": one, "name": m.name, "about": in_words(m), "settings": to_builtins(m)}
                 for m in ALL_METHODS
             ]
             continue

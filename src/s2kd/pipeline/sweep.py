@@ -15,9 +15,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 import s2kd
 from s2kd.core.files import digest, write_json, write_whole
@@ -245,7 +248,7 @@ def _name(run: Run, search: Search, grid: bool) -> str:
     for axis in search.axes:
         if axis == "lr":
             plain["student_training"]["lr"] = None
-    method = asdict(search.method_at(dict.fromkeys(search.axes, 0.0)))
+    method = to_builtins(search.method_at(dict.fromkeys(search.axes, 0.0)))
     parts = [plain | {"methods": None}, method, search.axes, run.dataset.fingerprint]
     kind = "tpe"
     if grid:  # its points too: another grid is another study, of the same trained students
@@ -338,7 +341,7 @@ def train(
 
 def trial_folder(run: Run, search: Search, values: Mapping[str, float], seed: int) -> Path:
     """Named by what is trained, so that a trial taken up again finds its checkpoint."""
-    key = digest([asdict(search.method_at(values)), values.get("lr", search.lr)])[:10]
+    key = digest([to_builtins(search.method_at(values)), values.get("lr", search.lr)])[:10]
     name = f"{search.student.name}-{search.method.name}-{key}-seed{seed}"
     return run.out / "sweep" / "trials" / name
 

@@ -6,8 +6,9 @@ A built-in recipe is a function decorated with `@builtin`; its settings are keyw
 
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from s2kd.core.recipe import ALL_METHODS as ALL_METHODS
 from s2kd.core.recipe import Part, Recipe, method_named, s2kd

@@ -1,7 +1,8 @@
 """The official benchmarks, at the paper's sizes or at one that trains on a laptop."""
 
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from s2kd.core.recipe import Part, Recipe, TeacherSpec, Training
 from s2kd.core.registry import nearest

@@ -1,7 +1,8 @@
 """Real fields that stand in for the official benchmarks, called by their own names."""
 
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from s2kd.core.recipe import Part, Recipe, TeacherSpec, Training
 from s2kd.core.types import S2KDError

@@ -1,11 +1,11 @@
 """Stage 2: the students (eq. 14)."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import to_builtins
 
 from s2kd.core.recipe import Method, Part
 from s2kd.data.prepared import origin
@@ -43,9 +43,9 @@ def distill_one(
     teacher = teacher_card(run, method.teacher, seed)
     key = model_key(
         **inputs(run),
-        student=asdict(part),
-        method=asdict(method),
-        training=asdict(recipe.student_training),
+        student=to_builtins(part),
+        method=to_builtins(method),
+        training=to_builtins(recipe.student_training),
         seed=seed,
         teacher=teacher["weights"] if teacher else None,
     )
@@ -77,7 +77,7 @@ def distill_one(
         seed=seed,
         attributes={k: dict(v) for k, v in run.dataset.attributes.items()},
         domain=run.dataset.domain,
-        dataset=asdict(recipe.dataset),
+        dataset=to_builtins(recipe.dataset),
         origin=_origin(recipe.dataset),
         source=run.dataset.source,
         fingerprint=run.dataset.fingerprint,

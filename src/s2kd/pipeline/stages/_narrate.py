@@ -1,7 +1,9 @@
 """Words for every window, and their token states."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
+
+from msgspec import to_builtins
 
 from s2kd.core.files import digest
 from s2kd.core.types import S2KDError
@@ -42,7 +44,7 @@ def _narrate(run: Run) -> None:
         )
         path = run.out / "states" / f"{split}.safetensors"
         # named by the encoder's settings, so that an unchanged split need not load the encoder
-        settings = digest([texts, asdict(recipe.text)])
+        settings = digest([texts, to_builtins(recipe.text)])
         if path.exists() and _are_of(run, TextStates.load(path), settings, source):
             continue
         key = _states_key(settings, source())

@@ -62,11 +62,12 @@ def load_recipe(out: Path) -> Recipe:
     saved = read_json(path)
     if not isinstance(saved, dict) or "recipe" not in saved:
         raise S2KDError(f"{path}: not the recipe of a run of this program")
-    return Recipe.from_dict(saved["recipe"], where=str(path))
+    return Recipe.from_dict(saved["recipe"], source=str(path))
 
 
 def check_parts(recipe: Recipe) -> None:
     """Refuse an unknown part or setting before any data is read."""
+    Recipe.from_dict(recipe.to_dict())  # a recipe built in Python has unchecked fields
     pairs: list[tuple[Any, Part]] = [
         (datasets, recipe.dataset),
         (narrators, recipe.narrator),

@@ -3,10 +3,10 @@
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from msgspec import to_builtins
 
 from s2kd.models.checkpoint import build_teacher, card_of, model_key
 from s2kd.pipeline.stages._run import Run
@@ -40,8 +40,8 @@ def teacher_key(run: Run, kind: str, seed: int) -> str:
     texts = [states.key for states in read_by(run, kind).values() if states is not None]
     return model_key(
         **inputs(run),
-        teacher=asdict(run.recipe.teacher),
-        training=asdict(run.recipe.teacher_training),
+        teacher=to_builtins(run.recipe.teacher),
+        training=to_builtins(run.recipe.teacher_training),
         seed=seed,
         text=texts or None,
     )
