@@ -29,6 +29,7 @@ import xarray as xr
 from filelock import FileLock
 
 from s2kd.core.files import read_json, write_json, write_whole
+from s2kd.core.recipe import upgrade
 from s2kd.core.types import S2KDError
 
 Row = Mapping[str, Any]
@@ -223,7 +224,7 @@ def each_model(scores: xr.Dataset) -> Iterator[xr.Dataset]:
 
 def settings_of(scores: xr.Dataset) -> dict[str, Any]:
     """The recipe of a dataset of one model, as plain data in today's words."""
-    return in_todays_words(json.loads(str(scores["recipe"].values[0])) or {})
+    return upgrade(in_todays_words(json.loads(str(scores["recipe"].values[0])) or {}))
 
 
 def one_recipe(scores: xr.Dataset, *, free: Sequence[str] = ()) -> None:
