@@ -118,7 +118,10 @@ def test_settings_change_that_field_and_no_other():
         ("teacher.depth=-1", "depth: wants int >= 0, got -1"),
         ("teacher.dropout=2", r"dropout: wants float < 1\.0, got 2"),
         ("teacher.dropout=NaN", r"dropout: wants float >= 0\.0, got nan"),
-        ("student_training.schedule=linear", "must be one of plateau, cosine, constant, got 'linear'"),
+        (
+            "student_training.schedule=linear",
+            "must be one of plateau, cosine, constant, got 'linear'",
+        ),
         ("teacher.branches=1", r"teacher\.branches: wants bool, got 1"),
         ("seeds=42", r"seeds: wants a list, got 42"),
         ("seeds=[42,42]", r"seeds lists the same name twice"),
