@@ -1,6 +1,5 @@
 """The built-in recipes on the real files they are made for, where these are at hand."""
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import road
+from msgspec import to_builtins
 
 from s2kd.cli import main
 from s2kd.data import datasets
@@ -22,7 +22,7 @@ QUICK = {
     "teacher_training.epochs": 1,
     "student_training.epochs": 1,
     "text.name": "hashed",
-    "teacher.backbone": dataclasses.asdict(road.TEACHER.backbone),
+    "teacher.backbone": to_builtins(road.TEACHER.backbone),
     "teacher.width": 16,
     "teacher.heads": 2,
     "students": [{"name": "unet", "params": {"width": 4}}],
