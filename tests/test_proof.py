@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError
-from s2kd.evaluation.cell_events import EventCounts, _packed
+from s2kd.evaluation.cell_events import EventCounts
 from s2kd.evaluation.results import (
     read_results,
     read_scores,
@@ -23,14 +23,12 @@ from s2kd.evaluation.results import (
 from s2kd.evaluation.rows import rows as nested_rows
 from s2kd.evaluation.significance import Comparison
 from s2kd.paper import (
-    conclusions,
     harness,
     proof_figures,
     proof_page,
     rare_tables,
     reproduce,
     tables,
-    verdicts,
 )
 from s2kd.paper.experiment import difference, experiment, together
 from s2kd.paper.published import PUBLISHED
@@ -435,7 +433,7 @@ def test_results_of_two_recipes_are_not_compared():
         experiment([*rows, last | {"fingerprint": "y"}], **where)
 
 
-# --- tables and verdicts -------------------------------------------------------------------------
+# --- tables --------------------------------------------------------------------------------------
 
 
 def table_of(rows):
@@ -474,35 +472,25 @@ def test_a_method_of_one_seed_does_not_make_another_bold():
     assert [line[1] for line in table.lines if "**" in line[4]] == ["S²-KD"]
 
 
-def test_the_claim_is_judged_by_intervals():
-    def said(**errors):
-        models = experiment(some_rows(**errors), data="ncep_air", preset="small")
-        return verdicts.claim(models)
-
-    won = said(s2kd=0.885, fitnet=0.97, teacher=0.88)
-    assert "S²-KD is better than the plain student" in won
-    assert "90 % of the gap is reached and twice FitNet's share is shown" in won
-    half = said(s2kd=0.94, fitnet=0.95, teacher=0.88)
-    assert "90 % of the gap is not reached and twice FitNet's share is not shown" in half
-    assert "90 % of the gap is within the interval, so not shown" in said(s2kd=0.892, teacher=0.88)
-    assert "S²-KD is worse than the plain student" in said(s2kd=1.1)
-    none = said(teacher=1.2)
-    assert "there is no gap to close" in none
-    assert "S²-KD is better than the plain student (+10.0 [" in none
-
-
-@pytest.mark.parametrize(("plus", "verdict"), [(0.9, "shown"), (0.95, "not shown")])
-def test_our_variant_is_held_against_twice_fitnets_share(plus, verdict):
-    rows = some_rows(fitnet=0.97) + [result("s2kd_plus", plus, seed) for seed in range(5)]
-    said = verdicts.claim(table_of(rows)[0])
-    assert "Our variant S²-KD plus gains" in said
-    assert said.endswith(f"; twice FitNet's share is {verdict}.")
+@pytest.mark.parametrize(
+    ("errors", "reached", "twice"),
+    [
+        ({"s2kd": 0.885, "fitnet": 0.97}, "yes", "yes"),
+        ({"s2kd": 0.94, "fitnet": 0.95}, "no", "no"),
+        ({"s2kd": 0.892}, "undecided", "yes"),
+        ({"s2kd": 1.04, "fitnet": 1.2}, "no", "no"),  # -1 is more than twice -5, yet no gain
+        ({"teacher": 1.2}, "undecided", "yes"),  # no gap to share
+    ],
+)
+def test_the_short_table_decides_both_claims_by_the_interval(errors, reached, twice):
+    models, _ = table_of(some_rows(**errors))
+    (line,) = tables.short_table([models]).lines
+    assert line[4:6] == (reached, twice)
 
 
 def test_a_teacher_on_the_full_grid_stands_apart_beside_the_same_plain_student(tmp_path):
     rows = some_rows()
     models, table = table_of(rows)
-    assert verdicts.teachers(models, rows) == verdicts.claim_on_full_grid(models, rows) == []
     same = {"settings": {"past": 4, "teacher": {"width": 64}}}
     rows = [row | same for row in rows]
     for seed in range(5):
@@ -512,19 +500,9 @@ def test_a_teacher_on_the_full_grid_stands_apart_beside_the_same_plain_student(t
             result(m, e, seed, variant=FULL_GRID) for m, e in (("fitnet", 0.97), ("s2kd", 0.81))
         ]
         rows += [row | {"settings": {"past": 4, "teacher": {"width": 48}}} for row in more]
-    models, again = table_of(rows)
+    _models, again = table_of(rows)
     assert again == table
     assert tables.variants(rows, data="ncep_air", preset="small", split="test") == ["rules"]
-    (said,) = verdicts.claim_on_full_grid(models, rows)
-    assert said.startswith(
-        "ncep_air, teacher on the full grid (small, 5 seeds): the teacher is +20"
-    )
-    assert "it closes +95 [" in said  # 0.19 of 0.2
-    assert "90 % of the gap is reached and twice FitNet's share is shown" in said
-    (said,) = verdicts.teachers(models, rows)
-    assert "its students: teacher +9.1 [" in said
-    assert "% (no clear change), S²-KD +10.0 [" in said
-    assert "standard KD" not in said  # not trained
     page = proof_page.write(tmp_path / "r.md", rows, tmp_path).read_text()
     (lines,) = [
         part.partition("\n\n*")[0] for part in page.split("\n\n**")
@@ -535,44 +513,12 @@ def test_a_teacher_on_the_full_grid_stands_apart_beside_the_same_plain_student(t
     ]  # fmt: skip
     other = rows[-1] | {"settings": {"past": 6, "teacher": {"width": 48}}}
     with pytest.raises(S2KDError, match="with past=6"):
-        verdicts.teachers(models, [*rows, other])
-
-
-def test_what_is_said_beside_a_table_is_of_its_section_and_kind_of_field(tmp_path, capsys):
-    rows = some_rows()
-    rows += [row | {"data": "taxi_sf"} for row in rows]
-
-    def said(*wanted):
-        proof_page.show(rows, wanted, tmp_path, as_json=False)
-        lines = capsys.readouterr().out.splitlines()
-        heads = [line.strip() for line in lines if line.startswith(("In short", "RQ", "Does"))]
-        return heads, {line[2:].split()[0].strip(",") for line in lines if line.startswith("- ")}
-
-    assert said("table2") == (
-        ["In short", "RQ1: does distilling help, and whose way most?"],
-        {"taxi_sf"},
-    )
-    assert said("table1")[1] == {"ncep_air"}
-
-
-def test_our_variant_is_held_against_what_lacks_a_part_of_it():
-    rows = some_rows()
-    for seed in range(5):
-        for method, mse in (("s2kd_plus", 0.8), ("output_plus", 0.801), ("mixup", 0.95)):
-            rows.append(result(method, mse, seed, noise=0.02))
-    models, _ = table_of(rows)
-    (said,) = verdicts.beyond(models)
-    assert said.startswith("ncep_air: gain of S²-KD plus over S²-KD +11.1 [")
-    assert "] % (better); standard KD plus (ours) +0.1 [" in said
-    assert said.endswith("] % (better).")
-    assert "] % (no clear change); mixup, no teacher +15.8 [" in said
-    assert verdicts.beyond(table_of(some_rows())[0]) == []
+        proof_page.write(tmp_path / "r.md", [*rows, other], tmp_path)
 
 
 def test_longer_training_stands_apart_and_is_held_against_as_long_a_baseline(tmp_path):
     rows = some_rows() + [result("s2kd_plus", 0.95, seed) for seed in range(5)]
     models, _ = table_of(rows)
-    assert verdicts.patience(models, rows) == []
     for seed in range(5):
         rows.append(
             result("teacher", 0.88, seed, role="teacher", backbone="simvp", variant=PATIENT)
@@ -580,16 +526,10 @@ def test_longer_training_stands_apart_and_is_held_against_as_long_a_baseline(tmp
         for method, mse in (("baseline", 0.98), ("s2kd_plus", 0.9)):
             rows.append(result(method, mse, seed, variant=PATIENT))
     assert table_of(rows)[0].rows == models.rows
-    (said,) = verdicts.patience(models, rows)
-    assert "3 times the epochs (5 seeds), against the usual epochs: plain student +2.0 [" in said
-    assert "] % (better), S²-KD plus +5.3 [" in said
-    assert "learned as long: +8.2 [" in said
-    assert "share of that one's gap: +80 [" in said  # 0.08 of 0.1
     page = proof_page.write(tmp_path / "r.md", rows, tmp_path).read_text()
     assert page.index("**Table 1: ncep_air, small, test**") < page.index(
         "**Table 1: ncep_air, small, test, students trained 3 times as long**"
     )
-    assert "ncep_air: with 3 times the epochs (5 seeds)" in page
 
 
 def test_a_teacher_that_is_not_clearly_ahead_leaves_no_gap_to_share():
@@ -599,10 +539,7 @@ def test_a_teacher_that_is_not_clearly_ahead_leaves_no_gap_to_share():
             # 5 % better with some seeds, worse with others
             own = (0.8, 1.1, 0.85, 1.05, 0.95)[row["seed"]]
             row |= result("teacher", own, row["seed"], role="teacher", backbone="simvp")
-    models, table = table_of(rows)
-    said = verdicts.claim(models)
-    assert "the reading teacher is not clearly ahead of the plain U-Net (+5.0 [" in said
-    assert "90 % of it cannot be judged" in said
+    _models, table = table_of(rows)
     assert {line[9] for line in table.lines if line[1] in ("FitNet", "S²-KD")} == {"no clear gap"}
 
 
@@ -615,18 +552,12 @@ def test_a_gain_that_is_lost_among_many_is_told_with_that():
     (found,) = [c for key, c in tables.main_comparisons(models).items() if key[1] == "s2kd"]
     assert found.excludes_zero
     assert found.survives
-    assert "Holm" not in verdicts.claim(models)
     for method in ("output", "review", "relational", "sdkd", "mixup", "output_plus"):
         for seed in range(5):
             rows.append(result(method, 0.99 + 0.01 * (seed % 3), seed))
     models, table = table_of(rows)
-    said = verdicts.claim(models)
-    assert "S²-KD is better than the plain student (+1." in said
-    assert "% of its error, though not after Holm's correction: p = 0." in said
     (line,) = [line for line in table.lines if line[1] == "S²-KD"]
     assert float(line[8]) > 0.05
-    (elsewhere,) = verdicts.detail(models)
-    assert "(better, though not after Holm's correction: p = 0." in elsewhere, "the same comparison"
 
 
 def test_references_stand_beside_every_seed():
@@ -702,139 +633,6 @@ def test_the_table_of_what_teachers_read_has_a_line_for_each_and_none_for_longer
     assert worse.difference == pytest.approx(5.6, abs=0.3)
 
 
-def test_the_headline_says_the_seeds_and_the_split_and_twice_less_than_nothing_is_not_twice():
-    rows = some_rows(s2kd=1.04, fitnet=1.2, seeds=[1])
-    models = experiment(rows, data="ncep_air", preset="small")
-    said = verdicts.claim(models)
-    assert said.startswith("ncep_air (small, 1 seed): the teacher is +12.0 [")
-    assert "so far S²-KD is worse than the plain student" in said
-    several = experiment(some_rows(s2kd=1.04), data="ncep_air", preset="small")
-    assert " S²-KD is worse than the plain student" in verdicts.claim(several)
-    assert "so far" not in verdicts.claim(several), "seeds enough to be drawn"
-    assert "twice FitNet's share is not shown" in said
-    beyond = dataclasses.replace(models, split="test_unseen")
-    assert verdicts.claim(beyond).startswith("ncep_air, test_unseen (small, 1 seed): ")
-
-
-def concluded(*tables, heading):
-    rows = [row for some in tables for row in some]
-    return conclusions.conclusions(proof_page.experiments(rows), rows).get(heading, "")
-
-
-def on(data, rows):
-    return [row | {"data": data} for row in rows]
-
-
-def test_the_conclusion_counts_what_is_clear_over_all_data():
-    said = concluded(
-        on("ncep_air", some_rows(s2kd=0.885, fitnet=0.97)),
-        on("taxi_sf", some_rows(s2kd=1.1, fitnet=1.0)),
-        on("fds_pool", some_rows(s2kd=0.5, fitnet=0.5, seeds=[1])),  # too few seeds to count
-        heading=verdicts.RQ1,
-    )
-    assert said == (
-        "**In plain words.** U-Net, against no distillation: S²-KD better on 1 of 2 (ncep_air), "
-        "worse on 1 of 2 (taxi_sf); FitNet better on 1 of 2 (ncep_air)."
-    )
-    same = concluded(some_rows(s2kd=1.0, fitnet=1.0), heading=verdicts.RQ1)
-    assert same.endswith("no clear difference on any of 1 test splits for S²-KD, FitNet.")
-
-
-def test_the_conclusion_on_the_claim_counts_gaps_that_are_there():
-    said = concluded(
-        on("ncep_air", some_rows(s2kd=0.885, fitnet=0.97, teacher=0.88)),
-        on("taxi_sf", some_rows(s2kd=0.94, fitnet=0.95, teacher=0.88)),
-        on("fds_pool", some_rows(s2kd=0.9, fitnet=1.0, teacher=1.2)),  # no gap
-        heading=verdicts.IN_SHORT,
-    )
-    assert "S²-KD reaches 90 % on 1 of 2 (ncep_air) test splits with a clear gap" in said
-    assert "twice FitNet's share on 2 of 3 (ncep_air, fds_pool)" in said
-    assert "clearly better than no distillation on all 3, clearly worse on none of 3" in said
-    within = concluded(some_rows(s2kd=0.892, teacher=0.88), heading=verdicts.IN_SHORT)
-    assert "on none of 1 test splits with a clear gap (within the interval on all 1)" in within
-
-
-@pytest.mark.parametrize("control", [1.05, 0.95, 1.0])
-def test_the_conclusion_on_words_says_how_a_control_does(control):
-    """A control that errs more speaks for the words, one that errs less against them."""
-    rows = some_rows(s2kd=0.9, teacher=0.88)
-    for seed in range(5):
-        about = {"role": "teacher", "backbone": "simvp", "variant": "shuffled"}
-        rows.append(result("teacher", 0.88 * control, seed, **about))
-        rows.append(result("s2kd", 0.9 * control, seed, variant="shuffled"))
-    said = concluded(rows, heading=verdicts.MEANING)
-    if control == 1.0:
-        assert "on any of 1 test splits for another window's words" in said
-    else:
-        word = "worse" if control > 1 else "better"
-        for who in ("teacher", "student"):
-            assert (
-                f"For the {who}, in place of the window's own words: another window's words {word} "
-                "on all 1."
-            ) in said
-    assert ("shown nowhere" in said) == (control <= 1)
-
-
-def with_events(rows, hits):
-    """Rows with 200 windows of 4 leads, in each of which 100 cells of 1000 are hot; `hits` of them
-    are forecast by each method, and as many false alarms are made as hits are missed.
-    """
-    found = []
-    for row in rows:
-        random = np.random.default_rng([row["seed"] or 0, len(row["method"])])
-        hit = np.clip(hits.get(row["method"], 60) + random.integers(-2, 3, (200, 4)), 0, 100)
-        counts = np.stack([hit, 100 - hit, 100 - hit], -1)[:, :, None, None].astype(np.int64)
-        packed = {
-            "events": ["above 95 %"],
-            "scores": {"air": {"above 95 %": {"cells": [1000] * 4}}},
-            "counts": _packed(counts),
-        }
-        scores = row["scores"] | {"cell_extremes": packed, "physical": {"air": {}}}
-        found.append(row | {"scores": scores})
-    return found
-
-
-def test_the_conclusion_on_rare_events_says_more_where_there_are_more_hits():
-    said = concluded(
-        on("ncep_air", with_events(some_rows(), {"baseline": 60, "s2kd": 70, "fitnet": 60})),
-        on("taxi_sf", with_events(some_rows(), {"baseline": 60, "s2kd": 50, "fitnet": 60})),
-        heading=verdicts.RQ3,
-    )
-    assert (
-        "S²-KD fewer on 1 of 2 (taxi_sf: air above 95 %), more on 1 of 2 (ncep_air: air above 95 %)"
-    ) in said
-    assert "no clear difference on any of 2 events for FitNet" in said
-
-
-def test_the_conclusion_on_detail_compares_seeds_that_both_have():
-    def spectrum(row):
-        # seed 4, which only the baseline has, is far off and must not count
-        far = {"baseline": 9.0 if row["seed"] == 4 else 0.5}.get(row["method"], 0.6)
-        one = {"log_spectral_distance": [far] * 4, "high_frequency_ratio": [1.0] * 4}
-        return row | {"scores": row["scores"] | {"spectra": {"air": one}}}
-
-    rows = [spectrum(r) for r in some_rows() if (r["method"], r["seed"]) != ("s2kd", 4)]
-    assert "for S²-KD on none of 1." in concluded(rows, heading=verdicts.DETAIL)
-    few = [row for row in rows if row["seed"] in (None, 0, 1)]
-    assert concluded(few, heading=verdicts.DETAIL) == ""
-
-
-def test_presets_of_one_data_set_are_counted_apart():
-    rows = some_rows(s2kd=0.885, fitnet=0.97)
-    said = concluded(rows, [row | {"preset": "paper"} for row in rows], heading=verdicts.RQ1)
-    assert "S²-KD better on all 2" in said
-
-
-def test_the_page_says_the_conclusions(tmp_path):
-    rows = some_rows()
-    text = proof_page.write(tmp_path / "docs" / "r.md", rows, tmp_path).read_text()
-    assert text.count("**In plain words.**") == len(
-        conclusions.conclusions(proof_page.experiments(rows), rows)
-    )
-    assert "\n## In short\n\n**In plain words.** The claim" in text
-    assert "FitNet better on all 1" in text
-
-
 def test_errors_by_lead_are_multiples_of_the_baselines_of_the_same_seeds():
     rows = some_rows(s2kd=0.9, seeds=[1])
     rows += [result("baseline", 9.0, 2)]  # no other method has this seed
@@ -879,22 +677,7 @@ def test_the_ablation_compares_the_seeds_that_all_rows_have():
     assert {key[2]: [row["seed"] for row in found] for key, found in shared.rows.items()} == {
         "baseline": [2], "spectral": [2], "semantic": [2], "s2kd": [2],
     }  # fmt: skip
-    (said,) = verdicts.halves(models)
-    assert "both +10.0 [" in said
     assert shared.seeds == 1
-
-
-def test_the_order_of_rows_is_held_against_the_papers():
-    def said(**errors):
-        models = experiment(some_rows(**errors), data="ncep_air", preset="small")
-        return verdicts.ranking(models)[0]
-
-    held = said(s2kd=0.9, fitnet=0.97)
-    assert "ordered S²-KD < FitNet < baseline" in held
-    assert "S²-KD before FitNet is shown and FitNet before baseline is shown" in held
-    turned = said(s2kd=0.99, fitnet=0.9)
-    assert "S²-KD before FitNet is reversed and FitNet before baseline is shown" in turned
-    assert "S²-KD before FitNet is not shown" in said(s2kd=0.9, fitnet=0.9)
 
 
 def test_the_page_is_made_from_the_files_and_made_again_the_same(tmp_path):
@@ -902,7 +685,7 @@ def test_the_page_is_made_from_the_files_and_made_again_the_same(tmp_path):
     page = proof_page.write(tmp_path / "docs" / "results.md", rows, tmp_path / "results")
     text = page.read_text()
     assert "Table 1: ncep_air, small, test" in text
-    assert "## In short" in text
+    assert text.index("**In short**") < text.index("![")
     for name in ("gap", "lead"):
         assert (tmp_path / "docs" / "figures" / f"{name}.png").stat().st_size > 5000
     before = {p: p.read_bytes() for p in (tmp_path / "docs").rglob("*.*")}
@@ -932,12 +715,9 @@ def test_the_page_shows_every_search_and_its_choice(tmp_path):
     rows = some_rows(seeds=[1])
     path = save_search(results, searched())
     assert "somebody" not in path.read_text()
-    assert not read_results(results)  # a search is no result
-    text = proof_page.write(page, rows, results).read_text()
-    assert (
-        "ncep_air, U-Net, S²-KD: 3 trainings of 7 epochs (grid, seeds 42); least validation error "
-        "0.2000 at λ = 0.2, β = 0.25, 0.2200 (+10.0 %) at λ = 1, β = 0.5."
-    ) in text
+    assert len(read_results(results)) == len(some_rows(seeds=[1]))  # a search is no result
+    text = proof_page.write(page, read_results(results), results).read_text()
+    assert "Validation error of ncep_air, U-Net, S²-KD." in text
     assert (
         page.parent / "figures" / "search-ncep_air-unet-s2kd-grid-lambda-beta.png"
     ).stat().st_size > 5000

@@ -1,7 +1,4 @@
-"""The page of results: every table and figure from result files, and what they say in words.
-
-No number and no verdict is typed by hand: sentences are chosen by the intervals.
-"""
+"""The page of results: tables and figures from result files."""
 
 import io
 from collections.abc import Callable, Iterable, Sequence
@@ -14,10 +11,10 @@ from s2kd.core.types import S2KDError
 from s2kd.evaluation import figures
 from s2kd.evaluation.results import Row, read_searches
 from s2kd.evaluation.significance import FEWEST_SEEDS
-from s2kd.paper import conclusions, proof_figures, rare_tables, search_tables, tables, verdicts
+from s2kd.paper import proof_figures, rare_tables, search_tables, tables
 from s2kd.paper.experiment import Models, counted, experiment, longer, on_full_grid
 from s2kd.paper.published import PUBLISHED
-from s2kd.paper.reproduce import SOURCES, kind_of, samples, tables_for
+from s2kd.paper.reproduce import SOURCES, kind_of, samples
 from s2kd.paper.studies import ABLATION
 from s2kd.paper.tables import Table
 
@@ -190,8 +187,8 @@ def _searches(every: list[Models], rows: Sequence[Row], results: Path) -> Iterab
             yield Drawn(
                 name=f"search-{name}",
                 figure=figures.sweep(one),
-                caption=f"{verdicts.searched(one)} The star is the choice, the ring the recipe's "
-                "own values.",
+                caption=f"Validation error of {one['preset']}, {tables.name_of(one['backbone'])}, "
+                f"{tables.name_of(one['method'])}. Star: the choice. Ring: the recipe's values.",
             )
     yield from search_tables.by_axis(list(found.values()))
 
@@ -211,13 +208,13 @@ MAKERS: dict[str, Callable[[list[Models], Sequence[Row], Path], Iterable[Made]]]
 }
 
 SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (verdicts.RQ1, ("table1", "table2", "table3")),
-    (verdicts.RQ2, ("table4", "fig3")),
+    ("Gain over no distillation", ("table1", "table2", "table3")),
+    ("Parts of the loss", ("table4", "fig3")),
     ("Search: weights of the loss and learning rate, on validation data", ("searches",)),
-    (verdicts.MEANING, ("fig4",)),
-    (verdicts.RQ3, ("extremes",)),
-    (verdicts.DETAIL, ("spectra", "fig5")),
-    (verdicts.ROLLED, ("horizon",)),
+    ("Narratives and controls", ("fig4",)),
+    ("Rare events", ("extremes",)),
+    ("Spectra and maps", ("spectra", "fig5")),
+    ("Roll-outs beyond the trained lead", ("horizon",)),
 )
 
 
@@ -229,7 +226,6 @@ def made(name: str, every: list[Models], rows: Sequence[Row], results: Path) -> 
 def show(rows: Sequence[Row], wanted: Sequence[str], results: Path, *, as_json: bool) -> None:
     """Tables on the screen, figures as files beside where one stands."""
     from rich.console import Console
-    from rich.markdown import Markdown
 
     from s2kd.core.console import print_json
 
@@ -255,26 +251,6 @@ def show(rows: Sequence[Row], wanted: Sequence[str], results: Path, *, as_json: 
             path = Path("figures") / f"{one.name}.png"
             _draw(path, one)
             console.print(f"{one.caption}\n  {path}", highlight=False)
-    plain = conclusions.conclusions(every, rows) if not wanted else {}
-    for heading, sentences in _said(every, rows, wanted).items():
-        console.print(Markdown(f"**{heading}**"))
-        if heading in plain:
-            console.print(Markdown(plain[heading]))
-        for sentence in sentences:
-            console.print(f"- {sentence}", highlight=False, markup=False)
-
-
-def _said(
-    every: Sequence[Models], rows: Sequence[Row], wanted: Sequence[str]
-) -> dict[str, list[str]]:
-    """What is said beside these tables and figures: of their sections and kinds of field alone."""
-    found = {}
-    for heading, names in ((verdicts.IN_SHORT, SECTIONS[0][1]), *SECTIONS):
-        asked = [name for name in names if name in wanted]
-        some = [m for m in every if not wanted or tables_for(asked, kind_of(m.data))]
-        if some:
-            found |= verdicts.verdicts(some, rows, [heading])
-    return found
 
 
 def write(page: Path, rows: Sequence[Row], results: Path) -> Path:
@@ -282,24 +258,24 @@ def write(page: Path, rows: Sequence[Row], results: Path) -> Path:
     every = experiments(rows)
     if not every:
         raise S2KDError(f"{results}: holds no results of students yet")
-    said, plain = verdicts.verdicts(every, rows), conclusions.conclusions(every, rows)
     pieces = [
         "# Results",
-        "This page is made by `s2kd reproduce --page docs/results.md` from the files in "
-        f"`results/`, verdicts included. {verdicts.standing(every)} {conclusions.counts()}",
-        f"## {verdicts.IN_SHORT}",
-        plain.get(verdicts.IN_SHORT, ""),
-        *[f"- {sentence}" for sentence in said[verdicts.IN_SHORT]],
+        "Made by `s2kd reproduce --page docs/results.md` from the files in `results/`.",
+        tables.short_table([*every, *_on_full_grid(every, rows)]).markdown(),
     ]
     overview = list(_shares(every, rows, results))
     pieces += [_placed(page, one) for one in overview]
     for heading, names in SECTIONS:
-        section = [f"- {sentence}" for sentence in said.get(heading, [])]
-        section += [_placed(page, one) for n in names for one in made(n, every, rows, results)]
+        section = [_placed(page, one) for n in names for one in made(n, every, rows, results)]
         if section:
-            pieces += [f"## {heading}", plain.get(heading, ""), *section]
-    write_text(page, "\n\n".join(filter(None, pieces)).replace("\n\n- ", "\n- ") + "\n")
+            pieces += [f"## {heading}", *section]
+    write_text(page, "\n\n".join(pieces) + "\n")
     return page
+
+
+def _on_full_grid(every: Iterable[Models], rows: Sequence[Row]) -> list[Models]:
+    variants = (on_full_grid(rows, models) for models in every)
+    return [variant for variant in variants if variant is not None]
 
 
 def _placed(page: Path, one: Made) -> str:

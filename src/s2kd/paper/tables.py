@@ -459,7 +459,57 @@ def variants(rows: Iterable[Row], **where: str) -> list[str]:
     return sorted(there, key=lambda v: (order.index(v) if v in order else len(order), v))
 
 
-# --- what it comes to ----------------------------------------------------------------------------
+# --- in short ------------------------------------------------------------------------------------
+
+CLAIMED_SHARE = 0.9
+"""The share of the gap to the teacher that the paper's student closes."""
+
+
+def short_table(experiments: Iterable[Models]) -> Table:
+    """Gain, share of the gap, and the two claims of the paper, one line per split and method."""
+    lines = []
+    for models in experiments:
+        backbone = models.students[0]
+        base, teacher = models.of("student", "baseline", backbone), models.of("teacher", "teacher")
+        for method in ("s2kd", "s2kd_plus"):
+            rows = models.of("student", method, backbone)
+            if not rows:
+                continue
+            closed = gap_closed(base, rows, teacher)
+            cells = (
+                gain(difference(rows, base)),
+                share(closed),
+                _reaches(closed, CLAIMED_SHARE),
+                _is_above_zero(doubles_fitnet(models, backbone, method), difference(rows, base)),
+            )
+            lines.append((models.place, name_of(method), *cells, str(len(rows))))
+    head = (
+        "data and split", "method", "gain %", "gap closed %", "90 % reached", "twice FitNet's",
+        "seeds",
+    )  # fmt: skip
+    caption = (
+        "First student, 95 % intervals. Yes and no where the interval decides, else undecided; "
+        "no clear gap: the teacher is not clearly better than the baseline."
+    )
+    return Table(title="In short", head=head, lines=tuple(lines), caption=caption)
+
+
+def _reaches(closed: Interval | None, threshold: float) -> str:
+    if closed is None or closed.low is None or closed.high is None:
+        return "undecided"
+    if closed.low >= threshold:
+        return "yes"
+    return "no" if closed.high < threshold else "undecided"
+
+
+def _is_above_zero(excess: Comparison | None, change: Comparison | None) -> str:
+    """Whether the excess over twice FitNet's gain is above 0, of a student that gains at all."""
+    worse = change is not None and change.low is not None and change.low > 0
+    if worse:
+        return "no"
+    if excess is None or not excess.excludes_zero:
+        return "undecided"
+    return "yes" if excess.low > 0 and change is not None and change.is_better else "no"
 
 
 def doubles_fitnet(models: Models, backbone: str, method: str = "s2kd") -> Comparison | None:
