@@ -1,1 +1,112 @@
-"""Pipeline."""
+"""From a recipe to files: narrate, teach, distil, evaluate, report; nothing is done twice.
+
+```
+DIR/recipe.json                  the recipe, resolved
+DIR/narratives.jsonl             one narrative per window
+DIR/states/<split>.safetensors   token states
+DIR/teachers/<kind>-seed<n>/     kind is `text` or `blind` (the same teacher without text)
+DIR/targets/<kind>-seed<n>/      the frozen teacher's outputs for every training window
+DIR/targets/stored/              those of forecasts in a file
+DIR/students/<student>-<method>-seed<n>/
+DIR/before/<model>-<n>/          what was trained before the data, settings or version changed
+DIR/scores/<split>/<model>.json  one result per model, and scores.json with all of them
+DIR/diagnosis.json               fidelity of students to their teachers, by `s2kd diagnose`
+```
+"""
+
+from s2kd.core.errors import S2KDError
+from s2kd.pipeline.checks import check_models, check_parts, compared_views
+from s2kd.pipeline.distil import distill, distill_student, student_folder, student_objective
+from s2kd.pipeline.evaluate import (
+    REFERENCES,
+    TEACHER_METHODS,
+    evaluate,
+    export,
+    is_reported,
+    read_scores,
+    report,
+    score_references,
+    score_student,
+    score_teacher,
+)
+from s2kd.pipeline.diagnose import diagnose
+from s2kd.pipeline.narrate import narrate
+from s2kd.pipeline.run import Busy, Machine, Run, load_recipe, locked, open_run, silent
+from s2kd.pipeline.teach import (
+    blends_of,
+    copy_stored,
+    copy_teacher,
+    make_targets,
+    store_teacher_outputs,
+    teacher_folder,
+    teacher_inputs,
+    train_teacher,
+    train_teachers,
+)
+
+__all__ = [
+    "REFERENCES",
+    "STAGES",
+    "TEACHER_METHODS",
+    "Busy",
+    "Machine",
+    "Run",
+    "blends_of",
+    "check_models",
+    "check_parts",
+    "compared_views",
+    "copy_stored",
+    "copy_teacher",
+    "diagnose",
+    "distill",
+    "distill_student",
+    "evaluate",
+    "export",
+    "load_recipe",
+    "locked",
+    "make_targets",
+    "narrate",
+    "open_run",
+    "read_scores",
+    "report",
+    "run_all",
+    "score_references",
+    "score_student",
+    "score_teacher",
+    "silent",
+    "stage_number",
+    "store_teacher_outputs",
+    "student_folder",
+    "student_objective",
+    "teacher_folder",
+    "teacher_inputs",
+    "train_teacher",
+    "train_teachers",
+]
+
+STAGES = ("narrate", "teach", "distil", "evaluate", "report")
+"""In the order in which they run; `--until` names the last one."""
+
+
+def stage_number(name: str) -> int:
+    """The place of a stage in `STAGES`; S2KDError where there is none of that name."""
+    if name not in STAGES:
+        raise S2KDError(f"--until {name}: must be one of {', '.join(STAGES)}")
+    return STAGES.index(name)
+
+
+def run_all(run: Run, *, until: str = STAGES[-1]) -> None:
+    """Every stage from `narrate` to `until`; what is finished is not done again."""
+    stages = STAGES[: stage_number(until) + 1]
+    if "distil" in stages and any(method.teacher == "stored" for method in run.recipe.methods):
+        copy_stored(run)  # first, so that what does not fit is told before anything is trained
+    narrate(run)
+    for seed in run.recipe.seeds:  # whole seeds first: a run that is cut short is a table already
+        if "teach" in stages:
+            train_teachers(run, seeds=(seed,))
+        if "distil" in stages:
+            distill(run, seeds=(seed,))
+    if "evaluate" in stages:
+        evaluate(run)
+    if "report" in stages:
+        run.first_only(lambda: None if is_reported(run.out) else report(run))

@@ -1,4 +1,4 @@
-"""How near a student's forecasts are to its teacher's; a diagnostic."""
+"""Fidelity of a student: mean squared distance between its forecasts and its teacher's."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ from s2kd.training.objectives import States, exists_or_none, foresee, prediction
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Mean squared errors in the unit of the training loss: of each, and between the two.
+    """Mean squared errors in the unit of the training loss: of each model, and between the two.
 
-    Where `apart` is large on the training windows the student cannot follow its teacher, where it
-    is large on others alone it has not seen enough of it.
+    Where `student_teacher_mse` is large on the training windows, the student cannot follow its
+    teacher; where it is large on others alone, it has not seen enough of it.
     """
 
-    student: float
-    teacher: float
-    apart: float
+    student_mse: float
+    teacher_mse: float
+    student_teacher_mse: float
 
 
 @torch.no_grad()
@@ -39,20 +39,28 @@ def agreement(
     of these windows for a teacher that reads. The unit is that of L_pred (eq. 1), by the student's
     normaliser.
     """
-    every = torch.arange(len(windows)) if index is None else index
+    numbers = torch.arange(len(windows)) if index is None else index
     modes = [(model, model.training) for model in (student, teacher)]
     exists = exists_or_none(windows)
     total = torch.zeros(3, dtype=torch.float64)
     for model, _ in modes:
         model.eval()
-    for some in every.split(batch_size):
-        window = windows.gather(some)
-        own = foresee(student, window.past, some, None)
-        taught = foresee(teacher, window.past, some, states)
-        pairs = ((own, window.future), (taught, window.future), (own, taught))
+    for block in numbers.split(batch_size):
+        window = windows.gather(block)
+        forecast = foresee(student, window.past, block, None)
+        teacher_forecast = foresee(teacher, window.past, block, states)
+        pairs = (
+            (forecast, window.future),
+            (teacher_forecast, window.future),
+            (forecast, teacher_forecast),
+        )
         errors = [prediction_loss(a, b, student.normaliser, exists).item() for a, b in pairs]
-        total += len(some) * torch.tensor(errors, dtype=torch.float64)
+        total += len(block) * torch.tensor(errors, dtype=torch.float64)
     for model, training in modes:
         model.train(training)
-    ours, theirs, apart = (total / len(every)).tolist()
-    return Agreement(student=ours, teacher=theirs, apart=apart)
+    student_mse, teacher_mse, student_teacher_mse = (total / len(numbers)).tolist()
+    return Agreement(
+        student_mse=student_mse,
+        teacher_mse=teacher_mse,
+        student_teacher_mse=student_teacher_mse,
+    )

@@ -1,0 +1,102 @@
+"""Whether a recipe can work: its parts, its stored forecasts, its models."""
+
+import torch
+
+from s2kd.core.errors import S2KDError
+from s2kd.core.recipe import Method, Part, Recipe
+from s2kd.core.registry import Registry
+from s2kd.data import datasets
+from s2kd.data._cf import expand
+from s2kd.models.backbones import backbones
+from s2kd.models.checkpoint import build_student, build_teacher
+from s2kd.narration.narrators import narrators
+from s2kd.narration.text import encoders
+from s2kd.pipeline.run import Run
+from s2kd.training.losses import losses
+
+
+def check_parts(recipe: Recipe) -> None:
+    """Refuse an unknown part or setting before any data is read."""
+    Recipe.from_dict(recipe.to_dict())  # a recipe built in Python has unchecked fields
+    pairs: list[tuple[Registry, Part]] = [
+        (datasets, recipe.dataset),
+        (narrators, recipe.narrator),
+        (encoders, recipe.text),
+        (backbones, recipe.teacher.backbone),
+        *[(backbones, student) for student in recipe.students],
+        *[(losses, term.loss) for method in recipe.methods for term in method.terms],
+    ]
+    for registry, part in pairs:
+        registry.check(part.name, part.params)
+    _check_stored(recipe)
+
+
+def compared_views(method: Method) -> set[str]:
+    """What this method's losses compare: latent, forecast, unprojected or stages."""
+    return {losses.compares(term.loss.name) for term in method.terms}
+
+
+def _check_stored(recipe: Recipe) -> None:
+    """Stored forecasts and methods that learn from them go together, and the file exists."""
+    methods = [method for method in recipe.methods if method.teacher == "stored"]
+    if recipe.stored.path and not methods:
+        raise S2KDError(
+            "stored.path is set, but no method learns from stored forecasts; add one, as in "
+            '--set \'methods=["baseline","output_stored"]\''
+        )
+    for method in methods:
+        if not recipe.stored.path:
+            raise S2KDError(
+                f"method {method.name!r} learns from stored forecasts: say where they are with "
+                "--set stored.path=FILE"
+            )
+        views = compared_views(method)
+        if "stages" in views:
+            raise S2KDError(
+                f"method {method.name!r} compares features of several stages, which stored "
+                "forecasts do not hold"
+            )
+        if views != {"forecast"} and not recipe.stored.latent:
+            raise S2KDError(
+                f"method {method.name!r} compares latents: name the variable of "
+                f"{recipe.stored.path} that holds the teacher's features with "
+                "--set stored.latent=NAME"
+            )
+    if methods:
+        expand(recipe.stored.path)
+
+
+def check_models(run: Run) -> None:
+    """Build every model once on this grid and evaluate every loss once.
+
+    Otherwise a setting that no model can be built with would come to light only after hours of
+    narration and teacher training.
+    """
+    recipe, grid = run.recipe, run.dataset.grid
+    cropped = min(grid.height, 32), min(grid.width, 32)
+    views = {"forecast": torch.zeros(4, recipe.lead, len(grid.channels), *cropped)}
+    with torch.random.fork_rng(devices=[]):
+        for part in recipe.students:
+            build_student(part, **run.setting)
+        for kind in run.teacher_kinds:
+            teacher = build_teacher(
+                recipe.teacher, **run.setting, text_width=1, reads=kind == "text"
+            )
+            views["latent"] = torch.zeros(4, teacher.latent_width, *teacher.latent_grid)
+            views["unprojected"] = views["latent"]
+    for method in recipe.methods:
+        check_batch(run, method)
+        for loss in (term.loss for term in method.terms):
+            difference, view = losses.build(loss.name, **loss.params), losses.compares(loss.name)
+            if view in views:
+                difference(views[view], views[view])
+
+
+def check_batch(run: Run, method: Method) -> None:
+    """Refuse batches of fewer than three examples per process for relational losses."""
+    share = run.recipe.student_training.batch_size // run.fabric.world_size
+    if "relational" in {term.loss.name for term in method.terms} and share < 3:
+        raise S2KDError(
+            f"method {method.name!r} compares the examples of a batch with one another and wants "
+            f"at least 3 a process, not {share}; raise student_training.batch_size"
+        )

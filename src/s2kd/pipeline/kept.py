@@ -1,0 +1,97 @@
+"""Results that are made once: found by their inputs, continued after a stop, never overwritten."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from s2kd.core.files import digest, read_json, write_json
+
+NOTE = "kept.json"
+"""Beside a result: the digest of its inputs, and whether it is finished."""
+
+
+def _call(work: Callable[[], object]) -> None:
+    work()
+
+
+def kept(
+    folder: Path,
+    inputs: object,
+    make: Callable[[], object],
+    *,
+    first_only: Callable[[Callable[[], object]], None] = _call,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Let `make` fill `folder`, unless it already holds the result of exactly these inputs.
+
+    Parameters
+    ----------
+    folder
+        Where the result lies. Unfinished work of the same inputs is left there for `make` to
+        continue; a model or checkpoint of other inputs is moved to `before/` of the run.
+    inputs
+        JSON-able value of everything that the result depends on.
+    make
+        Fills the folder; called by every process of a run.
+    first_only
+        `Run.first_only` where several processes share the work.
+    say
+        Told where an earlier result was moved to.
+    """
+    key = digest(inputs)
+    if _finished_key(folder) == key:
+        return
+    first_only(lambda: _begin(folder, key, say))
+    make()
+    first_only(lambda: write_json(folder / NOTE, {"key": key, "finished": True}))
+
+
+def is_kept(folder: Path, inputs: object) -> bool:
+    """Whether the finished result of exactly these inputs lies in `folder`."""
+    return _finished_key(folder) == digest(inputs)
+
+
+def _finished_key(folder: Path) -> str | None:
+    """The digest of the inputs of a finished result; None where nothing is finished."""
+    note = _read(folder / NOTE)
+    if note.get("finished"):
+        return note["key"]
+    # written by earlier versions, or by a process that was killed before the note
+    targets = _read(folder / "key.json")
+    if targets and targets["done"] == targets["windows"]:
+        return targets["key"]
+    return _read(folder / "model.json").get("key")
+
+
+def _begin(folder: Path, key: str, say: Callable[[str], None]) -> None:
+    """An empty folder, or the one in which this very work was interrupted."""
+    notes = (NOTE, "training.json", "key.json")  # the last two of earlier versions
+    begun = next(filter(None, (_read(folder / name) for name in notes)), {})
+    if folder.exists() and (begun.get("finished") or begun.get("key") != key):
+        set_aside(folder, say)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / NOTE, {"key": key, "finished": False})
+
+
+def set_aside(folder: Path, say: Callable[[str], None]) -> None:
+    """Move a model or its checkpoint to `before/<name>-<n>`; delete what holds neither.
+
+    Training takes hours, and a changed file or version may be a mistake.
+    """
+    if not any((folder / name).exists() for name in ("model.json", "checkpoint.pt")):
+        shutil.rmtree(folder)
+        return
+    before = folder.parent.parent / "before"  # beside it, every folder would be a model in use
+    before.mkdir(exist_ok=True)
+    number = 1
+    while (aside := before / f"{folder.name}-{number}").exists():
+        number += 1
+    folder.rename(aside)
+    say(
+        f"{folder.name} was trained from other data, settings or teacher, or by another version: "
+        f"it is trained again, and what was there is kept in {aside}"
+    )
+
+
+def _read(path: Path) -> dict:
+    return read_json(path) if path.exists() else {}

@@ -1,0 +1,287 @@
+"""A recipe in a folder, on a machine: opened, locked, its data and narrator loaded when needed."""
+
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import s2kd
+from s2kd.core import files
+from s2kd.core.console import Progress, first_process
+from s2kd.core.errors import S2KDError
+from s2kd.core.files import read_json, write_json
+from s2kd.core.recipe import Recipe
+from s2kd.core.types import Statistics
+from s2kd.data import datasets
+from s2kd.data.dataset import Dataset
+from s2kd.data.statistics import statistics
+from s2kd.data.windows import WindowDataset
+from s2kd.evaluation.cell_events import CellEvent, cell_events
+from s2kd.evaluation.climatology import Climatology
+from s2kd.models.layers import padded_size
+from s2kd.narration.narrators import Narrator, narrators
+from s2kd.narration.text.states import TextStates
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16")
+
+
+def silent(stage: str) -> Progress:
+    """Progress that nobody watches."""
+    return lambda done, total, word="": None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where to compute, in Lightning Fabric's terms."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    precision: str = "32-true"
+    strategy: str = "auto"
+    tensorboard: bool = False
+    target_gigabytes: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise S2KDError(
+                f"--precision {self.precision}: must be one of {', '.join(PRECISIONS)} (weights "
+                "and data stay in single precision)"
+            )
+        for name, value in (("devices", self.devices), ("nodes", self.nodes)):
+            if value < 1 and (name, value) != ("devices", -1):  # -1: all that there are
+                raise S2KDError(f"--{name} {value}: must be at least 1")
+
+
+@dataclass(eq=False, kw_only=True)
+class Run:
+    """One recipe in one folder; what is costly is loaded when first needed.
+
+    `progress(stage)` returns the `Progress` of one stage. With a `horizon` of 2 or more, scores
+    include a roll-out to that multiple of the lead.
+    """
+
+    recipe: Recipe
+    out: Path
+    machine: Machine = Machine()
+    progress: Callable[[str], Progress] = silent
+    say: Callable[[str], None] = lambda text: None
+    save_seconds: float = 20.0
+    horizon: int = 0
+    _states: dict[str, TextStates] = field(default_factory=dict)
+
+    @cached_property
+    def fabric(self) -> "Fabric":
+        """Lightning Fabric, launched."""
+        from lightning_fabric import Fabric
+
+        warnings.filterwarnings("ignore", module="lightning_fabric")
+        machine, strategy = self.machine, self.machine.strategy
+        several = machine.devices != 1 or machine.nodes > 1
+        hints = any(method.hint_epochs for method in self.recipe.methods)
+        if several and hints and strategy in ("auto", "ddp"):
+            # during hint epochs, the layers behind the latent get no gradient
+            strategy = "ddp_find_unused_parameters_true"
+        try:
+            fabric = Fabric(
+                accelerator=machine.accelerator,
+                devices=machine.devices,
+                num_nodes=machine.nodes,
+                precision=machine.precision,
+                strategy=strategy,
+            )
+            fabric.launch()
+        except Exception as error:  # of a dozen types, some of packages that are not installed
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise S2KDError(
+                f"--accelerator {machine.accelerator} --devices {machine.devices} "
+                f"--nodes {machine.nodes} --strategy {machine.strategy}: not on this machine, "
+                f"says Lightning Fabric ({reason})"
+            ) from None
+        return fabric
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The frames and splits."""
+        self.say(f"Reading {self.recipe.dataset.name}")
+        dataset = datasets.build(self.recipe.dataset.name, **self.recipe.dataset.params)
+        for notice in dataset.notices:
+            self.say(notice)
+        height, width = dataset.grid.height, dataset.grid.width
+        padded = padded_size(height), padded_size(width)
+        if (height, width) != padded:
+            self.say(
+                f"The grid of {height}×{width} is padded to {padded[0]}×{padded[1]} inside the "
+                "models and cropped again (large grids that are read in patches: a little more)"
+            )
+        return dataset
+
+    @cached_property
+    def train_stats(self) -> Statistics:
+        """Statistics of the training split."""
+        return statistics(self.dataset, lead=self.recipe.lead)
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What every model is built for: grid, frames, statistics, normaliser."""
+        recipe = self.recipe
+        return {
+            "grid": self.dataset.grid,
+            "known": self.train_stats,
+            "past": recipe.past,
+            "lead": recipe.lead,
+            "normalise": recipe.normalise,
+            "predict": recipe.predict,
+        }
+
+    @property
+    def model_inputs(self) -> dict[str, Any]:
+        """What the weights of every model of the run depend on."""
+        recipe = self.recipe
+        return {
+            "data": self.dataset.fingerprint,
+            "version": s2kd.__version__,
+            "past": recipe.past,
+            "lead": recipe.lead,
+            "stride": recipe.stride,
+            "normalise": recipe.normalise,
+            "predict": recipe.predict,
+        }
+
+    @cached_property
+    def climatology(self) -> Climatology:
+        """Climatology of the training split."""
+        return Climatology.fit(self.dataset)
+
+    @cached_property
+    def cell_events(self) -> tuple[CellEvent, ...]:
+        """Rare events by every cell's own training quantiles."""
+        self.say("Measuring every cell's quantiles over the training split")
+        recipe = self.recipe
+        return cell_events(
+            self.dataset, past=recipe.past, lead=recipe.lead, climatology=self.climatology
+        )
+
+    @cached_property
+    def narrator(self) -> Narrator:
+        """The recipe's narrator."""
+        return narrators.build(self.recipe.narrator.name, **self.recipe.narrator.params)
+
+    def windows(self, split: str, *, device: torch.device | str = "cpu") -> WindowDataset:
+        """The examples of one split; test windows have a stride of their own."""
+        recipe = self.recipe
+        stride = recipe.test_stride if split.startswith("test") else recipe.stride
+        return WindowDataset(
+            self.dataset, split, past=recipe.past, lead=recipe.lead, stride=stride, device=device
+        )
+
+    @property
+    def test_splits(self) -> list[str]:
+        """`test` and every further `test_…`."""
+        return [name for name in self.dataset.splits if name.startswith("test")]
+
+    @property
+    def teacher_kinds(self) -> list[str]:
+        """The teachers of this run that the recipe's methods learn from."""
+        kinds = {method.teacher for method in self.recipe.methods}
+        return [kind for kind in ("text", "blind") if kind in kinds]
+
+    def states(self, split: str) -> TextStates:
+        """Token states of the split's narratives, from the store."""
+        if split not in self._states:
+            self._states[split] = TextStates.load(self.out / "states" / f"{split}.safetensors")
+        return self._states[split]
+
+    def first_only(self, work: Callable[[], object]) -> None:
+        """Let the first process do it; the others wait."""
+        if self.fabric.is_global_zero:
+            work()
+        self.fabric.barrier()
+
+
+# --- folders -------------------------------------------------------------------------------------
+
+
+def open_run(recipe: Recipe, out: Path | str, **settings: Any) -> Run:
+    """A run in a folder that is new, or that already belongs to this recipe.
+
+    More seeds, methods or students may be added to a folder; any other difference would mix two
+    experiments and is refused, naming the fields. `settings` are those of `Run`.
+    """
+    from s2kd.pipeline.checks import check_parts
+
+    check_parts(recipe)
+    out = Path(out)
+    path = out / "recipe.json"
+    if out.exists() and not out.is_dir():
+        raise S2KDError(f"{out}: is a file; --out wants a folder")
+    if path.exists():
+        old, new = load_recipe(out).to_dict(), recipe.to_dict()
+        free = {"seeds", "methods", "students", "stored", "name"}
+        differing = [name for name in new if name not in free and old[name] != new[name]]
+        if differing and is_used(out):
+            raise S2KDError(
+                f"{out}: belongs to another recipe ({old.get('name')!r}; it differs in "
+                f"{', '.join(differing)}); choose another --out, or delete the folder"
+            )
+    elif out.exists() and is_used(out):
+        raise S2KDError(
+            f"{out}: is not empty and holds no recipe.json of ours; choose another --out"
+        )
+    write_json(path, {"recipe": recipe.to_dict(), "s2kd": s2kd.__version__})
+    return Run(recipe=recipe, out=out, **settings)
+
+
+def is_used(out: Path) -> bool:
+    """Whether the folder holds more than a recipe and hidden files."""
+    return any(p.name != "recipe.json" and not p.name.startswith(".") for p in out.iterdir())
+
+
+def load_recipe(out: Path) -> Recipe:
+    """The recipe that a run folder belongs to."""
+    path = out / "recipe.json"
+    if not path.exists():
+        raise S2KDError(f"{out}: holds no recipe.json, so not the folder of a run")
+    saved = read_json(path)
+    if not isinstance(saved, dict) or "recipe" not in saved:
+        raise S2KDError(f"{path}: not the recipe of a run of this program")
+    return Recipe.from_dict(saved["recipe"], source=str(path))
+
+
+class Busy(S2KDError):
+    """Another process holds the folder."""
+
+
+@contextmanager
+def locked(out: Path, processes: int = 1) -> Iterator[None]:
+    """The folder `out`, made if need be, for one run shared by so many `processes`.
+
+    Raises `Busy` where another run holds it. Where the work fails before anything was written,
+    the folder that was made for it is removed again.
+    """
+    if not first_process(processes):
+        yield  # the first process of the run holds the lock for all
+        return
+    new = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise S2KDError(f"{out}: is a file, or lies in one; --out wants a folder") from None
+    with files.locked(out / ".lock", Busy(f"{out}: another run is at work in this folder")):
+        try:
+            yield
+        except BaseException:
+            if new and not is_used(out):
+                shutil.rmtree(out)
+            elif not (out / "recipe.json").exists():
+                (out / ".lock").unlink(missing_ok=True)
+            raise
