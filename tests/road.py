@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from s2kd import pipeline
 from s2kd.core.recipe import Part, Recipe, TeacherSpec, Training
-from s2kd.pipeline import stages
 from s2kd.pipeline.recipes import BASELINE, FITNET, OUTPUT, s2kd
 
 S2KD = (sys.executable, "-m", "s2kd")
@@ -66,17 +66,13 @@ def scratch() -> Path:
 
 def walk(recipe: Recipe, out: Path) -> list[str]:
     """The whole road; the stages that had work to do, in order."""
-    told: list[str] = []
+    stages: dict[str, None] = {}
 
-    def report(stage: str):
-        def progress(done: int, total: int, word: str) -> None:
-            if stage not in told:
-                told.append(stage)
+    def progress(stage: str):
+        return lambda done, total, word="": stages.setdefault(stage)
 
-        return progress
-
-    stages.run_all(stages.open_run(recipe, out, report=report))
-    return told
+    pipeline.run_all(pipeline.open_run(recipe, out, progress=progress))
+    return list(stages)
 
 
 @functools.cache
@@ -128,7 +124,7 @@ def start(arguments: list[str], log: Path, *, largest_file: int = 0) -> multipro
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         [
-            "s2kd.pipeline.stages",
+            "s2kd.pipeline",
             "s2kd.evaluation.figures",
             "lightning_fabric",
             "matplotlib.pyplot",

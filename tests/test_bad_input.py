@@ -14,12 +14,12 @@ import pytest
 import road
 from msgspec import structs
 
+from s2kd import pipeline
 from s2kd.cli import main
 from s2kd.core.console import first_process
 from s2kd.core.files import write_text
 from s2kd.core.recipe import Part, Term, method_named
 from s2kd.data import datasets
-from s2kd.pipeline import stages
 from s2kd.pipeline.recipes import BASELINE
 
 
@@ -288,7 +288,7 @@ def test_models_that_cannot_be_built_are_refused_before_a_word_is_written(
 def test_diagnose_wants_windows_and_a_teacher(refused, done, tmp_path):
     assert "--windows 0" in refused("diagnose", "--out", done, "--windows", "0")
     alone = structs.replace(road.tiny(), methods=(BASELINE,))
-    stages.open_run(alone, tmp_path / "run")
+    pipeline.open_run(alone, tmp_path / "run")
     assert "nothing that a student could agree with" in refused(
         "diagnose", "--out", tmp_path / "run"
     )
@@ -323,7 +323,7 @@ def test_a_folder_that_is_not_ours(refused, tmp_path):
 
 def test_two_runs_in_one_folder_at_once(refused, mine, tmp_path):
     recipe = road.saved_recipe(tmp_path)
-    with stages.locked(mine):
+    with pipeline.locked(mine):
         assert "another run" in refused("run", recipe, "--out", mine)
     assert (mine / "report.html").exists()
 
@@ -334,9 +334,9 @@ def test_tasks_that_work_each_by_itself_do_not_share_a_lock(monkeypatch, tmp_pat
     assert not first_process(), "one speaks for all"
     assert not first_process(4)
     assert not first_process(-1)
-    with stages.locked(tmp_path), pytest.raises(stages.Busy), stages.locked(tmp_path):
+    with pipeline.locked(tmp_path), pytest.raises(pipeline.Busy), pipeline.locked(tmp_path):
         pass
-    with stages.locked(tmp_path), stages.locked(tmp_path, 4):
+    with pipeline.locked(tmp_path), pipeline.locked(tmp_path, 4):
         pass
 
 
@@ -344,14 +344,14 @@ def test_tasks_that_work_each_by_itself_do_not_share_a_lock(monkeypatch, tmp_pat
 def test_the_further_processes_of_a_run_are_quiet_and_do_not_stop_at_its_lock(
     mine, monkeypatch, name
 ):
-    with stages.locked(mine):
+    with pipeline.locked(mine):
         monkeypatch.setenv(name, "0")
         assert first_process()
-        with pytest.raises(stages.Busy), stages.locked(mine):
+        with pytest.raises(pipeline.Busy), pipeline.locked(mine):
             pass
         monkeypatch.setenv(name, "1")
         assert not first_process()
-        with stages.locked(mine):
+        with pipeline.locked(mine):
             pass
 
 

@@ -156,18 +156,18 @@ def test_a_method_that_cannot_have_them_is_refused(teacher, blends):
 def test_the_built_in_methods_that_have_them_train(name, tmp_path):
     import road
 
+    from s2kd import pipeline
     from s2kd.models.checkpoint import load_student
-    from s2kd.pipeline import stages
 
     recipe = structs.replace(
         road.tiny(),
         methods=(structs.replace(method_named(name), blends=2),),
         student_training=structs.replace(road.tiny().student_training, epochs=3),
     )
-    run = stages.open_run(recipe, tmp_path / "run")
-    stages.narrate(run)
-    stages.train_teachers(run)
-    stages.distill(run)
+    run = pipeline.open_run(recipe, tmp_path / "run")
+    pipeline.narrate(run)
+    pipeline.train_teachers(run)
+    pipeline.distill(run)
     (folder,) = (tmp_path / "run" / "students").iterdir()
     assert load_student(folder)[0](run.windows("test").gather(TWO[:1]).past).future.shape[1]
     stores = {path.name for path in (tmp_path / "run" / "targets").glob("*")}
@@ -180,19 +180,19 @@ def test_the_built_in_methods_that_have_them_train(name, tmp_path):
 def test_windows_may_be_stored_where_their_more_numerous_blends_must_be_live(name, tmp_path):
     import road
 
-    from s2kd.pipeline import stages
-    from s2kd.pipeline.stages import Machine
+    from s2kd import pipeline
+    from s2kd.pipeline import Machine
 
     method = structs.replace(method_named(name), blends=2)
     recipe = structs.replace(road.tiny(), methods=(method,))
-    run = stages.open_run(recipe, tmp_path / "run")
-    stages.narrate(run)
-    stages.train_teachers(run)
+    run = pipeline.open_run(recipe, tmp_path / "run")
+    pipeline.narrate(run)
+    pipeline.train_teachers(run)
     seed, kind = recipe.seeds[0], method.teacher
-    stages.make_targets(run, kind, seed)
+    pipeline.make_targets(run, kind, seed)
     store = run.out / "targets" / f"{kind}-seed{seed}"
     held = sum(path.stat().st_size for path in store.glob("*.npy"))
     run.machine = Machine(target_gigabytes=1.5 * held / 2**30)
-    stages.distill(run)
+    pipeline.distill(run)
     assert [path.name for path in (run.out / "targets").iterdir()] == [store.name], "the premise"
     assert len(list(run.out.glob("students/*/model.json"))) == 1

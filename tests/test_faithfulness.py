@@ -8,6 +8,7 @@ import road
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s2kd import pipeline
 from s2kd.core.types import GridSpec, Past, S2KDError, Statistics
 from s2kd.data import datasets
 from s2kd.data.statistics import QUANTILES, statistics
@@ -17,7 +18,6 @@ from s2kd.narration.faithfulness import Faithfulness, verdicts, verify, verify_w
 from s2kd.narration.narrators import narrators
 from s2kd.narration.store import read_narratives
 from s2kd.pipeline import narrating as narration
-from s2kd.pipeline import stages
 
 HEIGHT, WIDTH, STEPS = 24, 36, 8
 
@@ -377,7 +377,7 @@ class Liar:
 @pytest.fixture
 def run(tmp_path):
     """A run of which a third of the narratives lie."""
-    opened = stages.open_run(road.tiny(), tmp_path / "run")
+    opened = pipeline.open_run(road.tiny(), tmp_path / "run")
     opened.__dict__["narrator"] = Liar()
     return opened
 
@@ -414,7 +414,7 @@ def test_the_worst_are_dropped_and_their_windows_have_no_words(run):
     assert f"train {rows[0]['score_before']:.2f}" in narration.legend(rows)
     assert rows[0]["empty"] == len(worst)  # windows that are alike share their narrative
     assert rows[0]["score"] > 0.95
-    stages.narrate(run)
+    pipeline.narrate(run)
     states = run.states("train")
     silent = {i for i in range(len(states)) if states.lengths[states.index[i]] == 0}
     assert silent == worst
@@ -466,15 +466,15 @@ def test_only_who_can_is_asked_again_or_dropped(run):
 def test_shards_of_a_run_are_joined_by_cat(tmp_path):
     parts = []
     for number in (1, 2):
-        part = stages.open_run(road.tiny(), tmp_path / f"part{number}")
+        part = pipeline.open_run(road.tiny(), tmp_path / f"part{number}")
         narration.narrate_shard(part, narration.shard(f"{number}/2"))
         parts.append(part.out)
-    whole = stages.open_run(road.tiny(), tmp_path / "whole")
+    whole = pipeline.open_run(road.tiny(), tmp_path / "whole")
     store = whole.out / "narratives.jsonl"
     store.parent.mkdir(exist_ok=True)
     store.write_bytes(b"".join((part / store.name).read_bytes() for part in parts))
     before = (whole.out / "narratives.jsonl").read_bytes()
-    stages.narrate(whole)
+    pipeline.narrate(whole)
     assert (whole.out / "narratives.jsonl").read_bytes() == before
     assert len(whole.states("train")) == len(whole.windows("train"))
 

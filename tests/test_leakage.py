@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 from rich.console import Console
 
+from s2kd import pipeline
 from s2kd.core.types import GridSpec, Past
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
@@ -25,7 +26,6 @@ from s2kd.narration.narrators import narrators
 from s2kd.narration.narrators.prompts import prompt
 from s2kd.narration.narrators.render import Sheets
 from s2kd.pipeline import narrating as narration
-from s2kd.pipeline import stages
 from s2kd.pipeline.recipes import FITNET, s2kd
 
 RECIPE = structs.replace(road.tiny(), methods=(FITNET, s2kd()))
@@ -47,17 +47,17 @@ def scrambled(dataset: Dataset, splits: tuple[str, ...]) -> Dataset:
 
 def walk(out, splits):
     """The road on the tiny recipe, its dataset's `splits` scrambled."""
-    run = stages.open_run(RECIPE, out)
+    run = pipeline.open_run(RECIPE, out)
     run.__dict__["dataset"] = scrambled(run.dataset, splits)
-    stages.run_all(run)
+    pipeline.run_all(run)
     return run
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     out = tmp_path_factory.mktemp("plain") / "run"
-    run = stages.open_run(RECIPE, out)
-    stages.run_all(run)
+    run = pipeline.open_run(RECIPE, out)
+    pipeline.run_all(run)
     return run
 
 
@@ -91,7 +91,7 @@ def _words(run, split):
         json.loads(line)["window"]: json.loads(line)["text"]
         for line in (run.out / "narratives.jsonl").read_text().splitlines()
     }
-    return [told[windows.past_of(i, run.known).digest] for i in range(len(windows))]
+    return [told[windows.past_of(i, run.train_stats).digest] for i in range(len(windows))]
 
 
 def test_the_test_split_changes_no_narrative_of_the_others(plain, other):
@@ -102,8 +102,8 @@ def test_the_test_split_changes_no_narrative_of_the_others(plain, other):
 
 def test_validation_and_test_change_no_statistic(plain):
     strange = scrambled(plain.dataset, ("val", "test"))
-    assert statistics(strange, lead=RECIPE.lead) == plain.known
-    assert statistics(scrambled(plain.dataset, ("train",)), lead=RECIPE.lead) != plain.known
+    assert statistics(strange, lead=RECIPE.lead) == plain.train_stats
+    assert statistics(scrambled(plain.dataset, ("train",)), lead=RECIPE.lead) != plain.train_stats
 
 
 def test_validation_and_test_change_no_climatology(plain):
@@ -127,7 +127,7 @@ def test_no_future_frame_changes_a_narrative(plain, name):
         blind = WindowDataset(
             dataclasses.replace(dataset, frames=frames), "train", past=RECIPE.past, lead=RECIPE.lead
         )
-        pasts = [each.past_of(number, plain.known) for each in (windows, blind)]
+        pasts = [each.past_of(number, plain.train_stats) for each in (windows, blind)]
         assert pasts[0].digest == pasts[1].digest
         assert narrator.narrate([pasts[0]]) == narrator.narrate([pasts[1]])
 
@@ -247,27 +247,27 @@ def test_another_past_changes_what_is_said():
 
 def test_a_narrator_that_read_the_future_is_marked_wherever_scores_are_shown(plain, tmp_path):
     """From the line of the store to the table on screen and the page."""
-    run = stages.open_run(RECIPE, road.copy_of(plain.out, tmp_path / "run"))
+    run = pipeline.open_run(RECIPE, road.copy_of(plain.out, tmp_path / "run"))
     store, told = run.out / "narratives.jsonl", tmp_path / "told.jsonl"
     lines = [json.loads(line) for line in store.read_text().splitlines()]
     told.write_text("".join(json.dumps({**line, "reads_future": True}) + "\n" for line in lines))
     assert narrators.build("recorded", path=told).reads_future
-    rows = stages.read_scores(plain.out)
+    rows = pipeline.read_scores(plain.out)
     assert not any(row["reads_future"] for row in rows)
     run.__dict__["narrator"] = narrators.build("recorded", path=told)
     shutil.rmtree(run.out / "scores")
-    stages.evaluate(run)
+    pipeline.evaluate(run)
     marked = {
-        (row["role"], row["method"]): row["reads_future"] for row in stages.read_scores(run.out)
+        (row["role"], row["method"]): row["reads_future"] for row in pipeline.read_scores(run.out)
     }
     assert marked["teacher", "teacher"]
     assert marked["student", "s2kd"]
     assert not marked["student", "fitnet"], "its teacher read no words"
     assert not any(future for (role, _), future in marked.items() if role == "reference")
     screen = io.StringIO()
-    Console(file=screen, width=200).print(summary_table(stages.read_scores(run.out)))
+    Console(file=screen, width=200).print(summary_table(pipeline.read_scores(run.out)))
     assert screen.getvalue().count("(and the future)") == 2
     assert "(and the future)" not in str(summary_rows(rows))
     assert [row["reads_future"] for row in narration.verify_run(run)] == [True] * 3
-    stages.report(run)
+    pipeline.report(run)
     assert "(and the future)" in (run.out / "report.html").read_text()

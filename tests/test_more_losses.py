@@ -8,9 +8,9 @@ import road
 import torch
 from msgspec.structs import replace
 
+from s2kd import pipeline
 from s2kd.core.types import S2KDError
 from s2kd.models.checkpoint import load_student
-from s2kd.pipeline import stages
 from s2kd.pipeline.recipes import ALL_METHODS
 from s2kd.training.losses import losses
 from s2kd.training.losses.attention import attention_map
@@ -198,9 +198,9 @@ def recipe_of(*methods, **training):
 def taught():
     """A folder with both teachers, trained for one epoch."""
     out = road.scratch() / "methods"
-    run = stages.open_run(recipe_of(*OWN), out)
-    stages.narrate(run)
-    stages.train_teachers(run)
+    run = pipeline.open_run(recipe_of(*OWN), out)
+    pipeline.narrate(run)
+    pipeline.train_teachers(run)
     return run
 
 
@@ -211,8 +211,8 @@ def test_every_method_trains_on_blobs(taught, method):
     if method.hint_epochs:
         method, epochs = replace(method, hint_epochs=1), 2
     run = replace(taught, recipe=recipe_of(method, epochs=epochs))
-    stages.distill(run)
-    folder = stages.student_folder(run, run.recipe.students[0], method, 42)
+    pipeline.distill(run)
+    folder = pipeline.student_folder(run, run.recipe.students[0], method, 42)
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert len(lines) == epochs
     assert set(lines[-1]["terms"]) == {"forecast", *(term.loss.name for term in method.terms)}
@@ -225,4 +225,4 @@ def test_relations_need_three_in_a_batch(taught):
     method = next(method for method in OWN if method.name == "relational")
     run = replace(taught, recipe=recipe_of(method, batch_size=2))
     with pytest.raises(S2KDError, match="at least 3 a process, not 2"):
-        stages.distill(run)
+        pipeline.distill(run)

@@ -12,11 +12,12 @@ import tiny_vlm
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s2kd import pipeline
 from s2kd.cli import main
 from s2kd.core.types import S2KDError
 from s2kd.narration.narrators.render import Sheets, png
 from s2kd.narration.store import read_narratives
-from s2kd.pipeline import preview, stages
+from s2kd.pipeline import preview
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def shown(recipe, tmp_path_factory):
     with pytest.raises(SystemExit) as end:
         narrate(recipe, out, "--preview", "5")
     assert not end.value.code
-    run = stages.open_run(stages.load_recipe(out), out)
+    run = pipeline.open_run(pipeline.load_recipe(out), out)
     return run, (out / "preview.html").read_text("utf-8")
 
 
@@ -77,7 +78,7 @@ def test_each_window_has_its_own_sheet_and_words_and_facts(shown):
     assert numbers == preview.spread(len(windows), 5)
     cards = page.split("<section ")[1:]
     for number, card in zip(numbers, cards, strict=True):
-        past = windows.past_of(number, run.known)
+        past = windows.past_of(number, run.train_stats)
         (picture,) = re.findall(r'base64,([^"]+)"', card)
         assert base64.b64decode(picture) == png(Sheets(size=preview.USUAL_SIZE)(past))
         (text,) = run.narrator.narrate([past])
@@ -113,7 +114,7 @@ def test_previewed_narratives_are_kept_and_narrating_goes_on_from_them(shown, re
 
 def test_words_are_shown_as_they_are_and_never_as_markup(shown):
     run, _ = shown
-    past = run.windows("train").past_of(0, run.known)
+    past = run.windows("train").past_of(0, run.train_stats)
     text = '<script>alert("x")</script> & a < b'
     page = preview.page({"narrator": "<b>"}, [0], [past], [b"x"], [text])
     assert "<script>" not in page
@@ -134,8 +135,10 @@ def test_a_model_is_shown_with_the_sheets_that_it_saw(recipe, tmp_path):
         )
     assert not end.value.code
     page = (tmp_path / "run" / "preview.html").read_text("utf-8")
-    run = stages.open_run(stages.load_recipe(tmp_path / "run"), tmp_path / "run")
-    past = run.windows("train").past_of(preview.spread(len(run.windows("train")), 2)[0], run.known)
+    run = pipeline.open_run(pipeline.load_recipe(tmp_path / "run"), tmp_path / "run")
+    past = run.windows("train").past_of(
+        preview.spread(len(run.windows("train")), 2)[0], run.train_stats
+    )
     assert base64.b64encode(png(Sheets(size=240)(past))).decode() in page
     assert "sheet-1 size=240 labels=True" in page
     kept = read_narratives(tmp_path / "run" / "narratives.jsonl")

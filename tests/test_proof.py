@@ -10,6 +10,7 @@ import pytest
 import road
 from msgspec.structs import replace
 
+from s2kd import pipeline
 from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError
 from s2kd.evaluation.cell_events import EventCounts
@@ -33,7 +34,6 @@ from s2kd.paper import (
 from s2kd.paper.experiment import difference, experiment, together
 from s2kd.paper.published import PUBLISHED
 from s2kd.paper.studies import ABLATION, CONTROLS, FIRST, FULL_GRID, PATIENT, TAUGHT, studies, units
-from s2kd.pipeline import stages
 
 LONGER = {"student_training"}
 PLUME = {"height": 16, "width": 16, "members": 3, "frames": 12, "spin_up_frames": 2}
@@ -209,8 +209,8 @@ def test_a_teacher_that_another_study_has_already_is_copied_not_trained(worked, 
     copy = place.out / teacher.study.folder / "teachers" / "text-seed42"
     assert (copy / "mark").exists()
     assert (copy / "log.jsonl").read_text() == (source / "log.jsonl").read_text()
-    run = stages.Run(recipe=teacher.study.recipe, out=copy.parent.parent)
-    stages.borrow_teacher(run, "text", 43, [source])  # not the one that is wanted
+    run = pipeline.Run(recipe=teacher.study.recipe, out=copy.parent.parent)
+    pipeline.copy_teacher(run, "text", 43, [source])  # not the one that is wanted
     assert not copy.with_name("text-seed43").exists()
 
 
@@ -377,7 +377,7 @@ def test_side_by_side_gives_the_same_numbers(worked, tmp_path):
 def test_two_harnesses_do_not_share_a_folder(worked, tmp_path):
     place, todo, _ = worked
     left = dataclasses.replace(place, results=tmp_path)  # so that there is something to do
-    held = stages.locked(place.out / todo[0].study.folder)
+    held = pipeline.locked(place.out / todo[0].study.folder)
     with held, pytest.raises(S2KDError, match="another run is at work"):
         harness.work(todo, left)
 

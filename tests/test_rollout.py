@@ -9,6 +9,7 @@ import pytest
 import road
 import torch
 
+from s2kd import pipeline
 from s2kd.core import spectral
 from s2kd.core.types import GridSpec, Past, S2KDError
 from s2kd.data.dataset import Dataset, Stretch
@@ -24,7 +25,6 @@ from s2kd.models.normaliser import Normaliser
 from s2kd.narration.forecast_words import SILENT, TOLD, ForecastWords
 from s2kd.narration.narrators import narrators
 from s2kd.narration.text import encoders
-from s2kd.pipeline import stages
 
 PAST, LEAD = 3, 2
 
@@ -344,11 +344,11 @@ def test_without_a_narrator_there_is_nothing_to_read(made):
 
 
 def test_evaluating_with_a_horizon_adds_it_to_every_row(mine):
-    run = stages.open_run(road.tiny(), mine)
+    run = pipeline.open_run(road.tiny(), mine)
     before = {row["key"]: row for row in json.loads((mine / "scores.json").read_text())}
     told = []
-    run.report = lambda stage: lambda done, total, word: told.append(stage)
-    rows = stages.evaluate(run, horizon=2)
+    run.progress = lambda stage: lambda done, total, word: told.append(stage)
+    rows = pipeline.evaluate(run, horizon=2)
     assert not any(stage.startswith("score") for stage in told), "scores stay as they are"
     assert json.loads((mine / "scores.json").read_text()) == rows
     for row in rows:
@@ -366,26 +366,28 @@ def test_evaluating_with_a_horizon_adds_it_to_every_row(mine):
     assert "<th>Ahead of persistence</th>" in page.read_text()
     assert (mine / "page/figures/test-horizon-unet.png").exists()
     told.clear()
-    assert stages.evaluate(run, horizon=2) == rows
-    assert stages.evaluate(stages.open_run(road.tiny(), mine)) == rows, "kept where not asked for"
+    assert pipeline.evaluate(run, horizon=2) == rows
+    assert pipeline.evaluate(pipeline.open_run(road.tiny(), mine)) == rows, (
+        "kept where not asked for"
+    )
     assert told == []
 
 
 def test_a_horizon_of_one_is_no_roll_out(mine):
     with pytest.raises(S2KDError, match="--horizon 1: wants at least 2 lead times"):
-        stages.evaluate(stages.open_run(road.tiny(), mine), horizon=1)
+        pipeline.evaluate(pipeline.open_run(road.tiny(), mine), horizon=1)
 
 
 def test_a_student_rolls_out_as_the_forecaster_does(mine):
     """The same frames as `Forecaster.predict(steps=…)`, scored by hand."""
-    run = stages.open_run(road.tiny(), mine)
+    run = pipeline.open_run(road.tiny(), mine)
     windows = run.windows("test")
     forecaster = Forecaster.load(mine, student="unet-s2kd-seed42")
     long = long_windows(windows, horizon=3)
     whole = long.gather(torch.arange(len(long)))
     said = forecaster.predict(whole.past.numpy(), steps=3 * windows.lead)
-    error = (said - whole.future.numpy()) / np.array(run.known.std)[:, None, None]
-    rows = stages.evaluate(run, horizon=3)
+    error = (said - whole.future.numpy()) / np.array(run.train_stats.std)[:, None, None]
+    rows = pipeline.evaluate(run, horizon=3)
     (row,) = [r for r in rows if r["method"] == "s2kd"]
     want = np.square(error).mean((0, 2, 3, 4))
     assert row["long_horizon"]["mse"] == pytest.approx(want.tolist(), rel=1e-3)

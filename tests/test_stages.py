@@ -10,13 +10,13 @@ from msgspec import structs
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from s2kd import pipeline
 from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError
 from s2kd.data import datasets
 from s2kd.data.windows import WindowDataset
 from s2kd.deploy.forecaster import Forecaster
 from s2kd.models.checkpoint import file_digest, load_teacher
-from s2kd.pipeline import stages
 from s2kd.pipeline.recipes import BASELINE, s2kd
 
 
@@ -44,7 +44,7 @@ def test_nothing_of_the_work_in_progress_stays(done):
 
 
 def test_the_recipe_is_saved_resolved(done):
-    assert stages.load_recipe(done) == road.tiny()
+    assert pipeline.load_recipe(done) == road.tiny()
 
 
 def test_a_second_run_does_nothing(mine):
@@ -94,7 +94,7 @@ def test_another_setting_in_a_used_folder_is_refused_by_name(mine):
     before = road.content(mine)
     changed = road.tiny().with_settings(["student_training.lr=0.5", "past=4"])
     with pytest.raises(S2KDError, match=r"past, student_training"):
-        stages.open_run(changed, mine)
+        pipeline.open_run(changed, mine)
     assert road.content(mine) == before
 
 
@@ -112,14 +112,14 @@ def test_changed_settings_of_a_method_train_it_again(mine):
 
 def test_what_was_trained_from_other_inputs_is_kept_and_said(mine):
     said = []
-    run = stages.open_run(road.tiny(), mine, say=said.append)
+    run = pipeline.open_run(road.tiny(), mine, say=said.append)
     folder, method = mine / "students/unet-baseline-seed42", road.tiny().methods[0]
     weights = []
     for number in (1, 2):
         card = json.loads((folder / "model.json").read_text())
         (folder / "model.json").write_text(json.dumps({**card, "key": f"other {number}"}))
         weights.append((folder / "model.safetensors").read_bytes())
-        stages.distill_one(run, road.tiny().students[0], method, 42)
+        pipeline.distill_student(run, road.tiny().students[0], method, 42)
         aside = mine / f"before/unet-baseline-seed42-{number}"
         assert (aside / "model.safetensors").read_bytes() == weights[-1]
         assert json.loads((aside / "model.json").read_text())["key"] == f"other {number}"
@@ -175,7 +175,7 @@ def test_a_student_holds_its_backbone_and_normaliser_and_no_more(done):
 def test_targets_are_what_the_teacher_says(done):
     for kind in ("text", "blind"):
         folder = done / "targets" / f"{kind}-seed42"
-        run = stages.open_run(road.tiny(), done)
+        run = pipeline.open_run(road.tiny(), done)
         teacher, _ = load_teacher(done / "teachers" / f"{kind}-seed42")
         windows = run.windows("train")
         number = torch.tensor([0, 17, len(windows) - 1])
@@ -192,7 +192,7 @@ def test_targets_are_what_the_teacher_says(done):
 
 
 def test_the_words_matter_to_the_teacher_that_reads(done):
-    run = stages.open_run(road.tiny(), done)
+    run = pipeline.open_run(road.tiny(), done)
     teacher, _ = load_teacher(done / "teachers/text-seed42")
     window = run.windows("test").gather(torch.tensor([0]))
     with torch.no_grad():
@@ -244,7 +244,7 @@ def test_scores_kept_from_an_earlier_recipe_say_the_present_one(mine):
     training = structs.replace(recipe.teacher_training, epochs=99)
     changed = structs.replace(recipe, name="later", teacher_training=training)
     kept = (mine / "scores" / "test" / "persistence.json").read_bytes()
-    rows = stages.score_references(stages.Run(recipe=changed, out=mine))
+    rows = pipeline.score_references(pipeline.Run(recipe=changed, out=mine))
     assert {(row["recipe"], row["preset"]) for row in rows} == {(changed.digest, "later")}
     assert {row["settings"]["teacher_training"]["epochs"] for row in rows} == {99}
     assert (mine / "scores" / "test" / "persistence.json").read_bytes() == kept
@@ -256,9 +256,9 @@ def test_a_model_is_not_scored_on_data_that_have_changed_since(mine, model):
     card["fingerprint"] = "before"
     (mine / model / "model.json").write_text(json.dumps(card))
     kept = (mine / "scores.json").read_bytes()
-    run = stages.open_run(road.tiny(), mine)
+    run = pipeline.open_run(road.tiny(), mine)
     with pytest.raises(S2KDError, match=rf"{model}: was trained on other data .*before.* 'blobs'"):
-        stages.evaluate(run)
+        pipeline.evaluate(run)
     assert (mine / "scores.json").read_bytes() == kept
 
 
@@ -325,15 +325,15 @@ _PLUME = {"members": 3, "frames": 12, "spin_up_frames": 4, "height": 16, "width"
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(S2KDError, match="not empty and holds no recipe"):
-        stages.open_run(road.tiny(), tmp_path)
+        pipeline.open_run(road.tiny(), tmp_path)
     assert road.content(tmp_path) == {"letter.txt": b"mine"}
 
 
 def test_a_folder_in_which_nothing_was_done_takes_another_recipe(tmp_path):
-    stages.open_run(road.tiny(), tmp_path / "run")
+    pipeline.open_run(road.tiny(), tmp_path / "run")
     changed = road.tiny().with_settings(["past=4"])
-    stages.open_run(changed, tmp_path / "run")
-    assert stages.load_recipe(tmp_path / "run") == changed
+    pipeline.open_run(changed, tmp_path / "run")
+    assert pipeline.load_recipe(tmp_path / "run") == changed
 
 
 @pytest.mark.parametrize("text", ["[]", '{"recipe": 3}', "{", '{"recipe": {"name": "x"}}'])
@@ -341,7 +341,7 @@ def test_a_recipe_file_of_something_else_is_refused(tmp_path, text):
     (tmp_path / "recipe.json").write_text(text)
     (tmp_path / "data.csv").write_text("1,2")
     with pytest.raises(S2KDError, match="recipe"):
-        stages.open_run(road.tiny(), tmp_path)
+        pipeline.open_run(road.tiny(), tmp_path)
     with pytest.raises(S2KDError, match="recipe"):
-        stages.load_recipe(tmp_path)
+        pipeline.load_recipe(tmp_path)
     assert (tmp_path / "recipe.json").read_text() == text

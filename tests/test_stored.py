@@ -9,6 +9,7 @@ import road
 import torch
 import xarray as xr
 
+from s2kd import pipeline
 from s2kd.core.recipe import Part, Stored, Training
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.dataset import Dataset, Stretch
@@ -17,7 +18,6 @@ from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.models.checkpoint import build_student, build_teacher
 from s2kd.models.normaliser import Normaliser
-from s2kd.pipeline import stages
 from s2kd.training.losses import losses
 from s2kd.training.objectives import Distilling, Weighted
 from s2kd.training.stored import StoredForecasts, store_forecasts
@@ -323,13 +323,13 @@ def tiny(**changes):
 )
 def test_recipes_that_cannot_be_are_refused_before_data_are_read(tmp_path, settings, said):
     with pytest.raises(S2KDError, match=said):
-        stages.open_run(tiny().with_settings(settings), tmp_path / "run")
+        pipeline.open_run(tiny().with_settings(settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
 def test_the_road_from_stored_forecasts(tmp_path):
-    run = stages.Run(recipe=tiny(), out=tmp_path / "none")
+    run = pipeline.Run(recipe=tiny(), out=tmp_path / "none")
     path = written(tmp_path / "said.zarr", teacher_of(run.dataset), run.windows("train"))
     recipe = tiny().with_settings(
         [

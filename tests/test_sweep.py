@@ -12,6 +12,7 @@ import road
 import typer.testing
 from msgspec import structs
 
+from s2kd import pipeline
 from s2kd.cli import app
 from s2kd.core.files import write_json
 from s2kd.core.recipe import method_named
@@ -20,7 +21,6 @@ from s2kd.evaluation import figures
 from s2kd.evaluation.report import write_report
 from s2kd.evaluation.results import read_searches
 from s2kd.models.checkpoint import load_card
-from s2kd.pipeline import stages
 from s2kd.pipeline import sweep as searching
 
 pytest.importorskip("optuna")
@@ -33,7 +33,7 @@ def recipe(**changes):
 
 
 def opened(out, made=None, **settings):
-    return stages.open_run(made or recipe(), out, **settings)
+    return pipeline.open_run(made or recipe(), out, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_the_choice_is_the_least_validation_error_and_all_is_written(mine):
 def test_the_default_trial_is_the_student_that_distilling_gives(mine):
     """The same weights, bit for bit: a trial is no other training."""
     run = opened(mine, recipe(methods=(road.tiny().methods[3],)))
-    stages.distill(run)
+    pipeline.distill(run)
     what = searching.search_of(run)
     searching.train(searching.narrowed(run, what), what, what.values())
     trial = searching.trial_folder(run, what, what.values(), 42)
@@ -153,7 +153,7 @@ def test_the_default_trial_is_the_student_that_distilling_gives(mine):
 def test_it_goes_on_where_it_stopped(mine):
     first = search(mine, trials=2)
     told = []
-    run = opened(mine, report=lambda stage: lambda done, total, word: told.append(stage))
+    run = opened(mine, progress=lambda stage: lambda done, total, word="": told.append(stage))
     what = searching.search_of(run, over="lambda,beta")
     more = searching.sweep(run, what, trials=3)
     assert more["trials"][:2] == first["trials"]
@@ -186,7 +186,7 @@ def test_a_wider_grid_is_another_study_of_the_same_students(mine, monkeypatch):
     narrow = search(mine, method="baseline", over="lr", grid=True)
     monkeypatch.setattr(searching, "GRID_LR", (0.5, 1.0, 2.0))
     run, told = opened(mine), []
-    run.report = lambda stage: told.append(stage) or (lambda done, total, word: None)
+    run.progress = lambda stage: told.append(stage) or (lambda done, total, word: None)
     what = searching.search_of(run, method="baseline", over="lr")
     wide = searching.sweep(run, what, grid=True)
     values = {one["values"]["lr"]: one["validation"] for one in wide["trials"]}
@@ -262,14 +262,14 @@ def test_a_trial_that_was_killed_is_taken_up_from_its_checkpoint(mine):
     class Killed(Exception):
         pass
 
-    def report(stage):
-        def progress(done, total, word):
+    def progress(stage):
+        def show(done, total, word=""):
             if stage.startswith("train unet") and done == total // 2 + 1:
                 raise Killed
 
-        return progress
+        return show
 
-    run = opened(mine, slow, report=report, save_seconds=0.0)
+    run = opened(mine, slow, progress=progress, save_seconds=0.0)
     what = searching.search_of(run, over="lambda")
     with pytest.raises(Killed):
         searching.sweep(run, what, trials=1)
@@ -279,9 +279,9 @@ def test_a_trial_that_was_killed_is_taken_up_from_its_checkpoint(mine):
     steps = []
 
     def counted(stage):
-        return lambda done, total, word: steps.append(done) if "unet" in stage else None
+        return lambda done, total, word="": steps.append(done) if "unet" in stage else None
 
-    again = searching.sweep(opened(mine, slow, report=counted), what, trials=1)
+    again = searching.sweep(opened(mine, slow, progress=counted), what, trials=1)
     assert states(again) == ["fail", "complete"]
     assert again["trials"][1]["again"] == 0
     assert again["trials"][1]["values"] == {"lambda": 1.0}

@@ -9,12 +9,12 @@ import pytest
 import road
 import torch
 
+from s2kd import pipeline
 from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError
 from s2kd.narration.huggingface import identity
 from s2kd.narration.text import TextEncoder, encoders, minilm
 from s2kd.narration.text.states import Cut, TextStates, encode_states
-from s2kd.pipeline import stages
 
 TEXTS = [
     "A cold front crosses the west and drives the cooling.",
@@ -373,10 +373,10 @@ def run(tmp_path):
     bert(tmp_path / "model")
     text = Part(name="pretrained", params={"model": str(tmp_path / "model"), "device": "cpu"})
     said = []
-    opened = stages.open_run(
+    opened = pipeline.open_run(
         dataclasses.replace(road.tiny(), text=text), tmp_path / "run", say=said.append
     )
-    stages.narrate(opened)
+    pipeline.narrate(opened)
     opened.said = said
     return opened
 
@@ -384,8 +384,8 @@ def run(tmp_path):
 def again(run):
     """Narrate once more, in a new process as it were; what was said, and the states' key."""
     said = []
-    opened = stages.open_run(run.recipe, run.out, say=said.append)
-    stages.narrate(opened)
+    opened = pipeline.open_run(run.recipe, run.out, say=said.append)
+    pipeline.narrate(opened)
     return said, opened.states("train").key
 
 

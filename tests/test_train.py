@@ -669,8 +669,8 @@ def test_the_agreement_by_hand_over_cells_that_exist(blobs):
         apart = (((one - other).numpy() / unit) ** 2)[..., exists]
         return pytest.approx(float(apart.mean()), rel=1e-4)
 
-    assert found.student == error(own, window.future)
-    assert found.teacher == error(told.future, window.future)
-    assert found.apart == error(own, told.future)
-    assert found.apart > 0
-    assert agreement(student, student, val).apart == 0
+    assert found.student_mse == error(own, window.future)
+    assert found.teacher_mse == error(told.future, window.future)
+    assert found.student_teacher_mse == error(own, told.future)
+    assert found.student_teacher_mse > 0
+    assert agreement(student, student, val).student_teacher_mse == 0

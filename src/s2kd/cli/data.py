@@ -63,15 +63,17 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Write a recipe's data (or a file's) once in the layout that trains fastest."""
+    from s2kd import pipeline
     from s2kd.core import console
     from s2kd.core.files import write_json
     from s2kd.core.recipe import Part
     from s2kd.data import prepare as preparing
-    from s2kd.pipeline import stages
 
     recipe = options.recipe_of(what, out, data, "", preset, set_)
-    with stages.locked(out), console.shown(quiet=as_json) as shown:
-        facts = preparing.prepare(recipe.dataset, out, dtype=dtype, report=shown.report("prepare"))
+    with pipeline.locked(out), console.shown(quiet=as_json) as shown:
+        facts = preparing.prepare(
+            recipe.dataset, out, dtype=dtype, report=shown.progress("prepare")
+        )
         part = Part(name="prepared", params={"path": str(out)})
         write_json(out / "recipe.json", replace(recipe, dataset=part).to_dict())
     if as_json:

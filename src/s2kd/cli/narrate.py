@@ -62,9 +62,9 @@ def narrate(
     as_json: Json = False,
 ) -> None:
     """Put every window into words, and the words into token states."""
+    from s2kd import pipeline
     from s2kd.core.errors import S2KDError
     from s2kd.pipeline import narrating as narration
-    from s2kd.pipeline import stages
 
     part = narration.shard(shard) if shard else None
     if (drop_below is not None or ask_again) and not verify:
@@ -84,7 +84,7 @@ def narrate(
         else:
             if verify:
                 rows = narration.verify_run(opened, drop_below=drop_below, ask_again=ask_again)
-            stages.narrate(opened)
+            pipeline.narrate(opened)
     if as_json:
         print_json(rows)
         return

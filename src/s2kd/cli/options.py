@@ -15,7 +15,7 @@ from s2kd.core.console import first_process
 
 if TYPE_CHECKING:
     from s2kd.core.recipe import Recipe
-    from s2kd.pipeline.stages import Machine, Run
+    from s2kd.pipeline import Machine, Run
 
 What = Annotated[
     str,
@@ -76,9 +76,10 @@ def recipe_of(
     show
         Whether a recipe made for a gridded file is printed on standard error.
     """
+    from s2kd import pipeline
     from s2kd.core.errors import S2KDError
     from s2kd.core.recipe import Recipe
-    from s2kd.pipeline import recipes, stages
+    from s2kd.pipeline import recipes
 
     if not what and not (out / "recipe.json").exists():
         raise S2KDError(f"{out}: holds no run yet, so say which recipe (`s2kd list recipes`)")
@@ -87,7 +88,7 @@ def recipe_of(
         options = {"--data": data, "--world": world, "--preset": preset}
         _refuse_unread(options, what or str(out / "recipe.json"))
     if not what:
-        recipe = stages.load_recipe(out)
+        recipe = pipeline.load_recipe(out)
     elif what.endswith(".json") and Path(what).is_file():
         recipe = Recipe.from_dict(_recipe_json(Path(what)), source=what)
     elif is_path and not builtin:
@@ -149,19 +150,19 @@ def opened_run(
     save_every: float = 20.0,
 ) -> "Iterator[Run]":
     """The run in `out`, its folder locked, progress shown by the first process only."""
+    from s2kd import pipeline
     from s2kd.core import console
-    from s2kd.pipeline import stages
 
-    machine = machine or stages.Machine()
+    machine = machine or pipeline.Machine()
     with (
-        stages.locked(out, machine.devices * machine.nodes),
+        pipeline.locked(out, machine.devices * machine.nodes),
         console.shown(quiet=quiet or not first_process()) as shown,
     ):
-        yield stages.open_run(
+        yield pipeline.open_run(
             recipe,
             out,
             machine=machine,
-            report=shown.report,
+            progress=shown.progress,
             say=shown.say,
             save_seconds=save_every,
         )

@@ -60,7 +60,7 @@ def _backbone_rows(measure: bool, preset: str, device: str, *, quiet: bool) -> l
         return [costs.row(size) for size in sizes]
     rows = []
     with console.shown(quiet=quiet) as shown:
-        progress = shown.report("measure")
+        progress = shown.progress("measure")
         for number, size in enumerate(sizes, 1):
             rows.append(costs.measured(size, device=device))
             progress(number, len(sizes), f"{size.name} {size.preset}")

@@ -149,7 +149,7 @@ def _train(
     from s2kd.core.types import S2KDError
     from s2kd.paper import harness
     from s2kd.paper import reproduce as proof
-    from s2kd.pipeline.stages import Machine
+    from s2kd.pipeline import Machine
 
     if not all(seed.strip().isdigit() for seed in seeds.split(",")):
         raise S2KDError(f"--seeds {seeds}: wants whole numbers by comma, as in 42,43,44")
@@ -185,7 +185,7 @@ def _train(
         return
     with console.shown(quiet=quiet) as shown:
         # with several trainings at once, their bars would be each other's noise
-        report = shown.report if jobs == 1 else console.Quiet().report
+        report = shown.progress if jobs == 1 else console.Quiet().progress
         outcome = proof.reproduce(made, wanted, place, jobs=jobs, report=report, say=shown.say)
         shown.say(
             f"{outcome.now} trainings done now, {outcome.before} before, {outcome.left} left"

@@ -28,14 +28,15 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Simulated data, a teacher that reads, a student that does not: all in 2 to 3 minutes."""
-    from s2kd.pipeline import recipes, stages
+    from s2kd import pipeline
+    from s2kd.pipeline import recipes
 
     recipe = recipes.get("demo", world=world).with_settings(set_ or [])
     folder = out or Path("runs") / f"demo-{world}"
     with opened_run(recipe, folder, quiet=as_json) as opened:
-        stages.run_all(opened)
+        pipeline.run_all(opened)
         opened.say("Exporting the best student to ONNX")
-        opened.first_only(lambda: stages.export(opened))
+        opened.first_only(lambda: pipeline.export(opened))
     _show_scores(folder, as_json)
 
 
@@ -72,11 +73,11 @@ def run(
     ] = 20.0,
 ) -> None:
     """Every stage for a recipe, or for any gridded file; goes on where it stopped."""
-    from s2kd.pipeline import stages
+    from s2kd import pipeline
 
-    scored = stages.stage_number(until) >= stages.stage_number("evaluate")
+    scored = pipeline.stage_number(until) >= pipeline.stage_number("evaluate")
     recipe = recipe_of(what, out, data, world, preset, set_, show=not as_json)
-    machine = stages.Machine(
+    machine = pipeline.Machine(
         accelerator=accelerator,
         devices=devices,
         nodes=nodes,
@@ -85,7 +86,7 @@ def run(
         tensorboard=tensorboard,
     )
     with opened_run(recipe, out, quiet=as_json, machine=machine, save_every=save_every) as opened:
-        stages.run_all(opened, until=until)
+        pipeline.run_all(opened, until=until)
     if scored:
         _show_scores(out, as_json, report=until == "report")
     else:
@@ -101,10 +102,10 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score every model of a run on its test splits."""
-    from s2kd.pipeline import stages
+    from s2kd import pipeline
 
-    with opened_run(stages.load_recipe(out), out, quiet=as_json) as opened:
-        stages.evaluate(opened, horizon=horizon)
+    with opened_run(pipeline.load_recipe(out), out, quiet=as_json) as opened:
+        pipeline.evaluate(opened, horizon=horizon)
     _show_scores(out, as_json, report=False)
 
 
@@ -116,41 +117,50 @@ def diagnose(
     as_json: Json = False,
 ) -> None:
     """How near each student's forecasts come to its teacher's."""
-    from s2kd.pipeline import stages
+    from s2kd import pipeline
 
-    with opened_run(stages.load_recipe(out), out, quiet=as_json) as opened:
-        rows = stages.diagnose(opened, most=windows)
+    with opened_run(pipeline.load_recipe(out), out, quiet=as_json) as opened:
+        rows = pipeline.diagnose(opened, most=windows)
     if as_json:
         print_json(rows)
         return
     print_table(
-        ["student", "teacher", "seed", "on", "its error", "teacher's", "apart", "nearer %"],
+        [
+            "student",
+            "teacher",
+            "seed",
+            "split",
+            "student MSE",
+            "teacher MSE",
+            "MSE between",
+            "gain %",
+        ],
         [_diagnosis_cells(row) for row in rows],
     )
     print(
-        "Mean squared errors in the unit of the training loss. Apart: between the forecasts of the "
-        "two. Nearer: by so much less than a student of that seed without a teacher is; empty "
-        "where the run has none."
+        "Mean squared errors in the unit of the training loss: of both models, and between their "
+        "forecasts. Gain: by how much the last is smaller than for a student of that seed without "
+        "a teacher; empty where the run has none."
     )
 
 
 def _diagnosis_cells(row: dict[str, Any]) -> list[str]:
     return [
         f"{row['backbone']} {row['method']}",
-        "reading" if row["taught_by"] == "text" else "text-free",
+        "reading" if row["teacher"] == "text" else "text-free",
         str(row["seed"]),
         row["split"],
-        *(f"{row[name]:.4g}" for name in ("student", "teacher", "apart")),
-        "" if row["nearer_percent"] is None else f"{row['nearer_percent']:+.1f}",
+        *(f"{row[name]:.4g}" for name in ("student_mse", "teacher_mse", "student_teacher_mse")),
+        "" if row["fidelity_gain_percent"] is None else f"{row['fidelity_gain_percent']:+.1f}",
     ]
 
 
 def report(out: Out = ...) -> None:  # type: ignore[assignment]
     """Write report.html and figures/ of a run."""
-    from s2kd.pipeline import stages
+    from s2kd import pipeline
 
-    with opened_run(stages.load_recipe(out), out) as opened:
-        stages.report(opened)
+    with opened_run(pipeline.load_recipe(out), out) as opened:
+        pipeline.report(opened)
     print(out / "report.html")
 
 
@@ -158,10 +168,10 @@ def _show_scores(out: Path, as_json: bool, *, report: bool = True) -> None:
     """One table of scores per test split."""
     if not first_process():
         return
+    from s2kd import pipeline
     from s2kd.evaluation.summary import summary_rows, summary_table
-    from s2kd.pipeline import stages
 
-    rows = stages.read_scores(out)
+    rows = pipeline.read_scores(out)
     if as_json:
         print_json(summary_rows(rows))
         return

@@ -49,15 +49,17 @@ def sweep(
     ] = None,
 ) -> None:
     """Search λ, β and the learning rate on validation; several processes may share one folder."""
+    from s2kd import pipeline
     from s2kd.core import console
     from s2kd.evaluation.results import save_search
-    from s2kd.pipeline import stages
     from s2kd.pipeline import sweep as searching
 
     recipe = recipe_of(what, out, data, world, "", set_)
-    machine = stages.Machine(accelerator=accelerator, precision=precision)
+    machine = pipeline.Machine(accelerator=accelerator, precision=precision)
     with console.shown(quiet=as_json) as shown:
-        run = stages.open_run(recipe, out, report=shown.report, say=shown.say, machine=machine)
+        run = pipeline.open_run(
+            recipe, out, progress=shown.progress, say=shown.say, machine=machine
+        )
         search = searching.search_of(run, method=method, student=student, over=over, grid=grid)
         found = searching.sweep(run, search, trials=trials, minutes=minutes, grid=grid)
         if results is not None:

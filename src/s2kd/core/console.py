@@ -4,9 +4,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
 
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 """Where torchrun, Fabric and SLURM write which of several processes this is."""
@@ -24,11 +27,23 @@ def first_process(processes: int = 0) -> bool:
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
+@runtime_checkable
+class Progress(Protocol):
+    """Called while one stage is at work: how much is done, of how much, and a short note."""
+
+    def __call__(self, done: int, total: int, word: str = "") -> None: ...
+
+
 class Quiet:
     """Nothing is shown."""
 
-    def report(self, stage: str) -> Callable[[int, int, str], None]:
-        return lambda done, total, word: None
+    def progress(self, stage: str) -> Progress:
+        """The progress of one stage."""
+        return lambda done, total, word="": None
+
+    def report(self, stage: str) -> Progress:
+        """An earlier name of `progress`."""
+        return self.progress(stage)
 
     def say(self, text: str) -> None:
         """Not said."""
@@ -37,10 +52,10 @@ class Quiet:
 class Lines(Quiet):
     """For logs and pipes: a line when a stage ends, and every 30 seconds meanwhile."""
 
-    def report(self, stage: str) -> Callable[[int, int, str], None]:
+    def progress(self, stage: str) -> Progress:
         start = last = time.monotonic()
 
-        def told(done: int, total: int, word: str) -> None:
+        def show(done: int, total: int, word: str = "") -> None:
             nonlocal last
             now = time.monotonic()
             if done >= total or now - last > 30:
@@ -48,7 +63,7 @@ class Lines(Quiet):
                 tail = f" ({word})" if word else ""
                 self.say(f"{stage}: {done} of {total} in {now - start:.0f} s{tail}")
 
-        return told
+        return show
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -57,23 +72,23 @@ class Lines(Quiet):
 class Bars(Quiet):
     """For terminals: one bar a stage, with time left."""
 
-    def __init__(self, progress: object) -> None:
-        self._progress = progress
+    def __init__(self, bars: "RichProgress") -> None:
+        self._bars = bars
 
-    def report(self, stage: str) -> Callable[[int, int, str], None]:
+    def progress(self, stage: str) -> Progress:
         task = None
 
-        def told(done: int, total: int, word: str) -> None:
+        def show(done: int, total: int, word: str = "") -> None:
             nonlocal task
             if task is None:
-                task = self._progress.add_task(stage, total=total, word=word)
+                task = self._bars.add_task(stage, total=total, word=word)
             # a training that stops early never reaches its total
-            self._progress.update(task, completed=done, total=total, word=word)
+            self._bars.update(task, completed=done, total=total, word=word)
 
-        return told
+        return show
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False)
+        self._bars.console.print(text, highlight=False)
 
 
 @contextmanager
@@ -89,13 +104,13 @@ def shown(*, quiet: bool = False) -> Iterator[Quiet]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.progress import Progress as RichProgress
 
-    progress = Progress(
+    bars = RichProgress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
@@ -104,8 +119,8 @@ def shown(*, quiet: bool = False) -> Iterator[Quiet]:
         TextColumn("{task.fields[word]}"),
         console=Console(stderr=True),
     )
-    with progress:
-        yield Bars(progress)
+    with bars:
+        yield Bars(bars)
 
 
 def print_json(value: object) -> None:

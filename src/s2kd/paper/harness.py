@@ -24,6 +24,8 @@ from typing import Any
 import xarray as xr
 
 import s2kd
+from s2kd import pipeline
+from s2kd.core.console import Progress
 from s2kd.core.files import read_json, write_json
 from s2kd.core.recipe import Method, Part
 from s2kd.core.types import S2KDError
@@ -37,8 +39,7 @@ from s2kd.evaluation.results import (
 )
 from s2kd.evaluation.rows import from_row
 from s2kd.paper.studies import Study, Unit, method_of
-from s2kd.pipeline import stages
-from s2kd.pipeline.stages import Machine, Run
+from s2kd.pipeline import Machine, Run
 
 HORIZON = 4
 """Roll-outs go to so many times the trained lead."""
@@ -73,7 +74,7 @@ def work(
     *,
     models: Collection[str] = (),
     jobs: int = 1,
-    report: Callable[[str], stages.Report] = stages.silent,
+    report: Callable[[str], Progress] = pipeline.silent,
     say: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
     """Do every unit that is left (`to_do`), until the time is up; call again to go on.
@@ -89,9 +90,9 @@ def work(
     say(f"{before} of {len(units)} trainings are done already")
     with ExitStack() as locks:
         for folder in dict.fromkeys(unit.study.folder for unit in left):
-            locks.enter_context(stages.locked(place.out / folder))
+            locks.enter_context(pipeline.locked(place.out / folder))
         for study in {unit.study.folder: unit.study for unit in left}.values():
-            stages.open_run(study.recipe, place.out / study.folder)
+            pipeline.open_run(study.recipe, place.out / study.folder)
         done = _one_by_one if jobs == 1 else _side_by_side
         now = done(left, place, jobs, report, say)
     return Outcome(now=now, before=before, left=len(left) - now)
@@ -257,7 +258,7 @@ def do(
     unit: Unit,
     place: Place,
     *,
-    report: Callable[[str], stages.Report] = stages.silent,
+    report: Callable[[str], Progress] = pipeline.silent,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Train this unit's model if it is not trained, score it, write its results.
@@ -265,7 +266,7 @@ def do(
     Where the results are recorded already (by another machine), they stay.
     """
     run = _opened(unit.study, place)
-    run.report, run.say = _until(place, report), say
+    run.progress, run.say = _until(place, report), say
     # a teacher that reads has to be told of its own forecasts, which costs minutes: once will do
     rolls = unit.role != "teacher" or unit.seed == unit.study.recipe.seeds[0]
     run.horizon = HORIZON if rolls else 0
@@ -309,15 +310,15 @@ def _narrated(run: Run, unit: Unit, place: Place) -> None:
     mark = run.out / "done" / "narrated"
     if unit.role == "reference" or mark.exists():
         return
-    stages.narrate(run)
+    pipeline.narrate(run)
     mark.parent.mkdir(exist_ok=True)
     mark.touch()
 
 
-def _until(place: Place, report: Callable[[str], stages.Report]) -> Callable[[str], stages.Report]:
+def _until(place: Place, report: Callable[[str], Progress]) -> Callable[[str], Progress]:
     """`report`, and the end of the work where the minutes are spent."""
 
-    def stage(name: str) -> stages.Report:
+    def stage(name: str) -> Progress:
         inner = report(name)
 
         def told(done: int, total: int, word: str) -> None:
@@ -336,21 +337,21 @@ def _train(run: Run, unit: Unit, place: Place) -> None:
             pass
         case "teacher":
             others = sorted(place.out.glob(f"*/teachers/{unit.method}-seed{unit.seed}"))
-            stages.borrow_teacher(run, unit.method, unit.seed, others)
-            stages.train_teacher(run, unit.method, unit.seed)
-            stages.label(run, unit.method, unit.seed, run.recipe.methods)
+            pipeline.copy_teacher(run, unit.method, unit.seed, others)
+            pipeline.train_teacher(run, unit.method, unit.seed)
+            pipeline.store_teacher_outputs(run, unit.method, unit.seed, run.recipe.methods)
         case "student":
-            stages.distill_one(run, *_student(unit), unit.seed)
+            pipeline.distill_student(run, *_student(unit), unit.seed)
         case _:
             raise S2KDError(f"a unit is a reference, teacher or student, not {unit.role!r}")
 
 
 def _scored(run: Run, unit: Unit) -> list[dict[str, Any]]:
     if unit.role == "reference":
-        return stages.score_references(run)
+        return pipeline.score_references(run)
     if unit.role == "teacher":
-        return stages.score_teacher(run, unit.method, unit.seed)
-    return stages.score_student(run, *_student(unit), unit.seed)
+        return pipeline.score_teacher(run, unit.method, unit.seed)
+    return pipeline.score_student(run, *_student(unit), unit.seed)
 
 
 def _student(unit: Unit) -> tuple[Part, Method]:

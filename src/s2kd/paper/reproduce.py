@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from s2kd import pipeline
+from s2kd.core.console import Progress
 from s2kd.core.files import read_json, write_json
 from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError
@@ -19,7 +21,7 @@ from s2kd.models.checkpoint import load_student
 from s2kd.paper import harness
 from s2kd.paper.proof_figures import region
 from s2kd.paper.studies import Study, Unit, studies, units, worth
-from s2kd.pipeline import recipes, stages
+from s2kd.pipeline import recipes
 from s2kd.pipeline.recipes.standins import FULL_GRID_TEACHERS
 from s2kd.training.objectives import foresee
 
@@ -155,7 +157,7 @@ def reproduce(
     place: harness.Place,
     *,
     jobs: int = 1,
-    report: Callable[[str], stages.Report] = stages.silent,
+    report: Callable[[str], Progress] = pipeline.silent,
     say: Callable[[str], None] = lambda text: None,
 ) -> harness.Outcome:
     """Do the work list as far as the time goes, then the map samples that can be made."""
@@ -204,9 +206,9 @@ def save_sample(study: Study, place: harness.Place) -> None:
     recipe, seed = study.recipe, study.recipe.seeds[0]
     path = sample_path(place.results, study.data, study.preset)
     part, there = recipe.students[0], {method.name: method for method in recipe.methods}
-    run = stages.Run(recipe=recipe, out=place.out / study.folder, machine=place.machine)
+    run = pipeline.Run(recipe=recipe, out=place.out / study.folder, machine=place.machine)
     wanted = [there[name] for name in SHOWN if name in there]
-    folders = {m.name: stages.student_folder(run, part, m, seed) for m in wanted}
+    folders = {m.name: pipeline.student_folder(run, part, m, seed) for m in wanted}
     ready = {name: folder for name, folder in folders.items() if (folder / "model.json").exists()}
     if path.exists() or not {"baseline", "s2kd"} <= set(ready):
         return

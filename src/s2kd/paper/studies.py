@@ -20,7 +20,7 @@ from s2kd.core.files import digest
 from s2kd.core.recipe import Method, Part, Recipe, method_named
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
-from s2kd.pipeline.stages import REFERENCES, TEACHER_METHODS
+from s2kd.pipeline import REFERENCES, TEACHER_METHODS
 
 CONTROLS: dict[str, dict[str, Any]] = {
     "empty": {"narrator": Part(name="none")},

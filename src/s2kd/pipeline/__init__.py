@@ -16,6 +16,7 @@ DIR/diagnosis.json               fidelity of students to their teachers, by `s2k
 
 from s2kd.core.errors import S2KDError
 from s2kd.pipeline.checks import check_models, check_parts, compared_views
+from s2kd.pipeline.diagnose import diagnose
 from s2kd.pipeline.distil import distill, distill_student, student_folder, student_objective
 from s2kd.pipeline.evaluate import (
     REFERENCES,
@@ -29,9 +30,9 @@ from s2kd.pipeline.evaluate import (
     score_student,
     score_teacher,
 )
-from s2kd.pipeline.diagnose import diagnose
+from s2kd.pipeline.folder import Busy, load_recipe, locked, open_run
 from s2kd.pipeline.narrate import narrate
-from s2kd.pipeline.run import Busy, Machine, Run, load_recipe, locked, open_run, silent
+from s2kd.pipeline.run import Machine, Run, silent
 from s2kd.pipeline.teach import (
     blends_of,
     copy_stored,

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from msgspec import to_builtins
 
-from s2kd.core.files import digest
 from s2kd.core.recipe import Method, Part
 from s2kd.data.prepared import origin
 from s2kd.models.checkpoint import build_student, card_of
@@ -52,7 +51,7 @@ def distill_student(
         "teacher": teacher["weights"] if teacher else None,
     }
 
-    def train() -> None:
+    def train(key: str) -> None:
         live = "stages" in compared_views(method)
         blends = blends_of(run, method, seed)
         targets = blend_targets = None
@@ -70,7 +69,7 @@ def distill_student(
             "student",
             part,
             **run.setting,
-            key=digest(inputs),
+            key=key,
             name=recipe.name,
             method=method.name,
             seed=seed,

@@ -293,7 +293,9 @@ def _forecast_words(run: Run, windows: WindowDataset) -> ForecastWords:
     if not rules:
         return ForecastWords(windows, run.train_stats, width=width)
     encoder = encoders.build(run.recipe.text.name, **run.recipe.text.params)
-    return ForecastWords(windows, run.train_stats, width=width, narrator=run.narrator, encoder=encoder)
+    return ForecastWords(
+        windows, run.train_stats, width=width, narrator=run.narrator, encoder=encoder
+    )
 
 
 # --- report -----------------------------------------------------------------------------------

@@ -1,13 +1,14 @@
-"""Results that are made once: found by their inputs, continued after a stop, never overwritten."""
+"""Finished work, found by its inputs: continued after a stop, and never overwritten."""
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from s2kd.core.files import digest, read_json, write_json
+from s2kd.models.checkpoint import load_card
 
-NOTE = "kept.json"
-"""Beside a result: the digest of its inputs, and whether it is finished."""
+NOTE = "training.json"
+"""In a folder where work has begun: the digest of its inputs."""
 
 
 def _call(work: Callable[[], object]) -> None:
@@ -17,7 +18,7 @@ def _call(work: Callable[[], object]) -> None:
 def kept(
     folder: Path,
     inputs: object,
-    make: Callable[[], object],
+    make: Callable[[str], object],
     *,
     first_only: Callable[[Callable[[], object]], None] = _call,
     say: Callable[[str], None] = lambda text: None,
@@ -32,18 +33,19 @@ def kept(
     inputs
         JSON-able value of everything that the result depends on.
     make
-        Fills the folder; called by every process of a run.
+        Fills the folder, with the digest of `inputs` in its `model.json` or `key.json`, written
+        last; called by every process of a run.
     first_only
         `Run.first_only` where several processes share the work.
     say
-        Told where an earlier result was moved to.
+        Called with a sentence where an earlier result is moved.
     """
     key = digest(inputs)
     if _finished_key(folder) == key:
         return
     first_only(lambda: _begin(folder, key, say))
-    make()
-    first_only(lambda: write_json(folder / NOTE, {"key": key, "finished": True}))
+    make(key)
+    first_only(lambda: (folder / NOTE).unlink(missing_ok=True))
 
 
 def is_kept(folder: Path, inputs: object) -> bool:
@@ -52,25 +54,20 @@ def is_kept(folder: Path, inputs: object) -> bool:
 
 
 def _finished_key(folder: Path) -> str | None:
-    """The digest of the inputs of a finished result; None where nothing is finished."""
-    note = _read(folder / NOTE)
-    if note.get("finished"):
-        return note["key"]
-    # written by earlier versions, or by a process that was killed before the note
-    targets = _read(folder / "key.json")
-    if targets and targets["done"] == targets["windows"]:
-        return targets["key"]
-    return _read(folder / "model.json").get("key")
+    """The digest of the inputs of a finished model or store; None where nothing is finished."""
+    if (folder / "model.json").exists():
+        return load_card(folder).get("key")
+    store = _read(folder / "key.json")
+    return store.get("key") if store.get("done") == store.get("windows") else None
 
 
 def _begin(folder: Path, key: str, say: Callable[[str], None]) -> None:
     """An empty folder, or the one in which this very work was interrupted."""
-    notes = (NOTE, "training.json", "key.json")  # the last two of earlier versions
-    begun = next(filter(None, (_read(folder / name) for name in notes)), {})
-    if folder.exists() and (begun.get("finished") or begun.get("key") != key):
+    begun = _read(folder / NOTE) or _read(folder / "key.json")
+    if folder.exists() and begun.get("key") != key:
         set_aside(folder, say)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / NOTE, {"key": key, "finished": False})
+    write_json(folder / NOTE, {"key": key})
 
 
 def set_aside(folder: Path, say: Callable[[str], None]) -> None:

@@ -28,7 +28,7 @@ from s2kd.narration.store import (
 
 if TYPE_CHECKING:
     from s2kd.data.windows import WindowDataset
-    from s2kd.pipeline.stages import Run
+    from s2kd.pipeline import Run
 
 THRESHOLD = 0.5
 """Below it a narrative is asked for again where nothing else is said."""
@@ -68,8 +68,10 @@ def narrate_shard(run: "Run", part: tuple[int, int]) -> int:
     """The words of one shard of every split's windows, and no token states; how many windows."""
     total = 0
     for split in run.dataset.splits:
-        windows, told = run.windows(split), run.report(f"narrate {split}")
-        wanted = blank_narratives(windows, run.narrator, run.known, name=run.recipe.narrator.name)
+        windows, told = run.windows(split), run.progress(f"narrate {split}")
+        wanted = blank_narratives(
+            windows, run.narrator, run.train_stats, name=run.recipe.narrator.name
+        )
         mine = [wanted[place] for place in shard_numbers(wanted, part)]
         total += len(mine)
         complete(
@@ -77,7 +79,7 @@ def narrate_shard(run: "Run", part: tuple[int, int]) -> int:
             mine,
             windows,
             run.narrator,
-            run.known,
+            run.train_stats,
             progress=lambda done, count, told=told: told(done, count, ""),
         )
     return total
@@ -121,12 +123,12 @@ def _verify_split(
     run: "Run", split: str, drop_below: float | None, ask_again: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     windows, name = run.windows(split), run.recipe.narrator.name
-    told = run.report(f"narrate {split}")
+    told = run.progress(f"narrate {split}")
     store = run.out / FILE_NAME
     texts = narrate_windows(
         windows,
         run.narrator,
-        run.known,
+        run.train_stats,
         store,
         name=name,
         progress=lambda done, total: told(done, total, ""),
@@ -134,7 +136,7 @@ def _verify_split(
     checked = _checked(run, windows, texts)
     before, again, dropped = checked.row, 0, 0
     if drop_below is not None or ask_again:
-        wanted = blank_narratives(windows, run.narrator, run.known, name=name)
+        wanted = blank_narratives(windows, run.narrator, run.train_stats, name=name)
         different = {one.key: number for number, one in enumerate(wanted)}.values()
         best = {number: checked.narratives[number] for number in different}
         bar = THRESHOLD if drop_below is None else drop_below
@@ -143,7 +145,7 @@ def _verify_split(
         if drop_below is not None:
             dropped = _drop(store, wanted, best, drop_below)
         # who rearranges is refused before this, so what is kept is what is told
-        texts = complete(store, wanted, windows, run.narrator, run.known)
+        texts = complete(store, wanted, windows, run.narrator, run.train_stats)
         checked = _checked(run, windows, texts)
     empty = sum(not text.strip() for text in texts)
     row = {
@@ -165,9 +167,9 @@ def _verify_split(
 
 
 def _checked(run: "Run", windows: "WindowDataset", texts: list[str]) -> Verified:
-    told = run.report(f"verify {windows.split}")
+    told = run.progress(f"verify {windows.split}")
     return verify_windows(
-        windows, texts, run.known, progress=lambda done, total: told(done, total, "")
+        windows, texts, run.train_stats, progress=lambda done, total: told(done, total, "")
     )
 
 
@@ -186,11 +188,11 @@ def _ask_again(
 ) -> int:
     """New words for the worst; those that score higher are kept. How many were asked for."""
     worst, other = _worst(best, bar), None
-    told = run.report(f"ask again {windows.split}, {attempt}")
+    told = run.progress(f"ask again {windows.split}, {attempt}")
     for first in range(0, len(worst), AT_ONCE):
         other = other or run.narrator.retry(attempt)
         block = worst[first : first + AT_ONCE]
-        pasts = [windows.past_of(number, run.known) for number in block]
+        pasts = [windows.past_of(number, run.train_stats) for number in block]
         texts, lines = other.narrate(pasts), []
         found = verify(texts, pasts.__getitem__).narratives
         for number, text, one in zip(block, texts, found, strict=True):

@@ -19,7 +19,7 @@ from s2kd.narration.store import FILE_NAME, narrate_windows
 from s2kd.narration.words import labels_of
 
 if TYPE_CHECKING:
-    from s2kd.pipeline.stages import Run
+    from s2kd.pipeline import Run
 
 SPLIT = "train"
 USUAL_SIZE = 608
@@ -36,17 +36,17 @@ def write(run: "Run", *, windows: int) -> Path:
         raise S2KDError(f"--preview {windows}: must be at least 1")
     every = run.windows(SPLIT)
     numbers = spread(len(every), windows)
-    told, name = run.report(f"narrate {len(numbers)} windows"), run.recipe.narrator.name
+    told, name = run.progress(f"narrate {len(numbers)} windows"), run.recipe.narrator.name
     texts = narrate_windows(
         every,
         run.narrator,
-        run.known,
+        run.train_stats,
         run.out / FILE_NAME,
         name=name,
         numbers=numbers,
         progress=lambda done, total: told(done, total, ""),
     )
-    pasts = [every.past_of(number, run.known) for number in numbers]
+    pasts = [every.past_of(number, run.train_stats) for number in numbers]
     sheets = getattr(run.narrator, "sheets", None) or Sheets(size=USUAL_SIZE)
     shown = [png(sheets(past)) for past in pasts]
     path = run.out / "preview.html"

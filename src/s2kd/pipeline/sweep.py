@@ -23,13 +23,14 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 import s2kd
+from s2kd import pipeline
+from s2kd.core.console import Progress
 from s2kd.core.files import digest, write_json, write_whole
 from s2kd.core.hardware import hardware, versions
 from s2kd.core.recipe import Method, Part
 from s2kd.core.types import S2KDError
 from s2kd.models.checkpoint import load_card
-from s2kd.pipeline import stages
-from s2kd.pipeline.stages import Run
+from s2kd.pipeline import Run
 
 if TYPE_CHECKING:
     import optuna
@@ -189,14 +190,14 @@ def narrowed(run: Run, search: Search) -> Run:
 def prepare(run: Run, deadline: float = math.inf) -> bool:
     """Narratives, teachers and targets, by one process; others wait. False: no time was left."""
     watched = copy.copy(run)
-    watched.report = _watched(run.report, deadline)
+    watched.progress = _watched(run.progress, deadline)
     while time.monotonic() < deadline:
         try:
-            with stages.locked(run.out):
+            with pipeline.locked(run.out):
                 _prepare(watched)
         except _OutOfTime:
             return False
-        except stages.Busy:
+        except pipeline.Busy:
             run.say("Waiting for another process, which makes the teacher")
             time.sleep(2)
         else:
@@ -209,12 +210,12 @@ def prepare(run: Run, deadline: float = math.inf) -> bool:
 def _prepare(run: Run) -> None:
     (method,) = run.recipe.methods
     if method.teacher == "stored":
-        stages.copy_stored(run)
-    stages.narrate(run)
-    stages.train_teachers(run)
-    if method.teacher in ("text", "blind") and "stages" not in stages.compared(method):
+        pipeline.copy_stored(run)
+    pipeline.narrate(run)
+    pipeline.train_teachers(run)
+    if method.teacher in ("text", "blind") and "stages" not in pipeline.compared_views(method):
         for seed in run.recipe.seeds:
-            stages.label(run, method.teacher, seed, [method])
+            pipeline.store_teacher_outputs(run, method.teacher, seed, [method])
 
 
 # --- the study -----------------------------------------------------------------------------------
@@ -328,13 +329,13 @@ def train(
     method = search.method_at(values)
     lr = values.get("lr", search.lr)
     tried = copy.copy(run)
-    tried.report = _watched(run.report, deadline)
+    tried.progress = _watched(run.progress, deadline)
     training = replace(run.recipe.student_training, lr=lr)
     tried.recipe = replace(run.recipe, student_training=training, methods=(method,))
     found = []
     for seed in run.recipe.seeds:
         folder = trial_folder(run, search, values, seed)
-        stages.distill_one(tried, search.student, method, seed, folder=folder)
+        pipeline.distill_student(tried, search.student, method, seed, folder=folder)
         found.append(load_card(folder)["validation"])
     return float(sum(found) / len(found))
 
@@ -346,10 +347,10 @@ def trial_folder(run: Run, search: Search, values: Mapping[str, float], seed: in
     return run.out / "sweep" / "trials" / name
 
 
-def _watched(report: Callable[[str], stages.Report], deadline: float) -> Callable:
+def _watched(report: Callable[[str], Progress], deadline: float) -> Callable:
     """Progress that ends a training when the time is up."""
 
-    def watched(stage: str) -> stages.Report:
+    def watched(stage: str) -> Progress:
         told = report(stage)
 
         def progress(done: int, total: int, word: str) -> None:

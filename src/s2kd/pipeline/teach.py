@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from msgspec import to_builtins
 
-from s2kd.core.files import digest, read_json
+from s2kd.core.files import read_json
 from s2kd.core.recipe import Method, Training
 from s2kd.models.checkpoint import build_teacher, card_of, load_card, load_teacher, save_model
 from s2kd.models.forecasters import Student, Teacher
@@ -42,13 +42,13 @@ def train_teacher(run: Run, kind: str, seed: int) -> None:
     recipe, folder, reads = run.recipe, teacher_folder(run, kind, seed), kind == "text"
     inputs = teacher_inputs(run, kind, seed)
 
-    def train() -> None:
+    def train(key: str) -> None:
         torch.manual_seed(seed)
         states = _states(run, kind)
         width = run.states("train").width if reads else 1
-        teacher = build_teacher(
-            recipe.teacher, **run.setting, text_width=width, reads=reads
-        ).to(memory_format=torch.channels_last)
+        teacher = build_teacher(recipe.teacher, **run.setting, text_width=width, reads=reads).to(
+            memory_format=torch.channels_last
+        )
         windows = run.windows("train", device=run.fabric.device)
         objective = Forecasting(teacher, windows, states["train"])
         history = learn(run, objective, folder, seed, recipe.teacher_training, states["val"])
@@ -58,7 +58,7 @@ def train_teacher(run: Run, kind: str, seed: int) -> None:
             **run.setting,
             text_width=width,
             reads=reads,
-            key=digest(inputs),
+            key=key,
             name=recipe.name,
             seed=seed,
             narrator=recipe.narrator.name if reads else "none",
@@ -133,8 +133,7 @@ def save(run: Run, folder: Path, model: Student | Teacher, card: dict[str, Any])
 
     def write() -> None:
         save_model(folder, model, card)
-        for name in ("checkpoint.pt", "training.json"):
-            (folder / name).unlink(missing_ok=True)
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
 
     run.first_only(write)
 
@@ -171,23 +170,15 @@ def make_targets(
         return LiveTargets(teacher, windows, states)
     blend_inputs = [blends.copies, blends.seed] if blends is not None else None
     inputs = [card["weights"], card["key"], states.key if states else None, blend_inputs]
-    store = _first_only(
-        run,
-        lambda: store_targets(
-            folder,
-            teacher,
-            windows,
-            states,
-            key=digest(inputs),
-            progress=run.progress(f"targets {folder.name}"),
-        ),
-    )
+    progress = run.progress(f"targets {folder.name}")
+
+    def store(key: str) -> None:
+        run.first_only(
+            lambda: store_targets(folder, teacher, windows, states, key=key, progress=progress)
+        )
+
     kept(folder, inputs, store, first_only=run.first_only, say=run.say)
     return StoredTargets(folder)
-
-
-def _first_only(run: Run, work: Callable[[], object]) -> Callable[[], None]:
-    return lambda: run.first_only(work)
 
 
 def blends_of(run: Run, method: Method, seed: int) -> Blends | None:
