@@ -347,7 +347,7 @@ def test_evaluating_with_a_horizon_adds_it_to_every_row(mine):
     run = pipeline.open_run(road.tiny(), mine)
     before = {row["key"]: row for row in json.loads((mine / "scores.json").read_text())}
     told = []
-    run.progress = lambda stage: lambda done, total, word: told.append(stage)
+    run.progress = lambda stage: lambda done, total, word="": told.append(stage)
     rows = pipeline.evaluate(run, horizon=2)
     assert not any(stage.startswith("score") for stage in told), "scores stay as they are"
     assert json.loads((mine / "scores.json").read_text()) == rows

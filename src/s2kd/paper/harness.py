@@ -321,7 +321,7 @@ def _until(place: Place, report: Callable[[str], Progress]) -> Callable[[str], P
     def stage(name: str) -> Progress:
         inner = report(name)
 
-        def told(done: int, total: int, word: str) -> None:
+        def told(done: int, total: int, word: str = "") -> None:
             inner(done, total, word)
             if done < total and _late(place):
                 raise OutOfTime(name)

@@ -353,7 +353,7 @@ def _watched(report: Callable[[str], Progress], deadline: float) -> Callable:
     def watched(stage: str) -> Progress:
         told = report(stage)
 
-        def progress(done: int, total: int, word: str) -> None:
+        def progress(done: int, total: int, word: str = "") -> None:
             told(done, total, word)
             if time.monotonic() > deadline and done < total:
                 raise _OutOfTime
