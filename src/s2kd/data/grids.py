@@ -1,0 +1,147 @@
+"""Horizontal grids of files: rows turned north first, columns west first, and the way back."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from s2kd.core.types import S2KDError
+
+AXIS_ATTRIBUTES = ("long_name", "standard_name", "units", "axis")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FileAxis:
+    """Rows or columns as a file has them, so that written forecasts align with it.
+
+    `name` and `values` are those of the coordinate in its own type (`values` None: there is
+    none). `order` holds, for every row (column) of the file, its number in the grid.
+    """
+
+    dimension: str
+    name: str
+    values: np.ndarray | None
+    attributes: dict[str, str]
+    order: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plane:
+    """Which rows and columns of a file make the grid, in the grid's order.
+
+    `latitude` descends and `longitude` ascends (past 360 across the file's seam); both are None
+    on a grid that is not geographic. `row_index` and `column_index` are numbers in the file.
+    """
+
+    latitude: np.ndarray | None
+    longitude: np.ndarray | None
+    wraps: bool
+    row_index: np.ndarray
+    column_index: np.ndarray
+    rows: FileAxis
+    columns: FileAxis
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the grid."""
+        return len(self.row_index), len(self.column_index)
+
+    def difference(self, other: "Plane") -> str:
+        """What differs from `other`, or "" where both are the same grid."""
+        if self.shape != other.shape:
+            height, width = self.shape
+            return f"{height}×{width} cells, not {other.shape[0]}×{other.shape[1]} (rows × columns)"
+        for name in ("latitude", "longitude"):
+            text = coordinate_difference(name, getattr(self, name), getattr(other, name))
+            if text:
+                return text
+        return ""
+
+
+def coordinate_difference(name: str, first: np.ndarray | None, second: np.ndarray | None) -> str:
+    """How two coordinates of equal length differ; "" where they agree to 0.001 degrees."""
+    if first is None or second is None:
+        if first is second:
+            return ""
+        return f"no {name}s, some expected" if first is None else f"{name}s, none expected"
+    a, b = np.asarray(first), np.asarray(second)
+    # 359.5 and -0.5 are the same meridian
+    apart = np.abs((a - b + 180) % 360 - 180) if name == "longitude" else np.abs(a - b)
+    return (
+        "" if apart.max() <= 1e-3 else f"{name}s {a[0]:g} to {a[-1]:g}, not {b[0]:g} to {b[-1]:g}"
+    )
+
+
+def geographic_plane(rows: FileAxis, columns: FileAxis, *, label: str) -> Plane:
+    """The plane of a regular latitude-longitude grid; S2KDError names `label`."""
+    latitude, longitude = _degrees(rows), _degrees(columns)
+    row_index = np.arange(len(latitude))
+    if latitude[0] < latitude[-1]:
+        row_index = row_index[::-1]
+    latitude = latitude[row_index]
+    if np.any(np.diff(latitude) >= 0):
+        raise S2KDError(f"{label}: {rows.name!r} neither ascends nor descends throughout")
+    longitude, column_index = _ascending(longitude, f"{label}: {columns.name!r}")
+    if len(longitude) > 2 and abs(longitude[-1] - longitude[0] - 360) < 1e-3:
+        # 0 and 360 degrees are one column, stored twice
+        longitude, column_index = longitude[:-1], column_index[:-1]
+    return Plane(
+        latitude=latitude,
+        longitude=longitude,
+        wraps=_is_global(longitude),
+        row_index=row_index,
+        column_index=column_index,
+        rows=replace(rows, order=_positions(row_index, len(rows.order))),
+        columns=replace(columns, order=_positions(column_index, len(columns.order))),
+    )
+
+
+def projected_plane(
+    rows: FileAxis, columns: FileAxis, *, south_first: bool, east_first: bool
+) -> Plane:
+    """The plane of a grid without latitudes and longitudes of its rows and columns."""
+    row_index, column_index = np.arange(len(rows.order)), np.arange(len(columns.order))
+    row_index = row_index[::-1] if south_first else row_index
+    column_index = column_index[::-1] if east_first else column_index
+    return Plane(
+        latitude=None,
+        longitude=None,
+        wraps=False,
+        row_index=row_index,
+        column_index=column_index,
+        rows=replace(rows, order=_positions(row_index, len(rows.order))),
+        columns=replace(columns, order=_positions(column_index, len(columns.order))),
+    )
+
+
+def _positions(index: np.ndarray, size: int) -> np.ndarray:
+    """The number in the grid of each of `size` places in the file (0 for a repeated one)."""
+    positions = np.zeros(size, dtype=np.int64)
+    positions[index] = np.arange(len(index))
+    return positions
+
+
+def _degrees(axis: FileAxis) -> np.ndarray:
+    """A coordinate in float64, rounded to the digits that its own type holds."""
+    values = np.asarray(axis.values)
+    degrees = values.astype(np.float64)
+    return np.round(degrees, 5) if values.dtype.itemsize <= 4 else degrees
+
+
+def _ascending(longitude: np.ndarray, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ascending longitudes without a jump at the seam, and their columns in the file."""
+    unwrapped = np.unwrap(longitude, period=360)
+    index = np.arange(len(longitude))
+    if len(longitude) > 1 and unwrapped[0] > unwrapped[-1]:
+        index, unwrapped = index[::-1], unwrapped[::-1]
+        unwrapped = unwrapped - 360 * np.round((unwrapped[0] - np.min(longitude)) / 360)
+    if np.any(np.diff(unwrapped) <= 0) or unwrapped[-1] - unwrapped[0] > 360 + 1e-3:
+        raise S2KDError(f"{label} does not run once round in order")
+    return unwrapped, index
+
+
+def _is_global(longitude: np.ndarray) -> bool:
+    """Whether the column after the last is the first again."""
+    steps = np.diff(longitude)
+    if len(steps) == 0 or steps.max() - steps.min() > 0.01 * steps.mean():
+        return False
+    return bool(abs(len(longitude) * steps.mean() - 360) < 0.5 * steps.mean())

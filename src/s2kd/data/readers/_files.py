@@ -1,0 +1,163 @@
+"""Opening of NetCDF, Zarr and GRIB: one file, a folder, a pattern or an address."""
+
+import glob
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from s2kd.core.types import S2KDError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+ENDINGS = (".nc", ".nc4", ".cdf", ".netcdf", ".grib", ".grb", ".grib2", ".grb2", ".zarr")
+KINDS = {"h5netcdf": "NetCDF-4", "scipy": "NetCDF-3", "zarr": "Zarr", "cfgrib": "GRIB"}
+IN_MEMORY = "the dataset given"
+"""What errors call a dataset that was passed in memory."""
+GOOGLE = "https://storage.googleapis.com/"
+NEEDED = {"gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a Zarr store."""
+    return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata"))
+
+
+def files_of(path: str | Path) -> list[Path]:
+    """The files that `path` names: one file, a Zarr folder, a folder of files, or a pattern."""
+    file = Path(path).expanduser()
+    if is_zarr(file) or file.is_file():
+        return [file]
+    if file.is_dir():
+        files = sorted(
+            p for p in file.iterdir() if p.suffix.lower() in ENDINGS and not p.name.startswith(".")
+        )
+        problem = f"a folder without files that end in {', '.join(ENDINGS)}"
+    else:
+        # pathlib's own globbing cannot start from an absolute pattern
+        files = sorted(map(Path, glob.glob(str(file), recursive=True)))  # noqa: PTH207
+        problem = "no such file, folder or pattern that matches"
+    if not files:
+        raise S2KDError(f"{path}: {problem}")
+    return files
+
+
+def open_files(source: "str | Path | xr.Dataset") -> list[tuple[Path, "xr.Dataset"]]:
+    """Opened files with their paths; a GRIB file of several level types is several."""
+    if not isinstance(source, str | Path):
+        return [(Path(IN_MEMORY), source)]
+    if "://" in str(source):
+        return [(Path(source), _open_address(str(source)))]
+    return [(file, dataset) for file in files_of(source) for dataset in open_file(file)]
+
+
+def open_file(path: Path) -> list["xr.Dataset"]:
+    """Open one file or Zarr folder lazily; anything unreadable is an S2KDError that names it."""
+    import xarray as xr
+
+    engine = engine_of(path)
+    try:
+        with warnings.catch_warnings():
+            # dates that datetime64 cannot hold become cftime objects, which is intended
+            warnings.simplefilter("ignore")
+            if engine == "cfgrib":
+                return _open_grib(path)
+            if engine == "zarr":
+                return [_open_zarr(path)]
+            return [xr.open_dataset(path, engine=engine, cache=False, decode_timedelta=False)]
+    except S2KDError:
+        raise
+    except Exception as error:  # each backend raises its own kinds
+        reason = _first_line(error)
+        cut = "; it is cut short: fetch or copy it again" if "truncated" in reason else ""
+        raise S2KDError(f"{path}: cannot be read as {KINDS[engine]} ({reason}){cut}") from None
+
+
+def engine_of(path: Path) -> str:
+    """The xarray engine that reads `path`, by its first bytes and not by its name."""
+    if is_zarr(path):
+        return "zarr"
+    if path.is_dir():
+        raise S2KDError(f"{path}: a folder that is not a Zarr store")
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start == b"\x89HDF\r\n\x1a\n":
+        return "h5netcdf"
+    if start[:3] == b"CDF":
+        return "scipy"
+    if start[:4] == b"GRIB":
+        try:
+            import cfgrib  # noqa: F401
+        except Exception as error:  # RuntimeError where the C library is missing
+            raise S2KDError(
+                f"{path}: GRIB files need cfgrib ({error}): pip install 's2kd[grib]'"
+            ) from None
+        return "cfgrib"
+    raise S2KDError(f"{path}: neither NetCDF, Zarr nor GRIB (it starts with {start!r})")
+
+
+def _open_grib(path: Path) -> list["xr.Dataset"]:
+    import cfgrib
+
+    # no index file is written beside the data
+    options = {"indexpath": "", "errors": "raise"}
+    datasets = cfgrib.open_datasets(str(path), backend_kwargs=options)
+    if not datasets:
+        raise S2KDError(f"{path}: a GRIB file without fields")
+    return datasets
+
+
+def _open_zarr(path: Path) -> "xr.Dataset":
+    """A Zarr store, its fields in order of name: a folder has no order of its own."""
+    import xarray as xr
+
+    dataset = xr.open_dataset(path, engine="zarr", cache=False, decode_cf=False, consolidated=False)
+    for name in dataset.dims:
+        # Zarr 2 has a fill value, often 0, for every array, but no coordinate lacks values (CF
+        # 2.5.1): read as missing, the first time of "hours since ..." would be none
+        if name in dataset.variables:
+            dataset[name].attrs.pop("_FillValue", None)
+    dataset = xr.decode_cf(dataset, decode_timedelta=False)
+    return dataset[sorted(map(str, dataset.data_vars))]
+
+
+def _open_address(address: str) -> "xr.Dataset":
+    """A public Zarr store at an address, lazily and without an account."""
+    import xarray as xr
+
+    module = NEEDED.get(address.partition("://")[0])
+    if module is not None:
+        try:
+            __import__(module)
+        except ImportError as error:
+            way = f", or use its {GOOGLE}… address" if module == "gcsfs" else ""
+            raise S2KDError(
+                f"{address}: needs {module} ({error}): pip install 's2kd[cloud]'{way}"
+            ) from None
+    if module == "gcsfs":
+        _check_google(address)
+    options = {"token": "anon"} if module == "gcsfs" else {}
+    try:
+        dataset = xr.open_dataset(
+            address, engine="zarr", storage_options=options, cache=False, decode_timedelta=False
+        )
+    except Exception as error:  # each file system raises its own kinds
+        raise S2KDError(f"{address}: cannot be opened as Zarr ({_first_line(error)})") from None
+    return dataset[sorted(map(str, dataset.data_vars))]
+
+
+def _check_google(address: str) -> None:
+    """Refuse at once without a connection: gcsfs is silent for minutes, then prints pages."""
+    import urllib.error
+    import urllib.request
+
+    try:
+        urllib.request.urlopen(GOOGLE + address.partition("://")[2] + "/.zmetadata", timeout=10)
+    except urllib.error.HTTPError:
+        pass  # what the server refuses here, gcsfs may find in another way
+    except OSError as error:
+        raise S2KDError(f"{address}: no connection ({error})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

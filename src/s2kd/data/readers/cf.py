@@ -1,0 +1,512 @@
+"""Gridded records that follow CF, or nearly: NetCDF, Zarr or GRIB; one file, many, or in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from s2kd.core.registry import nearest
+from s2kd.core.types import Domain, S2KDError
+from s2kd.data.grids import AXIS_ATTRIBUTES, FileAxis, Plane, geographic_plane, projected_plane
+from s2kd.data.readers import readers
+from s2kd.data.readers._files import open_files
+from s2kd.data.steps import date_text
+from s2kd.data.units import same_units
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+NORTH = ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn")
+EAST = ("degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "degreese")
+NAMES = {
+    "latitude": ("lat", "latitude"),
+    "longitude": ("lon", "longitude"),
+    "y": ("y", "yc", "ny", "nj", "j", "row", "rows", "rlat", "south_north", "northing"),
+    "x": ("x", "xc", "nx", "ni", "i", "col", "cols", "columns", "rlon", "west_east", "easting"),
+}
+STANDARD_NAMES = {
+    "latitude": "latitude",
+    "longitude": "longitude",
+    "projection_y_coordinate": "y",
+    "projection_x_coordinate": "x",
+    "grid_latitude": "y",
+    "grid_longitude": "x",
+}
+VERTICAL = ("level", "lev", "plev", "height", "depth", "isobaricinhpa", "pressure_level")
+CHANNEL_ATTRIBUTES = ("long_name", "standard_name", "units", "cell_methods")
+CHUNK_BYTES = 2**26
+
+
+@readers.register("cf")
+def cf(
+    *,
+    path: str,
+    variables: Sequence[str] = (),
+    domain: Domain = "weather",
+    local_time: bool = False,
+) -> "xr.Dataset":
+    """NetCDF-3/4, Zarr 2/3 or GRIB: a file, a folder of files, a pattern or an address.
+
+    `variables` are names, with a level as `geopotential@500` in the level's own unit; empty takes
+    every field. Files that follow one another are joined in time, variables may lie in different
+    files. Raises S2KDError, naming the file, where something cannot be read or does not fit.
+    """
+    return joined(path, fields_of(path), variables).assign_attrs(
+        domain=domain, local_time=int(local_time)
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Field:
+    """One variable of one opened file: its axes, times, grid and levels, not yet read.
+
+    `time_dim` is None where the file holds a single time; `extra` are dimensions beyond time, rows
+    and columns that have more than one entry, `levels` the values of the only one, or of a scalar
+    vertical coordinate.
+    """
+
+    path: Path
+    array: "xr.DataArray"
+    file: "xr.Dataset"
+    times: np.ndarray
+    time_dim: str | None
+    extra: tuple[str, ...]
+    levels: tuple[float, ...]
+    plane: Plane
+
+    @property
+    def names(self) -> list[str]:
+        """The names by which its channels can be chosen."""
+        plain = [] if self.extra else [str(self.array.name)]
+        return plain + [f"{self.array.name}@{level:.10g}" for level in self.levels]
+
+    def channel(self, level: str = "") -> "xr.DataArray":
+        """(time, row, column), lazily, in the grid's order; `level` in the level's unit."""
+        array, rows, columns = self.array, self.plane.rows, self.plane.columns
+        if self.extra:
+            array = array.isel({self.extra[0]: self.level_number(level)})
+        keep = {self.time_dim, rows.dimension, columns.dimension}
+        array = array.isel({d: 0 for d in array.dims if d not in keep}, drop=True)
+        array = array.drop_vars(list(array.coords))
+        array = array.expand_dims("time") if self.time_dim is None else array
+        names = {self.time_dim: "time", rows.dimension: "row", columns.dimension: "column"}
+        array = array.rename({a: b for a, b in names.items() if a is not None and a != b})
+        array = array.transpose("time", "row", "column").chunk({"time": self._frames_per_chunk()})
+        array = array.isel(row=_as_slice(self.plane.row_index))
+        return array.isel(column=_as_slice(self.plane.column_index)).assign_coords(time=self.times)
+
+    def level_number(self, level: str) -> int | None:
+        """The entry of the further dimension that holds `level`."""
+        matches = (n for n, value in enumerate(self.levels) if _is_level(value, level))
+        return next(matches, None)
+
+    def _frames_per_chunk(self) -> int:
+        """A bounded number of frames that splits no stored chunk without need."""
+        sizes = self.array.encoding.get("chunksizes") or self.array.encoding.get("chunks")
+        stored = 1
+        if sizes and self.time_dim is not None and len(sizes) == self.array.ndim:
+            stored = int(sizes[self.array.dims.index(self.time_dim)])
+        frame = 4 * len(self.plane.rows.order) * len(self.plane.columns.order)
+        bound = max(1, CHUNK_BYTES // frame)
+        whole_chunks = bound // stored * stored or stored
+        return whole_chunks if whole_chunks <= 4 * bound else bound
+
+
+Fields = dict[str, list[Field] | str]
+"""Per variable its fields, one per file; or a sentence on why it is not a channel."""
+
+
+def fields_of(source: "str | Path | xr.Dataset") -> Fields:
+    """Every variable over time, rows and columns, in all files that `source` names."""
+    files = open_files(source)
+    fields: Fields = {}
+    for path, file in files:
+        for name in map(str, file.data_vars):
+            try:
+                field = _field(path, file, name)
+            except S2KDError as error:
+                fields.setdefault(name, str(error))
+                continue
+            previous = fields.get(name)
+            if field is not None and isinstance(previous, list):
+                previous.append(field)
+            elif field is not None and previous is None:
+                fields[name] = [field]
+    if not fields:
+        raise S2KDError(_why_no_field(*files[0]))
+    return fields
+
+
+def joined(path: str, fields: Fields, variables: Sequence[str] | str = ()) -> "xr.Dataset":
+    """The chosen channels (all fields where `variables` is empty) as one record."""
+    import xarray as xr
+
+    names = (variables,) if isinstance(variables, str) else tuple(variables)
+    names = names or tuple(fields)
+    if len(set(names)) < len(names):
+        raise S2KDError(f"{path}: variables names the same one twice ({', '.join(names)})")
+    chosen = {name: _pieces(path, fields, name) for name in names}
+    _check_agreement(path, chosen)
+    channels = {}
+    for name, pieces in chosen.items():
+        parts = [field.channel(level) for field, level in pieces]
+        array = parts[0] if len(parts) == 1 else xr.concat(parts, "time")
+        channels[name] = array.assign_attrs(_attributes(pieces[0][0]))
+    first = chosen[names[0]][0][0]
+    dataset = xr.Dataset({name: array.variable for name, array in channels.items()})
+    times = np.concatenate([field.times for field, _ in chosen[names[0]]])
+    coordinates: dict[str, Any] = {"time": ("time", times)}
+    if first.plane.latitude is not None:
+        coordinates |= {
+            "latitude": ("row", first.plane.latitude),
+            "longitude": ("column", first.plane.longitude),
+        }
+    first_field = next(pieces[0] for pieces in fields.values() if isinstance(pieces, list))
+    return dataset.assign_coords(coordinates).assign_attrs(
+        name=Path(path).stem,
+        source=_origin(first_field),
+        wraps=int(first.plane.wraps),
+        axes=(first.plane.rows, first.plane.columns),
+        places=_places(first),
+        history=str(first.file.attrs.get("history", "")),
+    )
+
+
+def starting_at(dataset: "xr.Dataset", longitude: float) -> "xr.Dataset":
+    """The same record with the column at `longitude` first, where the grid goes round the Earth."""
+    if not dataset.attrs.get("wraps") or "longitude" not in dataset.coords:
+        return dataset
+    degrees = dataset["longitude"].values
+    shift = int(np.abs((degrees - longitude + 180) % 360 - 180).argmin())
+    if shift == 0:
+        return dataset
+    moved = np.concatenate([degrees[shift:], degrees[:shift] + 360])
+    order = np.roll(np.arange(len(degrees)), -shift)
+    turned = dataset.isel(column=order).assign_coords(longitude=("column", moved))
+    if "axes" not in dataset.attrs:
+        return turned
+    rows, columns = dataset.attrs["axes"]
+    columns = replace(columns, order=(columns.order - shift) % len(degrees))
+    return turned.assign_attrs(axes=(rows, columns))
+
+
+# --- choosing and checking channels ---------------------------------------------------------------
+
+
+def channel_names(fields: Fields) -> list[str]:
+    """Every name that `variables` may hold; a variable with levels as `name@level`."""
+    lists = [pieces for pieces in fields.values() if isinstance(pieces, list)]
+    return list(dict.fromkeys(name for pieces in lists for field in pieces for name in field.names))
+
+
+def summary(fields: Fields) -> str:
+    """The variables of a file for messages, levels as a range."""
+    texts = []
+    for name, pieces in fields.items():
+        levels = pieces[0].levels if isinstance(pieces, list) and pieces[0].extra else ()
+        texts.append(f"{name}@{levels[0]:g}…{levels[-1]:g}" if levels else name)
+    return ", ".join(texts[:24])
+
+
+def _pieces(path: str, fields: Fields, channel: str) -> list[tuple[Field, str]]:
+    """The fields of one channel in time order, each with the level to take."""
+    name, _, level = (channel, "", "") if channel in fields else channel.rpartition("@")
+    pieces = fields.get(name)
+    if isinstance(pieces, str):
+        raise S2KDError(pieces)
+    matching = [f for f in pieces or () if not level or f.level_number(level) is not None]
+    if not matching:
+        names = channel_names(fields)
+        near = nearest(channel, names) or nearest(name or channel, names)
+        raise S2KDError(f"{path}: no variable {channel!r}{near} (there are {summary(fields)})")
+    for field in matching:
+        if field.extra and not level:
+            _refuse_levels(field)
+    if len({_calendar(field.times) for field in matching}) > 1:
+        raise S2KDError(f"{path}: files of several calendars")
+    return [(field, level) for field in sorted(matching, key=lambda f: f.times[0])]
+
+
+def _refuse_levels(field: Field) -> None:
+    name = field.array.name
+    if len(field.extra) == 1 and field.levels:
+        examples = ", ".join(f"'{name}@{value:.10g}'" for value in field.levels[:4])
+        raise S2KDError(
+            f"{field.path}: {name!r} has the further dimension {field.extra[0]}; choose one "
+            f"entry, as in variables=[{examples}]"
+        )
+    raise S2KDError(
+        f"{field.path}: {name!r} has the further dimensions {', '.join(field.extra)} and needs "
+        "to be reduced to time, rows, columns and at most one numbered level"
+    )
+
+
+def _check_agreement(path: str, chosen: dict[str, list[tuple[Field, str]]]) -> None:
+    """Every channel must have the same times, every file the same grid and units."""
+    lead_name, lead = next(iter(chosen.items()))
+    times = np.concatenate([field.times for field, _ in lead])
+    for name, pieces in chosen.items():
+        own = np.concatenate([field.times for field, _ in pieces])
+        _check_times(path, lead_name, times, name, own)
+        for field, _ in pieces:
+            text = field.plane.difference(lead[0][0].plane)
+            if text:
+                raise S2KDError(
+                    f"{field.path}: {name!r} has {text} as {lead_name!r} in "
+                    f"{lead[0][0].path.name} has"
+                )
+            units = [str(f.array.attrs.get("units", "")) for f in (pieces[0][0], field)]
+            if not same_units(*units):
+                raise S2KDError(
+                    f"{field.path}: {name!r} is in {units[1]!r}, but in {units[0]!r} in "
+                    f"{pieces[0][0].path.name}"
+                )
+
+
+def _check_times(path: str, lead: str, times: np.ndarray, name: str, own: np.ndarray) -> None:
+    short = min(len(times), len(own))
+    apart = np.flatnonzero(times[:short] != own[:short])
+    if len(apart) or len(times) != len(own):
+        at = int(apart[0]) if len(apart) else short
+        texts = [date_text(t[at]) if at < len(t) else "its end" for t in (times, own)]
+        raise S2KDError(
+            f"{path}: {lead!r} and {name!r} must have the same times, but frame {at} is "
+            f"{texts[0]} in the one and {texts[1]} in the other"
+        )
+
+
+def _calendar(times: np.ndarray) -> str:
+    return "standard" if times.dtype != object else str(times[0].calendar)
+
+
+def _is_level(value: float, level: str) -> bool:
+    try:
+        return bool(np.isclose(value, float(level), rtol=1e-6))
+    except ValueError:
+        return False
+
+
+def _attributes(field: Field) -> dict[str, str]:
+    """The CF attributes that travel on to forecasts, all as text; `units` always."""
+    attributes = field.array.attrs
+    texts = {key: str(attributes[key]) for key in CHANNEL_ATTRIBUTES if key in attributes}
+    return {"units": ""} | texts
+
+
+def _origin(field: Field) -> str:
+    """Title or institution of the file, with its name."""
+    attributes = field.file.attrs
+    titles = (str(attributes[n]) for n in ("title", "source", "institution") if attributes.get(n))
+    title = next(titles, "")
+    return f"{title} ({field.path.name})" if title else field.path.name
+
+
+def _as_slice(index: np.ndarray) -> slice | np.ndarray:
+    """Evenly spaced numbers as a slice, which is read faster."""
+    steps = np.diff(index)
+    if len(index) < 2 or (steps != steps[0]).any():
+        return index
+    stop = int(index[-1]) + int(steps[0])
+    return slice(int(index[0]), None if stop < 0 else stop, int(steps[0]))
+
+
+# --- axes -----------------------------------------------------------------------------------------
+
+
+def _field(path: Path, file: "xr.Dataset", name: str) -> Field | None:
+    """A variable with its axes; None where it is not a field over time, rows and columns."""
+    array = file[name]
+    if array.dtype.kind not in "fiu":
+        return None
+    axes: dict[str, tuple[str | None, str | None]] = {}
+    for dim in map(str, array.dims):
+        for kind, coordinate in _kinds_of_dim(file, dim):
+            axes.setdefault(kind, (dim, coordinate))
+    y, x = axes.get("latitude") or axes.get("y"), axes.get("longitude") or axes.get("x")
+    time = axes.get("time") or _single_time(array)
+    if y is None or x is None or time is None or y[0] == x[0]:
+        return None
+    extra = tuple(
+        str(d) for d in array.dims if d not in (time[0], y[0], x[0]) and array.sizes[d] > 1
+    )
+    times = np.atleast_1d(file[time[1]].values)
+    if len(times) == 0:
+        raise S2KDError(f"{path}: {name!r} holds no times")
+    return Field(
+        path=path,
+        array=array,
+        file=file,
+        times=times.astype("datetime64[ns]") if times.dtype.kind == "M" else times,
+        time_dim=time[0],
+        extra=extra,
+        levels=_levels(array, extra),
+        plane=_plane(file, y, x, label=f"{path}: {name!r}"),
+    )
+
+
+def _kinds_of_dim(file: "xr.Dataset", dim: str) -> list[tuple[str, str | None]]:
+    """What `dim` is by the coordinates along it (valid time first, then its own), or by name."""
+    along = [str(name) for name, variable in file.variables.items() if variable.dims == (dim,)]
+    along.sort(key=lambda name: (name != "valid_time", name != dim))
+    kinds = [(kind_of(name, file.variables[name]), name) for name in along]
+    matches: list[tuple[str, str | None]] = [(k, n) for k, n in kinds if k is not None]
+    by_name = _kind_by_name(dim)
+    if not matches and by_name is not None:
+        return [({"latitude": "y", "longitude": "x"}.get(by_name, by_name), None)]
+    return matches
+
+
+def kind_of(name: str, variable: "xr.Variable | xr.DataArray") -> str | None:
+    """`time`, `latitude`, `longitude`, `y` or `x`; None for anything else."""
+    if variable.dtype.kind == "M" or _holds_cftime(variable):
+        return "time"
+    attributes = variable.attrs
+    if attributes.get("standard_name") in STANDARD_NAMES:
+        return STANDARD_NAMES[attributes["standard_name"]]
+    units = str(attributes.get("units", "")).lower()
+    if units in NORTH or units in EAST:
+        return "latitude" if units in NORTH else "longitude"
+    if attributes.get("axis") in ("X", "Y") and name.lower() not in NAMES["latitude"]:
+        is_longitude = name.lower() in NAMES["longitude"]
+        return "longitude" if is_longitude else attributes["axis"].lower()
+    return _kind_by_name(name)
+
+
+def _kind_by_name(name: str) -> str | None:
+    return next((kind for kind, names in NAMES.items() if name.lower() in names), None)
+
+
+def _holds_cftime(variable: "xr.Variable | xr.DataArray") -> bool:
+    if variable.dtype != object or variable.ndim > 1 or variable.size == 0:
+        return False
+    import cftime
+
+    return isinstance(np.ravel(variable.values)[0], cftime.datetime)
+
+
+def _single_time(array: "xr.DataArray") -> tuple[None, str] | None:
+    scalars = {str(n): c for n, c in array.coords.items() if c.ndim == 0}
+    names = [name for name, scalar in scalars.items() if kind_of(name, scalar) == "time"]
+    names.sort(key=lambda name: (name != "valid_time", name != "time"))
+    return (None, names[0]) if names else None
+
+
+def _levels(array: "xr.DataArray", extra: tuple[str, ...]) -> tuple[float, ...]:
+    """The values of the one further dimension, or of a scalar vertical coordinate."""
+    if len(extra) == 1:
+        along = array.coords.get(extra[0])
+        if along is None:
+            return tuple(map(float, range(array.sizes[extra[0]])))
+        return tuple(map(float, along.values)) if along.dtype.kind in "fiu" else ()
+    single = [c for n, c in array.coords.items() if c.size == 1 and _is_vertical(str(n), c)]
+    return () if extra or not single else (float(single[0].values.ravel()[0]),)
+
+
+def _is_vertical(name: str, coordinate: "xr.DataArray") -> bool:
+    attributes = coordinate.attrs
+    return coordinate.dtype.kind in "fiu" and (
+        attributes.get("axis") == "Z" or "positive" in attributes or name.lower() in VERTICAL
+    )
+
+
+def _plane(
+    file: "xr.Dataset", y: tuple[str, str | None], x: tuple[str, str | None], *, label: str
+) -> Plane:
+    rows, columns = _file_axis(file, *y), _file_axis(file, *x)
+    kinds = [
+        None if axis.values is None else kind_of(axis.name, file[axis.name])
+        for axis in (rows, columns)
+    ]
+    if kinds == ["latitude", "longitude"]:
+        return geographic_plane(rows, columns, label=label)
+    degrees = columns.values
+    east_first = degrees is not None and len(degrees) > 1 and bool(degrees[0] > degrees[-1])
+    south_first = _south_first(file, rows, columns)
+    return projected_plane(rows, columns, south_first=south_first, east_first=east_first)
+
+
+def _file_axis(file: "xr.Dataset", dimension: str, name: str | None) -> FileAxis:
+    coordinate = None if name is None else file[name]
+    if coordinate is not None and coordinate.dtype.kind not in "fiu":
+        coordinate = None
+    attributes = {} if coordinate is None else coordinate.attrs
+    return FileAxis(
+        dimension=dimension,
+        name=dimension if coordinate is None else str(name),
+        values=None if coordinate is None else coordinate.values,
+        attributes={key: str(attributes[key]) for key in AXIS_ATTRIBUTES if key in attributes},
+        order=np.arange(file.sizes[dimension]),
+    )
+
+
+def _south_first(file: "xr.Dataset", rows: FileAxis, columns: FileAxis) -> bool:
+    """Whether row 0 is the southern (lower) one on a grid of its own projection.
+
+    A two-dimensional latitude decides; else a projection's y, which counts upwards. A bare row
+    number is an image's: it counts downwards already.
+    """
+    for name, variable in file.variables.items():
+        plane = (rows.dimension, columns.dimension)
+        if variable.dims == plane and kind_of(str(name), variable) == "latitude":
+            means = np.nanmean(variable.values[[0, -1]].astype(np.float64), axis=1)
+            return bool(means[0] < means[1])
+    if rows.values is None:
+        return False
+    upwards = rows.attributes.get("standard_name") in ("projection_y_coordinate", "grid_latitude")
+    upwards = upwards or rows.attributes.get("units") in ("m", "km", "metre", "meter")
+    return bool(upwards and rows.values[0] < rows.values[-1])
+
+
+def _places(field: Field) -> "xr.Dataset":
+    """Further coordinates of the cells, in the file's order, for a forecast to repeat.
+
+    Two-dimensional coordinates, latitudes and longitudes, and the grid mapping, which is also the
+    attribute `grid_mapping` of the returned dataset (CF 5.6).
+    """
+    import xarray as xr
+
+    file, coordinates = field.file, {}
+    plane = {field.plane.rows.dimension, field.plane.columns.dimension}
+    for name, variable in file.variables.items():
+        flat = set(variable.dims) == plane and variable.dtype.kind in "fiu"
+        if flat and (name in file.coords or kind_of(str(name), variable)):
+            # bounds would be a further variable
+            attributes = {key: text for key, text in variable.attrs.items() if key != "bounds"}
+            coordinates[name] = (variable.dims, variable.values, attributes, {"_FillValue": None})
+    array = field.array
+    text = str(array.attrs.get("grid_mapping") or array.encoding.get("grid_mapping", ""))
+    # "crs" or "crs: x y": some names are coordinates
+    mappings = [
+        name
+        for name in text.replace(":", " ").split()
+        if name in file.variables and "grid_mapping_name" in file[name].attrs
+    ]
+    scalars = {name: ((), np.int32(0), file[name].attrs) for name in mappings}
+    return xr.Dataset(scalars, coordinates, {"grid_mapping": text} if mappings else {})
+
+
+def _why_no_field(path: Path, file: "xr.Dataset") -> str:
+    """One sentence on a file in which no variable is a field over time."""
+    for name, variable in file.variables.items():
+        is_time = variable.attrs.get("axis") == "T" or "time" in (
+            str(name).lower(),
+            variable.attrs.get("standard_name"),
+        )
+        if is_time and kind_of(str(name), variable) is None and variable.ndim <= 1:
+            units = variable.attrs.get("units")
+            if " since " in str(units):
+                return (
+                    f"{path}: {str(name)!r} holds times that are not decoded; open it with "
+                    "decode_times=True"
+                )
+            return (
+                f"{path}: {str(name)!r} does not say what it counts (units {units!r}); give it "
+                "units such as 'hours since 2000-01-01'"
+            )
+    names = ", ".join(f"{n} ({', '.join(map(str, v.dims))})" for n, v in file.data_vars.items())
+    return (
+        f"{path}: no variable has the axes time, latitude (or y) and longitude (or x); "
+        f"it holds {names[:300] or 'no variables'}"
+    )
