@@ -14,7 +14,7 @@ Times = Shaped[np.ndarray, " time"]
 
 
 def _calendar_fields(times: Times) -> Any:
-    """The fields of xarray's `.dt`: month, dayofyear, hour, …"""
+    """Month, day of the year, hour and so on: the fields of the `.dt` of xarray."""
     import xarray as xr
 
     return xr.DataArray(np.asarray(times), dims="time").dt
