@@ -49,7 +49,7 @@ def tiny() -> Recipe:
 
 MODELS = (
     "teachers/text-seed42",
-    "teachers/blind-seed42",
+    "teachers/no_text-seed42",
     "students/unet-baseline-seed42",
     "students/unet-output-seed42",
     "students/unet-fitnet-seed42",

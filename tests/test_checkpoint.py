@@ -15,9 +15,9 @@ from s2kd.deploy.forecaster import Forecaster, find_student
 from s2kd.models.checkpoint import (
     build_student,
     build_teacher,
-    card_of,
     load_student,
     load_teacher,
+    metadata_of,
     save_model,
     versions,
 )
@@ -49,7 +49,7 @@ def save_student(folder, data, *, seed=0, part=PART, predict="change", lead=LEAD
     known = statistics(data, lead=lead)
     shape = {"past": PAST, "lead": lead, "known": known, "normalise": "zscore", "predict": predict}
     student = scattered(build_student(part, data.grid, **shape))
-    save_model(folder, student, card_of("student", part, data.grid, **shape, **more))
+    save_model(folder, student, metadata_of("student", part, data.grid, **shape, **more))
     return student
 
 
@@ -62,7 +62,7 @@ def save_teacher(folder, data, *, reads=True):
     teacher = build_teacher(SPEC, data.grid, **shape, text_width=5, reads=reads)
     scattered(teacher)
     save_model(
-        folder, teacher, card_of("teacher", SPEC, data.grid, **shape, text_width=5, reads=reads)
+        folder, teacher, metadata_of("teacher", SPEC, data.grid, **shape, text_width=5, reads=reads)
     )
     return teacher
 
@@ -81,14 +81,14 @@ def past(data, batch=2, seed=0):
 def test_a_student_comes_back_bit_for_bit(blobs, tmp_path, predict):
     student = save_student(tmp_path, blobs, predict=predict)
     torch.manual_seed(99)
-    again, card = load_student(tmp_path)
+    again, metadata = load_student(tmp_path)
     assert not again.training
     frames = torch.from_numpy(past(blobs))
     one, other = student(frames), again(frames)
     torch.testing.assert_close(other.future, one.future, rtol=0, atol=0)
     torch.testing.assert_close(other.latent, one.latent, rtol=0, atol=0)
-    assert card["parameters"] == parameter_count(student)
-    assert card["versions"] == versions()
+    assert metadata["parameters"] == parameter_count(student)
+    assert metadata["versions"] == versions()
 
 
 @pytest.mark.parametrize("reads", [True, False])
@@ -170,12 +170,12 @@ def test_weights_exchanged_between_folders_are_refused(blobs, tmp_path):
 
 
 def test_a_card_of_another_model_is_refused(blobs, tmp_path):
-    """A card edited by hand: its part no longer has the weights' shapes."""
+    """Metadata edited by hand: its part no longer has the weights' shapes."""
     save_student(tmp_path, blobs)
-    card = read_json(tmp_path / "model.json")
-    card["part"]["params"]["width"] = 5
-    write_json(tmp_path / "model.json", card)
-    with pytest.raises(S2KDError, match="does not fit the model its card describes"):
+    metadata = read_json(tmp_path / "model.json")
+    metadata["part"]["params"]["width"] = 5
+    write_json(tmp_path / "model.json", metadata)
+    with pytest.raises(S2KDError, match="does not fit the model its metadata describes"):
         load_student(tmp_path)
 
 
@@ -184,7 +184,7 @@ def test_files_of_other_things_are_refused(blobs, tmp_path):
         load_student(tmp_path)
     for content in ([1, 2], {"format": "another", "kind": "student"}, {}):
         write_json(tmp_path / "model.json", content)
-        with pytest.raises(S2KDError, match=r"model\.json: not a model card of this program"):
+        with pytest.raises(S2KDError, match=r"model\.json: not the model.json of this program"):
             load_student(tmp_path)
     (tmp_path / "model.json").write_text('{"format": "s2kd-mod')
     with pytest.raises(S2KDError, match=r"model\.json: not readable as JSON"):
@@ -205,7 +205,7 @@ def test_a_teacher_is_no_student_nor_the_other_way_round(blobs, tmp_path):
 
 
 def test_the_card_is_written_last(blobs, tmp_path):
-    """A folder with a card is complete: where writing fails between the two, it has none."""
+    """A folder with `model.json` is complete: where writing fails between the two, it has none."""
     with pytest.raises(TypeError):
         save_student(tmp_path, blobs, unwritable=object())
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
@@ -287,7 +287,7 @@ def test_a_run_gives_the_student_asked_for_or_the_best(blobs, tmp_path):
 
 def test_the_card_is_plain_json_with_what_is_needed(blobs, tmp_path):
     save_student(tmp_path, blobs, method="s2kd", validation=0.5)
-    card = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
+    metadata = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
     want = {"format", "kind", "part", "grid", "past", "lead", "normalise", "predict", "statistics"}
     want |= {"parameters", "weights", "versions"}
-    assert set(card) == want | {"method", "validation"}
+    assert set(metadata) == want | {"method", "validation"}

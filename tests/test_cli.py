@@ -74,7 +74,7 @@ def test_run_stage_by_stage_ends_like_run(verb, done, tmp_path):
     assert verb("narrate", recipe, "--out", out).strip() == str(out / "narratives.jsonl")
     assert not (out / "teachers").exists()
     assert verb("run", recipe, "--out", out, "--until", "teach").strip() == str(out)
-    assert {p.name for p in (out / "teachers").iterdir()} == {"text-seed42", "blind-seed42"}
+    assert {p.name for p in (out / "teachers").iterdir()} == {"text-seed42", "no_text-seed42"}
     assert not (out / "students").exists()
     verb("run", "--out", out, "--until", "distil")
     assert not (out / "scores.json").exists()

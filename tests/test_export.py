@@ -8,7 +8,7 @@ from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError, Statistics
 from s2kd.deploy.export import TOLERANCE, _prove, export_onnx, run_onnx
 from s2kd.deploy.forecaster import Forecaster
-from s2kd.models.checkpoint import build_student, card_of, save_model
+from s2kd.models.checkpoint import build_student, metadata_of, save_model
 from s2kd.models.forecasters import Student
 from s2kd.pipeline.testing import identity, small_grid
 
@@ -35,8 +35,10 @@ def forecaster(tmp_path_factory):
     for _ in range(3):  # running statistics away from zero and one
         student(frames(4))
     folder = tmp_path_factory.mktemp("student")
-    card = card_of("student", PART, GRID, **shape, method="s2kd", seed=42, recipe={"long": "one"})
-    save_model(folder, student.eval(), card)
+    metadata = metadata_of(
+        "student", PART, GRID, **shape, method="s2kd", seed=42, recipe={"long": "one"}
+    )
+    save_model(folder, student.eval(), metadata)
     return Forecaster.load(folder)
 
 
@@ -68,11 +70,11 @@ def test_the_file_forecasts_as_pytorch_does(forecaster, exported, batch):
 
 @pytest.mark.slow
 def test_the_file_says_what_it_is(exported):
-    path, card = exported
+    path, metadata = exported
     model = onnx.load(str(path))
     onnx.checker.check_model(model)
     told = json.loads({entry.key: entry.value for entry in model.metadata_props}["s2kd"])
-    assert told == json.loads(json.dumps(card))
+    assert told == json.loads(json.dumps(metadata))
     assert told == json.loads((path.parent / "student.onnx.json").read_text(encoding="utf-8"))
     assert told["grid"]["channels"] == ["field0", "field1"]
     assert told["grid"]["units"] == ["1", "1"]
@@ -114,9 +116,9 @@ def test_a_file_that_does_not_agree_is_no_proof(tmp_path, factor, agrees):
     """An ONNX graph made by hand that is the student, or nearly, or gives no numbers."""
     from onnx import TensorProto, helper
 
-    card = {"grid": GRID.to_dict(), "past": 3, "lead": 2}
-    card["statistics"] = {"mean": KNOWN.mean, "std": KNOWN.std}
-    repeats = Forecaster(Student(_Repeats(), identity(2)), card)
+    metadata = {"grid": GRID.to_dict(), "past": 3, "lead": 2}
+    metadata["statistics"] = {"mean": KNOWN.mean, "std": KNOWN.std}
+    repeats = Forecaster(Student(_Repeats(), identity(2)), metadata)
     numbers = [
         helper.make_tensor(name, TensorProto.INT64, [1], [value])
         for name, value in (("from", 1), ("to", 3), ("axis", 1))

@@ -80,7 +80,7 @@ def test_the_test_split_changes_the_scores(plain, other):
 
 def test_the_test_split_changes_no_target(plain, other):
     for name in ("latent.npy", "forecast.npy"):
-        for kind in ("text", "blind"):
+        for kind in ("text", "no_text"):
             one, two = (run.out / f"targets/{kind}-seed42" / name for run in (plain, other))
             assert one.read_bytes() == two.read_bytes()
 

@@ -118,7 +118,7 @@ def test_terms_are_of_order_one_on_latents_of_unit_variance():
         np.testing.assert_allclose(losses.build("spectral")(one, other), want, rtol=0.05)
 
 
-PLAIN = [name for name in losses.names() if losses.compares(name) != "stages"]
+PLAIN = [name for name in losses.names() if losses.compares(name) != "feature_pyramid"]
 ALL = [(name, {}) for name in PLAIN] + [("spectral", {"axes": axes}) for axes in AXES[1:]]
 
 
@@ -165,7 +165,9 @@ def test_a_loss_says_what_it_compares():
     assert [losses.compares(n) for n in ("semantic", "spectral", "fitnet", "output")] == (
         ["latent", "latent", "latent", "forecast"]
     )
-    with pytest.raises(S2KDError, match=r"compares must be one of \('latent', .*'stages'\), got"):
+    with pytest.raises(
+        S2KDError, match=r"compares must be one of \('latent', .*'feature_pyramid'\), got"
+    ):
         losses.register("new", compares="weights")
 
 

@@ -74,7 +74,7 @@ def test_a_teacher_on_the_full_grid_is_a_study_that_differs_in_it_alone():
     todo = [u for u in units([main, other], tables=["table2"]) if u.study is other]
     assert {u.student for u in todo if u.role == "student"} == {"unet"}
     assert {u.method for u in todo if u.role == "student"} == set(TAUGHT)
-    assert {u.method for u in todo if u.role == "teacher"} == {"text", "blind"}
+    assert {u.method for u in todo if u.role == "teacher"} == {"text", "no_text"}
 
 
 def test_teachers_come_first_and_a_cut_list_is_a_table_already():
@@ -97,7 +97,7 @@ def test_only_what_a_table_needs_is_trained():
     assert {u.student for u in maps if u.role == "student"} == {"unet"}
     assert {u.study.variant for u in maps} == {"rules"}
     longer = [u for u in units(made(), tables=["table2"]) if u.study.variant == PATIENT]
-    assert {u.method for u in longer} == {"baseline", "output", "s2kd_plus", "text", "blind"}
+    assert {u.method for u in longer} == {"baseline", "output", "s2kd_plus", "text", "no_text"}
     with pytest.raises(S2KDError, match="no table or figure 'tabel1'; did you mean 'table1'"):
         units(made(), tables=["tabel1"])
 

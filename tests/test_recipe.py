@@ -4,6 +4,7 @@ import os
 import pytest
 from msgspec.structs import replace
 
+from s2kd.core.methods import BUILT_IN, key_form, label, method_named
 from s2kd.core.recipe import Method, Part, Recipe, TeacherSpec, Term, Training
 from s2kd.core.types import S2KDError
 from s2kd.pipeline import recipes
@@ -196,3 +197,18 @@ def test_methods_may_be_given_by_name():
 def test_a_misspelt_method_is_named_with_the_nearest():
     with pytest.raises(S2KDError, match=r"no method called 'revew'; did you mean 'review'\?"):
         tiny().with_settings(['methods=["baseline","revew"]'])
+
+
+def test_recipes_of_older_versions_are_read():
+    plain = tiny(methods=recipes.ALL_METHODS).to_dict()
+    old = json.loads(json.dumps(plain).replace("no_text", "blind"))
+    del old["split"], old["keep"]
+    assert Recipe.from_dict(old) == tiny(methods=recipes.ALL_METHODS)
+    assert key_form(method_named("s2kd_no_text"))["name"] == "s2kd_blind"
+
+
+def test_every_built_in_method_has_a_label_of_its_own():
+    labels = [entry.label for entry in BUILT_IN]
+    assert len(set(labels)) == len(labels) == 17
+    assert label("s2kd_plus") == "S²-KD plus (ours)"
+    assert label("mine") == "mine"

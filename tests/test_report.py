@@ -75,7 +75,7 @@ def rows(split="test", **more):
     found = [
         row("student", "unet", "s2kd", 1, 0.26, narrator="rules", split=split, **more),
         row("student", "unet", "s2kd", 2, 0.30, narrator="rules", split=split, **more),
-        row("teacher", "triton", "teacher-blind", 1, 0.25, split=split, **more),
+        row("teacher", "triton", "teacher-no-text", 1, 0.25, split=split, **more),
         row("teacher", "triton", "teacher", 1, 0.20, narrator="rules", split=split, **more),
         row("student", "mixer", "baseline", 1, 0.15, split=split, **more),
         row("student", "mixer", "s2kd", 1, 0.16, narrator="rules", split=split, **more),
@@ -126,7 +126,7 @@ def test_references_teachers_students_in_that_order_baseline_first():
     order = [(s["backbone"], s["method"]) for s in summary_rows(rows())]
     assert order == [
         ("persistence", "persistence"),
-        ("triton", "teacher-blind"),
+        ("triton", "teacher-no-text"),
         ("triton", "teacher"),
         ("unet", "baseline"),
         ("unet", "s2kd"),

@@ -113,7 +113,7 @@ def test_the_weight_rises_by_twentieths():
 
 @pytest.mark.parametrize("check", testing.STAGE_LOSS_CHECKS)
 def test_the_contract_holds(check):
-    check(losses.build("review"), "stages")
+    check(losses.build("review"), "feature_pyramid")
 
 
 def test_stages_of_backbones_lie_on_their_grids():
@@ -123,16 +123,20 @@ def test_stages_of_backbones_lie_on_their_grids():
     past = testing.frames(grid, testing.PAST)
     unet = testing.student_of(backbones.build("unet", grid, **settings), grid)
     said = unet(past)
-    assert [tuple(s.shape[1:]) for s in said.stages] == [(4, 16, 24), (8, 8, 12), (16, 4, 6)]
-    assert said.stages[-1] is said.latent
+    assert [tuple(s.shape[1:]) for s in said.feature_pyramid] == [
+        (4, 16, 24),
+        (8, 8, 12),
+        (16, 4, 6),
+    ]
+    assert said.feature_pyramid[-1] is said.latent
     simvp = backbones.build("simvp", grid, **settings)
     teacher = testing.teacher_of(simvp, grid).eval()
     said = teacher(past, testing.words())
-    assert [tuple(s.shape[1:]) for s in said.stages] == [(12, 16, 24), (16, 4, 6)]
-    assert said.stages[-1] is said.latent
+    assert [tuple(s.shape[1:]) for s in said.feature_pyramid] == [(12, 16, 24), (16, 4, 6)]
+    assert said.feature_pyramid[-1] is said.latent
     with torch.no_grad():
         alone = simvp.encoder[0](past[1, 2][None])
-    torch.testing.assert_close(said.stages[0][1, 8:12], alone[0])
+    torch.testing.assert_close(said.feature_pyramid[0][1, 8:12], alone[0])
 
 
 PAST, LEAD = 3, 2
@@ -152,7 +156,7 @@ def forecasters(blobs):
 def reviewing(blobs, weight=1.0, **settings):
     student, teacher = forecasters(blobs)
     train = WindowDataset(blobs, "train", past=PAST, lead=LEAD)
-    term = Weighted("review", weight, losses.build("review", **settings), "stages")
+    term = Weighted("review", weight, losses.build("review", **settings), "feature_pyramid")
     live = LiveTargets(teacher, train, None)
     return Distilling(student, train, live, [term], teacher_width=16, weight=1.0)
 
@@ -171,7 +175,7 @@ def test_the_objective_adds_the_ramped_weight(blobs):
 def test_it_trains_and_leaves_nothing_in_the_student(blobs, tmp_path, fabric):
     objective = reviewing(blobs, warmup=0)
     names = set(objective.model.state_dict())
-    before = {n: p.detach().clone() for n, p in objective.reviews.named_parameters()}
+    before = {n: p.detach().clone() for n, p in objective.trainable_losses.named_parameters()}
     val = WindowDataset(blobs, "val", past=PAST, lead=LEAD)
     history = fit(
         objective, count=24, validate=lambda: validation_error(objective.model, val, None, fabric),
@@ -179,7 +183,9 @@ def test_it_trains_and_leaves_nothing_in_the_student(blobs, tmp_path, fabric):
     )  # fmt: skip
     assert history[-1]["terms"]["review"] < 0.9 * history[0]["terms"]["review"]
     assert set(objective.model.state_dict()) == names
-    same = [n for n, p in objective.reviews.named_parameters() if torch.equal(p, before[n])]
+    same = [
+        n for n, p in objective.trainable_losses.named_parameters() if torch.equal(p, before[n])
+    ]
     assert same == []
 
 
@@ -200,6 +206,6 @@ class Without:
 def test_targets_without_stages_are_refused(blobs):
     student, _ = forecasters(blobs)
     train = WindowDataset(blobs, "train", past=PAST, lead=LEAD)
-    term = Weighted("review", 1.0, losses.build("review"), "stages")
-    with pytest.raises(S2KDError, match="loss 'review' compares the teacher's stages"):
+    term = Weighted("review", 1.0, losses.build("review"), "feature_pyramid")
+    with pytest.raises(S2KDError, match="loss 'review' compares feature pyramids"):
         Distilling(student, train, Without(), [term], teacher_width=16, weight=1.0)

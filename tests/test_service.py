@@ -20,7 +20,7 @@ from s2kd.data.prepare import prepare
 from s2kd.data.statistics import statistics
 from s2kd.deploy import service
 from s2kd.deploy.forecaster import Forecaster
-from s2kd.models.checkpoint import build_student, card_of, save_model
+from s2kd.models.checkpoint import build_student, metadata_of, save_model
 from s2kd.pipeline.recipes import BASELINE
 
 PAST, LEAD = 3, 2
@@ -189,7 +189,7 @@ def test_a_forecast_is_written_over_an_older_one(folder, file, expected, tmp_pat
 
 
 def test_a_students_own_folder_will_do_without_the_run(folder, file, expected, tmp_path):
-    """What is shipped is one folder: weights and card."""
+    """What is shipped is one folder: weights and metadata."""
     alone = road.copy_of(folder / "students/unet-baseline-seed42", tmp_path / "student")
     (alone / "log.jsonl").unlink()
     made = forecast(alone, file, tmp_path / "forecast.nc")
@@ -269,7 +269,7 @@ def test_values_far_outside_training_are_refused(folder, file, tmp_path, place, 
     given, out = xr.load_dataset(file), tmp_path / "forecast.nc"
     given["t2m"].values[place] = wrong
     latest = gridded.write(given, tmp_path / "latest.nc")
-    known = Forecaster.load(folder).card["statistics"]
+    known = Forecaster.load(folder).metadata["statistics"]
     said = (
         f"the {known['minimum'][0]:g} to {known['maximum'][0]:g} K of training, the first {wrong:g}"
     )
@@ -283,7 +283,7 @@ def test_values_far_outside_training_are_refused(folder, file, tmp_path, place, 
 
 def test_new_extremes_are_forecast_from(folder, file, expected, tmp_path):
     """One whole range of training beyond it on either side, and not more."""
-    known = Forecaster.load(folder).card["statistics"]
+    known = Forecaster.load(folder).metadata["statistics"]
     (low,), (high,) = known["minimum"], known["maximum"]
     for value, fits in [
         (2 * high - low - 0.01, True),
@@ -314,7 +314,7 @@ def student_of(dataset, folder, *, past=PAST, lead=LEAD):
         for weight in student.backbone.parameters():
             weight.zero_()
     about = {"dataset": dataclasses.asdict(dataset), "name": "still", "method": "none", "seed": 0}
-    save_model(folder, student, card_of("student", part, made.grid, **shape, **about))
+    save_model(folder, student, metadata_of("student", part, made.grid, **shape, **about))
     return folder
 
 
@@ -558,6 +558,6 @@ def test_a_prepared_folder_holds_the_latest_frames_too(tmp_path, file):
     made = forecast(folder, tmp_path / "prepared", tmp_path / "out.nc")
     wanted = xr.load_dataset(file)["t2m"].values[-1]
     np.testing.assert_array_equal(made["t2m"].values[0, 0], wanted)
-    # the card of an older version: it has no word of what was prepared
+    # the metadata of an older version: it has no word of what was prepared
     with pytest.raises(S2KDError, match=r"give a folder that `s2kd data prepare` wrote"):
         forecast(folder, file, tmp_path / "out.nc")

@@ -120,7 +120,7 @@ def test_compare_averages_seeds_and_adjusts():
     assert same["p_value"] == same["p_holm"] == 1
     assert same["difference"] == pytest.approx(0, abs=1e-12)
     with pytest.raises(S2KDError, match="no errors of 'blind'"):
-        compare(errors, reference="blind", block=4)
+        compare(errors, reference="no_text", block=4)
 
 
 def test_blocks_span_overlapping_windows_and_leave_ten_of_them_where_they_can():

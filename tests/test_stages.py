@@ -28,7 +28,7 @@ def test_the_road_leaves_every_file_that_is_promised(done):
         "report.html",
         *(f"states/{split}.safetensors" for split in ("train", "val", "test")),
         *(f"{model}/{name}" for model in road.MODELS for name in _MODEL_FILES),
-        *(f"targets/{kind}-seed42/key.json" for kind in ("text", "blind")),
+        *(f"targets/{kind}-seed42/key.json" for kind in ("text", "no_text")),
     ]
     assert [name for name in promised if not (done / name).is_file()] == []
     assert list((done / "figures").glob("*.png"))
@@ -116,8 +116,8 @@ def test_what_was_trained_from_other_inputs_is_kept_and_said(mine):
     folder, method = mine / "students/unet-baseline-seed42", road.tiny().methods[0]
     weights = []
     for number in (1, 2):
-        card = json.loads((folder / "model.json").read_text())
-        (folder / "model.json").write_text(json.dumps({**card, "key": f"other {number}"}))
+        metadata = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps({**metadata, "key": f"other {number}"}))
         weights.append((folder / "model.safetensors").read_bytes())
         pipeline.distill_student(run, road.tiny().students[0], method, 42)
         aside = mine / f"before/unet-baseline-seed42-{number}"
@@ -143,9 +143,9 @@ def test_a_changed_teacher_makes_its_targets_and_pupils_stale(mine):
     before, targets = road.weights(mine), road.content(mine / "targets")
     changed = {k: v * 1.5 for k, v in load_file(folder / "model.safetensors").items()}
     save_file(changed, folder / "model.safetensors")
-    card = json.loads((folder / "model.json").read_text())
-    card["weights"] = file_digest(folder / "model.safetensors")
-    (folder / "model.json").write_text(json.dumps(card))
+    metadata = json.loads((folder / "model.json").read_text())
+    metadata["weights"] = file_digest(folder / "model.safetensors")
+    (folder / "model.json").write_text(json.dumps(metadata))
     told = road.walk(road.tiny(), mine)
     assert told == [
         "targets text-seed42",
@@ -159,7 +159,7 @@ def test_a_changed_teacher_makes_its_targets_and_pupils_stale(mine):
     )
     now = road.content(mine / "targets")
     assert now["text-seed42/latent.npy"] != targets["text-seed42/latent.npy"]
-    assert now["blind-seed42/latent.npy"] == targets["blind-seed42/latent.npy"]
+    assert now["no_text-seed42/latent.npy"] == targets["no_text-seed42/latent.npy"]
 
 
 def test_a_student_holds_its_backbone_and_normaliser_and_no_more(done):
@@ -173,7 +173,7 @@ def test_a_student_holds_its_backbone_and_normaliser_and_no_more(done):
 
 
 def test_targets_are_what_the_teacher_says(done):
-    for kind in ("text", "blind"):
+    for kind in ("text", "no_text"):
         folder = done / "targets" / f"{kind}-seed42"
         run = pipeline.open_run(road.tiny(), done)
         teacher, _ = load_teacher(done / "teachers" / f"{kind}-seed42")
@@ -231,7 +231,7 @@ def test_every_row_says_what_was_scored_on_what(done, rows):
         ("reference", "persistence", "none"),
         ("reference", "climatology", "none"),
         ("teacher", "teacher", "rules"),
-        ("teacher", "teacher-blind", "none"),
+        ("teacher", "teacher-no-text", "none"),
         ("student", "baseline", "none"),
         ("student", "output", "none"),
         ("student", "fitnet", "none"),
@@ -252,9 +252,9 @@ def test_scores_kept_from_an_earlier_recipe_say_the_present_one(mine):
 
 @pytest.mark.parametrize("model", ["students/unet-s2kd-seed42", "teachers/text-seed42"])
 def test_a_model_is_not_scored_on_data_that_have_changed_since(mine, model):
-    card = json.loads((mine / model / "model.json").read_text())
-    card["fingerprint"] = "before"
-    (mine / model / "model.json").write_text(json.dumps(card))
+    metadata = json.loads((mine / model / "model.json").read_text())
+    metadata["fingerprint"] = "before"
+    (mine / model / "model.json").write_text(json.dumps(metadata))
     kept = (mine / "scores.json").read_bytes()
     run = pipeline.open_run(road.tiny(), mine)
     with pytest.raises(S2KDError, match=rf"{model}: was trained on other data .*before.* 'blobs'"):
@@ -292,7 +292,7 @@ def test_the_validation_error_chooses_the_student_that_forecasts(done):
         for path in done.glob("students/*/model.json")
     }
     best = min(cards, key=cards.get)
-    assert Forecaster.load(done).card["method"] == best.split("-")[1]
+    assert Forecaster.load(done).metadata["method"] == best.split("-")[1]
 
 
 def test_unseen_test_splits_are_scored_apart(tmp_path):

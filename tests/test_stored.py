@@ -1,13 +1,14 @@
 """Forecasts in a file as the teacher: the same student as from the teacher itself."""
 
+import dataclasses
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import road
 import torch
 import xarray as xr
+from msgspec.structs import replace
 
 from s2kd import pipeline
 from s2kd.core.recipe import Part, Stored, Training
@@ -83,8 +84,11 @@ class Remembered:
         self.all = live.gather(torch.arange(count), "cpu")
 
     def gather(self, index, device):
-        return replace(
-            self.all, latent=self.all.latent[index], forecast=self.all.forecast[index], stages=()
+        return dataclasses.replace(
+            self.all,
+            latent=self.all.latent[index],
+            forecast=self.all.forecast[index],
+            feature_pyramid=(),
         )
 
 
@@ -317,7 +321,7 @@ def tiny(**changes):
         (['methods=["output_stored"]', "stored.path=x.nc"], r"x.nc: no such file"),
         (
             ['methods=["review"]', "methods.review.teacher=stored", "stored.path=x.nc"],
-            r"'review' compares features of several stages",
+            r"'review' compares feature pyramids",
         ),
     ],
 )

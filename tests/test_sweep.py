@@ -20,7 +20,7 @@ from s2kd.core.types import S2KDError
 from s2kd.evaluation import figures
 from s2kd.evaluation.report import write_report
 from s2kd.evaluation.results import read_searches
-from s2kd.models.checkpoint import load_card
+from s2kd.models.checkpoint import load_metadata
 from s2kd.pipeline import sweep as searching
 
 pytest.importorskip("optuna")
@@ -125,7 +125,7 @@ def test_the_choice_is_the_least_validation_error_and_all_is_written(mine):
     run = opened(mine)
     what = searching.search_of(run, over="lambda,beta")
     for one in found["trials"]:
-        card = load_card(searching.trial_folder(run, what, one["values"], 42))
+        card = load_metadata(searching.trial_folder(run, what, one["values"], 42))
         assert one["validation"] == card["validation"]
         (method,) = card["recipe"]["methods"]
         assert method["weight"] == one["values"]["lambda"]
@@ -217,7 +217,7 @@ def test_the_learning_rate_of_the_baseline_needs_no_teacher(tmp_path):
     assert states(found) == ["complete"] * 2
     assert found["settings"][0].startswith("student_training.lr=")
     assert not (tmp_path / "run/teachers").exists()
-    cards = [load_card(p) for p in (tmp_path / "run/sweep/trials").iterdir()]
+    cards = [load_metadata(p) for p in (tmp_path / "run/sweep/trials").iterdir()]
     rates = {card["recipe"]["student_training"]["lr"] for card in cards}
     assert rates == {one["values"]["lr"] for one in found["trials"]}
 
@@ -227,7 +227,7 @@ def test_seeds_are_averaged(mine):
     what = searching.search_of(run, over="lambda")
     found = searching.sweep(run, what, trials=1)
     folders = [searching.trial_folder(run, what, {"lambda": 1.0}, seed) for seed in (42, 7)]
-    each = [load_card(folder)["validation"] for folder in folders]
+    each = [load_metadata(folder)["validation"] for folder in folders]
     assert each[0] != each[1]
     assert found["best"]["validation"] == pytest.approx(np.mean(each))
 

@@ -95,7 +95,7 @@ def test_the_latent_is_what_the_submodule_gave(blobs, settings):
     want = scale.future(module(seen).unflatten(1, (LEAD, 1)), past)
     torch.testing.assert_close(said.future, want)
     assert (model.backbone.latent_width, model.backbone.latent_grid) == (6, (4, 4))
-    assert said.stages == (said.latent,), "the forecast is no stage"
+    assert said.feature_pyramid == (said.latent,), "the forecast is no stage"
 
 
 def test_frames_encoded_one_by_one_lie_side_by_side(blobs):
@@ -120,8 +120,10 @@ def test_a_module_may_take_physical_units(blobs, predict):
 def test_further_submodules_are_stages(blobs):
     model = wrapped(blobs, Folded().eval(), stages=("encoder.0",))
     said = model(train_of(blobs).gather(torch.arange(4)).past)
-    assert len(said.stages) == 2
-    torch.testing.assert_close(model.backbone.module.encoder[1](said.stages[0]), said.stages[1])
+    assert len(said.feature_pyramid) == 2
+    torch.testing.assert_close(
+        model.backbone.module.encoder[1](said.feature_pyramid[0]), said.feature_pyramid[1]
+    )
 
 
 def test_wrapping_leaves_the_module_as_it_was(blobs):

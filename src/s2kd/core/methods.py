@@ -1,15 +1,16 @@
 """Distillation methods: losses, teacher and weights, and the seventeen built-in ones."""
 
+import json
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, to_builtins
 
 from s2kd.core.errors import S2KDError
 from s2kd.core.registry import nearest
 
 Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]
 Count = Annotated[int, Meta(ge=0)]
-TeacherKind = Literal["text", "blind", "stored", "none"]
+TeacherKind = Literal["text", "no_text", "stored", "none"]
 
 
 class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,7 +37,7 @@ class Method(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     terms
         The losses of L_distill.
     teacher
-        `text` (reads narratives), `blind` (the same backbone trained without text), `stored` (the
+        `text` (reads narratives), `no_text` (the same backbone trained without text), `stored` (the
         forecasts in the recipe's `stored.path`) or `none`.
     hint_epochs
         Epochs on the latent terms alone before the joint training (two-stage FitNets).
@@ -100,29 +101,29 @@ BUILT_IN: tuple[BuiltIn, ...] = (
     BuiltIn(Method(name="baseline"), "baseline", "reference"),
     # no teacher either: separates the gain of blended windows from that of distillation
     BuiltIn(_method("mixup", blends=BLENDS), "mixup, no teacher", "control"),
-    BuiltIn(_method("output", "blind", output=1.0), "standard KD", "published"),
-    BuiltIn(_method("fitnet", "blind", fitnet=1.0), "FitNet", "published"),
+    BuiltIn(_method("output", "no_text", output=1.0), "standard KD", "published"),
+    BuiltIn(_method("fitnet", "no_text", fitnet=1.0), "FitNet", "published"),
     # Romero et al. 2015 drop the hint in the second stage; here it stays beside the output
     BuiltIn(
         Method(
             name="fitnet_two_stage",
-            teacher="blind",
-            terms=_method("", "blind", fitnet=1.0, output=1.0).terms,
+            teacher="no_text",
+            terms=_method("", "no_text", fitnet=1.0, output=1.0).terms,
             hint_epochs=5,
         ),
         "FitNet, two stages",
         "published",
     ),
-    BuiltIn(_method("review", "blind", review=1.0), "Knowledge Review", "published"),
-    BuiltIn(_method("relational", "blind", relational=1.0), "RKD", "published"),
+    BuiltIn(_method("review", "no_text", review=1.0), "Knowledge Review", "published"),
+    BuiltIn(_method("relational", "no_text", relational=1.0), "RKD", "published"),
     # the published weight: a mean over the cells of unit vectors is small
-    BuiltIn(_method("attention", "blind", attention=1000.0), "attention transfer", "published"),
-    BuiltIn(_method("sdkd", "blind", sdkd=1.0), "SDKD", "published"),
+    BuiltIn(_method("attention", "no_text", attention=1000.0), "attention transfer", "published"),
+    BuiltIn(_method("sdkd", "no_text", sdkd=1.0), "SDKD", "published"),
     BuiltIn(_method("spectral", "text", spectral=0.5), "+ spectral", "ablation"),
     BuiltIn(_method("semantic", "text", semantic=1.0), "+ semantic", "ablation"),
     BuiltIn(s2kd(), "S²-KD", "s2kd"),
     # the same from the teacher without text: the gain that does not come from the narratives
-    BuiltIn(s2kd(name="s2kd_blind", teacher="blind"), "S²-KD, text-free teacher", "control"),
+    BuiltIn(s2kd(name="s2kd_no_text", teacher="no_text"), "S²-KD, no text", "control"),
     # L_pred + 2 L_output + 0.1 (L_semantic + 0.5 L_spectral), where all but L_pred include as many
     # blended windows (Beyer et al. 2022); weights chosen on validation data, see docs/log.md
     BuiltIn(
@@ -132,7 +133,7 @@ BUILT_IN: tuple[BuiltIn, ...] = (
     ),
     # the same without L_semantic and L_spectral
     BuiltIn(
-        _method("output_plus", "blind", BLENDS, output=2.0), "standard KD plus (ours)", "control"
+        _method("output_plus", "no_text", BLENDS, output=2.0), "standard KD plus (ours)", "control"
     ),
     BuiltIn(
         _method("output_stored", "stored", output=1.0), "standard KD, stored teacher", "stored"
@@ -153,6 +154,15 @@ def method_named(name: str, *, source: str = "recipe") -> Method:
             f" (there are {', '.join(methods)})"
         )
     return methods[name]
+
+
+OLD_NAMES = {"blind": "no_text", "s2kd_blind": "s2kd_no_text"}
+"""Teacher kinds and methods of older versions."""
+
+
+def key_form(method: Method) -> dict[str, Any]:
+    """A method as plain data in the old names, so that the keys of trained students stay valid."""
+    return json.loads(json.dumps(to_builtins(method)).replace("no_text", "blind"))
 
 
 def label(name: str) -> str:

@@ -14,7 +14,7 @@ from s2kd.core.errors import S2KDError
 from s2kd.core.files import digest
 from s2kd.core.methods import ALL_METHODS as ALL_METHODS
 from s2kd.core.methods import BLENDS as BLENDS
-from s2kd.core.methods import Count, Method, Part, method_named, s2kd
+from s2kd.core.methods import OLD_NAMES, Count, Method, Part, method_named, s2kd
 from s2kd.core.methods import Term as Term
 from s2kd.core.registry import nearest
 
@@ -229,7 +229,7 @@ def upgrade(plain: Any, *, source: str = "recipe") -> Any:
     """Plain data of a recipe in the form of this version.
 
     Settings that readers had are moved into `split` and `keep`, both are added where they are
-    missing, and methods given by name are written out.
+    missing, methods given by name are written out, and old names replaced.
     """
     if not isinstance(plain, dict):
         return plain
@@ -248,11 +248,21 @@ def upgrade(plain: Any, *, source: str = "recipe") -> Any:
         name = dataset.get("name")
         plain["dataset"] = {**dataset, "name": RENAMED_READERS.get(name, name), "params": params}
     if isinstance(plain.get("methods"), list | tuple):
-        plain["methods"] = [
-            _plain(method_named(method, source=source)) if isinstance(method, str) else method
-            for method in plain["methods"]
-        ]
+        plain["methods"] = [_upgraded_method(method, source) for method in plain["methods"]]
     return plain
+
+
+def _upgraded_method(method: Any, source: str) -> Any:
+    if isinstance(method, str):
+        return _plain(method_named(OLD_NAMES.get(method, method), source=source))
+    if not isinstance(method, dict):
+        return method
+    renamed = {
+        key: OLD_NAMES.get(method[key], method[key])
+        for key in ("name", "teacher")
+        if isinstance(method.get(key), str)
+    }
+    return {**method, **renamed}
 
 
 def _plain(struct: Struct) -> dict[str, Any]:

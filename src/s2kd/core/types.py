@@ -145,7 +145,7 @@ class Forecast:
     carry: tuple[Tensor, ...] = ()
 
     @property
-    def stages(self) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
+    def feature_pyramid(self) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
         """Features from shallow to deep, each with its own width and grid: carry, then latent.
 
         What was encoded frame by frame, (batch·past, d, h, w), becomes (batch, past·d, h, w);

@@ -30,7 +30,7 @@ def export_onnx(forecaster: Forecaster, path: Path) -> dict[str, Any]:
     are is in the file's metadata under `s2kd` and beside it in `<name>.onnx.json`. Raises
     S2KDError where `path` does not end in .onnx, the extra is missing or the file does not agree.
     """
-    if path.suffix != ".onnx":  # else file or card could take the place of the student's own
+    if path.suffix != ".onnx":  # else file or metadata could take the place of the student's own
         raise S2KDError(f"{path}: an exported student is a file that ends in .onnx")
     _require()
     import onnx
@@ -39,7 +39,7 @@ def export_onnx(forecaster: Forecaster, path: Path) -> dict[str, Any]:
     # in the plain memory layout: the exporter refuses others
     plain = FramesOnly(forecaster.student).eval().to(memory_format=torch.contiguous_format)
 
-    card = public_card(forecaster)
+    metadata = public_card(forecaster)
 
     def write(beside: Path) -> None:
         with _silence():
@@ -57,14 +57,14 @@ def export_onnx(forecaster: Forecaster, path: Path) -> dict[str, Any]:
         program.save(str(beside))
         model = onnx.load(str(beside))
         entry = model.metadata_props.add()
-        entry.key, entry.value = "s2kd", json.dumps(card)
+        entry.key, entry.value = "s2kd", json.dumps(metadata)
         onnx.save(model, str(beside))
         _prove(forecaster, beside)
 
     write_whole(path, write)
-    # the whole name and .json: `model.json` is the student's own card, which may lie there too
-    write_json(path.with_name(path.name + ".json"), card)
-    return card
+    # the whole name and .json: `model.json` is the student's own metadata, which may lie there too
+    write_json(path.with_name(path.name + ".json"), metadata)
+    return metadata
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def _silence() -> Iterator[None]:
 
 def public_card(forecaster: Forecaster) -> dict[str, Any]:
     """What a user of the file must know: shapes, channels, units, grid, origin."""
-    card = forecaster.card
+    metadata = forecaster.metadata
     keep = (
         "grid",
         "past",
@@ -98,7 +98,7 @@ def public_card(forecaster: Forecaster) -> dict[str, Any]:
         "fingerprint",
         "source",
     )
-    return {key: card[key] for key in keep if key in card}
+    return {key: metadata[key] for key in keep if key in metadata}
 
 
 def run_onnx(
@@ -129,7 +129,7 @@ def _prove(forecaster: Forecaster, path: Path) -> None:
 
 def _sample(forecaster: Forecaster, batch: int) -> Float[Tensor, "batch past channel h w"]:
     """Plausible inputs: the training mean with noise of the training spread, seeded."""
-    grid, known = forecaster.grid, forecaster.card["statistics"]
+    grid, known = forecaster.grid, forecaster.metadata["statistics"]
     generator = torch.Generator().manual_seed(0)
     shape = (batch, forecaster.past, len(grid.channels), grid.height, grid.width)
     noise = torch.randn(shape, generator=generator)

@@ -8,21 +8,21 @@ import torch
 from jaxtyping import Float
 
 from s2kd.core.types import GridSpec, S2KDError
-from s2kd.models.checkpoint import load_card, load_student
+from s2kd.models.checkpoint import load_metadata, load_student
 from s2kd.models.forecasters import Student, feed_back
 
 
 class Forecaster:
-    """A student in evaluation mode with its card.
+    """A student in evaluation mode with its metadata.
 
     `past` and `lead` are the numbers of frames it takes and gives, `grid` says of what.
     """
 
-    def __init__(self, student: Student, card: dict[str, Any]) -> None:
-        self.student, self.card = student.eval(), card
-        self.grid = GridSpec.from_dict(card["grid"])
-        self.past: int = card["past"]
-        self.lead: int = card["lead"]
+    def __init__(self, student: Student, metadata: dict[str, Any]) -> None:
+        self.student, self.metadata = student.eval(), metadata
+        self.grid = GridSpec.from_dict(metadata["grid"])
+        self.past: int = metadata["past"]
+        self.lead: int = metadata["lead"]
 
     @classmethod
     def load(cls, folder: Path | str, *, student: str = "") -> "Forecaster":
@@ -71,7 +71,7 @@ def find_student(folder: Path, name: str = "") -> Path:
     if not found:
         raise S2KDError(f"{folder}: holds no trained student (students/…/model.json)")
     if not name:
-        return min(found.values(), key=lambda path: load_card(path)["validation"])
+        return min(found.values(), key=lambda path: load_metadata(path)["validation"])
     if name not in found:
         raise S2KDError(f"{folder}: no student {name!r} (there are {', '.join(sorted(found))})")
     return found[name]

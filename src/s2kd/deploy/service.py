@@ -72,19 +72,19 @@ def forecast(
     if not beyond_training:
         _check_values(called(latest), past, forecaster)
     future = forecaster.predict(past[None], steps=steps)
-    card = forecaster.card
+    metadata = forecaster.metadata
     made = to_xarray(
         future,
         grid=forecaster.grid,
         initial_times=times[-1:],
         **where,
-        attributes=card.get("attributes", {}),
+        attributes=metadata.get("attributes", {}),
         title=f"Forecast by {chosen.name}",
-        source=card.get("source", ""),
+        source=metadata.get("source", ""),
         history=_history(latest),
-        done=f"s2kd {card['versions']['s2kd']} forecast by {chosen.name} from "
+        done=f"s2kd {metadata['versions']['s2kd']} forecast by {chosen.name} from "
         f"{latest.name if isinstance(latest, Path) else GIVEN}",
-        facts=_facts(card) | filled,
+        facts=_facts(metadata) | filled,
     )
     if filled:
         carried, borrowed = filled.values()
@@ -115,7 +115,7 @@ def _latest(
     With their times, where the file says that its cells lie (`axes` and `places` of `to_xarray`;
     empty where it is not CF), and how many values were filled (empty: none).
     """
-    part = _part(given, forecaster.card)
+    part = _part(given, forecaster.metadata)
     if part["name"] in GRIDDED:
         from s2kd.data import netcdf, weatherbench
 
@@ -150,7 +150,7 @@ def _check_values(where: str, past: "np.ndarray", forecaster: Forecaster) -> Non
     """
     import numpy as np
 
-    grid, known = forecaster.grid, forecaster.card["statistics"]
+    grid, known = forecaster.grid, forecaster.metadata["statistics"]
     low = np.array(known["minimum"])[:, None, None]
     high = np.array(known["maximum"])[:, None, None]
     reach = (high - low) * np.where(grid.exists, 1, 10)
@@ -168,18 +168,18 @@ def _check_values(where: str, past: "np.ndarray", forecaster: Forecaster) -> Non
     )
 
 
-def _part(given: "Path | xr.Dataset", card: Mapping[str, Any]) -> Mapping[str, Any]:
+def _part(given: "Path | xr.Dataset", metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     """The dataset part that reads it: what prepared data were made of reads its own files."""
-    part = card["dataset"]
+    part = metadata["dataset"]
     if part["name"] != "prepared" or (isinstance(given, Path) and (given / FACTS).exists()):
         return part
-    if card.get("origin") is None:
+    if metadata.get("origin") is None:
         raise S2KDError(
-            f"{called(given)}: the student learned from prepared data, and its card does not say "
+            f"{called(given)}: the student learned from prepared data, and its metadata lacks "
             f"what they were made of; give a folder that `s2kd data prepare` wrote (with {FACTS} "
             "in it)"
         )
-    return card["origin"]
+    return metadata["origin"]
 
 
 def _from_dataset(path: Path, part: Mapping[str, Any], forecaster: Forecaster) -> tuple[Any, Any]:
@@ -256,12 +256,12 @@ def _history(given: "Path | xr.Dataset") -> str:
         return ""
 
 
-def _facts(card: Mapping[str, Any]) -> dict[str, str | int | float]:
+def _facts(metadata: Mapping[str, Any]) -> dict[str, str | int | float]:
     """What made the forecast, as global attributes."""
     return {
-        "s2kd_recipe": str(card.get("name", "")),
-        "s2kd_method": str(card.get("method", "")),
-        "s2kd_seed": int(card.get("seed", 0)),
-        "s2kd_training_data": str(card.get("fingerprint", "")),
-        "s2kd_past_frames": int(card["past"]),
+        "s2kd_recipe": str(metadata.get("name", "")),
+        "s2kd_method": str(metadata.get("method", "")),
+        "s2kd_seed": int(metadata.get("seed", 0)),
+        "s2kd_training_data": str(metadata.get("fingerprint", "")),
+        "s2kd_past_frames": int(metadata["past"]),
     }

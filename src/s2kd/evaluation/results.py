@@ -224,7 +224,7 @@ def each_model(scores: xr.Dataset) -> Iterator[xr.Dataset]:
 
 def settings_of(scores: xr.Dataset) -> dict[str, Any]:
     """The recipe of a dataset of one model, as plain data in today's words."""
-    return upgrade(in_todays_words(json.loads(str(scores["recipe"].values[0])) or {}))
+    return upgrade(json.loads(str(scores["recipe"].values[0])) or {})
 
 
 def one_recipe(scores: xr.Dataset, *, free: Sequence[str] = ()) -> None:
@@ -297,19 +297,6 @@ def _fixed(
 
 NEW_NAMES = {"s2kd_blind": "s2kd_no_text", "teacher-blind": "teacher-no-text", "blind": "no_text"}
 """Methods and kinds of teachers by what they were once called."""
-
-
-def in_todays_words(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe as plain data, with methods and teachers by their names of today."""
-    methods = [
-        {
-            **method,
-            "name": NEW_NAMES.get(method["name"], method["name"]),
-            "teacher": NEW_NAMES.get(method["teacher"], method["teacher"]),
-        }
-        for method in settings.get("methods", [])
-    ]
-    return {**settings, "methods": methods} if methods else dict(settings)
 
 
 # --- searches ------------------------------------------------------------------------------------

@@ -63,8 +63,8 @@ def build_teacher(
     )
 
 
-def save_model(folder: Path, model: nn.Module, card: dict[str, Any]) -> None:
-    """Write weights, then the card: a folder with a card is complete."""
+def save_model(folder: Path, model: nn.Module, metadata: dict[str, Any]) -> None:
+    """Write weights, then the metadata: a folder with `model.json` is complete."""
     from safetensors.torch import save_file
 
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
@@ -74,26 +74,26 @@ def save_model(folder: Path, model: nn.Module, card: dict[str, Any]) -> None:
         "parameters": parameter_count(model),
         "weights": file_digest(folder / WEIGHTS),
         "versions": versions(),
-        **card,
+        **metadata,
     }
     write_json(folder / CARD, whole)
 
 
-def load_card(folder: Path) -> dict[str, Any]:
+def load_metadata(folder: Path) -> dict[str, Any]:
     """What is written about a model; refuses a folder that is not one of ours."""
     path = folder / CARD
     if not path.exists():
         raise S2KDError(f"{folder}: no {CARD} in it, so not the folder of a trained model")
-    card = read_json(path)
-    if not isinstance(card, dict) or card.get("format") != "s2kd-model-1":
-        raise S2KDError(f"{path}: not a model card of this program")
-    lacking = [name for name in NEEDED if name not in card]
+    metadata = read_json(path)
+    if not isinstance(metadata, dict) or metadata.get("format") != "s2kd-model-1":
+        raise S2KDError(f"{path}: not the model.json of this program")
+    lacking = [name for name in NEEDED if name not in metadata]
     if lacking:
-        raise S2KDError(f"{path}: an incomplete model card (it lacks {', '.join(lacking)})")
-    return card
+        raise S2KDError(f"{path}: incomplete (it lacks {', '.join(lacking)})")
+    return metadata
 
 
-def load_weights(folder: Path, model: nn.Module, card: dict[str, Any]) -> None:
+def load_weights(folder: Path, model: nn.Module, metadata: dict[str, Any]) -> None:
     """Fill a model of the right shape; a truncated or exchanged file is refused."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -105,12 +105,14 @@ def load_weights(folder: Path, model: nn.Module, card: dict[str, Any]) -> None:
         weights = load_file(path)
     except (SafetensorError, ValueError, OSError) as error:
         raise S2KDError(f"{path}: truncated or not safetensors ({error})") from None
-    if file_digest(path) != card["weights"]:
+    if file_digest(path) != metadata["weights"]:
         raise S2KDError(f"{path}: not the weights that {CARD} beside it was written for")
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise S2KDError(f"{path}: does not fit the model its card describes ({error})") from None
+        raise S2KDError(
+            f"{path}: does not fit the model its metadata describes ({error})"
+        ) from None
 
 
 def file_digest(path: Path) -> str:
@@ -121,7 +123,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def card_of(
+def metadata_of(
     kind: str,
     part: Part | TeacherSpec,
     grid: GridSpec,
@@ -133,7 +135,7 @@ def card_of(
     predict: str,
     **more: Any,
 ) -> dict[str, Any]:
-    """The card of a `student` or `teacher`: what `load_student` needs, and where it came from."""
+    """Metadata of a `student` or `teacher`: all that `load_student` needs, and its origin."""
     from dataclasses import asdict
 
     from msgspec import to_builtins
@@ -151,51 +153,51 @@ def card_of(
     }
 
 
-def _statistics(card: dict[str, Any]) -> Statistics:
-    plain = card["statistics"]
+def _statistics(metadata: dict[str, Any]) -> Statistics:
+    plain = metadata["statistics"]
     listed = {k: tuple(v) for k, v in plain.items() if k != "quantiles"}
     quantiles = {float(q): tuple(v) for q, v in plain["quantiles"].items()}
     return Statistics(**listed, quantiles=quantiles)
 
 
 def load_student(folder: Path) -> tuple[Student, dict[str, Any]]:
-    """A trained student in evaluation mode, and its card."""
-    card = load_card(folder)
-    if card["kind"] != "student":
-        raise S2KDError(f"{folder}: holds a {card['kind']}; a student is wanted")
+    """A trained student in evaluation mode, and its metadata."""
+    metadata = load_metadata(folder)
+    if metadata["kind"] != "student":
+        raise S2KDError(f"{folder}: holds a {metadata['kind']}; a student is wanted")
     student = build_student(
-        Part(**card["part"]),
-        GridSpec.from_dict(card["grid"]),
-        past=card["past"],
-        lead=card["lead"],
-        known=_statistics(card),
-        normalise=card["normalise"],
-        predict=card["predict"],
+        Part(**metadata["part"]),
+        GridSpec.from_dict(metadata["grid"]),
+        past=metadata["past"],
+        lead=metadata["lead"],
+        known=_statistics(metadata),
+        normalise=metadata["normalise"],
+        predict=metadata["predict"],
     )
-    load_weights(folder, student, card)
-    return student.eval(), card
+    load_weights(folder, student, metadata)
+    return student.eval(), metadata
 
 
 def load_teacher(folder: Path) -> tuple[Teacher, dict[str, Any]]:
-    """A trained teacher in evaluation mode, and its card."""
-    card = load_card(folder)
-    if card["kind"] != "teacher":
-        raise S2KDError(f"{folder}: holds a {card['kind']}; a teacher is wanted")
-    part = dict(card["part"])
+    """A trained teacher in evaluation mode, and its metadata."""
+    metadata = load_metadata(folder)
+    if metadata["kind"] != "teacher":
+        raise S2KDError(f"{folder}: holds a {metadata['kind']}; a teacher is wanted")
+    part = dict(metadata["part"])
     spec = TeacherSpec(**{**part, "backbone": Part(**part["backbone"])})
     teacher = build_teacher(
         spec,
-        GridSpec.from_dict(card["grid"]),
-        past=card["past"],
-        lead=card["lead"],
-        known=_statistics(card),
-        normalise=card["normalise"],
-        predict=card["predict"],
-        text_width=card["text_width"],
-        reads=card["reads"],
+        GridSpec.from_dict(metadata["grid"]),
+        past=metadata["past"],
+        lead=metadata["lead"],
+        known=_statistics(metadata),
+        normalise=metadata["normalise"],
+        predict=metadata["predict"],
+        text_width=metadata["text_width"],
+        reads=metadata["reads"],
     )
-    load_weights(folder, teacher, card)
-    return teacher.eval(), card
+    load_weights(folder, teacher, metadata)
+    return teacher.eval(), metadata
 
 
 def model_key(**inputs: Any) -> str:

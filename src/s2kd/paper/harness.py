@@ -31,7 +31,6 @@ from s2kd.core.recipe import Method, Part
 from s2kd.core.types import S2KDError
 from s2kd.evaluation.results import (
     NEW_NAMES,
-    in_todays_words,
     read_scores,
     same_training,
     save_result,
@@ -136,7 +135,7 @@ def recorded(unit: Unit, place: Place) -> list[tuple[str, str]]:
     if not all(_recorded(place.results, row, "test") for row in unit.rows):
         return []  # and so no data need be read
     run = _opened(unit.study, place)
-    settings = in_todays_words(unit.study.recipe.to_dict())
+    settings = unit.study.recipe.to_dict()
     pairs = []
     for row in unit.rows:
         for split in run.test_splits:

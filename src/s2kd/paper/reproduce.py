@@ -23,7 +23,7 @@ from s2kd.paper.proof_figures import region
 from s2kd.paper.studies import Study, Unit, studies, units, worth
 from s2kd.pipeline import recipes
 from s2kd.pipeline.recipes.standins import FULL_GRID_TEACHERS
-from s2kd.training.objectives import foresee
+from s2kd.training.objectives import predict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +218,7 @@ def save_sample(study: Study, place: harness.Place) -> None:
     forecasts = {}
     for name, folder in ready.items():
         model = load_student(folder)[0].eval()
-        forecasts[name] = foresee(model, window.past, window.index, None)[0, -1, 0].numpy()
+        forecasts[name] = predict(model, window.past, window.index, None)[0, -1, 0].numpy()
     truth = np.where(grid.exists, window.future[0, -1, 0].numpy(), np.nan)
     write_json(
         path,

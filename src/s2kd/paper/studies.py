@@ -42,7 +42,7 @@ TAUGHT = ("output", "fitnet", "s2kd", "s2kd_plus")
 FIRST = ("baseline", "output", "fitnet", "s2kd")
 ABLATION = ("baseline", "spectral", "semantic", "s2kd")
 OTHERS = ("review", "relational", "sdkd")
-EXTRA = ("s2kd_blind", "s2kd_plus", "mixup", "output_plus")
+EXTRA = ("s2kd_no_text", "s2kd_plus", "mixup", "output_plus")
 """S²-KD from the text-free teacher; our documented variant beside the paper's form, and the same
 without teacher and without the terms of S²-KD."""
 
@@ -233,7 +233,9 @@ def _units_of(study: Study, wanted: set[str]) -> Iterator[Unit]:
             yield Unit(study=study, role="reference", student="", method="", seed=seed, level=0)
         if wanted - {"table4", "fig3"}:
             yield Unit(study=study, role="teacher", student="", method="text", seed=seed, level=1)
-            yield Unit(study=study, role="teacher", student="", method="blind", seed=seed, level=1)
+            yield Unit(
+                study=study, role="teacher", student="", method="no_text", seed=seed, level=1
+            )
             for method in FIRST:
                 yield student(first, method, 1)
             yield student(first, "s2kd_plus", 1)
@@ -241,7 +243,7 @@ def _units_of(study: Study, wanted: set[str]) -> Iterator[Unit]:
             for method in ABLATION:
                 yield student(first, method, 2)
         if "fig4" in wanted:
-            yield student(first, "s2kd_blind", 2)
+            yield student(first, "s2kd_no_text", 2)
         if main:
             for method in ("mixup", "output_plus"):
                 yield student(first, method, 2)

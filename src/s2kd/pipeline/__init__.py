@@ -4,7 +4,7 @@
 DIR/recipe.json                  the recipe, resolved
 DIR/narratives.jsonl             one narrative per window
 DIR/states/<split>.safetensors   token states
-DIR/teachers/<kind>-seed<n>/     kind is `text` or `blind` (the same teacher without text)
+DIR/teachers/<kind>-seed<n>/     kind is `text` or `no_text` (the same teacher without text)
 DIR/targets/<kind>-seed<n>/      the frozen teacher's outputs for every training window
 DIR/targets/stored/              those of forecasts in a file
 DIR/students/<student>-<method>-seed<n>/

@@ -66,7 +66,7 @@ def in_words(method: Method) -> str:
 
     teachers = {
         "text": "reading teacher",
-        "blind": "text-free teacher",
+        "no_text": "text-free teacher",
         "stored": "forecasts in a file",
         "none": "no teacher",
     }
@@ -144,7 +144,9 @@ def _of(kind: str, name: str) -> Iterator[tuple[str, Callable[[], None]]]:
                 yield label, partial(_with_backbone, one, name, grid)
     elif kind == "losses":
         compares = losses.compares(name)
-        known_checks = testing.STAGE_LOSS_CHECKS if compares == "stages" else testing.LOSS_CHECKS
+        known_checks = (
+            testing.STAGE_LOSS_CHECKS if compares == "feature_pyramid" else testing.LOSS_CHECKS
+        )
         for one in known_checks:
             yield one.__name__, partial(one, losses.build(name), compares)
     elif needed:

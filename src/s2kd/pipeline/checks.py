@@ -32,7 +32,7 @@ def check_parts(recipe: Recipe) -> None:
 
 
 def compared_views(method: Method) -> set[str]:
-    """What this method's losses compare: latent, forecast, unprojected or stages."""
+    """What this method's losses compare: latent, forecast, unprojected or feature_pyramid."""
     return {losses.compares(term.loss.name) for term in method.terms}
 
 
@@ -51,9 +51,9 @@ def _check_stored(recipe: Recipe) -> None:
                 "--set stored.path=FILE"
             )
         views = compared_views(method)
-        if "stages" in views:
+        if "feature_pyramid" in views:
             raise S2KDError(
-                f"method {method.name!r} compares features of several stages, which stored "
+                f"method {method.name!r} compares feature pyramids, which stored "
                 "forecasts do not hold"
             )
         if views != {"forecast"} and not recipe.stored.latent:

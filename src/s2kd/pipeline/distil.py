@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from msgspec import to_builtins
 
+from s2kd.core.methods import key_form
 from s2kd.core.recipe import Method, Part
 from s2kd.data.prepared import origin
-from s2kd.models.checkpoint import build_student, card_of
+from s2kd.models.checkpoint import build_student, metadata_of
 from s2kd.models.forecasters import Student
 from s2kd.pipeline.checks import check_batch, compared_views
-from s2kd.pipeline.kept import kept
+from s2kd.pipeline.kept import existing_folder, kept
 from s2kd.pipeline.run import Run
 from s2kd.pipeline.teach import blends_of, learn, make_targets, outcome, save, teacher_metadata
 from s2kd.training.blends import Blends
@@ -25,7 +26,7 @@ Targets = StoredTargets | LiveTargets
 
 def student_folder(run: Run, student: Part, method: Method, seed: int) -> Path:
     """The folder of this student in its run."""
-    return run.out / "students" / f"{student.name}-{method.name}-seed{seed}"
+    return existing_folder(run.out / "students" / f"{student.name}-{method.name}-seed{seed}")
 
 
 def distill(run: Run, *, seeds: Sequence[int] = ()) -> None:
@@ -45,14 +46,14 @@ def distill_student(
     inputs = {
         **run.model_inputs,
         "student": to_builtins(part),
-        "method": to_builtins(method),
+        "method": key_form(method),
         "training": to_builtins(recipe.student_training),
         "seed": seed,
         "teacher": teacher["weights"] if teacher else None,
     }
 
     def train(key: str) -> None:
-        live = "stages" in compared_views(method)
+        live = "feature_pyramid" in compared_views(method)
         blends = blends_of(run, method, seed)
         targets = blend_targets = None
         if teacher:
@@ -65,7 +66,7 @@ def distill_student(
         history = learn(
             run, objective, folder, seed, recipe.student_training, hint_epochs=method.hint_epochs
         )
-        card = card_of(
+        metadata = metadata_of(
             "student",
             part,
             **run.setting,
@@ -82,7 +83,7 @@ def distill_student(
             recipe=recipe.to_dict(),
             **outcome(history),
         )
-        save(run, folder, student, card)
+        save(run, folder, student, metadata)
 
     kept(folder, inputs, train, first_only=run.first_only, say=run.say)
 

@@ -24,7 +24,7 @@ from s2kd.evaluation.scoring import (
     result_row,
     score,
 )
-from s2kd.models.checkpoint import load_card, load_student, load_teacher
+from s2kd.models.checkpoint import load_metadata, load_student, load_teacher
 from s2kd.models.forecasters import FramesOnly, Student, Teacher
 from s2kd.narration.forecast_words import ForecastWords
 from s2kd.narration.text import encoders
@@ -32,10 +32,10 @@ from s2kd.pipeline.distil import student_folder
 from s2kd.pipeline.narrate import narratives
 from s2kd.pipeline.run import Run
 from s2kd.pipeline.teach import teacher_folder
-from s2kd.training.objectives import foresee
+from s2kd.training.objectives import predict
 
 REFERENCES = ("persistence", "climatology")
-TEACHER_METHODS = {"text": "teacher", "blind": "teacher-blind"}
+TEACHER_METHODS = {"text": "teacher", "no_text": "teacher-no-text"}
 """The names of the kinds of teacher in results."""
 
 
@@ -70,19 +70,19 @@ def references() -> Iterator[EvaluatedModel]:
 def evaluated_teacher(run: Run, kind: str, seed: int) -> EvaluatedModel:
     """A trained teacher of the run."""
     folder = teacher_folder(run, kind, seed)
-    card = _own_card(run, folder)
+    metadata = _own_metadata(run, folder)
     row = {
         "backbone": run.recipe.teacher.backbone.name,
         "role": "teacher",
         "method": TEACHER_METHODS[kind],
         "seed": seed,
-        "narrator": card["narrator"],
-        "parameters": card["parameters"],
-        "validation": card["validation"],
+        "narrator": metadata["narrator"],
+        "parameters": metadata["parameters"],
+        "validation": metadata["validation"],
     }
     return EvaluatedModel(
         name=f"teacher-{folder.name}",
-        key=card["weights"],
+        key=metadata["weights"],
         row=row,
         load=lambda: load_teacher(folder)[0],
     )
@@ -91,31 +91,31 @@ def evaluated_teacher(run: Run, kind: str, seed: int) -> EvaluatedModel:
 def evaluated_student(run: Run, part: Part, method: Method, seed: int) -> EvaluatedModel:
     """A trained student of the run."""
     folder = student_folder(run, part, method, seed)
-    card = _own_card(run, folder)
+    metadata = _own_metadata(run, folder)
     row = {
         "backbone": part.name,
         "role": "student",
         "method": method.name,
         "seed": seed,
         "narrator": run.recipe.narrator.name if method.teacher == "text" else "none",
-        "parameters": card["parameters"],
-        "validation": card["validation"],
+        "parameters": metadata["parameters"],
+        "validation": metadata["validation"],
     }
     return EvaluatedModel(
-        name=folder.name, key=card["weights"], row=row, load=lambda: load_student(folder)[0]
+        name=folder.name, key=metadata["weights"], row=row, load=lambda: load_student(folder)[0]
     )
 
 
-def _own_card(run: Run, folder: Path) -> dict[str, Any]:
+def _own_metadata(run: Run, folder: Path) -> dict[str, Any]:
     """The metadata of a model of this run; S2KDError where the data have changed since."""
-    card, fingerprint = load_card(folder), run.dataset.fingerprint
-    if card.get("fingerprint", fingerprint) != fingerprint:
+    metadata, fingerprint = load_metadata(folder), run.dataset.fingerprint
+    if metadata.get("fingerprint", fingerprint) != fingerprint:
         raise S2KDError(
-            f"{folder}: was trained on other data (fingerprint {card['fingerprint']}) than "
+            f"{folder}: was trained on other data (fingerprint {metadata['fingerprint']}) than "
             f"{run.recipe.dataset.name!r} gives now ({fingerprint}); put the data back, or train "
             "it again with `s2kd run`"
         )
-    return card
+    return metadata
 
 
 # --- scores --------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def predictor(
     first = windows.gather(torch.tensor([0]))
     tokens = states.tokens(first.index, first.past.device) if states is not None else None
     speed = latency(FramesOnly(network, tokens).eval(), first.past)
-    return lambda past, window: foresee(network, past, window.index, states), speed
+    return lambda past, window: predict(network, past, window.index, states), speed
 
 
 def stepper(run: Run, model: EvaluatedModel, windows: WindowDataset) -> tuple[Step, str | None]:
@@ -274,12 +274,12 @@ def stepper(run: Run, model: EvaluatedModel, windows: WindowDataset) -> tuple[St
         return climatology_step(run.climatology, windows, horizon=run.horizon), None
     network = model.load().to(run.fabric.device).to(memory_format=torch.channels_last)
     if not (isinstance(network, Teacher) and network.reads):
-        return lambda past, window, block: foresee(network, past, window.index, None), None
+        return lambda past, window, block: predict(network, past, window.index, None), None
     states, words = run.states(windows.split), _forecast_words(run, windows)
 
     def step(past: torch.Tensor, window: Batch, block: int) -> torch.Tensor:
         if block == 0:
-            return foresee(network, past, window.index, states)
+            return predict(network, past, window.index, states)
         return network(past, words.tokens(past, window.index, block * windows.lead)).future
 
     return step, words.kind
@@ -348,7 +348,7 @@ def _samples(run: Run) -> dict[str, Any]:
             continue
         network = model.load()
         states = run.states("test") if isinstance(network, Teacher) and network.reads else None
-        forecast = foresee(network, window.past, window.index, states)
+        forecast = predict(network, window.past, window.index, states)
         forecasts[_label(model)] = forecast[0].numpy()
     reads = "text" in run.teacher_kinds
     return {

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from s2kd.core.files import digest, read_json, write_json
-from s2kd.models.checkpoint import load_card
+from s2kd.models.checkpoint import load_metadata
 
 NOTE = "training.json"
 """In a folder where work has begun: the digest of its inputs."""
@@ -48,6 +48,12 @@ def kept(
     first_only(lambda: (folder / NOTE).unlink(missing_ok=True))
 
 
+def existing_folder(folder: Path) -> Path:
+    """The folder itself, or what a run of an older version has under the old name `blind`."""
+    old = folder.with_name(folder.name.replace("no_text", "blind"))
+    return old if old.exists() and not folder.exists() else folder
+
+
 def is_kept(folder: Path, inputs: object) -> bool:
     """Whether the finished result of exactly these inputs lies in `folder`."""
     return _finished_key(folder) == digest(inputs)
@@ -56,7 +62,7 @@ def is_kept(folder: Path, inputs: object) -> bool:
 def _finished_key(folder: Path) -> str | None:
     """The digest of the inputs of a finished model or store; None where nothing is finished."""
     if (folder / "model.json").exists():
-        return load_card(folder).get("key")
+        return load_metadata(folder).get("key")
     store = _read(folder / "key.json")
     return store.get("key") if store.get("done") == store.get("windows") else None
 

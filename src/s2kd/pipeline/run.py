@@ -189,7 +189,7 @@ class Run:
     def teacher_kinds(self) -> list[str]:
         """The teachers of this run that the recipe's methods learn from."""
         kinds = {method.teacher for method in self.recipe.methods}
-        return [kind for kind in ("text", "blind") if kind in kinds]
+        return [kind for kind in ("text", "no_text") if kind in kinds]
 
     def states(self, split: str) -> TextStates:
         """Token states of the split's narratives, from the store."""

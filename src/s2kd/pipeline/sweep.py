@@ -29,7 +29,7 @@ from s2kd.core.files import digest, write_json, write_whole
 from s2kd.core.hardware import hardware, versions
 from s2kd.core.recipe import Method, Part
 from s2kd.core.types import S2KDError
-from s2kd.models.checkpoint import load_card
+from s2kd.models.checkpoint import load_metadata
 from s2kd.pipeline import Run
 
 if TYPE_CHECKING:
@@ -213,7 +213,9 @@ def _prepare(run: Run) -> None:
         pipeline.copy_stored(run)
     pipeline.narrate(run)
     pipeline.train_teachers(run)
-    if method.teacher in ("text", "blind") and "stages" not in pipeline.compared_views(method):
+    if method.teacher in ("text", "no_text") and "feature_pyramid" not in pipeline.compared_views(
+        method
+    ):
         for seed in run.recipe.seeds:
             pipeline.store_teacher_outputs(run, method.teacher, seed, [method])
 
@@ -336,7 +338,7 @@ def train(
     for seed in run.recipe.seeds:
         folder = trial_folder(run, search, values, seed)
         pipeline.distill_student(tried, search.student, method, seed, folder=folder)
-        found.append(load_card(folder)["validation"])
+        found.append(load_metadata(folder)["validation"])
     return float(sum(found) / len(found))
 
 

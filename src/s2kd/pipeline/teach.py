@@ -12,11 +12,17 @@ from msgspec import to_builtins
 
 from s2kd.core.files import read_json
 from s2kd.core.recipe import Method, Training
-from s2kd.models.checkpoint import build_teacher, card_of, load_card, load_teacher, save_model
+from s2kd.models.checkpoint import (
+    build_teacher,
+    load_metadata,
+    load_teacher,
+    metadata_of,
+    save_model,
+)
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.models.normaliser import Normaliser
 from s2kd.narration.text.states import TextStates
-from s2kd.pipeline.kept import is_kept, kept
+from s2kd.pipeline.kept import existing_folder, is_kept, kept
 from s2kd.pipeline.run import Run
 from s2kd.training.blends import Blends
 from s2kd.training.objectives import Distilling, Forecasting
@@ -26,8 +32,8 @@ from s2kd.training.train import fit, validation_error
 
 
 def teacher_folder(run: Run, kind: str, seed: int) -> Path:
-    """The folder of the teacher of this kind (`text` or `blind`) and seed."""
-    return run.out / "teachers" / f"{kind}-seed{seed}"
+    """The folder of the teacher of this kind (`text` or `no_text`) and seed."""
+    return existing_folder(run.out / "teachers" / f"{kind}-seed{seed}")
 
 
 def train_teachers(run: Run, *, seeds: Sequence[int] = ()) -> None:
@@ -38,7 +44,7 @@ def train_teachers(run: Run, *, seeds: Sequence[int] = ()) -> None:
 
 
 def train_teacher(run: Run, kind: str, seed: int) -> None:
-    """One teacher; `blind` is the same network without alignment and narratives."""
+    """One teacher; `no_text` is the same network without alignment and narratives."""
     recipe, folder, reads = run.recipe, teacher_folder(run, kind, seed), kind == "text"
     inputs = teacher_inputs(run, kind, seed)
 
@@ -52,7 +58,7 @@ def train_teacher(run: Run, kind: str, seed: int) -> None:
         windows = run.windows("train", device=run.fabric.device)
         objective = Forecasting(teacher, windows, states["train"])
         history = learn(run, objective, folder, seed, recipe.teacher_training, states["val"])
-        card = card_of(
+        metadata = metadata_of(
             "teacher",
             recipe.teacher,
             **run.setting,
@@ -66,7 +72,7 @@ def train_teacher(run: Run, kind: str, seed: int) -> None:
             recipe=recipe.to_dict(),
             **outcome(history),
         )
-        save(run, folder, teacher, card)
+        save(run, folder, teacher, metadata)
 
     kept(folder, inputs, train, first_only=run.first_only, say=run.say)
 
@@ -128,11 +134,11 @@ def learn(
     )
 
 
-def save(run: Run, folder: Path, model: Student | Teacher, card: dict[str, Any]) -> None:
+def save(run: Run, folder: Path, model: Student | Teacher, metadata: dict[str, Any]) -> None:
     """Write the model and remove the work in progress."""
 
     def write() -> None:
-        save_model(folder, model, card)
+        save_model(folder, model, metadata)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
 
     run.first_only(write)
@@ -153,13 +159,13 @@ def make_targets(
     """Outputs of this teacher for every training window, or for their `blends`, stored once.
 
     With `live`, or where the store would exceed the machine's budget, the teacher runs with the
-    student: features of several stages are not stored.
+    student: feature pyramids are not stored.
     """
     if kind == "stored":
         return StoredTargets(run.out / "targets" / "stored")
     suffix = f"-blends{blends.copies}" if blends is not None else ""
-    folder = run.out / "targets" / f"{kind}-seed{seed}{suffix}"
-    teacher, card = load_teacher(teacher_folder(run, kind, seed))
+    folder = existing_folder(run.out / "targets" / f"{kind}-seed{seed}{suffix}")
+    teacher, metadata = load_teacher(teacher_folder(run, kind, seed))
     windows = blends or run.windows("train", device=run.fabric.device)
     teacher = teacher.to(run.fabric.device)
     states = run.states("train") if teacher.reads else None
@@ -169,7 +175,7 @@ def make_targets(
     if live or len(windows) * values * 2 > run.machine.target_gigabytes * 2**30:
         return LiveTargets(teacher, windows, states)
     blend_inputs = [blends.copies, blends.seed] if blends is not None else None
-    inputs = [card["weights"], card["key"], states.key if states else None, blend_inputs]
+    inputs = [metadata["weights"], metadata["key"], states.key if states else None, blend_inputs]
     progress = run.progress(f"targets {folder.name}")
 
     def store(key: str) -> None:
@@ -219,4 +225,4 @@ def teacher_metadata(run: Run, kind: str, seed: int) -> dict[str, Any] | None:
     """The metadata of the teacher that a method learns from; None without a teacher."""
     if kind == "none":
         return None
-    return copy_stored(run) if kind == "stored" else load_card(teacher_folder(run, kind, seed))
+    return copy_stored(run) if kind == "stored" else load_metadata(teacher_folder(run, kind, seed))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from s2kd.data.windows import WindowDataset
 from s2kd.models.forecasters import Student, Teacher
-from s2kd.training.objectives import States, exists_or_none, foresee, prediction_loss
+from s2kd.training.objectives import States, exists_or_none, predict, prediction_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,8 @@ def agreement(
         model.eval()
     for block in numbers.split(batch_size):
         window = windows.gather(block)
-        forecast = foresee(student, window.past, block, None)
-        teacher_forecast = foresee(teacher, window.past, block, states)
+        forecast = predict(student, window.past, block, None)
+        teacher_forecast = predict(teacher, window.past, block, states)
         pairs = (
             (forecast, window.future),
             (teacher_forecast, window.future),

@@ -33,12 +33,12 @@ class States(Protocol):
 class Target:
     """What a frozen teacher says of a batch: Z_fused, and its forecast in the normaliser's unit.
 
-    `stages` are its features from shallow to deep, where it answers live.
+    `feature_pyramid` are its features from shallow to deep, where it answers live.
     """
 
     latent: Float[Tensor, "batch d h w"] | None
     forecast: Float[Tensor, "batch lead channel height width"] | None
-    stages: tuple[Tensor, ...] = ()
+    feature_pyramid: tuple[Tensor, ...] = ()
 
 
 @runtime_checkable
@@ -108,7 +108,7 @@ class Forecasting(nn.Module):
         window = self._windows.gather(index)
         if self._blends is not None:
             window = joined(window, self._blends.gather(self._blends.of(index, self.epoch)))
-        forecast = foresee(self.model, window.past, window.index, self._states)
+        forecast = predict(self.model, window.past, window.index, self._states)
         error = prediction_loss(forecast, window.future, self.model.normaliser, self._exists)
         return error, {"forecast": error.detach()}
 
@@ -117,7 +117,7 @@ class Forecasting(nn.Module):
 class Weighted:
     """One loss of L_distill: its name, weight, function and which view it compares.
 
-    Where it compares stages, `loss` is the class, yet to be made for their widths.
+    Where it compares feature pyramids, `loss` is the class, yet to be made for their widths.
     """
 
     name: str
@@ -129,10 +129,10 @@ class Weighted:
 class Distilling(nn.Module):
     """Stage 2: a student learns the forecast and what a frozen teacher holds (eq. 14).
 
-    The projection P and the weights of losses on stages live here, not in the student, so a
-    saved student carries nothing that it will not use. While `hinting`, only the terms on latents
-    count (FitNets' first stage). With `blends` (and what the teacher says of them) L_distill is
-    taken over the windows and a blend of each, L_pred over the windows alone.
+    The projection P and the weights of losses on feature pyramids live here, not in the
+    student, so a saved student carries nothing that it will not use. While `hinting`, only the
+    terms on latents count (FitNets' first stage). With `blends` (and their
+    targets) L_distill is taken over the windows and a blend of each, L_pred over the windows alone.
     """
 
     def __init__(
@@ -161,11 +161,11 @@ class Distilling(nn.Module):
         self._extent = extent_of(model.backbone, grid.height, grid.width)
         usual = padded_size(grid.height), padded_size(grid.width)
         self._teacher_extent = getattr(targets, "extent", None) or usual
-        self.reviews = nn.ModuleDict()
+        self.trainable_losses = nn.ModuleDict()
         for term in terms:
-            if term.compares == "stages":
+            if term.compares == "feature_pyramid":
                 wraps = windows.dataset.grid.wraps
-                self.reviews[term.name] = term.loss(*self._stage_widths(term.name), wraps)
+                self.trainable_losses[term.name] = term.loss(*self._stage_widths(term.name), wraps)
 
     def forward(self, index: Index) -> LossAndTerms:
         """The loss of the training windows with these numbers, and its terms."""
@@ -194,8 +194,8 @@ class Distilling(nn.Module):
             if self.hinting and term.compares == "forecast":
                 continue
             loss, weight = term.loss, term.weight
-            if term.compares == "stages":
-                loss = self.reviews[term.name]
+            if term.compares == "feature_pyramid":
+                loss = self.trainable_losses[term.name]
                 weight = weight * loss.ramp(self.epoch)
             value = loss(*self._views(term.compares, own, target, past))
             found.append((term.name, weight, value))
@@ -209,10 +209,12 @@ class Distilling(nn.Module):
             mine = self.model.normaliser.decoded(own.future, past)
             return self._existing(mine), self._existing(target.forecast)
         common = tuple(map(min, self._extent, self._teacher_extent))
-        if compares == "stages":
+        if compares == "feature_pyramid":
             return (
-                tuple(crop_features(x, self._extent, common) for x in own.stages),
-                tuple(crop_features(x, self._teacher_extent, common) for x in target.stages),
+                tuple(crop_features(x, self._extent, common) for x in own.feature_pyramid),
+                tuple(
+                    crop_features(x, self._teacher_extent, common) for x in target.feature_pyramid
+                ),
             )
         latent, wanted = match_grids(
             crop_features(own.latent, self._extent, common),
@@ -228,19 +230,20 @@ class Distilling(nn.Module):
 
     @torch.no_grad()
     def _stage_widths(self, name: str) -> tuple[list[int], list[int]]:
-        """Features of every stage of student and teacher, found on one window."""
+        """Widths of the feature pyramids of student and teacher, found on one window."""
         index = torch.tensor([0])
         device = next(self.model.parameters()).device
         was_training = self.model.training
         own = self.model.eval()(self._windows.gather(index).past.to(device))
         self.model.train(was_training)
-        wanted = self._targets.gather(index, self._windows.device).stages
-        if not wanted:
+        target = self._targets.gather(index, self._windows.device)
+        if not target.feature_pyramid:
             raise S2KDError(
-                f"loss {name!r} compares the teacher's stages, which stored targets do not hold; "
+                f"loss {name!r} compares feature pyramids, which stored targets do not hold; "
                 "let the teacher answer live (LiveTargets)"
             )
-        return [stage.shape[1] for stage in own.stages], [stage.shape[1] for stage in wanted]
+        student, teacher = own.feature_pyramid, target.feature_pyramid
+        return [x.shape[1] for x in student], [x.shape[1] for x in teacher]
 
 
 def joined(one: Batch | Target, other: Batch | Target) -> Batch | Target:
@@ -258,7 +261,7 @@ def joined(one: Batch | Target, other: Batch | Target) -> Batch | Target:
     return type(one)(**{name: both(getattr(one, name), getattr(other, name)) for name in names})
 
 
-def foresee(
+def predict(
     model: Student | Teacher, past: Tensor, index: Tensor, states: States | None
 ) -> Float[Tensor, "batch lead channel height width"]:
     """The forecast of a model that reads or of one that does not."""

@@ -97,7 +97,7 @@ def ask(
     else:
         said = teacher(window.past)
     forecast = teacher.normaliser.decoded(said.future, window.past)
-    return Target(latent=said.latent, forecast=forecast, stages=said.stages)
+    return Target(latent=said.latent, forecast=forecast, feature_pyramid=said.feature_pyramid)
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from s2kd.training.objectives import (
     Forecasting,
     States,
     exists_or_none,
-    foresee,
+    predict,
     prediction_loss,
 )
 
@@ -55,7 +55,7 @@ def validation_error(
             fabric.global_rank :: fabric.world_size
         ]:
             window = windows.gather(index)
-            forecast = foresee(model, window.past, index, states)
+            forecast = predict(model, window.past, index, states)
             error = prediction_loss(forecast, window.future, model.normaliser, exists)
             total += torch.tensor([error.item() * len(index), len(index)], device=fabric.device)
     total = fabric.all_reduce(total, reduce_op="sum")

@@ -7,9 +7,9 @@ Decorate a function `loss(student, teacher, *, setting=…) -> scalar` with
 - `unprojected`: Z and Z_fused on one grid, each as wide as it is
 - `forecast`: the two forecasts in normalised units; where the grid has a mask, only the cells that
   exist, in one row (height 1)
-- `stages`: the features from shallow to deep. Such a loss has weights of its own, so it is a
-  class, `Loss(student_widths, teacher_widths, wraps, *, setting=…)`, whose `forward` takes the
-  two lists of features and whose `ramp(epoch)` is a factor of its weight (see `review.py`).
+- `feature_pyramid`: the features from shallow to deep. Such a loss has weights of its own,
+  so it is a class, `Loss(student_widths, teacher_widths, wraps, *, setting=…)`, whose `forward`
+  takes the two lists of features and whose `ramp(epoch)` is a factor of its weight.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ Frames = Float[Tensor, "batch lead channel height width"]
 Scalar = Float[Tensor, ""]
 LossFn = Callable[[Tensor, Tensor], Tensor]
 
-COMPARES = ("latent", "unprojected", "forecast", "stages")
+COMPARES = ("latent", "unprojected", "forecast", "feature_pyramid")
 
 
 class Losses(Registry[Scalar]):
@@ -61,6 +61,6 @@ class Losses(Registry[Scalar]):
 losses = Losses()
 
 
-def wide(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """float32 at least: half precision is too short for sums of squares, and FFTs refuse it."""
     return x if x.dtype == torch.float64 else x.float()

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from s2kd.training.losses import Latent, OtherLatent, Scalar, losses, wide
+from s2kd.training.losses import Latent, OtherLatent, Scalar, at_least_float32, losses
 
 
 @losses.register("attention", compares="unprojected")
@@ -19,4 +19,4 @@ def attention(student: Latent, teacher: OtherLatent) -> Scalar:
 
 def attention_map(latent: Latent) -> Float[Tensor, "batch cell"]:
     """Mean of the squared features, as one vector a window of length 1 (their sec. 3.1, p = 2)."""
-    return F.normalize(wide(latent).square().mean(1).flatten(1), dim=1)
+    return F.normalize(at_least_float32(latent).square().mean(1).flatten(1), dim=1)

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from s2kd.training.losses import Latent, OtherLatent, Scalar, losses, wide
+from s2kd.training.losses import Latent, OtherLatent, Scalar, at_least_float32, losses
 
 Vectors = Float[Tensor, "batch d"]
 Pairs = Float[Tensor, "batch batch"]
@@ -21,7 +21,7 @@ def relational(
     ordered pairs and triplets. A batch of one or two has no angles and only one distance, which
     is 1 after dividing by the mean, and so costs nothing.
     """
-    one, other = (wide(z).mean((-2, -1)) for z in (student, teacher))
+    one, other = (at_least_float32(z).mean((-2, -1)) for z in (student, teacher))
     by_distance = F.smooth_l1_loss(distances(one), distances(other))
     return distance * by_distance + angle * F.smooth_l1_loss(angles(one), angles(other))
 

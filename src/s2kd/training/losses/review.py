@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from s2kd.core.types import S2KDError
 from s2kd.models.layers import Conv, match_grids
-from s2kd.training.losses import Latent, Scalar, losses, wide
+from s2kd.training.losses import Latent, Scalar, at_least_float32, losses
 
 LEVELS = (4, 2, 1)
 
 
-@losses.register("review", compares="stages")
+@losses.register("review", compares="feature_pyramid")
 class Review(nn.Module):
     """Student features fused from deep to shallow (ABF) and compared at several sizes (HCL).
 
@@ -101,7 +101,7 @@ def hierarchical(student: Latent, teacher: Latent) -> Scalar:
     1/2, 1/4, 1/8 over their sum. Parts that would not be coarser than the features, in either
     direction, are left out, and the next weight follows on.
     """
-    student, teacher = wide(student), wide(teacher)
+    student, teacher = at_least_float32(student), at_least_float32(teacher)
     total, weight, weights = F.mse_loss(student, teacher), 1.0, 1.0
     for level in LEVELS:
         if level >= min(student.shape[-2:]):

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from s2kd.core.types import S2KDError
-from s2kd.training.losses import Latent, Scalar, losses, wide
+from s2kd.training.losses import Latent, Scalar, at_least_float32, losses
 
 
 @losses.register("sdkd", compares="latent")
@@ -19,7 +19,7 @@ def sdkd(student: Latent, teacher: Latent, *, cutoff: float = 0.25, alpha: float
     """
     if not cutoff >= 0:
         raise S2KDError(f"loss 'sdkd': cutoff must be ≥ 0 (a share of Nyquist), got {cutoff}")
-    one, other = wide(student), wide(teacher)
+    one, other = at_least_float32(student), at_least_float32(teacher)
     low, low_wanted = low_pass(one, cutoff), low_pass(other, cutoff)
     return F.mse_loss(low, low_wanted) + alpha * F.mse_loss(one - low, other - low_wanted)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from s2kd.core.spectral import amplitude
 from s2kd.core.types import S2KDError
-from s2kd.training.losses import Latent, Scalar, losses, wide
+from s2kd.training.losses import Latent, Scalar, at_least_float32, losses
 
 
 @losses.register("spectral", compares="latent")
@@ -41,7 +41,9 @@ def amplitude_distance(
     and every pair counts twice; without the weights the unpaired columns would count double.
     """
     width = one.shape[-1]
-    weights = torch.full((width // 2 + 1,), 2.0, dtype=wide(one).dtype, device=one.device)
+    weights = torch.full(
+        (width // 2 + 1,), 2.0, dtype=at_least_float32(one).dtype, device=one.device
+    )
     weights[0] = 1.0
     if width % 2 == 0:
         weights[-1] = 1.0  # the shortest wave is its own mirror image
@@ -50,7 +52,7 @@ def amplitude_distance(
 
 
 def _half_amplitude(x: Float[Tensor, "*lead h w"]) -> Float[Tensor, "*lead h half"]:
-    return torch.fft.rfft2(wide(x), norm="ortho").abs()
+    return torch.fft.rfft2(at_least_float32(x), norm="ortho").abs()
 
 
 def share_above(latent: Latent, *, cutoff: float = 0.5) -> torch.Tensor:
