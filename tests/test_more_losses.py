@@ -1,5 +1,6 @@
 """Losses on latents beyond the method's own, against slow loops in float64."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -210,7 +211,7 @@ def test_every_method_trains_on_blobs(taught, method):
     epochs = 1
     if method.hint_epochs:
         method, epochs = replace(method, hint_epochs=1), 2
-    run = replace(taught, recipe=recipe_of(method, epochs=epochs))
+    run = dataclasses.replace(taught, recipe=recipe_of(method, epochs=epochs))
     pipeline.distill(run)
     folder = pipeline.student_folder(run, run.recipe.students[0], method, 42)
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -223,6 +224,6 @@ def test_every_method_trains_on_blobs(taught, method):
 
 def test_relations_need_three_in_a_batch(taught):
     method = next(method for method in OWN if method.name == "relational")
-    run = replace(taught, recipe=recipe_of(method, batch_size=2))
+    run = dataclasses.replace(taught, recipe=recipe_of(method, batch_size=2))
     with pytest.raises(S2KDError, match="at least 3 a process, not 2"):
         pipeline.distill(run)
