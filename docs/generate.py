@@ -127,7 +127,7 @@ def between(page: str, what: str, text: str) -> str:
 
 def with_prompts(page: str) -> str:
     """`page` with every domain's template as it is in the code."""
-    from s2kd.narration.narrators.prompts import ORDER, RULES, TEMPLATES, VERSION
+    from s2kd.narration.prompts import ORDER, RULES, TEMPLATES, VERSION
 
     lines = [f"Version `{VERSION}`.", ""]
     for domain, template in TEMPLATES.items():
@@ -150,8 +150,8 @@ def sheets() -> None:
     from s2kd.data import datasets
     from s2kd.core.files import write_json
     from s2kd.narration.narrators import narrators
-    from s2kd.narration.narrators.prompts import VERSION, prompt
-    from s2kd.narration.narrators.render import Sheets, png
+    from s2kd.narration.prompts import VERSION, prompt
+    from s2kd.narration.sheet import Sheets, png
     from s2kd.data.statistics import statistics
     from s2kd.data.windows import WindowDataset
 

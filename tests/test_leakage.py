@@ -23,8 +23,8 @@ from s2kd.deploy.forecaster import Forecaster
 from s2kd.evaluation.climatology import Climatology
 from s2kd.evaluation.summary import summary_rows, summary_table
 from s2kd.narration.narrators import narrators
-from s2kd.narration.narrators.prompts import prompt
-from s2kd.narration.narrators.render import Sheets
+from s2kd.narration.prompts import prompt
+from s2kd.narration.sheet import Sheets
 from s2kd.pipeline import narrating as narration
 from s2kd.pipeline.recipes import FITNET, s2kd
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from s2kd import pipeline
 from s2kd.cli import main
 from s2kd.core.types import S2KDError
-from s2kd.narration.narrators.render import Sheets, png
+from s2kd.narration.sheet import Sheets, png
 from s2kd.narration.store import read_narratives
 from s2kd.pipeline import preview
 

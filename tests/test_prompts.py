@@ -11,14 +11,22 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from PIL import Image
 from test_narrators import past_of
 
 from s2kd.core.types import Domain
-from s2kd.narration.narrators import prompts
-from s2kd.narration.narrators.layout import pillow
-from s2kd.narration.narrators.prompts import MOST_WORDS, prompt, spoken_time, tidied, variables
-from s2kd.narration.narrators.redact import redacted, spoken_unit, written_unit
-from s2kd.narration.narrators.render import Sheets
+from s2kd.narration import prompts
+from s2kd.narration.prompts import (
+    MOST_WORDS,
+    duration,
+    prompt,
+    redacted,
+    spoken_unit,
+    tidied,
+    variables,
+    written_unit,
+)
+from s2kd.narration.sheet import Sheets
 
 DOMAINS = get_args(Domain)
 
@@ -66,7 +74,7 @@ def test_the_coarse_classes_are_told_where_they_are_known():
     ],
 )
 def test_spacing_is_relative_and_in_the_largest_unit(seconds, said):
-    assert spoken_time(seconds) == said
+    assert duration(seconds) == said
 
 
 def test_one_frame_has_no_change_to_tell():
@@ -233,7 +241,7 @@ def test_the_prompts_and_sheets_in_the_documents_are_those_of_the_code():
     for domain, one in shown.items():
         # where this fails: python docs/generate.py sheets
         assert one["versions"] == f"{Sheets().version} {prompts.VERSION}"
-        picture = pillow().Image.open(root / f"docs/sheet-{domain}.png")
+        picture = Image.open(root / f"docs/sheet-{domain}.png")
         assert picture.size == (Sheets().size, Sheets().size)
     for template in prompts.TEMPLATES.values():
         assert template in page

@@ -13,8 +13,8 @@ from s2kd.core.files import write_text
 from s2kd.core.types import Past, S2KDError
 from s2kd.narration import words
 from s2kd.narration.facts import Facts, facts
-from s2kd.narration.narrators.prompts import prompt
-from s2kd.narration.narrators.render import Sheets, png
+from s2kd.narration.prompts import prompt
+from s2kd.narration.sheet import Sheets, png
 from s2kd.narration.store import FILE_NAME, narrate_windows
 from s2kd.narration.words import labels_of
 
