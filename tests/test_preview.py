@@ -140,7 +140,7 @@ def test_a_model_is_shown_with_the_sheets_that_it_saw(recipe, tmp_path):
         preview.spread(len(run.windows("train")), 2)[0], run.train_stats
     )
     assert base64.b64encode(png(Sheets(size=240)(past))).decode() in page
-    assert "sheet-1 size=240 labels=True" in page
+    assert "sheet-2 size=240 labels=True" in page
     kept = read_narratives(tmp_path / "run" / "narratives.jsonl")
     assert [line.narrator for line in kept] == ["transformers"] * 2
 
