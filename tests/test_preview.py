@@ -1,4 +1,4 @@
-"""The page to judge narratives by: right windows, right words, pictures inside, nothing fetched."""
+"""The review page: right windows, right narratives, images inside, nothing fetched."""
 
 import base64
 import json
@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from s2kd import pipeline
 from s2kd.cli import main
 from s2kd.core.types import S2KDError
+from s2kd.narration import preview
 from s2kd.narration.sheet import Sheets, png
 from s2kd.narration.store import read_narratives
-from s2kd.pipeline import preview
+from s2kd.pipeline import narrating
 
 
 @pytest.fixture(scope="module")
@@ -27,30 +28,29 @@ def recipe(tmp_path_factory):
     return str(path)
 
 
-def narrate(recipe, out, *more):
-    main(["narrate", recipe, "--out", str(out), *more])
+def narrate(recipe, out, *options):
+    with pytest.raises(SystemExit) as end:
+        main(["narrate", recipe, "--out", str(out), *options])
+    assert not end.value.code
+    return pipeline.open_run(pipeline.load_recipe(out), out)
 
 
 @pytest.fixture(scope="module")
-def shown(recipe, tmp_path_factory):
-    """A previewed run: its folder, opened again, and the page."""
-    out = tmp_path_factory.mktemp("run") / "run"
-    with pytest.raises(SystemExit) as end:
-        narrate(recipe, out, "--preview", "5")
-    assert not end.value.code
-    run = pipeline.open_run(pipeline.load_recipe(out), out)
-    return run, (out / "preview.html").read_text("utf-8")
+def previewed(recipe, tmp_path_factory):
+    """A previewed run and its page."""
+    run = narrate(recipe, tmp_path_factory.mktemp("run") / "run", "--preview", "5")
+    return run, (run.out / "preview.html").read_text("utf-8")
 
 
-class Whole(HTMLParser):
+class Balanced(HTMLParser):
     """Every tag that is opened is closed, in order."""
 
     def __init__(self):
         super().__init__()
-        self.open, self.seen = [], []
+        self.open, self.tags = [], []
 
     def handle_starttag(self, tag, attrs):
-        self.seen.append((tag, dict(attrs)))
+        self.tags.append((tag, dict(attrs)))
         if tag not in ("meta", "img"):
             self.open.append(tag)
 
@@ -58,37 +58,36 @@ class Whole(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_and_fetches_nothing(shown):
-    _, page = shown
-    reader = Whole()
+def test_the_page_is_complete_and_fetches_nothing(previewed):
+    _, page = previewed
+    reader = Balanced()
     reader.feed(page)
     assert reader.open == []
-    tags = {tag for tag, _ in reader.seen}
-    assert not tags & {"script", "link", "iframe"}
+    assert not {tag for tag, _ in reader.tags} & {"script", "link", "iframe"}
     assert not re.search(r"https?://|url\(|@import", page)
-    sources = [attrs["src"] for tag, attrs in reader.seen if tag == "img"]
+    sources = [attrs["src"] for tag, attrs in reader.tags if tag == "img"]
     assert len(sources) == 5
     assert all(source.startswith("data:image/png;base64,") for source in sources)
 
 
-def test_each_window_has_its_own_sheet_and_words_and_facts(shown):
-    run, page = shown
+def test_each_window_has_its_own_sheet_narrative_and_facts(previewed):
+    run, page = previewed
     windows = run.windows("train")
     numbers = [int(n) for n in re.findall(r'<section id="window-(\d+)">', page)]
     assert numbers == preview.spread(len(windows), 5)
-    cards = page.split("<section ")[1:]
-    for number, card in zip(numbers, cards, strict=True):
+    sections = page.split("<section ")[1:]
+    for number, section in zip(numbers, sections, strict=True):
         past = windows.past_of(number, run.train_stats)
-        (picture,) = re.findall(r'base64,([^"]+)"', card)
-        assert base64.b64decode(picture) == png(Sheets(size=preview.USUAL_SIZE)(past))
+        (image,) = re.findall(r'base64,([^"]+)"', section)
+        assert base64.b64decode(image) == png(Sheets(size=preview.SHEET_SIZE)(past))
         (text,) = run.narrator.narrate([past])
-        assert f"<blockquote>{text}</blockquote>" in card
-        assert f"{past.frames[-1].max():.4g}, " in card
-    assert len(set(cards)) == 5
+        assert f"<blockquote>{text}</blockquote>" in section
+        assert f"{past.frames[-1].max():.4g}, " in section
+    assert len(set(sections)) == 5
 
 
-def test_the_page_says_who_wrote_and_whether_they_saw_the_future(shown):
-    run, page = shown
+def test_the_page_names_the_narrator_and_says_whether_it_reads_the_future(previewed):
+    run, page = previewed
     for name, value in (
         ("narrator", "rules"),
         ("version", run.narrator.version),
@@ -98,65 +97,55 @@ def test_the_page_says_who_wrote_and_whether_they_saw_the_future(shown):
         assert f"<dt>{name}</dt><dd>{value}</dd>" in page
 
 
-def test_previewed_narratives_are_kept_and_narrating_goes_on_from_them(shown, recipe):
-    run, _ = shown
+def test_narrating_everything_continues_from_the_previewed_windows(previewed):
+    run, _ = previewed
     before = read_narratives(run.out / "narratives.jsonl")
     assert [line.index for line in before] == preview.spread(len(run.windows("train")), 5)
-    with pytest.raises(SystemExit) as end:
-        narrate("", run.out)
-    assert not end.value.code
+    narrate("", run.out)
     after = read_narratives(run.out / "narratives.jsonl")
     assert after[:5] == before
-    keys = [line.key for line in after]
-    assert len(set(keys)) == len(keys)
+    assert len({line.key for line in after}) == len(after)
     assert len([line for line in after if line.split == "train"]) == len(run.windows("train"))
 
 
-def test_words_are_shown_as_they_are_and_never_as_markup(shown):
-    run, _ = shown
+def test_narratives_are_text_and_never_markup(previewed):
+    run, _ = previewed
     past = run.windows("train").past_of(0, run.train_stats)
     text = '<script>alert("x")</script> & a < b'
     page = preview.page({"narrator": "<b>"}, [0], [past], [b"x"], [text])
     assert "<script>" not in page
-    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; &amp; a &lt; b" in page
+    assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt; &amp; a &lt; b" in page
     assert "<h1>Narratives by &lt;b&gt;</h1>" in page
     assert "(no words)" in preview.page({"narrator": "none"}, [0], [past], [b"x"], [""])
 
 
-def test_a_model_is_shown_with_the_sheets_that_it_saw(recipe, tmp_path):
+def test_a_model_is_previewed_with_the_sheets_that_it_read(recipe, tmp_path):
     folder = tiny_vlm.llava(tmp_path / "llava")
     params = {"model": str(folder), "max_new_tokens": 4, "size": 240, "device": "cpu"}
-    with pytest.raises(SystemExit) as end:
-        narrate(
-            recipe,
-            tmp_path / "run",
-            *("--preview", "2", "--set", "narrator.name=transformers"),
-            *("--set", f"narrator.params={json.dumps(params)}"),
-        )
-    assert not end.value.code
-    page = (tmp_path / "run" / "preview.html").read_text("utf-8")
-    run = pipeline.open_run(pipeline.load_recipe(tmp_path / "run"), tmp_path / "run")
+    run = narrate(
+        recipe,
+        tmp_path / "run",
+        *("--preview", "2", "--set", "narrator.name=transformers"),
+        *("--set", f"narrator.params={json.dumps(params)}"),
+    )
+    page = (run.out / "preview.html").read_text("utf-8")
     past = run.windows("train").past_of(
         preview.spread(len(run.windows("train")), 2)[0], run.train_stats
     )
     assert base64.b64encode(png(Sheets(size=240)(past))).decode() in page
-    assert "sheet-2 size=240 labels=True" in page
-    kept = read_narratives(tmp_path / "run" / "narratives.jsonl")
-    assert [line.narrator for line in kept] == ["transformers"] * 2
+    assert f"<dd>{Sheets(size=240).version}</dd>" in page
 
 
-def test_a_number_of_windows_that_is_none_is_refused(shown):
+def test_a_count_below_one_is_refused(previewed):
     with pytest.raises(S2KDError, match="--preview -1: must be at least 1"):
-        preview.write(shown[0], windows=-1)
+        narrating.preview(previewed[0], -1)
 
 
-@given(count=st.integers(1, 5000), wanted=st.integers(1, 60))
-def test_windows_are_spread_evenly(count, wanted):
-    numbers = preview.spread(count, wanted)
-    assert len(numbers) == len(set(numbers)) == min(count, wanted)
-    assert numbers[0] >= 0
-    assert numbers[-1] < count
-    gaps = np.diff([*numbers])
-    if len(gaps):
-        assert gaps.max() - gaps.min() <= 1
-    assert abs(numbers[0] - (count - 1 - numbers[-1])) <= 1
+@given(total=st.integers(1, 5000), count=st.integers(1, 60))
+def test_windows_are_spread_evenly(total, count):
+    numbers = preview.spread(total, count)
+    assert len(numbers) == len(set(numbers)) == min(total, count)
+    assert 0 <= numbers[0] <= numbers[-1] < total
+    gaps = np.diff(numbers)
+    assert gaps.max(initial=0) - gaps.min(initial=total) <= 1
+    assert abs(numbers[0] - (total - 1 - numbers[-1])) <= 1

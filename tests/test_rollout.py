@@ -1,6 +1,5 @@
-"""Roll-outs by hand: what is fed back, what is skipped, what counts as a blow-up, what is read."""
+"""Roll-outs by hand: what is fed back, what is skipped, what counts as a blow-up."""
 
-import dataclasses
 import json
 import math
 
@@ -11,7 +10,7 @@ import torch
 
 from s2kd import pipeline
 from s2kd.core import spectral
-from s2kd.core.types import GridSpec, Past, S2KDError
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
@@ -22,9 +21,6 @@ from s2kd.evaluation.report import write_report
 from s2kd.evaluation.rollout import climatology_step, long_windows, persistence_step, roll_out
 from s2kd.models.forecasters import Student
 from s2kd.models.normaliser import Normaliser
-from s2kd.narration.forecast_words import SILENT, TOLD, ForecastWords
-from s2kd.narration.narrators import narrators
-from s2kd.narration.text import encoders
 
 PAST, LEAD = 3, 2
 
@@ -273,73 +269,6 @@ def test_what_is_forecast_is_what_is_scored_where_cells_are_missing():
     assert found["mse"] == pytest.approx(want.tolist(), rel=1e-4)
 
 
-# --- what a reader reads of its own forecasts ----------------------------------------------------
-
-
-def words(made, narrator):
-    windows = WindowDataset(made, "test", past=PAST, lead=LEAD)
-    encoder = encoders.build("hashed")
-    known = statistics(made)
-    told = ForecastWords(windows, known, width=encoder.width, narrator=narrator, encoder=encoder)
-    return windows, known, encoder, told
-
-
-def test_forecasts_are_told_as_if_seen_with_their_own_calendar_and_no_context(made):
-    seen: list[Past] = []
-
-    class Listens:
-        reads_future, version = False, "1"
-
-        def narrate(self, pasts):
-            seen.extend(pasts)
-            return [f"warm {i}" for i in range(len(pasts))]
-
-    windows, _, encoder, told = words(made, Listens())
-    past = torch.randn(4, PAST, 2, 6, 8)
-    index = torch.tensor([0, 1, 5, 9])
-    tokens = told.tokens(past, index, LEAD)  # half a day on
-    assert told.kind == TOLD
-    for number, one, frames in zip(index.tolist(), seen, past, strict=True):
-        np.testing.assert_array_equal(one.frames, frames.numpy())
-        assert one.context == ()
-        later = int(np.flatnonzero(windows.starts == windows.starts[number] + LEAD)[0])
-        real = windows.past_of(later, statistics(made))
-        assert (one.season, one.part_of_day) == (real.season, real.part_of_day)
-        assert real.context == ("rain",)
-    want = encoder.encode([f"warm {i}" for i in range(4)])
-    torch.testing.assert_close(tokens.values, want.values, atol=1e-3, rtol=1e-3)
-    assert torch.equal(tokens.padding, want.padding)
-
-
-def test_a_forecast_that_comes_true_is_told_as_the_truth_would_be(made):
-    windows, known, _, told = words(
-        dataclasses.replace(made, context=None), narrators.build("rules")
-    )
-    truth = windows.gather(torch.tensor([4, 6])).past
-    said = told.texts(truth, torch.tensor([0, 2]), 4)
-    real = narrators.build("rules").narrate([windows.past_of(n, known) for n in (4, 6)])
-    assert said == real
-    assert all(said)
-
-
-def test_shuffled_words_stay_shuffled(made):
-    windows, _, _, told = words(made, narrators.build("shuffled"))
-    past = windows.gather(torch.arange(6)).past
-    said = told.texts(past, torch.arange(6), LEAD)
-    plain = words(made, narrators.build("rules"))[3].texts(past, torch.arange(6), LEAD)
-    assert said != plain
-    assert sorted(said) == sorted(plain)
-
-
-def test_without_a_narrator_there_is_nothing_to_read(made):
-    windows = WindowDataset(made, "test", past=PAST, lead=LEAD)
-    silent = ForecastWords(windows, statistics(made), width=7)
-    tokens = silent.tokens(torch.zeros(3, PAST, 2, 6, 8), torch.arange(3), LEAD)
-    assert tokens.values.shape == (3, 1, 7)
-    assert tokens.padding.all()
-    assert silent.kind == SILENT
-
-
 # --- the stage -----------------------------------------------------------------------------------
 
 
@@ -352,13 +281,14 @@ def test_evaluating_with_a_horizon_adds_it_to_every_row(mine):
     assert not any(stage.startswith("score") for stage in told), "scores stay as they are"
     assert json.loads((mine / "scores.json").read_text()) == rows
     for row in rows:
+        if row["role"] == "teacher" and row["narrator"] != "none":
+            assert "long_horizon" not in row, "there are no narratives of its own forecasts"
+            continue
         found = row["long_horizon"]
         old = {k: v for k, v in row.items() if k != "long_horizon"}
         assert old == before[row["key"]]
         assert (found["horizon"], found["steps"], len(found["mse"])) == (2, 4, 4)
         assert found["windows"] + found["skipped"] == row["scores"]["conventions"]["windows"]
-        reads = row["role"] == "teacher" and row["narrator"] != "none"
-        assert found["words"] == (TOLD if reads else None)
         # its first block is what was scored, on the windows that fit
         assert found["mse"][0] < 2 * row["metrics"]["mse"]
     page = mine / "page" / "report.html"

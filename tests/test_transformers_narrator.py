@@ -287,7 +287,7 @@ def test_a_model_that_cannot_be_fetched_is_told_with_the_way_out(tmp_path):
     code = OFFLINE.format(home=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     (line,) = done.stdout.splitlines()
-    assert "'deepseek-community/deepseek-vl-1.3b-chat' could not be had from the Hugging" in line
+    assert "'deepseek-community/deepseek-vl-1.3b-chat' could not be loaded from the Hugging" in line
     assert "hf download deepseek-community/deepseek-vl-1.3b-chat --local-dir FOLDER" in line
     assert "Traceback" not in done.stderr
 

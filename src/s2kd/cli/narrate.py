@@ -76,9 +76,7 @@ def narrate(
     with opened_run(recipe, out, quiet=as_json) as opened:
         narration.limit(opened, max_requests=max_requests, concurrent=concurrent)
         if preview:
-            from s2kd.pipeline import preview as page
-
-            page.write(opened, windows=preview)
+            narration.preview(opened, preview)
         elif part is not None:
             narration.narrate_shard(opened, part)
         else:

@@ -326,12 +326,11 @@ def _horizon_figures(page: Page, rows: list[Row], split: str, stated: str, style
                 f"{sum(f['stable'] for f in found)} of {len(found)}",
                 number(mean_of_known([float(f["ahead_of_persistence"]) for f in found]), ".1f"),
                 number(mean_of_known([float(f["ahead_of_climatology"]) for f in found]), ".1f"),
-                found[0]["words"] or "–",
             ]
         )
     first = rolled[0]["long_horizon"]
     page.table(
-        ("", "MSE at the end", "Stable", "Ahead of persistence", "Ahead of climatology", "Reads"),
+        ("", "MSE at the end", "Stable", "Ahead of persistence", "Ahead of climatology"),
         lines,
         f"{first['windows']} windows ({first['skipped']} too near the end of their stretch were "
         f"skipped). Stable: every value finite and the error below {first['limit']:g} times the "

@@ -13,6 +13,7 @@ import msgspec
 from s2kd.core.files import digest, locked
 from s2kd.core.types import Past, S2KDError, Statistics
 from s2kd.data.windows import WindowDataset
+from s2kd.narration.claims import Claim
 from s2kd.narration.narrators import Answer, Matching, Narrator, Rearranging, Streaming
 
 FILE_NAME = "narratives.jsonl"
@@ -26,7 +27,7 @@ class Narrative:
     `window` is `Past.digest`, `index` the number of the window within `split`. `given` is a hash
     of the narrator's remaining input (grid, training statistics, season, context), empty where
     the text was written elsewhere. `model` is the name that a server reports; `note` says why
-    this line replaces an earlier line of its key.
+    this line replaces an earlier line of its key. `claims` is None for a text without claims.
     """
 
     window: str
@@ -39,6 +40,7 @@ class Narrative:
     given: str = ""
     model: str = ""
     note: str = ""
+    claims: tuple[Claim, ...] | None = None
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -46,8 +48,10 @@ class Narrative:
         return self.window, self.given, self.narrator, self.version
 
     def encode(self) -> bytes:
-        """One line of JSON; `model` and `note` only where they are set."""
+        """One line of JSON; `model`, `note` and `claims` only where they are set."""
         fields = {k: v for k, v in asdict(self).items() if v or k not in ("model", "note")}
+        if self.claims is None:
+            del fields["claims"]
         return (json.dumps(fields, ensure_ascii=False) + "\n").encode("utf-8", "replace")
 
 
@@ -74,6 +78,11 @@ def _parse(line: bytes, source: str) -> Narrative:
 def read_texts(path: Path) -> dict[tuple[str, str, str, str], str]:
     """The latest text of every key; empty where there is no file."""
     return {line.key: line.text for line in read_narratives(path)} if path.exists() else {}
+
+
+def read_claims(path: Path) -> dict[tuple[str, str, str, str], tuple[Claim, ...] | None]:
+    """The latest claims of every key."""
+    return {line.key: line.claims for line in read_narratives(path)}
 
 
 class Store:
@@ -200,10 +209,13 @@ def complete(
                 source.match(windows, [b.window for b in blanks], [b.index for b in blanks])
             pasts = ((n, windows.past_of(b.index, statistics)) for n, b in enumerate(missing))
             done = len(blanks) - len(missing)
-            with closing(_answers(source, pasts, batch)) as blocks:
+            with closing(answers(source, pasts, batch)) as blocks:
                 for block in blocks:
                     opened.add(
-                        [replace(missing[a.number], text=a.text, model=a.model) for a in block]
+                        [
+                            replace(missing[a.number], text=a.text, model=a.model, claims=a.claims)
+                            for a in block
+                        ]
                     )
                     done += len(block)
                     if progress is not None:
@@ -216,7 +228,7 @@ def complete(
     return [texts[blank.key] for blank in blanks]
 
 
-def _answers(
+def answers(
     narrator: Narrator, pasts: Iterator[tuple[int, Past]], batch: int
 ) -> Iterator[list[Answer]]:
     """Answers to be written together: one of a stream, or a batch."""

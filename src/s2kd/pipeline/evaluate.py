@@ -26,8 +26,6 @@ from s2kd.evaluation.scoring import (
 )
 from s2kd.models.checkpoint import load_metadata, load_student, load_teacher
 from s2kd.models.forecasters import FramesOnly, Student, Teacher
-from s2kd.narration.forecast_words import ForecastWords
-from s2kd.narration.text import encoders
 from s2kd.pipeline.distil import student_folder
 from s2kd.pipeline.narrate import narratives
 from s2kd.pipeline.run import Run
@@ -227,7 +225,9 @@ def _with_long_horizon(
     """The row with its roll-out, where one is requested and it has none of that length."""
     if not run.horizon or row.get("long_horizon", {}).get("horizon") == run.horizon:
         return row
-    step, words = stepper(run, model, windows)
+    step = stepper(run, model, windows)
+    if step is None:
+        return row
     rollout = roll_out(
         step,
         windows,
@@ -236,7 +236,7 @@ def _with_long_horizon(
         climatology=run.climatology,
         progress=run.progress(f"roll out {model.name} on {windows.split}"),
     )
-    row = {**row, "long_horizon": {**rollout, "words": words}}
+    row = {**row, "long_horizon": rollout}
     write_json(path, row)
     return row
 
@@ -266,36 +266,19 @@ def predictor(
     return lambda past, window: predict(network, past, window.index, states), speed
 
 
-def stepper(run: Run, model: EvaluatedModel, windows: WindowDataset) -> tuple[Step, str | None]:
-    """A function that forecasts block after block, and the kind of narrative of later blocks."""
+def stepper(run: Run, model: EvaluatedModel, windows: WindowDataset) -> Step | None:
+    """A function that forecasts block after block; None for a teacher that reads narratives.
+
+    Such a teacher has no narratives of its own forecasts.
+    """
     if model.load is None:
         if model.name == "persistence":
-            return persistence_step(windows.lead), None
-        return climatology_step(run.climatology, windows, horizon=run.horizon), None
+            return persistence_step(windows.lead)
+        return climatology_step(run.climatology, windows, horizon=run.horizon)
     network = model.load().to(run.fabric.device).to(memory_format=torch.channels_last)
-    if not (isinstance(network, Teacher) and network.reads):
-        return lambda past, window, block: predict(network, past, window.index, None), None
-    states, words = run.states(windows.split), _forecast_words(run, windows)
-
-    def step(past: torch.Tensor, window: Batch, block: int) -> torch.Tensor:
-        if block == 0:
-            return predict(network, past, window.index, states)
-        return network(past, words.tokens(past, window.index, block * windows.lead)).future
-
-    return step, words.kind
-
-
-def _forecast_words(run: Run, windows: WindowDataset) -> ForecastWords:
-    """The run's own rules where they are rules; another's words cannot be made of forecasts."""
-    narrator, width = run.recipe.narrator, run.states(windows.split).width
-    rules = narrator.name == "rules"
-    rules |= narrator.name == "shuffled" and narrator.params.get("of", "rules") == "rules"
-    if not rules:
-        return ForecastWords(windows, run.train_stats, width=width)
-    encoder = encoders.build(run.recipe.text.name, **run.recipe.text.params)
-    return ForecastWords(
-        windows, run.train_stats, width=width, narrator=run.narrator, encoder=encoder
-    )
+    if isinstance(network, Teacher) and network.reads:
+        return None
+    return lambda past, window, block: predict(network, past, window.index, None)
 
 
 # --- report -----------------------------------------------------------------------------------

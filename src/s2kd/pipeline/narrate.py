@@ -7,7 +7,7 @@ from msgspec import to_builtins
 from s2kd.core.errors import S2KDError
 from s2kd.core.files import digest
 from s2kd.narration.store import FILE_NAME, narrate_windows
-from s2kd.narration.text import TextEncoder, encoders
+from s2kd.narration.text import Pretrained, TextEncoder, encoders
 from s2kd.narration.text.states import TextStates, encode_states
 from s2kd.pipeline.checks import check_models
 from s2kd.pipeline.run import Run
@@ -66,7 +66,7 @@ def _source(run: Run, encoder: TextEncoder, stored: TextStates | None) -> str:
     States travel without the model: a machine without it takes them as they are.
     """
     try:
-        return getattr(encoder, "source", "")
+        return encoder.source() if isinstance(encoder, Pretrained) else ""
     except S2KDError as error:
         if stored is None:
             raise

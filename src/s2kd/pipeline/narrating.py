@@ -1,8 +1,9 @@
-"""A run's narratives at scale: in shards, within a budget, and only those that hold.
+"""Narratives of a run at scale: in shards, within a budget, previewed and verified.
 
 ```
-DIR/faithfulness.json     what share of the claims of each split's narratives is so
-DIR/faithfulness.jsonl    one line a narrative: its score and the clauses that were contradicted
+DIR/faithfulness.json     per split: shares of supported and contradicted claims, score, chance
+DIR/faithfulness.jsonl    per narrative: its counts, score and contradicted claims
+DIR/preview.html          sheet, narrative and facts of some windows, side by side
 ```
 """
 
@@ -14,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from s2kd.core.files import write_json, write_text
 from s2kd.core.types import S2KDError
-from s2kd.narration.faithfulness import VERSION, Faithfulness, Verified, verify, verify_windows
-from s2kd.narration.narrators import Rearranging, Retrying
+from s2kd.narration.claims import VERSION, Claim, Faithfulness, verify
+from s2kd.narration.narrators import Claiming, Rearranging, Retrying
+from s2kd.narration.preview import write_preview
 from s2kd.narration.store import (
     FILE_NAME,
     Narrative,
+    answers,
     blank_narratives,
     complete,
-    narrate_windows,
     open_store,
+    read_claims,
     shard_numbers,
 )
 
@@ -31,15 +34,16 @@ if TYPE_CHECKING:
     from s2kd.pipeline import Run
 
 THRESHOLD = 0.5
-"""Below it a narrative is asked for again where nothing else is said."""
-AT_ONCE = 64
-"""Narratives asked for again, checked and written together."""
+"""Default score below which a narrative is requested again."""
+BLOCK = 64
+"""Narratives requested again, checked and written together."""
 
 
 def limit(run: "Run", *, max_requests: int = 0, concurrent: int = 0) -> None:
-    """How much a narrator may ask of a server; no part of the recipe, and free to change.
+    """Limit the requests of a narrator that asks a server; not part of the recipe.
 
-    A narrator that asks no server is an S2KDError.
+    Raises:
+        S2KDError: the narrator asks no server.
     """
     narrator = run.narrator.source if isinstance(run.narrator, Rearranging) else run.narrator
     for name, value in (("max_requests", max_requests), ("concurrent", concurrent)):
@@ -65,56 +69,78 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def narrate_shard(run: "Run", part: tuple[int, int]) -> int:
-    """The words of one shard of every split's windows, and no token states; how many windows."""
+    """Narrate one shard of every split, without token states; the number of its windows."""
     total = 0
     for split in run.dataset.splits:
-        windows, told = run.windows(split), run.progress(f"narrate {split}")
-        wanted = blank_narratives(
+        windows, progress = run.windows(split), run.progress(f"narrate {split}")
+        blanks = blank_narratives(
             windows, run.narrator, run.train_stats, name=run.recipe.narrator.name
         )
-        mine = [wanted[place] for place in shard_numbers(wanted, part)]
-        total += len(mine)
+        part_blanks = [blanks[number] for number in shard_numbers(blanks, part)]
+        total += len(part_blanks)
         complete(
             run.out / FILE_NAME,
-            mine,
+            part_blanks,
             windows,
             run.narrator,
             run.train_stats,
-            progress=lambda done, count, told=told: told(done, count, ""),
+            progress=progress,
         )
     return total
+
+
+def preview(run: "Run", count: int) -> Path:
+    """Narrate `count` windows of the training split into preview.html."""
+    progress = run.progress(f"narrate {count} windows")
+    path = run.out / "preview.html"
+    write_preview(
+        path,
+        run.windows("train"),
+        run.narrator,
+        run.train_stats,
+        store=run.out / FILE_NAME,
+        name=run.recipe.narrator.name,
+        count=count,
+        progress=progress,
+    )
+    return path
 
 
 def verify_run(
     run: "Run", *, drop_below: float | None = None, ask_again: int = 0
 ) -> list[dict[str, Any]]:
-    """Narrate what is missing, check every claim of every narrative, one row a split.
+    """Complete the narratives and check the claims of each; one row per split.
 
-    Narratives that score below `drop_below` (0.5 if left out) are asked for again up to
-    `ask_again` times, and the best is kept; those that stay below `drop_below` are dropped: their
-    window then has no words. Both are new lines in the store, which keeps the old ones. A row's
-    `score_before` is the score before that: what is left when the worst are gone says little.
+    Every change is a new line in the store, which keeps the old ones. The row's `score_before`
+    is the score without these changes, since a score after the worst are gone says little.
+
+    Args:
+        run: The run.
+        drop_below: Narratives that score lower are replaced by an empty text.
+        ask_again: How often a narrative that scores below `drop_below` (0.5 by default) is
+            requested again first; the best attempt is stored.
+
+    Raises:
+        S2KDError: a setting is out of range, or not one for this narrator.
     """
     if drop_below is not None and not 0 < drop_below <= 1:
         raise S2KDError(f"--drop-below {drop_below}: must be a score above 0, at most 1")
     if ask_again < 0:
         raise S2KDError(f"--ask-again {ask_again}: must not be negative")
-    changing = drop_below is not None or ask_again > 0
-    if changing and isinstance(run.narrator, Rearranging):
+    name = run.recipe.narrator.name
+    if (drop_below is not None or ask_again) and isinstance(run.narrator, Rearranging):
         raise S2KDError(
-            f"narrator {run.recipe.narrator.name!r} hands round the words of another one; "
-            "drop or ask again with that one"
+            f"narrator {name!r} hands round the narratives of {run.narrator.source_name!r}; drop "
+            "or ask again with that one"
         )
     if ask_again and not isinstance(run.narrator, Retrying):
-        raise S2KDError(
-            f"--ask-again: narrator {run.recipe.narrator.name!r} always says the same of a window"
-        )
+        raise S2KDError(f"--ask-again: narrator {name!r} always gives the same text for a window")
     rows, lines = [], []
     for split in run.dataset.splits:
-        row, told = _verify_split(run, split, drop_below, ask_again)
+        row, scores = _verify_split(run, split, drop_below, ask_again)
         rows.append(row)
-        lines += told
-    write_text(run.out / "faithfulness.jsonl", "".join(f"{json.dumps(one)}\n" for one in lines))
+        lines += scores
+    write_text(run.out / "faithfulness.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
     write_json(run.out / "faithfulness.json", {"version": VERSION, "splits": rows})
     return rows
 
@@ -123,115 +149,143 @@ def _verify_split(
     run: "Run", split: str, drop_below: float | None, ask_again: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     windows, name = run.windows(split), run.recipe.narrator.name
-    told = run.progress(f"narrate {split}")
+    progress, checks = run.progress(f"narrate {split}"), run.progress(f"verify {split}")
+    blanks = blank_narratives(windows, run.narrator, run.train_stats, name=name)
     store = run.out / FILE_NAME
-    texts = narrate_windows(
-        windows,
-        run.narrator,
-        run.train_stats,
-        store,
-        name=name,
-        progress=lambda done, total: told(done, total, ""),
-    )
-    checked = _checked(run, windows, texts)
-    before, again, dropped = checked.row, 0, 0
+
+    def check() -> tuple[list[str], Any]:
+        texts = complete(
+            store,
+            blanks,
+            windows,
+            run.narrator,
+            run.train_stats,
+            progress=progress,
+        )
+        claims = _claims(run, windows, blanks, texts)
+        if isinstance(run.narrator, Rearranging):
+            texts, claims = run.narrator.rearrange(texts), run.narrator.rearrange(claims)
+        return texts, verify(
+            claims,
+            lambda number: windows.past_of(number, run.train_stats),
+            progress=checks,
+        )
+
+    texts, result = check()
+    score_before, requests, dropped = result.row["score"], 0, 0
     if drop_below is not None or ask_again:
-        wanted = blank_narratives(windows, run.narrator, run.train_stats, name=name)
-        different = {one.key: number for number, one in enumerate(wanted)}.values()
-        best = {number: checked.narratives[number] for number in different}
-        bar = THRESHOLD if drop_below is None else drop_below
+        unique = {blank.key: number for number, blank in enumerate(blanks)}.values()
+        best = {number: result.narratives[number] for number in unique}
+        limit = THRESHOLD if drop_below is None else drop_below
         for attempt in range(1, ask_again + 1):
-            again += _ask_again(run, windows, wanted, best, bar, attempt)
+            requests += _ask_again(run, windows, blanks, best, limit, attempt)
         if drop_below is not None:
-            dropped = _drop(store, wanted, best, drop_below)
-        # who rearranges is refused before this, so what is kept is what is told
-        texts = complete(store, wanted, windows, run.narrator, run.train_stats)
-        checked = _checked(run, windows, texts)
-    empty = sum(not text.strip() for text in texts)
+            dropped = _drop(store, blanks, best, drop_below)
+        texts, result = check()
     row = {
         "split": split,
         "narrator": name,
         "version": run.narrator.version,
         "reads_future": run.narrator.reads_future,
-        **checked.row,
-        "score_before": before["score"],
-        "asked_again": again,
+        **result.row,
+        "score_before": score_before,
+        "asked_again": requests,
         "dropped": dropped,
-        "empty": empty,
+        "empty": sum(not text.strip() for text in texts),
     }
     scores = [
-        {"split": split, "index": number, "score": one.score, **asdict(one)}
-        for number, one in enumerate(checked.narratives)
+        {"split": split, "index": number, "score": narrative.score, **asdict(narrative)}
+        for number, narrative in enumerate(result.narratives)
     ]
     return row, scores
 
 
-def _checked(run: "Run", windows: "WindowDataset", texts: list[str]) -> Verified:
-    told = run.progress(f"verify {windows.split}")
-    return verify_windows(
-        windows, texts, run.train_stats, progress=lambda done, total: told(done, total, "")
-    )
+def _claims(
+    run: "Run", windows: "WindowDataset", blanks: Sequence[Narrative], texts: Sequence[str]
+) -> list[tuple[Claim, ...] | None]:
+    """The claims of every narrative: from the store, else from the narrator, else None."""
+    stored = read_claims(run.out / FILE_NAME) if blanks else {}
+    claims = [stored[blank.key] for blank in blanks]
+    narrator = run.narrator.source if isinstance(run.narrator, Rearranging) else run.narrator
+    if isinstance(narrator, Claiming):
+        missing = [i for i, text in enumerate(texts) if claims[i] is None and text.strip()]
+        for first in range(0, len(missing), BLOCK):
+            numbers = missing[first : first + BLOCK]
+            pasts = [windows.past_of(blanks[i].index, run.train_stats) for i in numbers]
+            for i, narrative_claims in zip(numbers, narrator.claims(pasts), strict=True):
+                claims[i] = narrative_claims
+    return claims
 
 
-def _worst(best: dict[int, Faithfulness], bar: float) -> list[int]:
-    """Windows whose narrative scores below the bar."""
-    return sorted(n for n, one in best.items() if one.score is not None and one.score < bar)
+def _lowest(best: dict[int, Faithfulness], limit: float) -> list[int]:
+    """Windows whose narrative scores below the limit."""
+    return sorted(n for n, each in best.items() if each.score is not None and each.score < limit)
 
 
 def _ask_again(
     run: "Run",
     windows: "WindowDataset",
-    wanted: list[Narrative],
+    blanks: Sequence[Narrative],
     best: dict[int, Faithfulness],
-    bar: float,
+    limit: float,
     attempt: int,
 ) -> int:
-    """New words for the worst; those that score higher are kept. How many were asked for."""
-    worst, other = _worst(best, bar), None
-    told = run.progress(f"ask again {windows.split}, {attempt}")
-    for first in range(0, len(worst), AT_ONCE):
-        other = other or run.narrator.retry(attempt)
-        block = worst[first : first + AT_ONCE]
-        pasts = [windows.past_of(number, run.train_stats) for number in block]
-        texts, lines = other.narrate(pasts), []
-        found = verify(texts, pasts.__getitem__).narratives
-        for number, text, one in zip(block, texts, found, strict=True):
+    """Request the lowest again and store what scores higher; the number of requests."""
+    lowest = _lowest(best, limit)
+    if not lowest:
+        return 0
+    progress = run.progress(f"ask again {windows.split}, {attempt}")
+    narrator = run.narrator.retry(attempt)
+    for first in range(0, len(lowest), BLOCK):
+        numbers = lowest[first : first + BLOCK]
+        pasts = [windows.past_of(number, run.train_stats) for number in numbers]
+        attempts = [a for block in answers(narrator, iter(enumerate(pasts)), BLOCK) for a in block]
+        if isinstance(narrator, Claiming):
+            claims = narrator.claims(pasts)
+            attempts = [replace(a, claims=claims[a.number]) for a in attempts]
+        ordered = [pasts[a.number] for a in attempts]
+        scores = verify([a.claims for a in attempts], ordered.__getitem__).narratives
+        lines = []
+        for answer, result in zip(attempts, scores, strict=True):
+            number = numbers[answer.number]
             before = best[number].score
-            if one.score is not None and one.score > before:
-                best[number] = one
-                note = f"asked again: score {one.score:.2f}, was {before:.2f}"
-                lines.append(replace(wanted[number], text=text, note=note))
-        _restate(run.out / FILE_NAME, lines)
-        told(first + len(block), len(worst), "")
-    return len(worst)
+            if result.score is not None and result.score > before:
+                best[number] = result
+                note = f"asked again: score {result.score:.2f}, was {before:.2f}"
+                line = replace(blanks[number], text=answer.text, claims=answer.claims)
+                lines.append(replace(line, model=answer.model, note=note))
+        _append(run.out / FILE_NAME, lines)
+        progress(first + len(numbers), len(lowest))
+    return len(lowest)
 
 
-def _drop(store: Path, wanted: list[Narrative], best: dict[int, Faithfulness], bar: float) -> int:
-    """No words for windows whose narrative stays below the bar; how many."""
-    worst = _worst(best, bar)
-    notes = {number: f"dropped: score {best[number].score:.2f}" for number in worst}
-    _restate(store, [replace(wanted[n], text="", note=note) for n, note in notes.items()])
-    return len(worst)
+def _drop(
+    store: Path, blanks: Sequence[Narrative], best: dict[int, Faithfulness], limit: float
+) -> int:
+    """Store an empty text for windows whose narrative stays below the limit; their number."""
+    notes = {n: f"dropped: score {best[n].score:.2f}" for n in _lowest(best, limit)}
+    _append(store, [replace(blanks[n], text="", note=note) for n, note in notes.items()])
+    return len(notes)
 
 
-def _restate(store: Path, lines: list[Narrative]) -> None:
-    """Add lines that stand in for those of the same keys."""
+def _append(store: Path, lines: Sequence[Narrative]) -> None:
+    """Add lines that replace those of the same keys."""
     if lines:
-        with open_store(store) as kept:
-            kept.add(lines)
+        with open_store(store) as opened:
+            opened.add(lines)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Head and cells of what `verify_run` found, narrow enough for a terminal."""
-    head = ["split", "texts", "claims", "right %", "wrong %", "open %", "score", "chance"]
+    """Head and cells of the rows of `verify_run`, narrow enough for a terminal."""
+    head = ["split", "texts", "unchecked", "claims", "right %", "wrong %", "open %", "before"]
     shares = ("supported", "contradicted", "unverifiable")
-    return [*head, "skill", "dropped"], [
+    scores = ("score_before", "score", "chance", "skill")
+    return [*head, *scores[1:], "dropped"], [
         [
             row["split"],
-            str(row["narratives"]),
-            str(row["claims"]),
+            *(str(row[name]) for name in ("narratives", "unchecked", "claims")),
             *("–" if row[name] is None else f"{100 * row[name]:.1f}" for name in shares),
-            *("–" if row[n] is None else f"{row[n]:.2f}" for n in ("score", "chance", "skill")),
+            *("–" if row[name] is None else f"{row[name]:.2f}" for name in scores),
             str(row["dropped"]),
         ]
         for row in rows
@@ -239,19 +293,12 @@ def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
 
 
 def legend(rows: Sequence[dict[str, Any]]) -> str:
-    """Whose claims the table counts, and what its columns are."""
-    (row, *_) = rows
-    future = "reads the future" if row["reads_future"] else "does not read the future"
-    changed = any(one["asked_again"] or one["dropped"] for one in rows)
-    before = ", ".join(
-        f"{one['split']} {one['score_before']:.2f}"
-        for one in rows
-        if one["score_before"] is not None
-    )
-    told = f" Scores before any was asked for again or dropped: {before}." if changed else ""
+    """The narrator of a table, and what its columns are."""
+    future = "yes" if rows[0]["reads_future"] else "no"
     return (
-        f"Narrator {row['narrator']}, which {future}. Claims that the window's own facts support "
-        "(right), contradict (wrong) or leave open; score is right / (right + wrong), chance the "
-        "score of the same words against other windows, skill (score - chance) / (1 - chance)."
-        f"{told}"
+        f"narrator: {rows[0]['narrator']}; reads the future: {future}\n"
+        "unchecked: narratives without claims; right, wrong, open: claims that the facts of the "
+        "window support, contradict or leave open; score: right / (right + wrong), before: without "
+        "any asked again or dropped; chance: score of the same claims against other windows; "
+        "skill: (score - chance) / (1 - chance)"
     )

@@ -11,15 +11,20 @@ from typing import Protocol, runtime_checkable
 from s2kd.core.registry import Registry
 from s2kd.core.types import Past
 from s2kd.data.windows import WindowDataset
+from s2kd.narration.claims import Claim
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The narrative of one window of a stream; `model` is the name that a server reports."""
+    """The narrative of one window of a stream.
+
+    `model` is the name that a server reports; `claims` is None where the text comes without any.
+    """
 
     number: int
     text: str
     model: str = ""
+    claims: tuple[Claim, ...] | None = None
 
 
 @runtime_checkable
@@ -70,7 +75,14 @@ class Rearranging(Protocol):
     source: Narrator
     source_name: str
 
-    def rearrange(self, narratives: list[str]) -> list[str]: ...
+    def rearrange(self, narratives: list) -> list: ...
+
+
+@runtime_checkable
+class Claiming(Protocol):
+    """A narrator that gives the claims of its texts from the windows, again and at any time."""
+
+    def claims(self, pasts: Sequence[Past]) -> list[tuple[Claim, ...]]: ...
 
 
 @runtime_checkable

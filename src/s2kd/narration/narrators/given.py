@@ -53,7 +53,7 @@ class Shuffled:
         """The texts of `of`, not yet rearranged."""
         return self.source.narrate(pasts)
 
-    def rearrange(self, narratives: list[str]) -> list[str]:
+    def rearrange(self, narratives: list) -> list:
         """Narrative i replaced by another: the same seeded derangement for the same length."""
         return [narratives[number] for number in derangement(len(narratives), seed=self._seed)]
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from s2kd.core.types import Past
-from s2kd.narration.facts import Facts, scenes
+from s2kd.narration.claims import Claim, claims_of
+from s2kd.narration.facts import Facts, Scene, scenes
 from s2kd.narration.narrators import narrators
 from s2kd.narration.sentences import SENTENCES
 
@@ -30,12 +31,23 @@ class Rules:
 
     def narrate(self, pasts: Sequence[Past]) -> list[str]:
         """One text per past, in order."""
-        texts = [""] * len(pasts)
-        for numbers in blocks(pasts):
-            for number, scene in zip(numbers, scenes([pasts[n] for n in numbers]), strict=True):
-                scene = scene.select(most_changed(scene.facts))
-                texts[number] = shortened(SENTENCES[scene.domain](scene), self.most_words)
-        return texts
+        return [
+            shortened(SENTENCES[scene.domain](scene), self.most_words)
+            for scene in covered_scenes(pasts)
+        ]
+
+    def claims(self, pasts: Sequence[Past]) -> list[tuple[Claim, ...]]:
+        """The claims of each past: all that the facts of the same channels support."""
+        return [claims_of(scene) for scene in covered_scenes(pasts)]
+
+
+def covered_scenes(pasts: Sequence[Past]) -> list[Scene]:
+    """The scene of every past, in order, with the channels that a text covers."""
+    covered: dict[int, Scene] = {}
+    for numbers in blocks(pasts):
+        for number, scene in zip(numbers, scenes([pasts[n] for n in numbers]), strict=True):
+            covered[number] = scene.select(most_changed(scene.facts))
+    return [covered[number] for number in range(len(pasts))]
 
 
 def blocks(pasts: Sequence[Past]) -> Iterator[list[int]]:

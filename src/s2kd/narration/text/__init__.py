@@ -1,4 +1,4 @@
-"""Text encoders: a narrative becomes token states. Frozen, one file each.
+"""The registry of text encoders: frozen networks that turn a narrative into token states.
 
 Decorate the class with `@encoders.register("name")`; its settings are keyword-only.
 """
@@ -12,16 +12,25 @@ from s2kd.core.types import Tokens
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """Z_s of eq. 4: texts to one state a token. `width` is D_s; `version` names the weights.
-
-    An encoder may also have `source`, what its settings alone do not say of its weights (the
-    commit or the content of a model); and `lost(text) -> int`, how many words do not fit.
-    """
+    """Z_s of eq. 4: texts to one state per token. `width` is D_s; `version` names the weights."""
 
     width: int
     version: str
 
     def encode(self, texts: Sequence[str]) -> Tokens: ...
+
+
+@runtime_checkable
+class Pretrained(Protocol):
+    """A text encoder with weights of its own and a limited length.
+
+    `source` identifies the weights beyond the settings (commit or content), empty where the
+    settings say all; `lost` counts the words of a text that do not fit.
+    """
+
+    def source(self) -> str: ...
+
+    def lost(self, text: str) -> int: ...
 
 
 encoders: Registry[TextEncoder] = Registry("text encoder", "s2kd.narration.text", group="s2kd.text")

@@ -1,25 +1,24 @@
-"""Token states of a whole split, computed once and read many times."""
+"""Token states of all narratives of a split: computed once, stored in float16, read per batch."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float16, Int
+from jaxtyping import Float, Float16, Int
 from torch import Tensor
 
 from s2kd.core.files import digest, write_whole
 from s2kd.core.types import S2KDError, Tokens
-from s2kd.narration.text import TextEncoder
-from s2kd.narration.text.batches import by_length
+from s2kd.narration.text import Pretrained, TextEncoder
 
 FORMAT = "s2kd text states 1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """How many of so many narratives were too long, and how many of all their words were lost."""
+    """Numbers of narratives, of those too long for the encoder, of all words and of lost words."""
 
     narratives: int = 0
     too_long: int = 0
@@ -36,11 +35,11 @@ class Cut:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextStates:
-    """The states of every window's text, each different text once, end to end without padding.
+    """Token states of every window's text; equal texts once, end to end without padding.
 
     Text u holds rows `offsets[u]` up to `offsets[u + 1]` of `values`; window i reads text
-    `index[i]`. `key` says what was encoded by which weights (`states_key`); `source` is the
-    encoder's; `cut` counts what did not fit into it.
+    `index[i]`. `key` identifies texts and weights (`states_key`), `source` is that of the
+    encoder, and `cut` counts what did not fit into it.
     """
 
     values: Float16[Tensor, "state width"]
@@ -60,11 +59,11 @@ class TextStates:
 
     @property
     def lengths(self) -> Int[Tensor, " unique"]:
-        """Tokens of each different text."""
+        """Tokens per different text."""
         return self.offsets.diff()
 
     def to(self, device: torch.device | str) -> "TextStates":
-        """The same, held on `device`."""
+        """The same states on `device`."""
         moved = {name: getattr(self, name).to(device) for name in _TENSORS}
         return replace(self, **moved)
 
@@ -76,10 +75,10 @@ class TextStates:
         text = self.index[index.to(self.index.device)]
         first, length = self.offsets[text], self.lengths[text]
         longest = max(1, int(length.max())) if len(text) else 1
-        place = torch.arange(longest, device=text.device)
-        padding = place >= length[:, None]
+        position = torch.arange(longest, device=text.device)
+        padding = position >= length[:, None]
         values = self.values.new_zeros(len(text), longest, self.width)
-        values[~padding] = self.values[(first[:, None] + place)[~padding]]
+        values[~padding] = self.values[(first[:, None] + position)[~padding]]
         return Tokens(values=values.to(device).float(), padding=padding.to(device))
 
     def save(self, path: Path) -> None:
@@ -89,7 +88,7 @@ class TextStates:
         tensors = {name: getattr(self, name).cpu().contiguous() for name in _TENSORS}
         metadata = {"format": FORMAT, "key": self.key, "source": self.source}
         metadata |= {name: str(value) for name, value in asdict(self.cut).items()}
-        write_whole(path, lambda beside: save_file(tensors, beside, metadata=metadata))
+        write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
     @classmethod
     def load(cls, path: Path, *, key: str | None = None) -> "TextStates":
@@ -111,7 +110,7 @@ class TextStates:
                 f"{path}: was made from other narratives or another text encoder; "
                 "delete it to have it made again"
             )
-        cut = Cut(**{one.name: int(metadata.get(one.name, 0)) for one in fields(Cut)})
+        cut = Cut(**{field.name: int(metadata.get(field.name, 0)) for field in fields(Cut)})
         return cls(**tensors, key=metadata["key"], source=metadata.get("source", ""), cut=cut)
 
 
@@ -119,7 +118,7 @@ _TENSORS = ("values", "offsets", "index")
 
 
 def _consistent(values: Tensor, offsets: Tensor, index: Tensor) -> bool:
-    """Whether three tensors can be text states: types, shapes, bounds, no value lost."""
+    """Whether three tensors can be text states: types, shapes, bounds, finite values."""
     if values.dtype != torch.float16 or values.ndim != 2:
         return False
     if any(t.dtype != torch.int64 or t.ndim != 1 for t in (offsets, index)) or not len(offsets):
@@ -129,8 +128,28 @@ def _consistent(values: Tensor, offsets: Tensor, index: Tensor) -> bool:
     return bool(bounded) and bool(ordered) and bool(values.isfinite().all())
 
 
+def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Numbers of all texts, the shortest first, in batches: short texts need little padding."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for first in range(0, len(order), size):
+        yield order[first : first + size]
+
+
+def padded(states: Sequence[Float[Tensor, "_ width"]], width: int) -> Tokens:
+    """The states of each text, padded with zeros to the longest, which is at least 1."""
+    longest = max([1, *map(len, states)])
+    tokens = Tokens(
+        values=torch.zeros(len(states), longest, width),
+        padding=torch.ones(len(states), longest, dtype=torch.bool),
+    )
+    for number, state in enumerate(states):
+        tokens.values[number, : len(state)] = state
+        tokens.padding[number, : len(state)] = False
+    return tokens
+
+
 def states_key(texts: Sequence[str], encoder: TextEncoder) -> str:
-    """A short name for these texts, in this order, read by these weights."""
+    """A short hash of these texts, in this order, and of the encoder's version."""
     return digest([FORMAT, encoder.version, list(texts)])
 
 
@@ -151,16 +170,16 @@ def encode_states(
     unique = list(number)
     states: list[Tensor] = [torch.zeros(0, encoder.width, dtype=torch.float16)] * len(unique)
     done = 0
-    for chosen in by_length(list(map(len, unique)), batch):
-        tokens = encoder.encode([unique[i] for i in chosen])
-        for i, value, padding in zip(chosen, tokens.values, tokens.padding, strict=True):
+    for numbers in by_length(list(map(len, unique)), batch):
+        tokens = encoder.encode([unique[i] for i in numbers])
+        for i, value, padding in zip(numbers, tokens.values, tokens.padding, strict=True):
             states[i] = value[~padding].cpu().half()
             if not states[i].isfinite().all():
                 raise S2KDError(
                     f"text encoder {encoder.version!r} gives states that are not finite in "
                     f"float16 for the text {unique[i][:60]!r}"
                 )
-        done += len(chosen)
+        done += len(numbers)
         if progress is not None:
             progress(done, len(unique))
     lengths = torch.tensor([0, *map(len, states)])
@@ -170,15 +189,15 @@ def encode_states(
         offsets=lengths.cumsum(0),
         index=index,
         key=states_key(texts, encoder),
-        source=getattr(encoder, "source", ""),
+        source=encoder.source() if isinstance(encoder, Pretrained) else "",
         cut=cut_of(texts, encoder),
     )
 
 
 def cut_of(texts: Sequence[str], encoder: TextEncoder) -> Cut:
-    """What an encoder does not read of these narratives, each counted as often as it is told."""
-    times = Counter(texts)
-    lost = {text: encoder.lost(text) for text in times} if hasattr(encoder, "lost") else {}
+    """The words that an encoder cuts off, each text counted as often as it occurs."""
+    times, limited = Counter(texts), isinstance(encoder, Pretrained)
+    lost = {text: encoder.lost(text) for text in times} if limited else {}
     return Cut(
         narratives=len(texts),
         too_long=sum(count for text, count in times.items() if lost.get(text)),
