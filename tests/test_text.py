@@ -1,9 +1,9 @@
-import dataclasses
 import hashlib
 import json
 import shutil
 from types import SimpleNamespace
 
+import msgspec.structs
 import numpy as np
 import pytest
 import road
@@ -374,7 +374,7 @@ def run(tmp_path):
     text = Part(name="pretrained", params={"model": str(tmp_path / "model"), "device": "cpu"})
     said = []
     opened = pipeline.open_run(
-        dataclasses.replace(road.tiny(), text=text), tmp_path / "run", say=said.append
+        msgspec.structs.replace(road.tiny(), text=text), tmp_path / "run", say=said.append
     )
     pipeline.narrate(opened)
     opened.said = said
