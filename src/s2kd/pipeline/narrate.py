@@ -1,16 +1,20 @@
 """Stage `narrate`: a narrative per window, and their token states."""
 
 from dataclasses import replace
+from typing import Any
 
 from msgspec import to_builtins
 
 from s2kd.core.errors import S2KDError
 from s2kd.core.files import digest
 from s2kd.narration.store import FILE_NAME, narrate_windows
-from s2kd.narration.text import Pretrained, TextEncoder, encoders
+from s2kd.narration.text import Pretrained, encoders
 from s2kd.narration.text.states import TextStates, encode_states
 from s2kd.pipeline.checks import check_models
 from s2kd.pipeline.run import Run
+
+Encoder = Any
+"""A `TextEncoder`; a type check would read its properties, and so load the model."""
 
 
 def narrate(run: Run) -> None:
@@ -42,7 +46,7 @@ def narratives(run: Run, split: str) -> list[str]:
     )
 
 
-def _make_states(run: Run, split: str, texts: list[str], encoder: TextEncoder) -> None:
+def _make_states(run: Run, split: str, texts: list[str], encoder: Encoder) -> None:
     """Token states of these texts, unless the file holds them already."""
     path = run.out / "states" / f"{split}.safetensors"
     stored = TextStates.load(path) if path.exists() else None
@@ -60,7 +64,7 @@ def _make_states(run: Run, split: str, texts: list[str], encoder: TextEncoder) -
         run.say(f"{split}: {states.cut}")
 
 
-def _source(run: Run, encoder: TextEncoder, stored: TextStates | None) -> str:
+def _source(run: Run, encoder: Encoder, stored: TextStates | None) -> str:
     """Which weights the encoder has; those of the stored states where there are none here.
 
     States travel without the model: a machine without it takes them as they are.
