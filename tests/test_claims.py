@@ -211,8 +211,7 @@ def test_free_text_is_put_into_the_form_by_a_model(pasts):
     assert text in questions[0]
     assert "- movement: direction in which patterns move" in questions[0]
     for answer in ("I cannot.", "[]", '{"claims": [{"quantity": "trend"}]}', '{"claims": ["up"]}'):
-        with pytest.raises(S2KDError, match="claims: "):
-            extract(text, past, labels, lambda prompt, form, answer=answer: answer)
+        assert extract(text, past, labels, lambda prompt, form, answer=answer: answer) is None
 
 
 # --- scores --------------------------------------------------------------------------------------
@@ -361,6 +360,20 @@ def test_narratives_without_claims_are_unchecked(tmp_path):
     for row in narrating.verify_run(run, drop_below=0.5):
         assert (row["unchecked"], row["claims"]) == (row["narratives"], 0)
         assert (row["score"], row["dropped"], row["empty"]) == (None, 0, 0)
+    # then a model fills in the claims of all but one text
+    answers = iter(["no form"])
+    filled = json.dumps(
+        {"claims": [{"quantity": "trend", "channel": "density", "value": "steady"}]}
+    )
+    rows = narrating.verify_run(run, ask=lambda prompt, form: next(answers, filled))
+    lines = {line.key: line.claims for line in read_narratives(run.out / "narratives.jsonl")}
+    assert sum(claims is None for claims in lines.values()) == 1
+    assert sum(row["claims"] for row in rows) == sum(
+        row["narratives"] - row["unchecked"] for row in rows
+    )
+    assert rows[0]["score"] > 0.5
+    narrating.verify_run(run, ask=lambda prompt, form: filled)  # asks for the last one only
+    assert read_narratives(run.out / "narratives.jsonl")[-1].note == "claims filled in"
 
 
 def test_the_worst_are_dropped_and_their_windows_have_no_words(run):

@@ -53,6 +53,15 @@ def narrate(
             help="With --verify: first ask up to N times for better words of those.",
         ),
     ] = 0,
+    claims_by: Annotated[
+        str,
+        typer.Option(
+            "--claims-by",
+            metavar="MODEL",
+            help="With --verify: a chat model at OPENAI_BASE_URL lists the claims of texts "
+            "that came without any.",
+        ),
+    ] = "",
     max_requests: Annotated[
         int, typer.Option("--max-requests", help="For narrator openai: stop after so many.")
     ] = 0,
@@ -64,11 +73,12 @@ def narrate(
     """Put every window into words, and the words into token states."""
     from s2kd import pipeline
     from s2kd.core.errors import S2KDError
+    from s2kd.narration.narrators import narrators
     from s2kd.pipeline import narrating as narration
 
     part = narration.shard(shard) if shard else None
-    if (drop_below is not None or ask_again) and not verify:
-        raise S2KDError("--drop-below and --ask-again need --verify, which says what is wrong")
+    if (drop_below is not None or ask_again or claims_by) and not verify:
+        raise S2KDError("--drop-below, --ask-again and --claims-by are options of --verify")
     if sum(map(bool, (preview, shard, verify))) > 1:
         raise S2KDError("--preview, --shard and --verify are three kinds of work; choose one")
     recipe = recipe_of(what, out, data, world, preset, set_)
@@ -81,7 +91,10 @@ def narrate(
             narration.narrate_shard(opened, part)
         else:
             if verify:
-                rows = narration.verify_run(opened, drop_below=drop_below, ask_again=ask_again)
+                ask = narrators.build("openai", model=claims_by).ask if claims_by else None
+                rows = narration.verify_run(
+                    opened, drop_below=drop_below, ask_again=ask_again, ask=ask
+                )
             pipeline.narrate(opened)
     if as_json:
         print_json(rows)

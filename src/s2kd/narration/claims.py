@@ -120,7 +120,7 @@ def form_prompt(text: str, domain: Domain, labels: Sequence[str]) -> str:
     )
 
 
-def extract(text: str, past: Past, labels: Sequence[str], ask: Ask) -> tuple[Claim, ...]:
+def extract(text: str, past: Past, labels: Sequence[str], ask: Ask) -> tuple[Claim, ...] | None:
     """The claims of a free text, put into the form by a model.
 
     Args:
@@ -129,8 +129,8 @@ def extract(text: str, past: Past, labels: Sequence[str], ask: Ask) -> tuple[Cla
         labels: The name of every channel in the text.
         ask: Puts the question to a model.
 
-    Raises:
-        S2KDError: the answer is not in the form.
+    Returns:
+        The claims; None where the answer is not in the form.
     """
     form = {
         "type": "object",
@@ -140,10 +140,9 @@ def extract(text: str, past: Past, labels: Sequence[str], ask: Ask) -> tuple[Cla
     }
     answer = ask(form_prompt(text, past.domain, labels), form)
     try:
-        items = json.loads(answer)["claims"]
-    except (ValueError, KeyError, TypeError):
-        raise S2KDError(f"claims: the model's answer is no form: {answer[:200]!r}") from None
-    return parse(items, past.domain, past.grid, labels)
+        return parse(json.loads(answer)["claims"], past.domain, past.grid, labels)
+    except (ValueError, KeyError, TypeError, S2KDError):
+        return None
 
 
 # --- scores --------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def not_loaded(part: str, model: str, error: Exception) -> S2KDError:
 
 
 def free_memory(device: Any) -> int | None:
-    """Bytes that can still be had on a PyTorch device; None where that cannot be told."""
+    """Free bytes on a PyTorch device; None where that is unknown."""
     import torch
 
     if device.type == "cuda":
@@ -109,5 +109,5 @@ def free_memory(device: Any) -> int | None:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return found[0] if found else None
+    kilobytes = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return next((int(value) * 1024 for value in kilobytes), None)

@@ -80,9 +80,9 @@ def read_texts(path: Path) -> dict[tuple[str, str, str, str], str]:
     return {line.key: line.text for line in read_narratives(path)} if path.exists() else {}
 
 
-def read_claims(path: Path) -> dict[tuple[str, str, str, str], tuple[Claim, ...] | None]:
-    """The latest claims of every key."""
-    return {line.key: line.claims for line in read_narratives(path)}
+def read_latest(path: Path) -> dict[tuple[str, str, str, str], Narrative]:
+    """The latest line of every key."""
+    return {line.key: line for line in read_narratives(path)}
 
 
 class Store:

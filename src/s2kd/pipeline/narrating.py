@@ -9,15 +9,17 @@ DIR/preview.html          sheet, narrative and facts of some windows, side by si
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s2kd.core.files import write_json, write_text
 from s2kd.core.types import S2KDError
-from s2kd.narration.claims import VERSION, Claim, Faithfulness, verify
+from s2kd.narration.claims import VERSION, Ask, Claim, Faithfulness, extract, verify
 from s2kd.narration.narrators import Claiming, Rearranging, Retrying
 from s2kd.narration.preview import write_preview
+from s2kd.narration.prompts import shown_labels
 from s2kd.narration.store import (
     FILE_NAME,
     Narrative,
@@ -25,7 +27,7 @@ from s2kd.narration.store import (
     blank_narratives,
     complete,
     open_store,
-    read_claims,
+    read_latest,
     shard_numbers,
 )
 
@@ -37,6 +39,8 @@ THRESHOLD = 0.5
 """Default score below which a narrative is requested again."""
 BLOCK = 64
 """Narratives requested again, checked and written together."""
+REQUESTS = 16
+"""Questions to a model in flight."""
 
 
 def limit(run: "Run", *, max_requests: int = 0, concurrent: int = 0) -> None:
@@ -107,7 +111,7 @@ def preview(run: "Run", count: int) -> Path:
 
 
 def verify_run(
-    run: "Run", *, drop_below: float | None = None, ask_again: int = 0
+    run: "Run", *, drop_below: float | None = None, ask_again: int = 0, ask: Ask | None = None
 ) -> list[dict[str, Any]]:
     """Complete the narratives and check the claims of each; one row per split.
 
@@ -119,6 +123,7 @@ def verify_run(
         drop_below: Narratives that score lower are replaced by an empty text.
         ask_again: How often a narrative that scores below `drop_below` (0.5 by default) is
             requested again first; the best attempt is stored.
+        ask: Puts questions to a model, which fills in the claims of texts without claims.
 
     Raises:
         S2KDError: a setting is out of range, or not one for this narrator.
@@ -137,7 +142,7 @@ def verify_run(
         raise S2KDError(f"--ask-again: narrator {name!r} always gives the same text for a window")
     rows, lines = [], []
     for split in run.dataset.splits:
-        row, scores = _verify_split(run, split, drop_below, ask_again)
+        row, scores = _verify_split(run, split, drop_below, ask_again, ask)
         rows.append(row)
         lines += scores
     write_text(run.out / "faithfulness.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
@@ -146,7 +151,7 @@ def verify_run(
 
 
 def _verify_split(
-    run: "Run", split: str, drop_below: float | None, ask_again: int
+    run: "Run", split: str, drop_below: float | None, ask_again: int, ask: Ask | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     windows, name = run.windows(split), run.recipe.narrator.name
     progress, checks = run.progress(f"narrate {split}"), run.progress(f"verify {split}")
@@ -162,6 +167,8 @@ def _verify_split(
             run.train_stats,
             progress=progress,
         )
+        if ask is not None:
+            _fill_in(run, windows, blanks, texts, ask)
         claims = _claims(run, windows, blanks, texts)
         if isinstance(run.narrator, Rearranging):
             texts, claims = run.narrator.rearrange(texts), run.narrator.rearrange(claims)
@@ -204,8 +211,8 @@ def _claims(
     run: "Run", windows: "WindowDataset", blanks: Sequence[Narrative], texts: Sequence[str]
 ) -> list[tuple[Claim, ...] | None]:
     """The claims of every narrative: from the store, else from the narrator, else None."""
-    stored = read_claims(run.out / FILE_NAME) if blanks else {}
-    claims = [stored[blank.key] for blank in blanks]
+    stored = read_latest(run.out / FILE_NAME) if blanks else {}
+    claims = [stored[blank.key].claims for blank in blanks]
     narrator = run.narrator.source if isinstance(run.narrator, Rearranging) else run.narrator
     if isinstance(narrator, Claiming):
         missing = [i for i, text in enumerate(texts) if claims[i] is None and text.strip()]
@@ -215,6 +222,36 @@ def _claims(
             for i, narrative_claims in zip(numbers, narrator.claims(pasts), strict=True):
                 claims[i] = narrative_claims
     return claims
+
+
+def _fill_in(
+    run: "Run",
+    windows: "WindowDataset",
+    blanks: Sequence[Narrative],
+    texts: Sequence[str],
+    ask: Ask,
+) -> None:
+    """Store the claims of texts that have none, as a model puts them into the form."""
+    stored = read_latest(run.out / FILE_NAME) if blanks else {}
+    unchecked = {
+        blank.key: number
+        for number, blank in enumerate(blanks)
+        if stored[blank.key].claims is None and texts[number].strip()
+    }
+    progress = run.progress(f"claims of {windows.split}")
+    numbers = list(unchecked.values())
+
+    def fill(number: int) -> Narrative:
+        past = windows.past_of(blanks[number].index, run.train_stats)
+        labels = shown_labels(past.grid, past.domain)
+        claims = extract(texts[number], past, labels, ask)
+        return replace(stored[blanks[number].key], claims=claims, note="claims filled in")
+
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        for first in range(0, len(numbers), BLOCK):
+            lines = pool.map(fill, numbers[first : first + BLOCK])
+            _append(run.out / FILE_NAME, [line for line in lines if line.claims is not None])
+            progress(min(first + BLOCK, len(numbers)), len(numbers))
 
 
 def _lowest(best: dict[int, Faithfulness], limit: float) -> list[int]:
