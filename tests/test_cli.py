@@ -158,22 +158,6 @@ def test_a_users_file_goes_the_whole_road_without_a_recipe(verb, waves, tmp_path
     assert 250 < float(made.mean()) < 310, "in Kelvin"
 
 
-def test_readmes_commands_for_a_file_work_one_after_the_other(verb, waves, tmp_path, monkeypatch):
-    """As written, but for models and trainings so small that they are quick."""
-    pytest.importorskip("onnxruntime")
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(waves, "latest.nc")
-    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
-    block = readme.partition("## Your own file")[2].partition("```console\n")[2].partition("```")[0]
-    commands = [shlex.split(line)[1:] for line in block.splitlines()]
-    assert [command[0] for command in commands] == ["data", "run", "forecast", "export", "report"]
-    for command in commands:
-        quick = (*SMALL, "--set", f"methods={OURS}") if command[0] == "run" else ()
-        verb(*command, *quick)
-    assert Path("forecast.nc").exists()
-    verb("forecast", "runs/mine", "latest.nc", "--out", "again.nc")
-
-
 def test_the_recipe_that_is_shown_is_the_one_that_runs(waves, tmp_path, capsys):
     from s2kd.cli.options import recipe_of
 

@@ -46,8 +46,10 @@ Precision = Annotated[
 ]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run's or a student's folder.")]
 Student = Annotated[str, typer.Option("--student", help="Default: best validation.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Trainings in parallel.")]
 Minutes = Annotated[
-    float, typer.Option("--minutes", help="Stop after so long; call again to go on. 0: never.")
+    float,
+    typer.Option("--minutes", min=0, help="Stop after so long, and go on when called again."),
 ]
 
 

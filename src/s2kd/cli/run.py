@@ -8,7 +8,9 @@ import typer
 from s2kd.cli.options import (
     Accelerator,
     Data,
+    Jobs,
     Json,
+    Minutes,
     Out,
     Precision,
     Preset,
@@ -56,6 +58,8 @@ def run(
         ),
     ] = "report",
     as_json: Json = False,
+    jobs: Jobs = 1,
+    minutes: Minutes = 0.0,
     accelerator: Accelerator = "auto",
     devices: Annotated[
         int, typer.Option("--devices", help="How many devices (or CPU processes).")
@@ -74,8 +78,11 @@ def run(
 ) -> None:
     """Every stage for a recipe, or for any gridded file; goes on where it stopped."""
     from s2kd import pipeline
+    from s2kd.core.errors import S2KDError
 
-    scored = pipeline.stage_number(until) >= pipeline.stage_number("evaluate")
+    stage = pipeline.stage_number(until)
+    if (jobs > 1 or minutes) and stage < pipeline.stage_number("distil"):
+        raise S2KDError(f"--until {until}: --jobs and --minutes are for trainings up to distil")
     recipe = recipe_of(what, out, data, world, preset, set_, show=not as_json)
     machine = pipeline.Machine(
         accelerator=accelerator,
@@ -86,8 +93,20 @@ def run(
         tensorboard=tensorboard,
     )
     with opened_run(recipe, out, quiet=as_json, machine=machine, save_every=save_every) as opened:
+        if jobs > 1 or minutes:
+            context = pipeline.JobContext(
+                minutes=minutes,
+                parallel=jobs,
+                machine=machine,
+                progress=opened.progress,
+                say=opened.say,
+            )
+            summary = pipeline.run_jobs(pipeline.jobs_of(recipe, out), context)
+            if summary.left:
+                opened.say(f"{summary.left} trainings left; the same command goes on from here")
+                return
         pipeline.run_all(opened, until=until)
-    if scored:
+    if stage >= pipeline.stage_number("evaluate"):
         _show_scores(out, as_json, report=until == "report")
     else:
         print_json(str(out)) if as_json else print(out)

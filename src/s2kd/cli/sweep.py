@@ -61,28 +61,28 @@ def sweep(
             recipe, out, progress=shown.progress, say=shown.say, machine=machine
         )
         search = searching.search_of(run, method=method, student=student, over=over, grid=grid)
-        found = searching.sweep(run, search, trials=trials, minutes=minutes, grid=grid)
+        result = searching.sweep(run, search, trials=trials, minutes=minutes, grid=grid)
         if results is not None:
-            save_search(results, found)
-    _show(found, out, as_json)
+            save_search(results, result)
+    _show(result, out, as_json)
 
 
-def _show(found: dict[str, Any], out: Path, as_json: bool) -> None:
+def _show(result: dict[str, Any], out: Path, as_json: bool) -> None:
     from s2kd.pipeline import sweep as searching
 
     if as_json:
-        print_json(found)
+        print_json(result)
         return
-    if found["best"] is None:
+    if result["best"] is None:
         print("No trial is finished yet; the same command goes on from here.")
         return
-    head, lines = searching.table(found)
+    head, lines = searching.table(result)
     print_table(head, lines[:10], justify="right")
-    failed = [one for one in found["trials"] if "error" in one]
+    failed = [trial for trial in result["trials"] if "error" in trial]
     if failed:
         print(f"{len(failed)} trials failed; the last: {failed[-1]['error']}")
-    print(f"The best {min(10, len(lines))} of {len(lines)}, by {found['measure']}.")
-    print("The choice: " + " ".join(f"--set {setting}" for setting in found["settings"]))
-    for axis in searching.at_edge(found):
+    print(f"The best {min(10, len(lines))} of {len(lines)}, by {result['measure']}.")
+    print("The choice: " + " ".join(f"--set {setting}" for setting in result["settings"]))
+    for axis in searching.at_edge(result):
         print(f"The best lies at the edge of the grid over {axis}: beyond it may be better.")
     print(f"All of it: {out / 'sweep.json'}, {out / 'sweep.png'}")

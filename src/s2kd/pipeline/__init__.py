@@ -32,6 +32,16 @@ from s2kd.pipeline.evaluate import (
 )
 from s2kd.pipeline.folder import Busy, load_recipe, locked, open_run
 from s2kd.pipeline.narrate import narrate
+from s2kd.pipeline.queue import (
+    Job,
+    JobContext,
+    JobSummary,
+    OutOfTime,
+    jobs_of,
+    opened_folders,
+    run_job,
+    run_jobs,
+)
 from s2kd.pipeline.run import Machine, Run, silent
 from s2kd.pipeline.teach import (
     blends_of,
@@ -50,7 +60,11 @@ __all__ = [
     "STAGES",
     "TEACHER_METHODS",
     "Busy",
+    "Job",
+    "JobContext",
+    "JobSummary",
     "Machine",
+    "OutOfTime",
     "Run",
     "blends_of",
     "check_models",
@@ -63,14 +77,18 @@ __all__ = [
     "distill_student",
     "evaluate",
     "export",
+    "jobs_of",
     "load_recipe",
     "locked",
     "make_targets",
     "narrate",
     "open_run",
+    "opened_folders",
     "read_scores",
     "report",
     "run_all",
+    "run_job",
+    "run_jobs",
     "score_references",
     "score_student",
     "score_teacher",

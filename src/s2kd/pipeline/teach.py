@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from msgspec import to_builtins
 
 from s2kd.core.files import read_json
@@ -179,9 +180,11 @@ def make_targets(
     progress = run.progress(f"targets {folder.name}")
 
     def store(key: str) -> None:
-        run.first_only(
-            lambda: store_targets(folder, teacher, windows, states, key=key, progress=progress)
-        )
+        def write() -> None:
+            with FileLock(folder.with_name(f".{folder.name}.lock")):  # of two jobs of a queue
+                store_targets(folder, teacher, windows, states, key=key, progress=progress)
+
+        run.first_only(write)
 
     kept(folder, inputs, store, first_only=run.first_only, say=run.say)
     return StoredTargets(folder)
