@@ -23,7 +23,7 @@ from s2kd.core.types import GridSpec
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
-from s2kd.models.checkpoint import build_student, build_teacher
+from s2kd.models.checkpoint import Setting, build_student, build_teacher
 from s2kd.models.forecasters import Teacher
 from s2kd.narration.text.states import TextStates
 from s2kd.pipeline.recipes.standins import small_teacher
@@ -81,22 +81,22 @@ def measure(student_width: int, teacher_width: int, *, rounds: int, folder: Path
     torch.manual_seed(0)
     dataset = world()
     windows = WindowDataset(dataset, "train", past=PAST, lead=LEAD)
-    settings = {
-        "past": PAST,
-        "lead": LEAD,
-        "known": statistics(dataset, lead=LEAD),
-        "normalise": "zscore",
-        "predict": "change",
-    }
+    setting = Setting(
+        grid=dataset.grid,
+        past=PAST,
+        lead=LEAD,
+        statistics=statistics(dataset, lead=LEAD),
+        predict="change",
+    )
     states, spec = words(len(windows)), small_teacher(width=teacher_width)
-    teacher: Teacher = build_teacher(
-        spec, dataset.grid, **settings, text_width=TEXT_WIDTH, reads=True
-    ).to(memory_format=torch.channels_last)
+    teacher: Teacher = build_teacher(spec, setting, text_width=TEXT_WIDTH, reads=True).to(
+        memory_format=torch.channels_last
+    )
     store_targets(folder, teacher, windows, states, key="benchmark")
 
     def objective(targets: Targets | None) -> Forecasting | Distilling:
         part = Part(name="unet", params={"width": student_width})
-        student = build_student(part, dataset.grid, **settings)
+        student = build_student(part, setting)
         student = student.to(memory_format=torch.channels_last)
         if targets is None:
             return Forecasting(student, windows, None)

@@ -12,7 +12,9 @@ from s2kd.core.recipe import Part, TeacherSpec
 from s2kd.core.types import S2KDError
 from s2kd.data.statistics import statistics
 from s2kd.deploy.forecaster import Forecaster, find_student
+from s2kd.models.backbones.triton import Triton
 from s2kd.models.checkpoint import (
+    Setting,
     build_student,
     build_teacher,
     load_student,
@@ -44,26 +46,31 @@ def scattered(model):
     return model.eval()
 
 
-def save_student(folder, data, *, seed=0, part=PART, predict="change", lead=LEAD, **more):
+def setting_of(data, *, lead=LEAD, normalise="zscore", predict="change"):
+    return Setting(
+        grid=data.grid,
+        past=PAST,
+        lead=lead,
+        statistics=statistics(data, lead=lead),
+        normalise=normalise,
+        predict=predict,
+    )
+
+
+def save_student(folder, data, *, seed=0, part=PART, predict="change", lead=LEAD, **origin):
     torch.manual_seed(seed)
-    known = statistics(data, lead=lead)
-    shape = {"past": PAST, "lead": lead, "known": known, "normalise": "zscore", "predict": predict}
-    student = scattered(build_student(part, data.grid, **shape))
-    save_model(folder, student, metadata_of("student", part, data.grid, **shape, **more))
+    setting = setting_of(data, lead=lead, predict=predict)
+    student = scattered(build_student(part, setting))
+    save_model(folder, student, metadata_of("student", part, setting, **origin))
     return student
 
 
-def save_teacher(folder, data, *, reads=True):
+def save_teacher(folder, data, *, reads=True, spec=SPEC):
     torch.manual_seed(0)
-    known = statistics(data, lead=LEAD)
-    shape = {
-        "past": PAST, "lead": LEAD, "known": known, "normalise": "minmax", "predict": "frames",
-    }  # fmt: skip
-    teacher = build_teacher(SPEC, data.grid, **shape, text_width=5, reads=reads)
-    scattered(teacher)
-    save_model(
-        folder, teacher, metadata_of("teacher", SPEC, data.grid, **shape, text_width=5, reads=reads)
-    )
+    setting = setting_of(data, normalise="minmax", predict="frames")
+    teacher = scattered(build_teacher(spec, setting, text_width=5, reads=reads))
+    metadata = metadata_of("teacher", spec, setting, text_width=5, reads=reads)
+    save_model(folder, teacher, metadata)
     return teacher
 
 
@@ -169,14 +176,54 @@ def test_weights_exchanged_between_folders_are_refused(blobs, tmp_path):
         load_student(tmp_path / "two")
 
 
-def test_a_card_of_another_model_is_refused(blobs, tmp_path):
-    """Metadata edited by hand: its part no longer has the weights' shapes."""
+def test_altered_metadata_are_refused(blobs, tmp_path):
     save_student(tmp_path, blobs)
     metadata = read_json(tmp_path / "model.json")
+    metadata["statistics"]["mean"][0] += 1.0
+    write_json(tmp_path / "model.json", metadata)
+    with pytest.raises(S2KDError, match=r"model\.json: was altered after the model was saved"):
+        load_student(tmp_path)
+    del metadata["digest"]
     metadata["part"]["params"]["width"] = 5
     write_json(tmp_path / "model.json", metadata)
     with pytest.raises(S2KDError, match="does not fit the model its metadata describes"):
         load_student(tmp_path)
+
+
+def test_a_later_default_does_not_change_a_saved_model(blobs, tmp_path, monkeypatch):
+    """Heads of Triton's small preset: 4 and 2 have the same weights and other forecasts."""
+    part = Part(name="triton", params={"preset": "small"})
+    student = save_student(tmp_path / "student", blobs, part=part)
+    spec = TeacherSpec(backbone=part, width=16, heads=4)
+    teacher = save_teacher(tmp_path / "teacher", blobs, spec=spec)
+    frames = torch.from_numpy(past(blobs))
+    preset = Triton.preset
+    monkeypatch.setattr(
+        Triton, "preset", staticmethod(lambda name, grid: {**preset(name, grid), "heads": 2})
+    )
+    changed = build_student(part, setting_of(blobs)).eval()
+    changed.load_state_dict(student.state_dict())
+    assert not torch.equal(changed(frames).future, student(frames).future)
+    loaded, _ = load_student(tmp_path / "student")
+    torch.testing.assert_close(loaded(frames).future, student(frames).future, rtol=0, atol=0)
+    loaded, metadata = load_teacher(tmp_path / "teacher")
+    assert metadata["part"]["backbone"]["params"]["layer_scale"] == 1e-2
+    tokens = words(2)
+    torch.testing.assert_close(
+        loaded(frames, tokens).future, teacher(frames, tokens).future, rtol=0, atol=0
+    )
+
+
+def test_metadata_of_older_versions_are_read(blobs, tmp_path):
+    """They hold the settings as given, and no digest."""
+    student = save_student(tmp_path, blobs)
+    metadata = read_json(tmp_path / "model.json")
+    del metadata["digest"]
+    metadata["part"]["params"] = {"width": 4}
+    write_json(tmp_path / "model.json", metadata)
+    frames = torch.from_numpy(past(blobs))
+    loaded, _ = load_student(tmp_path)
+    torch.testing.assert_close(loaded(frames).future, student(frames).future, rtol=0, atol=0)
 
 
 def test_files_of_other_things_are_refused(blobs, tmp_path):
@@ -289,5 +336,5 @@ def test_the_card_is_plain_json_with_what_is_needed(blobs, tmp_path):
     save_student(tmp_path, blobs, method="s2kd", validation=0.5)
     metadata = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
     want = {"format", "kind", "part", "grid", "past", "lead", "normalise", "predict", "statistics"}
-    want |= {"parameters", "weights", "versions"}
+    want |= {"parameters", "weights", "versions", "digest"}
     assert set(metadata) == want | {"method", "validation"}

@@ -8,7 +8,7 @@ from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError, Statistics
 from s2kd.deploy.export import TOLERANCE, _prove, export_onnx, run_onnx
 from s2kd.deploy.forecaster import Forecaster
-from s2kd.models.checkpoint import build_student, metadata_of, save_model
+from s2kd.models.checkpoint import Setting, build_student, metadata_of, save_model
 from s2kd.models.forecasters import Student
 from s2kd.pipeline.testing import identity, small_grid
 
@@ -27,17 +27,13 @@ KNOWN = Statistics(
 def forecaster(tmp_path_factory):
     """On a grid that wraps and must be padded, with scales far from one, forecasting changes."""
     torch.manual_seed(0)
-    shape = {
-        "past": 3, "lead": 2, "known": KNOWN, "normalise": "zscore", "predict": "change",
-    }  # fmt: skip
-    student = build_student(PART, GRID, **shape)
+    setting = Setting(grid=GRID, past=3, lead=2, statistics=KNOWN, predict="change")
+    student = build_student(PART, setting)
     student.train()
     for _ in range(3):  # running statistics away from zero and one
         student(frames(4))
     folder = tmp_path_factory.mktemp("student")
-    metadata = metadata_of(
-        "student", PART, GRID, **shape, method="s2kd", seed=42, recipe={"long": "one"}
-    )
+    metadata = metadata_of("student", PART, setting, method="s2kd", seed=42, recipe={"long": "one"})
     save_model(folder, student.eval(), metadata)
     return Forecaster.load(folder)
 

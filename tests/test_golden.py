@@ -21,7 +21,7 @@ from s2kd.core.recipe import Part, TeacherSpec, Training
 from s2kd.data import datasets
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
-from s2kd.models.checkpoint import build_student, build_teacher
+from s2kd.models.checkpoint import Setting, build_student, build_teacher
 from s2kd.narration.text import encoders
 from s2kd.narration.text.states import encode_states
 from s2kd.pipeline.recipes import s2kd
@@ -55,10 +55,13 @@ def stages(folder, fabric):
         )
         for split, held in windows.items()
     }
-    shape = {
-        "past": PAST, "lead": LEAD, "known": statistics(data, lead=LEAD), "normalise": "zscore",
-        "predict": "change",
-    }  # fmt: skip
+    setting = Setting(
+        grid=data.grid,
+        past=PAST,
+        lead=LEAD,
+        statistics=statistics(data, lead=LEAD),
+        predict="change",
+    )
 
     def learn(objective, name, held):
         model = objective.model
@@ -73,14 +76,14 @@ def stages(folder, fabric):
         )
 
     torch.manual_seed(42)
-    teacher = build_teacher(SPEC, data.grid, **shape, text_width=8, reads=True)
+    teacher = build_teacher(SPEC, setting, text_width=8, reads=True)
     taught = learn(
         Forecasting(teacher, windows["train"], states["train"]), "teacher", states["val"]
     )
 
     store_targets(folder / "targets", teacher, windows["train"], states["train"], key="golden")
     torch.manual_seed(42)
-    student = build_student(Part(name="unet", params={"width": 4}), data.grid, **shape)
+    student = build_student(Part(name="unet", params={"width": 4}), setting)
     method = s2kd()
     terms = [
         Weighted(t.loss.name, t.weight, losses.build(t.loss.name), losses.compares(t.loss.name))

@@ -11,6 +11,7 @@ import pytest
 import road
 import torch
 import xarray as xr
+from msgspec import to_builtins
 
 import s2kd
 from s2kd.core.recipe import Part
@@ -20,7 +21,7 @@ from s2kd.data.prepare import prepare
 from s2kd.data.statistics import statistics
 from s2kd.deploy import service
 from s2kd.deploy.forecaster import Forecaster
-from s2kd.models.checkpoint import build_student, metadata_of, save_model
+from s2kd.models.checkpoint import Setting, build_student, metadata_of, save_model
 from s2kd.pipeline.recipes import BASELINE
 
 PAST, LEAD = 3, 2
@@ -307,14 +308,16 @@ SEAM = np.concatenate([np.arange(340, 360, 2.5), np.arange(0, 20, 2.5)])
 def student_of(dataset, folder, *, past=PAST, lead=LEAD):
     """The folder of a student of this part that repeats the last frame: its weights are nought."""
     made = datasets.build(dataset.name, **dataset.params)
-    part, known = Part(name="unet", params={"width": 4}), statistics(made, lead=lead)
-    shape = {"past": past, "lead": lead, "known": known, "normalise": "zscore", "predict": "change"}
-    student = build_student(part, made.grid, **shape)
+    part, train_stats = Part(name="unet", params={"width": 4}), statistics(made, lead=lead)
+    setting = Setting(
+        grid=made.grid, past=past, lead=lead, statistics=train_stats, predict="change"
+    )
+    student = build_student(part, setting)
     with torch.no_grad():
         for weight in student.backbone.parameters():
             weight.zero_()
-    about = {"dataset": dataclasses.asdict(dataset), "name": "still", "method": "none", "seed": 0}
-    save_model(folder, student, metadata_of("student", part, made.grid, **shape, **about))
+    about = {"dataset": to_builtins(dataset), "name": "still", "method": "none", "seed": 0}
+    save_model(folder, student, metadata_of("student", part, setting, **about))
     return folder
 
 

@@ -11,12 +11,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from s2kd import pipeline
+from s2kd.core.files import write_json
 from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError
 from s2kd.data import datasets
 from s2kd.data.windows import WindowDataset
 from s2kd.deploy.forecaster import Forecaster
-from s2kd.models.checkpoint import file_digest, load_teacher
+from s2kd.models.checkpoint import file_digest, load_teacher, sealed
 from s2kd.pipeline.recipes import BASELINE, s2kd
 
 
@@ -117,7 +118,7 @@ def test_what_was_trained_from_other_inputs_is_kept_and_said(mine):
     weights = []
     for number in (1, 2):
         metadata = json.loads((folder / "model.json").read_text())
-        (folder / "model.json").write_text(json.dumps({**metadata, "key": f"other {number}"}))
+        write_json(folder / "model.json", sealed({**metadata, "key": f"other {number}"}))
         weights.append((folder / "model.safetensors").read_bytes())
         pipeline.distill_student(run, road.tiny().students[0], method, 42)
         aside = mine / f"before/unet-baseline-seed42-{number}"
@@ -145,7 +146,7 @@ def test_a_changed_teacher_makes_its_targets_and_pupils_stale(mine):
     save_file(changed, folder / "model.safetensors")
     metadata = json.loads((folder / "model.json").read_text())
     metadata["weights"] = file_digest(folder / "model.safetensors")
-    (folder / "model.json").write_text(json.dumps(metadata))
+    write_json(folder / "model.json", sealed(metadata))
     told = road.walk(road.tiny(), mine)
     assert told == [
         "targets text-seed42",
@@ -254,7 +255,7 @@ def test_scores_kept_from_an_earlier_recipe_say_the_present_one(mine):
 def test_a_model_is_not_scored_on_data_that_have_changed_since(mine, model):
     metadata = json.loads((mine / model / "model.json").read_text())
     metadata["fingerprint"] = "before"
-    (mine / model / "model.json").write_text(json.dumps(metadata))
+    write_json(mine / model / "model.json", sealed(metadata))
     kept = (mine / "scores.json").read_bytes()
     run = pipeline.open_run(road.tiny(), mine)
     with pytest.raises(S2KDError, match=rf"{model}: was trained on other data .*before.* 'blobs'"):

@@ -17,7 +17,7 @@ from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.output import to_xarray, write
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
-from s2kd.models.checkpoint import build_student, build_teacher
+from s2kd.models.checkpoint import Setting, build_student, build_teacher
 from s2kd.models.normaliser import Normaliser
 from s2kd.training.losses import losses
 from s2kd.training.objectives import Distilling, Weighted
@@ -28,13 +28,21 @@ from s2kd.training.train import fit, validation_error
 PAST, LEAD = 3, 2
 
 
+def setting_of(data):
+    return Setting(
+        grid=data.grid,
+        past=PAST,
+        lead=LEAD,
+        statistics=statistics(data, lead=LEAD),
+        predict="change",
+    )
+
+
 def teacher_of(data):
     torch.manual_seed(1)
     return build_teacher(
-        replace(road.TEACHER, dropout=0.0), data.grid, past=PAST, lead=LEAD,
-        known=statistics(data, lead=LEAD), normalise="zscore", predict="change", text_width=1,
-        reads=False,
-    ).eval()  # fmt: skip
+        replace(road.TEACHER, dropout=0.0), setting_of(data), text_width=1, reads=False
+    ).eval()
 
 
 def windows_of(data, split="train"):
@@ -101,10 +109,7 @@ def test_the_student_is_the_same_bit_for_bit(blobs, file, tmp_path, fabric, name
     ends = []
     for name, targets in (("live", live), ("stored", StoredTargets(tmp_path / "t"))):
         torch.manual_seed(0)
-        student = build_student(
-            Part(name="unet", params={"width": 4}), blobs.grid, past=PAST, lead=LEAD,
-            known=statistics(blobs, lead=LEAD), normalise="zscore", predict="change",
-        )  # fmt: skip
+        student = build_student(Part(name="unet", params={"width": 4}), setting_of(blobs))
         terms = [Weighted(n, 1.0, losses.build(n), losses.compares(n)) for n in names]
         objective = Distilling(student, train, targets, terms, teacher_width=16, weight=1.0)
         fit(

@@ -7,7 +7,7 @@ from s2kd.core.recipe import Part, TeacherSpec
 from s2kd.core.types import S2KDError
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
-from s2kd.models.checkpoint import build_teacher
+from s2kd.models.checkpoint import Setting, build_teacher
 from s2kd.narration.text.states import encode_states
 from s2kd.narration.text.toys import Hashed
 from s2kd.training.targets import LiveTargets, StoredTargets, store_targets
@@ -29,10 +29,10 @@ class Pulled(Exception):
 def asked(blobs):
     """A teacher left in training mode, its windows and their words: 36 of them."""
     torch.manual_seed(0)
-    teacher = build_teacher(
-        SPEC, blobs.grid, past=3, lead=2, known=statistics(blobs, lead=2), normalise="zscore",
-        predict="change", text_width=8, reads=True,
-    )  # fmt: skip
+    setting = Setting(
+        grid=blobs.grid, past=3, lead=2, statistics=statistics(blobs, lead=2), predict="change"
+    )
+    teacher = build_teacher(SPEC, setting, text_width=8, reads=True)
     windows = WindowDataset(blobs, "train", past=3, lead=2)
     texts = ["" if i % 5 == 0 else f"blob {i} drifts east {i % 3}" for i in range(36)]
     return teacher, windows, encode_states(texts, Hashed(width=8))

@@ -13,7 +13,7 @@ from s2kd.data import datasets
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
-from s2kd.models.checkpoint import build_student, build_teacher
+from s2kd.models.checkpoint import Setting, build_student, build_teacher
 from s2kd.models.normaliser import Normaliser
 from s2kd.narration.text.states import encode_states
 from s2kd.narration.text.toys import Hashed
@@ -36,20 +36,25 @@ class Pulled(Exception):
     """The plug."""
 
 
+def setting_of(data, *, predict="change"):
+    return Setting(
+        grid=data.grid,
+        past=PAST,
+        lead=LEAD,
+        statistics=statistics(data, lead=LEAD),
+        predict=predict,
+    )
+
+
 def built(data, *, seed=0, predict="change", **settings):
     torch.manual_seed(seed)
-    return build_student(
-        Part(name="unet", params={"width": 4, **settings}), data.grid, past=PAST, lead=LEAD,
-        known=statistics(data, lead=LEAD), normalise="zscore", predict=predict,
-    )  # fmt: skip
+    part = Part(name="unet", params={"width": 4, **settings})
+    return build_student(part, setting_of(data, predict=predict))
 
 
 def taught(data, *, seed=0, reads=True):
     torch.manual_seed(seed)
-    return build_teacher(
-        SPEC, data.grid, past=PAST, lead=LEAD, known=statistics(data, lead=LEAD),
-        normalise="zscore", predict="change", text_width=8, reads=reads,
-    )  # fmt: skip
+    return build_teacher(SPEC, setting_of(data), text_width=8, reads=reads)
 
 
 def windows(data, split="train"):
@@ -426,10 +431,7 @@ def test_latents_that_are_padded_differently_are_compared_where_both_are(tmp_pat
     store_targets(tmp_path, student, train, None, key="one")
     stored, live = StoredTargets(tmp_path), LiveTargets(student, train)
     assert stored.extent == live.extent == (32, 32)
-    learner = build_student(
-        Part(name="simvp", params={"preset": "tiny"}), data.grid, past=PAST, lead=LEAD,
-        known=statistics(data, lead=LEAD), normalise="zscore", predict="change",
-    )  # fmt: skip
+    learner = build_student(Part(name="simvp", params={"preset": "tiny"}), setting_of(data))
     term = [Weighted("semantic", 1.0, losses.build("semantic"), "latent")]
     made = [
         Distilling(learner, train, targets, term, teacher_width=16, weight=1.0)

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from numbers import Integral, Real
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
-from typing import Generic, TypeVar, get_args
+from typing import Any, Generic, TypeVar, get_args
 
 from s2kd.core.types import S2KDError
 
@@ -106,6 +106,11 @@ class Registry(Generic[T]):
         """The keyword-only settings of a part, by name."""
         parameters = inspect.signature(self.get(name)).parameters
         return {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+    def resolved(self, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """`params` with every default of the part written out."""
+        defaults = {k: p.default for k, p in self.options(name).items() if p.default is not p.empty}
+        return {**defaults, **params}
 
     def check(self, name: str, given: Mapping[str, object]) -> None:
         """Refuse a setting that the part does not have, or that must be a number and is none."""

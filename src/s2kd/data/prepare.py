@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 
 import s2kd
 from s2kd.core.files import digest, read_json, write_json, write_whole
@@ -59,12 +60,12 @@ def prepare(
     params = dict(part.params)
     if "cache" in datasets.options(part.name) and not params.get("cache"):
         params["cache"] = str(out / UNFINISHED / "source")
-    key = digest([LAYOUT, dtype, asdict(part)])
+    key = digest([LAYOUT, dtype, to_builtins(part)])
     done = _done(out, key)
     if done is not None:
         return done
     facts = write(datasets.build(part.name, **params), out, dtype=dtype, key=key, report=report)
-    facts["part"] = asdict(part)
+    facts["part"] = to_builtins(part)
     return _finish(out, facts)
 
 

@@ -1,8 +1,13 @@
-"""Weights with all that is needed to use them: model.safetensors beside model.json."""
+"""Saved models: `model.safetensors` (weights) beside `model.json` (resolved settings, origin)."""
 
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import to_builtins
+from msgspec.structs import replace
 from torch import nn
 
 from s2kd.core.files import digest, read_json, write_json, write_whole
@@ -14,46 +19,70 @@ from s2kd.models.forecasters import Student, Teacher
 from s2kd.models.layers import parameter_count
 from s2kd.models.normaliser import Normaliser
 
-WEIGHTS, CARD = "model.safetensors", "model.json"
-NEEDED = (
-    "kind", "part", "grid", "past", "lead", "normalise", "predict", "statistics", "weights",
-)  # fmt: skip
-"""What a model cannot be built again without."""
+WEIGHTS, METADATA = "model.safetensors", "model.json"
+FORMAT = "s2kd-model-1"
 
 
-def build_student(
-    part: Part,
-    grid: GridSpec,
-    *,
-    past: int,
-    lead: int,
-    known: Statistics,
-    normalise: str,
-    predict: str,
-) -> Student:
-    """A student, not yet trained."""
-    backbone = backbones.build(part.name, grid, past=past, lead=lead, **part.params)
-    return Student(backbone, Normaliser.from_statistics(known, kind=normalise, predict=predict))
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a model is built for: grid, numbers of frames, and units of its input and output.
+
+    `statistics` are those of the training split; `normalise` and `predict` are the recipe's.
+    """
+
+    grid: GridSpec
+    past: int
+    lead: int
+    statistics: Statistics
+    normalise: str = "zscore"
+    predict: str = "frames"
+
+    @property
+    def normaliser(self) -> Normaliser:
+        """A normaliser by the training statistics."""
+        return Normaliser.from_statistics(
+            self.statistics, kind=self.normalise, predict=self.predict
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able data."""
+        return {
+            "grid": self.grid.to_dict(),
+            "past": self.past,
+            "lead": self.lead,
+            "normalise": self.normalise,
+            "predict": self.predict,
+            "statistics": asdict(self.statistics),
+        }
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Setting":
+        """The inverse of `to_dict`; further keys are left alone."""
+        values = dict(plain["statistics"])
+        quantiles = {float(q): tuple(v) for q, v in values.pop("quantiles").items()}
+        per_channel = {name: tuple(value) for name, value in values.items()}
+        return cls(
+            grid=GridSpec.from_dict(plain["grid"]),
+            statistics=Statistics(**per_channel, quantiles=quantiles),
+            **{name: plain[name] for name in ("past", "lead", "normalise", "predict")},
+        )
 
 
-def build_teacher(
-    spec: TeacherSpec,
-    grid: GridSpec,
-    *,
-    past: int,
-    lead: int,
-    known: Statistics,
-    normalise: str,
-    predict: str,
-    text_width: int,
-    reads: bool,
-) -> Teacher:
-    """A teacher, not yet trained; with `reads=False` the same one without the alignment."""
-    part = spec.backbone
+NEEDED = ("kind", "part", "grid", "past", "lead", "normalise", "predict", "statistics", "weights")
+"""Metadata without which a model cannot be built again."""
+
+
+def build_student(part: Part, setting: Setting) -> Student:
+    """An untrained student."""
+    return Student(_backbone(part, setting), setting.normaliser)
+
+
+def build_teacher(spec: TeacherSpec, setting: Setting, *, text_width: int, reads: bool) -> Teacher:
+    """An untrained teacher; with `reads=False` the same one without the alignment."""
     return Teacher(
-        backbones.build(part.name, grid, past=past, lead=lead, **part.params),
-        Normaliser.from_statistics(known, kind=normalise, predict=predict),
-        wraps=grid.wraps,
+        _backbone(spec.backbone, setting),
+        setting.normaliser,
+        wraps=setting.grid.wraps,
         text_width=text_width,
         width=spec.width,
         heads=spec.heads,
@@ -63,33 +92,112 @@ def build_teacher(
     )
 
 
+def _backbone(part: Part, setting: Setting) -> nn.Module:
+    return backbones.build(
+        part.name, setting.grid, past=setting.past, lead=setting.lead, **part.params
+    )
+
+
+def metadata_of(
+    kind: str, part: Part | TeacherSpec, setting: Setting, **origin: Any
+) -> dict[str, Any]:
+    """Metadata of a trained model.
+
+    Parameters
+    ----------
+    kind
+        `student` or `teacher`.
+    part
+        The student's backbone or the teacher; written resolved, with every preset and default, so
+        that a later default does not change this model.
+    setting
+        What it was built for.
+    origin
+        JSON-able facts about data and training; of a teacher also `text_width` and `reads`.
+    """
+    if isinstance(part, TeacherSpec):
+        part = replace(part, backbone=_resolved(part.backbone, setting.grid))
+    else:
+        part = _resolved(part, setting.grid)
+    return {"kind": kind, "part": to_builtins(part), **setting.to_dict(), **origin}
+
+
+def _resolved(part: Part, grid: GridSpec) -> Part:
+    return replace(part, params=backbones.resolved(part.name, part.params, grid=grid))
+
+
 def save_model(folder: Path, model: nn.Module, metadata: dict[str, Any]) -> None:
     """Write weights, then the metadata: a folder with `model.json` is complete."""
     from safetensors.torch import save_file
 
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     write_whole(folder / WEIGHTS, lambda beside: save_file(weights, beside))
-    whole = {
-        "format": "s2kd-model-1",
+    content = {
+        "format": FORMAT,
         "parameters": parameter_count(model),
         "weights": file_digest(folder / WEIGHTS),
         "versions": versions(),
         **metadata,
     }
-    write_json(folder / CARD, whole)
+    write_json(folder / METADATA, sealed(content))
+
+
+def sealed(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Plain JSON-able metadata with a digest over all the rest."""
+    plain = json.loads(json.dumps(metadata))
+    plain.pop("digest", None)
+    return {**plain, "digest": digest(plain)}
 
 
 def load_metadata(folder: Path) -> dict[str, Any]:
-    """What is written about a model; refuses a folder that is not one of ours."""
-    path = folder / CARD
+    """The metadata of the model in `folder`.
+
+    Raises S2KDError where the folder holds no model, or where `model.json` was altered since it
+    was written (older versions wrote no digest; theirs are read as they are).
+    """
+    path = folder / METADATA
     if not path.exists():
-        raise S2KDError(f"{folder}: no {CARD} in it, so not the folder of a trained model")
+        raise S2KDError(f"{folder}: no {METADATA} in it, so not the folder of a trained model")
     metadata = read_json(path)
-    if not isinstance(metadata, dict) or metadata.get("format") != "s2kd-model-1":
-        raise S2KDError(f"{path}: not the model.json of this program")
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise S2KDError(f"{path}: not the {METADATA} of this program")
     lacking = [name for name in NEEDED if name not in metadata]
     if lacking:
         raise S2KDError(f"{path}: incomplete (it lacks {', '.join(lacking)})")
+    if "digest" in metadata and metadata != sealed(metadata):
+        raise S2KDError(
+            f"{path}: was altered after the model was saved; restore the file, or train the model "
+            "again"
+        )
+    return metadata
+
+
+def load_student(folder: Path) -> tuple[Student, dict[str, Any]]:
+    """A trained student in evaluation mode, and its metadata."""
+    metadata = _metadata_of_kind(folder, "student")
+    student = build_student(Part(**metadata["part"]), Setting.from_dict(metadata))
+    load_weights(folder, student, metadata)
+    return student.eval(), metadata
+
+
+def load_teacher(folder: Path) -> tuple[Teacher, dict[str, Any]]:
+    """A trained teacher in evaluation mode, and its metadata."""
+    metadata = _metadata_of_kind(folder, "teacher")
+    part = metadata["part"]
+    teacher = build_teacher(
+        TeacherSpec(**{**part, "backbone": Part(**part["backbone"])}),
+        Setting.from_dict(metadata),
+        text_width=metadata["text_width"],
+        reads=metadata["reads"],
+    )
+    load_weights(folder, teacher, metadata)
+    return teacher.eval(), metadata
+
+
+def _metadata_of_kind(folder: Path, kind: str) -> dict[str, Any]:
+    metadata = load_metadata(folder)
+    if metadata["kind"] != kind:
+        raise S2KDError(f"{folder}: holds a {metadata['kind']}; a {kind} is wanted")
     return metadata
 
 
@@ -106,7 +214,7 @@ def load_weights(folder: Path, model: nn.Module, metadata: dict[str, Any]) -> No
     except (SafetensorError, ValueError, OSError) as error:
         raise S2KDError(f"{path}: truncated or not safetensors ({error})") from None
     if file_digest(path) != metadata["weights"]:
-        raise S2KDError(f"{path}: not the weights that {CARD} beside it was written for")
+        raise S2KDError(f"{path}: not the weights that {METADATA} beside it was written for")
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -116,90 +224,6 @@ def load_weights(folder: Path, model: nn.Module, metadata: dict[str, Any]) -> No
 
 
 def file_digest(path: Path) -> str:
-    """A hash of the file's content."""
-    import hashlib
-
+    """SHA-256 of the file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def metadata_of(
-    kind: str,
-    part: Part | TeacherSpec,
-    grid: GridSpec,
-    *,
-    past: int,
-    lead: int,
-    known: Statistics,
-    normalise: str,
-    predict: str,
-    **more: Any,
-) -> dict[str, Any]:
-    """Metadata of a `student` or `teacher`: all that `load_student` needs, and its origin."""
-    from dataclasses import asdict
-
-    from msgspec import to_builtins
-
-    return {
-        "kind": kind,
-        "part": to_builtins(part),
-        "grid": grid.to_dict(),
-        "past": past,
-        "lead": lead,
-        "normalise": normalise,
-        "predict": predict,
-        "statistics": asdict(known),
-        **more,
-    }
-
-
-def _statistics(metadata: dict[str, Any]) -> Statistics:
-    plain = metadata["statistics"]
-    listed = {k: tuple(v) for k, v in plain.items() if k != "quantiles"}
-    quantiles = {float(q): tuple(v) for q, v in plain["quantiles"].items()}
-    return Statistics(**listed, quantiles=quantiles)
-
-
-def load_student(folder: Path) -> tuple[Student, dict[str, Any]]:
-    """A trained student in evaluation mode, and its metadata."""
-    metadata = load_metadata(folder)
-    if metadata["kind"] != "student":
-        raise S2KDError(f"{folder}: holds a {metadata['kind']}; a student is wanted")
-    student = build_student(
-        Part(**metadata["part"]),
-        GridSpec.from_dict(metadata["grid"]),
-        past=metadata["past"],
-        lead=metadata["lead"],
-        known=_statistics(metadata),
-        normalise=metadata["normalise"],
-        predict=metadata["predict"],
-    )
-    load_weights(folder, student, metadata)
-    return student.eval(), metadata
-
-
-def load_teacher(folder: Path) -> tuple[Teacher, dict[str, Any]]:
-    """A trained teacher in evaluation mode, and its metadata."""
-    metadata = load_metadata(folder)
-    if metadata["kind"] != "teacher":
-        raise S2KDError(f"{folder}: holds a {metadata['kind']}; a teacher is wanted")
-    part = dict(metadata["part"])
-    spec = TeacherSpec(**{**part, "backbone": Part(**part["backbone"])})
-    teacher = build_teacher(
-        spec,
-        GridSpec.from_dict(metadata["grid"]),
-        past=metadata["past"],
-        lead=metadata["lead"],
-        known=_statistics(metadata),
-        normalise=metadata["normalise"],
-        predict=metadata["predict"],
-        text_width=metadata["text_width"],
-        reads=metadata["reads"],
-    )
-    load_weights(folder, teacher, metadata)
-    return teacher.eval(), metadata
-
-
-def model_key(**inputs: Any) -> str:
-    """The name of everything a trained model depends on."""
-    return digest(inputs)

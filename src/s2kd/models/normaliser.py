@@ -32,7 +32,7 @@ class Normaliser(nn.Module):
 
     @classmethod
     def from_statistics(
-        cls, known: Statistics, *, kind: str = "zscore", predict: str = "frames"
+        cls, statistics: Statistics, *, kind: str = "zscore", predict: str = "frames"
     ) -> "Normaliser":
         """`zscore`: by mean and standard deviation; `minmax`: to 0..1 by training extremes.
 
@@ -41,17 +41,17 @@ class Normaliser(nn.Module):
         """
         match kind:
             case "zscore":
-                offset, scale = np.array(known.mean), np.array(known.std)
+                offset, scale = np.array(statistics.mean), np.array(statistics.std)
             case "minmax":
-                offset = np.array(known.minimum)
-                scale = np.array(known.maximum) - offset
+                offset = np.array(statistics.minimum)
+                scale = np.array(statistics.maximum) - offset
             case _:
                 raise S2KDError(f"normalise={kind!r}: must be 'zscore' or 'minmax'")
         match predict:
             case "frames":
                 change = None
             case "change":
-                change = torch.tensor(known.change)
+                change = torch.tensor(statistics.change)
             case _:
                 raise S2KDError(f"predict={predict!r}: must be 'frames' or 'change'")
         return cls(torch.from_numpy(offset), torch.from_numpy(scale), change=change)

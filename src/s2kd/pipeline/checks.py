@@ -77,11 +77,9 @@ def check_models(run: Run) -> None:
     views = {"forecast": torch.zeros(4, recipe.lead, len(grid.channels), *cropped)}
     with torch.random.fork_rng(devices=[]):
         for part in recipe.students:
-            build_student(part, **run.setting)
+            build_student(part, run.setting)
         for kind in run.teacher_kinds:
-            teacher = build_teacher(
-                recipe.teacher, **run.setting, text_width=1, reads=kind == "text"
-            )
+            teacher = build_teacher(recipe.teacher, run.setting, text_width=1, reads=kind == "text")
             views["latent"] = torch.zeros(4, teacher.latent_width, *teacher.latent_grid)
             views["unprojected"] = views["latent"]
     for method in recipe.methods:

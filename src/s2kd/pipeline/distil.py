@@ -61,7 +61,7 @@ def distill_student(
         if teacher and blends:
             blend_targets = make_targets(run, method.teacher, seed, live=live, blends=blends)
         torch.manual_seed(seed)
-        student = build_student(part, **run.setting).to(memory_format=torch.channels_last)
+        student = build_student(part, run.setting).to(memory_format=torch.channels_last)
         objective = student_objective(run, student, method, targets, teacher, blends, blend_targets)
         history = learn(
             run, objective, folder, seed, recipe.student_training, hint_epochs=method.hint_epochs
@@ -69,7 +69,7 @@ def distill_student(
         metadata = metadata_of(
             "student",
             part,
-            **run.setting,
+            run.setting,
             key=key,
             name=recipe.name,
             method=method.name,

@@ -20,6 +20,7 @@ from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.evaluation.cell_events import CellEvent, cell_events
 from s2kd.evaluation.climatology import Climatology
+from s2kd.models.checkpoint import Setting
 from s2kd.models.layers import padded_size
 from s2kd.narration.narrators import Narrator, narrators
 from s2kd.narration.text.states import TextStates
@@ -127,17 +128,17 @@ class Run:
         return statistics(self.dataset, lead=self.recipe.lead)
 
     @property
-    def setting(self) -> dict[str, Any]:
-        """What every model is built for: grid, frames, statistics, normaliser."""
+    def setting(self) -> Setting:
+        """What every model is built for: grid, frames, statistics, units."""
         recipe = self.recipe
-        return {
-            "grid": self.dataset.grid,
-            "known": self.train_stats,
-            "past": recipe.past,
-            "lead": recipe.lead,
-            "normalise": recipe.normalise,
-            "predict": recipe.predict,
-        }
+        return Setting(
+            grid=self.dataset.grid,
+            statistics=self.train_stats,
+            past=recipe.past,
+            lead=recipe.lead,
+            normalise=recipe.normalise,
+            predict=recipe.predict,
+        )
 
     @property
     def model_inputs(self) -> dict[str, Any]:

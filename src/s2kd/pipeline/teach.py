@@ -21,7 +21,6 @@ from s2kd.models.checkpoint import (
     save_model,
 )
 from s2kd.models.forecasters import Student, Teacher
-from s2kd.models.normaliser import Normaliser
 from s2kd.narration.text.states import TextStates
 from s2kd.pipeline.kept import existing_folder, is_kept, kept
 from s2kd.pipeline.run import Run
@@ -53,7 +52,7 @@ def train_teacher(run: Run, kind: str, seed: int) -> None:
         torch.manual_seed(seed)
         states = _states(run, kind)
         width = run.states("train").width if reads else 1
-        teacher = build_teacher(recipe.teacher, **run.setting, text_width=width, reads=reads).to(
+        teacher = build_teacher(recipe.teacher, run.setting, text_width=width, reads=reads).to(
             memory_format=torch.channels_last
         )
         windows = run.windows("train", device=run.fabric.device)
@@ -62,13 +61,14 @@ def train_teacher(run: Run, kind: str, seed: int) -> None:
         metadata = metadata_of(
             "teacher",
             recipe.teacher,
-            **run.setting,
+            run.setting,
             text_width=width,
             reads=reads,
             key=key,
             name=recipe.name,
             seed=seed,
             narrator=recipe.narrator.name if reads else "none",
+            text=to_builtins(recipe.text) if reads else None,
             fingerprint=run.dataset.fingerprint,
             recipe=recipe.to_dict(),
             **outcome(history),
@@ -215,11 +215,10 @@ def copy_stored(run: Run) -> dict[str, Any]:
     """
     forecasts = StoredForecasts(run.recipe.stored, run.windows("train"))
     folder = run.out / "targets" / "stored"
-    normaliser = Normaliser.from_statistics(
-        run.train_stats, kind=run.recipe.normalise, predict=run.recipe.predict
-    )
     progress = run.progress("targets stored")
-    run.first_only(lambda: store_forecasts(folder, forecasts, normaliser, progress=progress))
+    run.first_only(
+        lambda: store_forecasts(folder, forecasts, run.setting.normaliser, progress=progress)
+    )
     content = read_json(folder / "key.json")["content"]
     return {"weights": content, "part": {"width": forecasts.latent_width or 0}}
 

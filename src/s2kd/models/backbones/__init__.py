@@ -68,6 +68,15 @@ class Backbones(Registry[Backbone]):
             )
         return dict(self.get(name).preset(preset, grid))
 
+    def resolved(  # type: ignore[override]
+        self, name: str, params: Mapping[str, Any], *, grid: GridSpec
+    ) -> dict[str, Any]:
+        """`params` with the preset and every default written out for this grid."""
+        given = {key: value for key, value in params.items() if key != "preset"}
+        preset = params.get("preset", "")
+        values = self.settings(name, preset, grid) if preset else {}
+        return super().resolved(name, {**values, **given})
+
     def build(
         self, name: str, /, grid: GridSpec, *, preset: str = "", **params: object
     ) -> Backbone:  # type: ignore[override]
