@@ -1,6 +1,5 @@
 """Parts in files of the user's own, on the command line as it is installed."""
 
-import dataclasses
 import json
 import subprocess
 import sysconfig
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import road
+from msgspec import structs
 
 from s2kd.core.recipe import Part
 from s2kd.core.registry import import_own
@@ -92,7 +92,7 @@ def test_a_module_that_cannot_be_imported_is_refused_by_every_verb(tmp_path):
 
 def test_every_verb_knows_the_parts_of_modules_that_the_environment_names(tmp_path):
     (tmp_path / "waves.py").write_text(WAVES)
-    recipe = dataclasses.replace(
+    recipe = structs.replace(
         road.tiny(), dataset=Part(name="waves"), methods=(BASELINE,), student_training=road.QUICK
     )
     road.saved_recipe(tmp_path, recipe)

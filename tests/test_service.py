@@ -1,6 +1,5 @@
 """Forecasts from files: the latest frames in, a CF file out."""
 
-import dataclasses
 import re
 import shutil
 
@@ -11,7 +10,7 @@ import pytest
 import road
 import torch
 import xarray as xr
-from msgspec import to_builtins
+from msgspec import structs, to_builtins
 
 import s2kd
 from s2kd.core.recipe import Part
@@ -35,7 +34,7 @@ def file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, file):
     """A student of the file, without a teacher."""
-    recipe = dataclasses.replace(
+    recipe = structs.replace(
         road.tiny(),
         name="waves",
         dataset=Part(
@@ -543,7 +542,7 @@ def test_frames_that_differ_in_kind_give_a_past_of_the_right_kind(tmp_path):
 def test_a_student_of_prepared_data_forecasts_from_the_files_they_were_made_of(tmp_path, file):
     prepare(of_file(file), tmp_path / "prepared")
     part = Part(name="prepared", params={"path": str(tmp_path / "prepared")})
-    recipe = dataclasses.replace(
+    recipe = structs.replace(
         road.tiny(), dataset=part, methods=(BASELINE,), past=PAST, lead=LEAD
     )
     road.walk(recipe, tmp_path / "run")
