@@ -542,9 +542,7 @@ def test_frames_that_differ_in_kind_give_a_past_of_the_right_kind(tmp_path):
 def test_a_student_of_prepared_data_forecasts_from_the_files_they_were_made_of(tmp_path, file):
     prepare(of_file(file), tmp_path / "prepared")
     part = Part(name="prepared", params={"path": str(tmp_path / "prepared")})
-    recipe = structs.replace(
-        road.tiny(), dataset=part, methods=(BASELINE,), past=PAST, lead=LEAD
-    )
+    recipe = structs.replace(road.tiny(), dataset=part, methods=(BASELINE,), past=PAST, lead=LEAD)
     road.walk(recipe, tmp_path / "run")
     shutil.rmtree(tmp_path / "prepared")
     made = forecast(tmp_path / "run", file, tmp_path / "out.nc")
