@@ -1,0 +1,74 @@
+"""Reader of folders that `s2kd data prepare` wrote."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from s2kd.data.frames import FRAMES, open_store, store_facts
+from s2kd.data.readers import readers
+from s2kd.data.readers._record import record, words_coordinate
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+CHUNK_BYTES = 2**24
+
+
+@readers.register("prepared")
+def prepared(*, path: str | Path) -> "xr.Dataset":
+    """A dataset as `s2kd data prepare` wrote it: the same frames, times, splits and words.
+
+    Raises `S2KDError` for a folder that is not finished, that another version wrote, or whose
+    frames differ from those written (an even sample is checked).
+    """
+    import dask.array as da
+
+    folder = Path(path).expanduser()
+    dataset = open_store(folder, memory_gb=0)
+    storage, grid = store_facts(folder)["frames"], dataset.grid
+    stored = np.load(folder / FRAMES, mmap_mode="r")
+    length = max(1, CHUNK_BYTES // (4 * int(np.prod(stored.shape[1:]))))
+    frames = da.from_array(stored, chunks=(length, -1, -1, -1))
+    if stored.dtype.kind == "i":
+        scale, offset = (
+            np.asarray(storage[name], dtype=np.float32)[:, None, None]
+            for name in ("scale", "offset")
+        )
+        frames = frames.astype(np.float32) * scale + offset
+    runs = np.full(len(dataset.times), "", dtype=object)
+    labels = runs.copy()
+    for split, stretches in dataset.splits.items():
+        for stretch in stretches:
+            labels[stretch.first : stretch.stop] = split
+            runs[stretch.first : stretch.stop] = stretch.name
+    degrees = {
+        name: (dim, np.array(values))
+        for name, dim, values in (
+            ("latitude", "row", grid.latitude),
+            ("longitude", "column", grid.longitude),
+        )
+        if values is not None
+    }
+    return record(
+        frames,
+        channels=grid.channels,
+        units=grid.units,
+        times=dataset.times,
+        coords={
+            "run": ("time", runs) if any(runs) else None,
+            "split": ("time", labels),
+            "context": None if dataset.context is None else words_coordinate(dataset.context),
+            "mask": None if grid.mask is None else (("row", "column"), grid.exists),
+            **degrees,
+        },
+        name=dataset.name,
+        domain=dataset.domain,
+        source=dataset.source,
+        local_time=int(dataset.local_time),
+        step_seconds=grid.step_seconds,
+        wraps=int(grid.wraps),
+        simultaneous=int(dataset.simultaneous),
+        window=dataset.window,
+        notices=list(dataset.notices),
+    )
