@@ -28,13 +28,14 @@ STEPS, ROUNDS = 4, 9
 
 
 def make(folder: Path, gigabytes: float, dtype: str) -> None:
-    """Write the store through `s2kd.data.prepare` from frames made on demand."""
+    """Write the store through `s2kd.data.frames` from frames made on demand."""
     import numpy as np
 
     from s2kd.core.types import GridSpec
-    from s2kd.data import prepare
     from s2kd.data.dataset import Dataset, chronological
     from s2kd.data.dataset import Stretch as Run
+    from s2kd.data.frames import write_store
+    from s2kd.data.loading import no_gaps
 
     count = int(gigabytes * 2**30 / (4 * CHANNELS * HEIGHT * WIDTH))
     shape = (CHANNELS, HEIGHT, WIDTH)
@@ -65,8 +66,7 @@ def make(folder: Path, gigabytes: float, dtype: str) -> None:
         times=np.datetime64("2000-01-01", "ns") + np.arange(count) * np.timedelta64(1, "h"),
         splits=chronological((Run(first=0, stop=count),), fractions=(0.8, 0.1, 0.1), gap=8),
     )
-    facts = prepare.write(dataset, folder, dtype=dtype, key="bench")
-    prepare._finish(folder, facts)
+    write_store(dataset, no_gaps(dataset), folder, dtype=dtype, key="bench")
 
 
 def trainer(dataset, known):

@@ -20,9 +20,9 @@ def fabric():
 @pytest.fixture(scope="session")
 def blobs():
     """Five runs of 16 frames of one channel on a wrapping 8×8 grid: three, one and one."""
-    from s2kd.data import datasets
+    from worlds import world
 
-    return datasets.build("blobs", size=8, runs=5, length=16)
+    return world("blobs", size=8, runs=5, length=16)
 
 
 @pytest.fixture(scope="session")

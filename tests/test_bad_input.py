@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import road
 from msgspec import structs
+from worlds import world
 
 from s2kd import pipeline
 from s2kd.cli import main
 from s2kd.core.console import first_process
 from s2kd.core.files import write_text
 from s2kd.core.recipe import Part, Term, method_named
-from s2kd.data import datasets
 from s2kd.pipeline.recipes import BASELINE
 
 
@@ -363,7 +363,7 @@ def latest(tmp_path):
     """The last frames of the tiny world, as a file that its student can forecast from."""
     import xarray as xr
 
-    dataset = datasets.build("blobs", **road.tiny().dataset.params)
+    dataset = world("blobs", **road.tiny().dataset.params)
     frames = xr.Dataset(
         {"density": (("time", "y", "x"), dataset.frames[-6:, 0], {"units": "1"})},
         coords={"time": dataset.times[-6:]},

@@ -16,11 +16,11 @@ import road
 import torch
 import xarray as xr
 from msgspec import structs, to_builtins
+from worlds import world
 
 from s2kd import pipeline
 from s2kd.cli import main
 from s2kd.core.recipe import Recipe, method_named
-from s2kd.data import datasets
 from s2kd.models.checkpoint import load_student, load_teacher
 from s2kd.pipeline import recipes
 
@@ -246,7 +246,7 @@ def test_two_processes_share_a_run(method, tmp_path):
 
 def _last_blobs() -> xr.Dataset:
     """The end of the data that the run was trained on, as a user's file."""
-    dataset = datasets.build("blobs", **road.tiny().dataset.params)
+    dataset = world("blobs", **road.tiny().dataset.params)
     return xr.Dataset(
         {"density": (("time", "y", "x"), dataset.frames[-6:, 0], {"units": "1"})},
         coords={"time": dataset.times[-6:]},
@@ -272,7 +272,7 @@ def test_export_writes_a_file_that_forecasts_the_same(verb, mine, tmp_path):
     path = tmp_path / "student.onnx"
     arguments = ("export", mine, "--out", path, "--student", "unet-s2kd-seed42")
     assert verb(*arguments).strip() == str(path)
-    past = datasets.build("blobs", **road.tiny().dataset.params).frames[None, -3:]
+    past = world("blobs", **road.tiny().dataset.params).frames[None, -3:]
     expected = Forecaster.load(mine, student="unet-s2kd-seed42").predict(past)
     np.testing.assert_allclose(run_onnx(path, past), expected, rtol=1e-4, atol=1e-5)
 
@@ -300,7 +300,16 @@ def test_a_student_exported_where_it_lies_is_still_one(verb, mine, tmp_path):
 
 def test_list_is_pure_json_and_knows_every_kind(verb):
     rows = json.loads(verb("list", "--json"))
-    kinds = {"recipes", "methods", "datasets", "narrators", "encoders", "backbones", "losses"}
+    kinds = {
+        "recipes",
+        "methods",
+        "readers",
+        "datasets",
+        "narrators",
+        "encoders",
+        "backbones",
+        "losses",
+    }
     assert {row["kind"] for row in rows} == kinds
     assert all(row["about"] for row in rows), "every part says what it is"
     named = {row["name"] for row in rows if row["kind"] == "recipes"}

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from worlds import world
 
 from s2kd.core.recipe import Part, TeacherSpec, Training
-from s2kd.data import datasets
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.models.checkpoint import Setting, build_student, build_teacher
@@ -44,7 +44,7 @@ TRAINING = Training(lr=2e-3, epochs=STEPS, batch_size=BATCH, schedule="cosine", 
 
 def stages(folder, fabric):
     """(records of stage 1, records of stage 2), both of `STEPS` steps."""
-    data = datasets.build("blobs", size=8, runs=5, length=16)
+    data = world("blobs", size=8, runs=5, length=16)
     windows = {
         split: WindowDataset(data, split, past=PAST, lead=LEAD) for split in ("train", "val")
     }

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from worlds import world
 
-from s2kd.data import datasets
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.models.backbones import backbones
@@ -18,7 +18,7 @@ PAST, LEAD = 3, 2
 
 @pytest.fixture(scope="module")
 def blobs():
-    dataset = datasets.build("blobs")
+    dataset = world("blobs")
     windows = WindowDataset(dataset, "train", past=PAST, lead=LEAD, stride=8)
     return windows, statistics(dataset, lead=LEAD)
 

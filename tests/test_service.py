@@ -15,8 +15,7 @@ from msgspec import structs, to_builtins
 import s2kd
 from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError
-from s2kd.data import datasets, netcdf
-from s2kd.data.prepare import prepare
+from s2kd.data import datasets, netcdf, prepare
 from s2kd.data.statistics import statistics
 from s2kd.deploy import service
 from s2kd.deploy.forecaster import Forecaster

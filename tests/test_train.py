@@ -6,10 +6,10 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
+from worlds import world
 
 from s2kd.core.recipe import Part, TeacherSpec, Training
 from s2kd.core.types import GridSpec, S2KDError
-from s2kd.data import datasets
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
@@ -157,7 +157,7 @@ def test_cells_that_do_not_exist_do_not_influence_the_loss(fill, fabric):
     mask[2:5, 1:7] = False
     rng = np.random.default_rng(0)
     frames = rng.standard_normal((15, 1, 8, 8)).astype(np.float32)
-    data = datasets.build("blobs", size=8, runs=3, length=5)
+    data = world("blobs", size=8, runs=3, length=5)
     known = statistics(data, lead=LEAD)
     splits = {
         s: (Stretch(first=f, stop=f + 5),) for s, f in (("train", 0), ("val", 5), ("test", 10))
@@ -211,7 +211,7 @@ def test_validating_leaves_the_model_as_it_was(blobs, fabric):
 
 
 def test_a_student_learns_to_beat_persistence(tmp_path, fabric):
-    data = datasets.build("blobs", size=8, runs=20, length=16)
+    data = world("blobs", size=8, runs=20, length=16)
     student, val = built(data), windows(data, "val")
     history = learn(
         Forecasting(student, windows(data), None), tmp_path, fabric,
@@ -397,7 +397,7 @@ def test_the_students_objective_is_eqs_10_to_14(blobs):
 
 
 def test_a_coarser_student_is_compared_on_its_own_grid(fabric):
-    data = datasets.build("blobs", size=16, runs=3, length=8)
+    data = world("blobs", size=16, runs=3, length=8)
     student, teacher = built(data, patch=2), taught(data)
     assert (student.backbone.latent_grid, teacher.latent_grid) == ((2, 2), (4, 4))
     objective = distilling(student, data, teacher, terms=(("semantic", 1.0),))
@@ -411,7 +411,7 @@ def test_a_coarser_student_is_compared_on_its_own_grid(fabric):
 
 
 def test_latents_that_are_padded_differently_are_compared_where_both_are(tmp_path):
-    data = datasets.build("blobs", size=24, runs=3, length=8)
+    data = world("blobs", size=24, runs=3, length=8)
     student, teacher = built(data, patch=4), taught(data)
     assert (student.backbone.latent_grid, teacher.latent_grid) == ((2, 2), (6, 6))
     assert student.backbone.extent == (32, 32), "the premise: the teacher pads to 24"

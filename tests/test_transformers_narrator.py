@@ -10,9 +10,9 @@ import pytest
 import tiny_vlm
 import torch
 from test_narrators import moving, past_of
+from worlds import world
 
 from s2kd.core.types import S2KDError
-from s2kd.data import datasets
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.narration.narrators import Narrator, narrators
@@ -165,7 +165,7 @@ def test_the_commit_of_a_hub_model_is_recorded_and_held_to(llava, monkeypatch):
 
 
 def test_narratives_are_kept_and_found_again(llava, tmp_path):
-    dataset = datasets.build("blobs", size=8, runs=3, length=8)
+    dataset = world("blobs", size=8, runs=3, length=8)
     windows = WindowDataset(dataset, "train", past=3, lead=2)
     known, store = statistics(dataset), tmp_path / "narratives.jsonl"
     narrator = teller(llava, max_new_tokens=4)
@@ -179,7 +179,7 @@ def test_narratives_are_kept_and_found_again(llava, tmp_path):
 
 
 def test_no_frame_after_the_past_and_no_time_changes_an_answer(llava):
-    dataset = datasets.build("blobs", size=8, runs=3, length=8)
+    dataset = world("blobs", size=8, runs=3, length=8)
     frames, known = dataset.frames.copy(), statistics(dataset)
     frames[3:] = 7
     other = replace(dataset, frames=frames, times=dataset.times + np.timedelta64(4000, "D"))

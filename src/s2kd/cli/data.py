@@ -1,11 +1,11 @@
 """The verbs `s2kd data …`: from an official address, or a user's own file, to a dataset."""
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec.structs import replace
 
 from s2kd.cli import options
 from s2kd.core.console import print_json
@@ -66,21 +66,28 @@ def prepare(
     from s2kd import pipeline
     from s2kd.core import console
     from s2kd.core.files import write_json
-    from s2kd.core.recipe import Part
-    from s2kd.data import prepare as preparing
+    from s2kd.core.recipe import Keep, Part, Split
+    from s2kd.data import prepare as prepare_data
+    from s2kd.data.frames import FRAMES
 
     recipe = options.recipe_of(what, out, data, "", preset, set_)
     with pipeline.locked(out), console.shown(quiet=as_json) as shown:
-        facts = preparing.prepare(
-            recipe.dataset, out, dtype=dtype, report=shown.progress("prepare")
+        facts = prepare_data(
+            recipe.dataset,
+            out,
+            split=recipe.split,
+            keep=recipe.keep,
+            dtype=dtype,
+            progress=shown.progress("prepare"),
         )
         part = Part(name="prepared", params={"path": str(out)})
-        write_json(out / "recipe.json", replace(recipe, dataset=part).to_dict())
+        stored = replace(recipe, dataset=part, split=Split(), keep=Keep())
+        write_json(out / "recipe.json", stored.to_dict())
     if as_json:
         print_json({name: value for name, value in facts.items() if name != "dataset"})
         return
     stored, channels = facts["frames"], facts["dataset"]["grid"]["channels"]
-    size = (out / preparing.FRAMES).stat().st_size / 2**30
+    size = (out / FRAMES).stat().st_size / 2**30
     print(f"{out}: {' × '.join(map(str, stored['shape']))} {stored['dtype']}, {size:.3g} GiB")
     if stored["dtype"] == "int16":
         errors = zip(channels, stored["largest_error"], strict=True)

@@ -8,7 +8,7 @@ from s2kd.data._known import Known
 from s2kd.data._known_arrays import any_array, cut_windows
 from s2kd.data._known_fires import fires
 from s2kd.data._taxibj_cut import layout_of
-from s2kd.data.prepared import FACTS
+from s2kd.data.frames import FACTS
 
 
 def recognise(path: Path) -> Known | None:

@@ -10,7 +10,7 @@ FOLDER/unfinished/     while it is being written; the same command resumes from 
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -71,10 +71,10 @@ class RecordFrames:
         return values
 
 
-def block_edges(frames: Frames, size: int = BLOCK_BYTES) -> list[int]:
-    """Edges of blocks of about `size` bytes, along stored chunks where the frames have some."""
+def block_edges(frames: Frames) -> list[int]:
+    """Edges of blocks of about `BLOCK_BYTES`, along stored chunks where the frames have some."""
     count = frames.shape[0]
-    length = max(1, size // (4 * int(np.prod(frames.shape[1:]))))
+    length = max(1, BLOCK_BYTES // (4 * int(np.prod(frames.shape[1:]))))
     edges = list(range(0, count, length))
     if isinstance(frames, RecordFrames):
         chunks = next(iter(frames.record.data_vars.values())).chunksizes.get("time", ())

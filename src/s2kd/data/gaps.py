@@ -70,8 +70,8 @@ class GapFilter:
         block = np.array(block, dtype=np.float32)
         if self._outside is not None:
             flat = block.reshape(*block.shape[:2], -1)
-            outside = ~self.known_to_exist.ravel()
-            flat[..., outside] = flat[..., self._outside.ravel()[outside]]
+            nearest = flat[..., self._outside.ravel()]
+            np.copyto(flat, nearest, where=~np.isfinite(flat) & ~self.known_to_exist.ravel())
         end = self.frames + len(block)
         starts = self.run_starts[(self.run_starts > self.frames) & (self.run_starts < end)]
         for piece in np.split(block, starts - self.frames):

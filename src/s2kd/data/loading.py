@@ -5,7 +5,6 @@ import itertools
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +51,9 @@ def load(part: Part, split: Split = Split(), keep: Keep = Keep()) -> Dataset:  #
     """
     if part.name == PREPARED:
         readers.check(part.name, part.params)
-        return storage.open_store(Path(part.params["path"]).expanduser(), memory_gb=keep.memory_gb)
+        return storage.open_store(
+            Path(part.params["path"]).expanduser(), memory_gb=float(keep.memory_gb)
+        )
     if RENAMED_READERS.get(part.name, part.name) not in readers.names():
         from s2kd.data import datasets
 
@@ -66,7 +67,7 @@ def load(part: Part, split: Split = Split(), keep: Keep = Keep()) -> Dataset:  #
     if not (folder / storage.FACTS).exists():
         with locked(folder / ".lock", busy):
             storage.write_store(dataset, gaps, folder, key=folder.name)
-    return storage.open_store(folder, memory_gb=keep.memory_gb)
+    return storage.open_store(folder, memory_gb=float(keep.memory_gb))
 
 
 def read_record(part: Part) -> "xr.Dataset":
@@ -85,18 +86,20 @@ def check_part(part: Part) -> None:
 
 def prepare(
     part: Part,
-    split: Split,
-    keep: Keep,
     out: Path,
     *,
+    split: Split = Split(),  # noqa: B008
+    keep: Keep = Keep(),  # noqa: B008
     dtype: str = "float32",
     progress: storage.Progress = storage.no_progress,
 ) -> dict[str, Any]:
     """Read a dataset and write it to the folder `out`, in the layout that trains fastest.
 
     Args:
-        part, split, keep: as for `load`.
+        part: a reader by name, with its settings.
         out: new or empty, or holding an unfinished copy of the same, which resumes.
+        split: as for `load`.
+        keep: as for `load`; memory and cache have no effect.
         dtype: float32, or int16 with a scale and an offset per channel: half the size, rounded.
         progress: called with the frames done, their total and a word.
 
@@ -132,15 +135,15 @@ def prepare(
         dataset, gaps = open_record(part, split, keep)
     else:
         dataset = load(part, split, keep)
-        gaps = _no_gaps(dataset)
-    return storage.write_store(dataset, gaps, out, key=key, dtype=dtype, progress=progress, **source)
+        gaps = no_gaps(dataset)
+    return storage.write_store(
+        dataset, gaps, out, key=key, dtype=dtype, progress=progress, **source
+    )
 
 
 def origin(path: str | Path) -> dict[str, Any] | None:
     """The dataset part that a prepared folder was made of, as JSON; None where it does not say."""
     return storage.store_facts(Path(path).expanduser()).get("part")
-
-
 
 
 def open_record(part: Part, split: Split, keep: Keep) -> tuple[Dataset, GapFilter]:
@@ -309,7 +312,7 @@ def _size(dataset: Dataset) -> int:
     return 4 * int(np.prod(dataset.frames.shape, dtype=np.int64))
 
 
-def _no_gaps(dataset: Dataset) -> GapFilter:
+def no_gaps(dataset: Dataset) -> GapFilter:
     """A filter for frames whose gaps are filled already; a value that is not finite is an error."""
     grid = dataset.grid
     exists = None if grid.mask is None else grid.exists

@@ -99,9 +99,7 @@ def make_splits(
     unseen_names = {name for names in (unseen or {}).values() for name in names}
     seen_runs = [run for run in runs if run.name not in unseen_names]
     if any(ranges.values()):
-        areas = (
-            _by_run_names(label, runs, ranges) if runs else _by_dates(label, times, ranges, gap)
-        )
+        areas = _by_run_names(label, runs, ranges) if runs else _by_dates(label, times, ranges, gap)
     elif split.days is not None:
         areas = _by_days(label, times, split.days, gap)
     elif labels is not None and split.fractions is None:
@@ -263,9 +261,7 @@ def _by_days(label: str, times: np.ndarray, counts: Sequence[int], gap: int) -> 
     return splits
 
 
-def _intersection(
-    stretches: Sequence[Stretch], areas: Sequence[Stretch]
-) -> tuple[Stretch, ...]:
+def _intersection(stretches: Sequence[Stretch], areas: Sequence[Stretch]) -> tuple[Stretch, ...]:
     """The parts of `stretches` that lie in `areas`, in the areas' order."""
     pieces, firsts = [], np.array([stretch.first for stretch in stretches])
     for area in areas:

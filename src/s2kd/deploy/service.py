@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from s2kd.core.types import S2KDError
 from s2kd.data._select import GIVEN, called
-from s2kd.data.prepared import FACTS
+from s2kd.data.frames import FACTS
 from s2kd.data.times import seconds_between
 from s2kd.deploy.forecaster import Forecaster, find_student
 
@@ -189,10 +189,11 @@ def _from_dataset(path: Path, part: Mapping[str, Any], forecaster: Forecaster) -
     """
     import numpy as np
 
-    from s2kd.data import datasets
+    from s2kd.core.recipe import Part
+    from s2kd.data import load
 
     params = {**part["params"], **UNCUT.get(part["name"], {}), "path": str(path)}
-    dataset = datasets.build(part["name"], **params)
+    dataset = load(Part(name=part["name"], params=params))
     ours, theirs = forecaster.grid, dataset.grid
     for what in ("channels", "units", "height", "width", "step_seconds"):
         if getattr(ours, what) != getattr(theirs, what):

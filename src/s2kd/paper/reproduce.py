@@ -83,7 +83,7 @@ def sources_in(data: str, *, preset: str, asked: Sequence[str] = ()) -> dict[str
 
 
 def _recipe(name: str, data: str, preset: str) -> Any:
-    from s2kd.data import datasets
+    from s2kd.data import load
 
     if name not in recipes.names():
         raise S2KDError(f"there is no recipe {name!r}")
@@ -94,7 +94,7 @@ def _recipe(name: str, data: str, preset: str) -> Any:
     if not SOURCES[name].official:
         return recipes.get(name, data=place)
     recipe = recipes.get(name, data=place, preset=preset)
-    datasets.build(recipe.dataset.name, **recipe.dataset.params)  # is it really there?
+    load(recipe.dataset, recipe.split, recipe.keep)  # is it really there?
     return recipe
 
 

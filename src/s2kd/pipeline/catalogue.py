@@ -7,10 +7,10 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from s2kd.core.recipe import ALL_METHODS, Method
+from s2kd.core.recipe import ALL_METHODS, Method, Part
 from s2kd.core.registry import Registry, import_own, nearest
 from s2kd.core.types import S2KDError
-from s2kd.data import datasets
+from s2kd.data import datasets, load, readers
 from s2kd.models.backbones import backbones
 from s2kd.narration.narrators import narrators
 from s2kd.narration.text import encoders
@@ -18,6 +18,7 @@ from s2kd.pipeline import recipes, testing
 from s2kd.training.losses import losses
 
 REGISTRIES: dict[str, Registry] = {
+    "readers": readers,
     "datasets": datasets,
     "narrators": narrators,
     "encoders": encoders,
@@ -155,6 +156,7 @@ def _of(kind: str, name: str) -> Iterator[tuple[str, Callable[[], None]]]:
         known = {
             "narrators": testing.NARRATOR_CHECKS,
             "encoders": testing.ENCODER_CHECKS,
+            "readers": testing.DATASET_CHECKS,
             "datasets": testing.DATASET_CHECKS,
         }
         for one in known[kind]:
@@ -170,4 +172,4 @@ def _with_backbone(one: Callable, name: str, grid: Any) -> None:
 
 
 def _built(one: Callable, registry: Registry, name: str) -> None:
-    one(registry.build(name))
+    one(load(Part(name=name)) if registry is readers else registry.build(name))

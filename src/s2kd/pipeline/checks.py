@@ -5,7 +5,7 @@ import torch
 from s2kd.core.errors import S2KDError
 from s2kd.core.recipe import Method, Part, Recipe
 from s2kd.core.registry import Registry
-from s2kd.data import datasets
+from s2kd.data import check_part
 from s2kd.data._cf import expand
 from s2kd.models.backbones import backbones
 from s2kd.models.checkpoint import build_student, build_teacher
@@ -19,13 +19,13 @@ def check_parts(recipe: Recipe) -> None:
     """Refuse an unknown part or setting before any data is read."""
     Recipe.from_dict(recipe.to_dict())  # a recipe built in Python has unchecked fields
     pairs: list[tuple[Registry, Part]] = [
-        (datasets, recipe.dataset),
         (narrators, recipe.narrator),
         (encoders, recipe.text),
         (backbones, recipe.teacher.backbone),
         *[(backbones, student) for student in recipe.students],
         *[(losses, term.loss) for method in recipe.methods for term in method.terms],
     ]
+    check_part(recipe.dataset)
     for registry, part in pairs:
         registry.check(part.name, part.params)
     _check_stored(recipe)

@@ -9,7 +9,7 @@ from msgspec import to_builtins
 
 from s2kd.core.methods import key_form
 from s2kd.core.recipe import Method, Part
-from s2kd.data.prepared import origin
+from s2kd.data.loading import origin
 from s2kd.models.checkpoint import build_student, metadata_of
 from s2kd.models.forecasters import Student
 from s2kd.pipeline.checks import check_batch, compared_views

@@ -14,7 +14,7 @@ from s2kd.core.console import Progress
 from s2kd.core.errors import S2KDError
 from s2kd.core.recipe import Recipe
 from s2kd.core.types import Statistics
-from s2kd.data import datasets
+from s2kd.data import load
 from s2kd.data.dataset import Dataset
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
@@ -110,7 +110,7 @@ class Run:
     def dataset(self) -> Dataset:
         """The frames and splits."""
         self.say(f"Reading {self.recipe.dataset.name}")
-        dataset = datasets.build(self.recipe.dataset.name, **self.recipe.dataset.params)
+        dataset = load(self.recipe.dataset, self.recipe.split, self.recipe.keep)
         for notice in dataset.notices:
             self.say(notice)
         height, width = dataset.grid.height, dataset.grid.width

@@ -25,7 +25,7 @@ def prepared(*, path: str | Path) -> "xr.Dataset":
     import dask.array as da
 
     folder = Path(path).expanduser()
-    dataset = open_store(folder, memory_gb=0)
+    dataset = open_store(folder, memory_gb=0.0)
     storage, grid = store_facts(folder)["frames"], dataset.grid
     stored = np.load(folder / FRAMES, mmap_mode="r")
     length = max(1, CHUNK_BYTES // (4 * int(np.prod(stored.shape[1:]))))
