@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+import worlds
 from scipy.special import lpmv
-from worlds import world
 
 from s2kd.core.types import S2KDError
 from s2kd.data import datasets
@@ -258,7 +258,7 @@ def test_atmosphere_refuses(settings, message):
 
 
 def test_blobs_move_by_their_wind_and_keep_their_shape():
-    world = world("blobs", runs=3, length=20)
+    world = worlds.world("blobs", runs=3, length=20)
     assert world.grid.wraps
     assert [len(world.splits[s]) for s in ("train", "val", "test")] == [1, 1, 1]
     frames = world.frames.reshape(3, 20, 16, 16).astype(float)
@@ -267,10 +267,10 @@ def test_blobs_move_by_their_wind_and_keep_their_shape():
     turns = np.angle(waves[:, 1:] / waves[:, :-1])
     np.testing.assert_allclose(turns, turns[:, :1].repeat(19, 1), atol=2e-2)
     assert np.abs(turns).max() > 0.05
-    assert world.fingerprint == world("blobs", runs=3, length=20).fingerprint
-    assert world.fingerprint != world("blobs", runs=3, length=20, seed=1).fingerprint
+    assert world.fingerprint == worlds.world("blobs", runs=3, length=20).fingerprint
+    assert world.fingerprint != worlds.world("blobs", runs=3, length=20, seed=1).fingerprint
     with pytest.raises(S2KDError, match="runs ≥ 3"):
-        world("blobs", runs=2)
+        worlds.world("blobs", runs=2)
 
 
 SCENE = {"height": 32, "width": 64, "cell": 0.25, "step_seconds": 0.25}
