@@ -8,6 +8,7 @@ FOLDER/unfinished/     while it is being written; the same command resumes from 
 ```
 """
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -94,7 +95,7 @@ def copied_to_memory(dataset: Dataset, gaps: GapFilter) -> Dataset:
     """The dataset with all frames as one array, gaps filled."""
     values = np.empty(dataset.frames.shape, dtype=np.float32)
     edges = block_edges(dataset.frames)
-    for first, stop in zip(edges[:-1], edges[1:], strict=True):
+    for first, stop in itertools.pairwise(edges):
         values[first:stop] = gaps.filled(dataset.frames[first:stop])
     return replace(dataset, frames=values, grid=_masked(dataset.grid, gaps.existing()))
 
@@ -373,7 +374,7 @@ def _extremes(
     if saved.get("key") != key:
         low, high = np.full(shape[1:], np.inf), np.full(shape[1:], -np.inf)
         edges = block_edges(dataset.frames)
-        for first, stop in zip(edges[:-1], edges[1:], strict=True):
+        for first, stop in itertools.pairwise(edges):
             frames = gaps.filled(dataset.frames[first:stop])
             low, high = np.minimum(low, frames.min(0)), np.maximum(high, frames.max(0))
             progress(stop, shape[0], "range")
