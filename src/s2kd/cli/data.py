@@ -17,7 +17,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="weatherbench, weatherbench2, taxibj or prometheus.")],
+    name: Annotated[str, typer.Argument(help="weatherbench2, taxibj or prometheus.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to fill.")],
     years: Annotated[
         str, typer.Option("--years", help="WeatherBench: 1979-2018 or 2016,2017; default: all.")
@@ -38,12 +38,11 @@ def fetch(
     from s2kd.core import console
     from s2kd.data import fetch as fetching
 
-    chosen = [one.strip() for one in variables.split(",") if one.strip()]
+    names = [name.strip() for name in variables.split(",") if name.strip()]
     with console.shown() as shown:
-        got = fetching.fetch(name, out, years=years, variables=chosen, base=base, shown=shown)
-    shown_files = ", ".join(got.files[:3]) + ", …" * (len(got.files) > 3)
-    print(f"{got.folder}: {shown_files}; checksums in {fetching.SUMS}")
-    print(f"Terms: {got.licence}.\nCite: {got.cite}.\nNext: {got.then}")
+        fetched = fetching.fetch(name, out, years=years, variables=names, base=base, shown=shown)
+    print(f"{fetched.folder}: {', '.join(fetched.files[:3])}{', …' * (len(fetched.files) > 3)}")
+    print(f"Terms: {fetched.licence}.\nCite: {fetched.cite}.\nNext: {fetched.next_command}")
 
 
 @app.command()

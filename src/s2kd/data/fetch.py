@@ -1,33 +1,42 @@
-"""The official data sets from their addresses to a folder: `s2kd data fetch`."""
+"""Downloads of the official data sets into a folder: `s2kd data fetch`."""
 
+import importlib
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import stat
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
-from s2kd.core.console import Quiet
+from s2kd.core.console import Progress, Quiet
 from s2kd.core.errors import S2KDError
-from s2kd.core.files import locked, write_text
+from s2kd.core.files import digest, locked, read_json, write_json, write_text
 from s2kd.core.registry import nearest
-from s2kd.data.download import WAITS, Remote, Unreachable, download, look, sha256
-from s2kd.data.unpack import names_in, unzip
+from s2kd.data._weatherbench import Field, field_named
 
-SUMS = "SHA256SUMS"
-FEWER = 3
-"""Attempts again while nothing is fetched yet: an address that is dead should be told soon."""
+if TYPE_CHECKING:
+    import xarray as xr
 
+SUMS, MIB, BLOCK, FRAMES_PER_BLOCK = "SHA256SUMS", 2**20, 2**16, 1024
+PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
+"""What reads addresses of these schemes."""
+WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Seconds before each further attempt; every byte that arrives resets them."""
+RETRIED = (408, 425, 429, 500, 502, 503, 504)
+"""Answers of a server that is busy or broken for a while."""
 YEARS = tuple(range(1979, 2019))
-YEAR = re.compile(r"_(\d{4})_")
-TUM = "https://dataserv.ub.tum.de/s/m1524895/download"
 WEATHERBENCH2 = (
     "https://storage.googleapis.com/weatherbench2/datasets/era5/"
     "1959-2023_01_10-6h-64x32_equiangular_conservative.zarr"
 )
 """The public address of gs://weatherbench2/…, which needs no account and no gcsfs."""
-
 OPENSTL = "https://github.com/chengtan9907/OpenSTL/releases/download/v0.1.0"
 PROMETHEUS = "https://huggingface.co/datasets/easylearning/Prometheus/resolve/main"
 TAXIBJ_RAW = (
@@ -41,35 +50,36 @@ TAXIBJ_PLUS = tuple(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
-    """One file at an address, relative to the folder; `folder` is where an archive's files go."""
+class RemoteFile:
+    """A file of a data set: its path in the folder, and its address or that of its zip archive.
 
-    url: str
+    Files without an address must be downloaded by hand.
+    """
+
     path: str
-    folder: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A data set; `files` lists it by variables and mirror ("": the official address)."""
+
+    files: Callable[[Sequence[str], str], list[RemoteFile]]
+    licence: str
+    cite: str
+    next_command: str
+    by_hand: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """What there is now, and what goes with it."""
+    """The files of a data set in its folder, with their terms."""
 
     folder: Path
     files: tuple[str, ...]
     licence: str
     cite: str
-    then: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A data set: `items` gives its files by variables and mirror ("": official)."""
-
-    items: Callable[[Sequence[str], str], list[Item]]
-    licence: str
-    cite: str
-    then: str
-    gone: str
-    yearly: bool = False
+    next_command: str
 
 
 def fetch(
@@ -82,72 +92,108 @@ def fetch(
     shown: Quiet | None = None,
     waits: Sequence[float] = WAITS,
 ) -> Fetched:
-    """Fetch `name` (weatherbench, weatherbench2, taxibj or prometheus) into the folder `out`.
+    """Download `name` (weatherbench2, taxibj or prometheus) into the folder `out`.
 
-    `years` is `1979-2018` or `2016,2017`; `variables` are fields (`z500`, `temperature@850`),
-    kinds of TaxiBJ (`openstl`, `raw`, `plus`) or Prometheus's environments (`a1`, `b3`, `a`, `b`);
-    `base` replaces the official address. What is there is checked against `SHA256SUMS`, what is
-    partly there is gone on with. Raises `S2KDError` where the disk is too small, an address gives
-    no file, a file has changed, or a person has to fetch it (it says what, and to where).
+    Files that are there are checked against `SHA256SUMS`; partial downloads are continued.
+
+    Args:
+        name: The data set.
+        out: The folder.
+        years: `1979-2018` or `2016,2017`, of weatherbench2.
+        variables: Fields (`z500`, `temperature@850`), a kind of TaxiBJ (`openstl`, `raw`, `plus`)
+            or environments of Prometheus (`a1`, `b3`, `a`, `b`).
+        base: The address of a copy.
+        shown: Where progress is shown.
+        waits: Seconds before each further attempt.
+
+    Raises:
+        S2KDError: the disk is too small, an address gives no file, a file has changed, or must be
+            downloaded by hand (the message says what, and where to put it).
     """
     out, shown = Path(out).expanduser(), shown or Quiet()
-    source = _source(name)
-    chosen = _years(name, years, source)
-    with _alone(out):
-        if name == "weatherbench2":
-            files = _copy_store(out, variables, chosen, base, shown, waits)
-        else:
-            files = _fetch_items(name, source, out, variables, chosen, base, shown, waits)
-    then = source.then.format(out=shlex.quote(str(out)))  # a command to be pasted
-    return Fetched(folder=out, files=files, licence=source.licence, cite=source.cite, then=then)
+    if name not in SOURCES:
+        raise S2KDError(
+            f"fetch: no data set called {name!r}{nearest(name, SOURCES)} (there are "
+            f"{', '.join(SOURCES)})"
+        )
+    source = SOURCES[name]
+    if years and name != "weatherbench2":
+        raise S2KDError(f"fetch {name}: has no files by year, so --years does not apply")
+    files = source.files(variables, base)
+    selected = parsed_years(years) or YEARS
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise S2KDError(f"{out}: is a file, or lies in one; --out needs a folder") from None
+    lock = out / ".lock"
+    with locked(lock, S2KDError(f"{out}: another process is downloading into this folder")):
+        try:
+            if name == "weatherbench2":
+                names = (copy_fields(base or WEATHERBENCH2, out, variables, selected, shown),)
+            else:
+                names = fetch_files(files, out, source.by_hand, shown, waits)
+        finally:
+            if [*out.iterdir()] == [lock]:
+                shutil.rmtree(out)
+    command = source.next_command.format(out=shlex.quote(str(out)))
+    return Fetched(
+        folder=out, files=names, licence=source.licence, cite=source.cite, next_command=command
+    )
 
 
-# --- what there is to fetch ----------------------------------------------------------------------
+def parsed_years(text: str) -> tuple[int, ...]:
+    """`1979-1981,2016` as years."""
+    years: set[int] = set()
+    for part in filter(None, text.replace(" ", "").split(",")):
+        matched = re.fullmatch(r"(\d{4})(?:[-–:](\d{4}))?", part)
+        first, last = (int(matched[1]), int(matched[2] or matched[1])) if matched else (1, 0)
+        if last < first:
+            raise S2KDError(f"--years {text}: must be years such as 1979-2018 or 2016,2017")
+        years |= set(range(first, last + 1))
+    return tuple(sorted(years))
 
 
-def _weatherbench(variables: Sequence[str], base: str) -> list[Item]:
-    """Single-level folders where the server has them (Z500, T850), else all 13 levels."""
-    from s2kd.data._weatherbench import field_named
-
-    wanted = [field_named(one) for one in variables or ("geopotential@500", "temperature@850")]
-    single = ("geopotential@500", "temperature@850")
-    folders = [f.channel.replace("@", "_") if f.channel in single else f.name for f in wanted]
-    items = []
-    for folder in dict.fromkeys(folders):
-        archive = f"{folder}_5.625deg.zip"
-        official = f"{TUM}?path=%2F5.625deg%2F{folder}&files={archive}"
-        url = f"{base.rstrip('/')}/{folder}/{archive}" if base else official
-        items.append(Item(url=url, path=archive, folder=folder))
-    return items
+# --- the data sets -------------------------------------------------------------------------------
 
 
-def _taxibj(variables: Sequence[str], base: str) -> list[Item]:
+def weatherbench_files(variables: Sequence[str], base: str) -> list[RemoteFile]:
+    """WeatherBench's files have no address any more."""
+    raise S2KDError(
+        "fetch weatherbench: its authors say that the files are not served any more "
+        "(https://github.com/pangeo-data/WeatherBench/issues/57); `s2kd data fetch weatherbench2` "
+        "gets the same fields on the same grid"
+    )
+
+
+def taxibj_files(variables: Sequence[str], base: str) -> list[RemoteFile]:
+    """OpenSTL's archive, or the files of the raw data set or of TaxiBJ+."""
     kind = tuple(variables) or ("openstl",)
     if kind == ("openstl",):
-        url = f"{(base or OPENSTL).rstrip('/')}/taxibj_dataset.zip"
-        return [Item(url=url, path="taxibj_dataset.zip", folder="openstl")]
-    files = {("raw",): TAXIBJ_RAW, ("plus",): TAXIBJ_PLUS}.get(kind)
-    if files is None:
+        archive = f"{(base or OPENSTL).rstrip('/')}/taxibj_dataset.zip"
+        return [RemoteFile(path="openstl/dataset.npz", url=archive)]
+    paths = {("raw",): TAXIBJ_RAW, ("plus",): TAXIBJ_PLUS}.get(kind)
+    if paths is None:
         raise S2KDError(
             f"fetch taxibj: --variables must be one of openstl, raw, plus, got {', '.join(kind)}"
         )
-    return [Item(url=f"{base.rstrip('/')}/{one}" if base else "", path=one) for one in files]
+    root = f"{base.rstrip('/')}/" if base else ""
+    return [RemoteFile(path=path, url=root and f"{root}{path}") for path in paths]
 
 
-def _prometheus(variables: Sequence[str], base: str) -> list[Item]:
+def prometheus_files(variables: Sequence[str], base: str) -> list[RemoteFile]:
+    """One array per environment: 25 tunnel fires and 25 pool fires."""
     names = [f"{scenario}{number}" for scenario in "ab" for number in range(1, 26)]
-    wanted = []
-    for one in variables or ("a", "b"):
-        found = [n for n in names if one in (n, n[0], {"a": "T", "b": "P"}[n[0]])]
-        if not found:
+    paths = []
+    for variable in variables or ("a", "b"):
+        matches = [n for n in names if variable in (n, n[0], {"a": "T", "b": "P"}[n[0]])]
+        if not matches:
             raise S2KDError(
-                f"fetch prometheus: no environment {one!r}{nearest(one, names)} (tunnel fires are "
-                "a1 to a25, or all as T; pool fires b1 to b25, or all as P)"
+                f"fetch prometheus: no environment {variable!r}{nearest(variable, names)} (tunnel "
+                "fires are a1 to a25, or all as T; pool fires b1 to b25, or all as P)"
             )
-        wanted += found
-    paths = {n: f"Prometheus-P/{n}_fds.npy" if n[0] == "b" else f"{n}_fds.npy" for n in wanted}
+        paths += [f"{'Prometheus-P/' * (n[0] == 'b')}{n}_fds.npy" for n in matches]
     root = (base or PROMETHEUS).rstrip("/")
-    return [Item(url=f"{root}/{path}", path=path) for path in paths.values()]
+    return [RemoteFile(path=path, url=f"{root}/{path}") for path in dict.fromkeys(paths)]
 
 
 ERA5 = (
@@ -155,315 +201,291 @@ ERA5 = (
     "this notice"
 )
 SOURCES = {
-    "weatherbench": Source(
-        items=_weatherbench,
-        yearly=True,
-        licence=f"{ERA5}; WeatherBench's own terms are at https://mediatum.ub.tum.de/1524895",
-        cite="Rasp et al. (2020), WeatherBench, doi:10.1029/2020MS002203",
-        then="s2kd run weatherbench --data {out} --out runs/weatherbench",
-        gone="WeatherBench's authors say that its files are not served any more "
-        "(https://github.com/pangeo-data/WeatherBench/issues/57). The same fields on the same "
-        "grid: s2kd data fetch weatherbench2 --out {out}. If you have the files, put the folders "
-        "geopotential_500 and temperature_850 with one NetCDF file a year into {out}, or name a "
-        "copy with --from URL, where URL/geopotential_500/geopotential_500_5.625deg.zip lies.",
-    ),
+    "weatherbench": Source(files=weatherbench_files, licence=ERA5, cite="", next_command=""),
     "weatherbench2": Source(
-        items=lambda variables, base: [],
-        yearly=True,
+        files=lambda variables, base: [],
         licence=ERA5,
         cite="Rasp et al. (2024), WeatherBench 2, doi:10.1029/2023MS004019",
-        then="s2kd run weatherbench --data {out}/weatherbench2.zarr --out runs/weatherbench",
-        gone="",
+        next_command="s2kd run weatherbench --data {out}/weatherbench2.zarr "
+        "--out runs/weatherbench",
     ),
     "taxibj": Source(
-        items=_taxibj,
+        files=taxibj_files,
         licence="research use; no licence is stated by its publishers",
         cite="Zhang, Zheng and Qi (2017), Deep Spatio-Temporal Residual Networks, AAAI; for the "
         "cut windows Tan et al. (2023), OpenSTL, NeurIPS Datasets and Benchmarks",
-        then="s2kd run taxibj --data {out} --out runs/taxibj",
-        gone="By hand: OpenSTL's windows (taxibj_dataset.zip) are also at "
-        "https://pan.baidu.com/s/1fudsBHyrf3nbt-7d42YWWg?pwd=kjfk; put dataset.npz into "
-        "{out}/openstl. Another copy: --from URL, where URL/taxibj_dataset.zip lies.",
+        next_command="s2kd run taxibj --data {out} --out runs/taxibj",
+        by_hand="TaxiBJ's raw files are at https://1drv.ms/f/s!Akh6N7xv3uVmhOhDKwx3bm5zpHkDOQ "
+        "(OneDrive) or http://pan.baidu.com/s/1qYq7ja8 (Baidu), OpenSTL's windows also at "
+        "https://pan.baidu.com/s/1fudsBHyrf3nbt-7d42YWWg?pwd=kjfk; TaxiBJ+ is given by the authors "
+        "of EarthFarseer (https://github.com/easylearningscores/EarthFarseer)",
     ),
     "prometheus": Source(
-        items=_prometheus,
+        files=prometheus_files,
         licence="none is stated by its publishers: ask them before you pass it on",
         cite="the Prometheus data set of https://github.com/easylearningscores/DGODE_ood",
-        then="s2kd data describe {out}, which says what to write into prometheus.json",
-        gone="By hand: download a1_fds.npy … a25_fds.npy (tunnel fires) and "
-        "Prometheus-P/b1_fds.npy … b25_fds.npy (pool fires) from "
-        "https://huggingface.co/datasets/easylearning/Prometheus and put them, with these names, "
-        "into {out}. Another copy: --from URL, where URL/a1_fds.npy lies.",
+        next_command="s2kd data describe {out}, which says what to write into prometheus.json",
+        by_hand="the files are at https://huggingface.co/datasets/easylearning/Prometheus",
     ),
 }
-BY_HAND = {
-    "raw": "TaxiBJ's raw files lie in cloud folders that want a person. Download {files} from "
-    "https://1drv.ms/f/s!Akh6N7xv3uVmhOhDKwx3bm5zpHkDOQ (OneDrive) or "
-    "http://pan.baidu.com/s/1qYq7ja8 (Baidu) and put them into {out}; the same command then checks "
-    "them. OpenSTL's cut windows come by themselves: s2kd data fetch taxibj --out {out}",
-    "plus": "TaxiBJ+ has no public address that is known to work; its users have it from the "
-    "authors of EarthFarseer (https://github.com/easylearningscores/EarthFarseer). Put {files} "
-    "into {out}; the same command then checks them",
-}
-
-
-def _source(name: str) -> Source:
-    if name not in SOURCES:
-        raise S2KDError(
-            f"fetch: no data set called {name!r}{nearest(name, SOURCES)} (there are "
-            f"{', '.join(SOURCES)})"
-        )
-    return SOURCES[name]
-
-
-def _years(name: str, text: str, source: Source) -> tuple[int, ...]:
-    """`1979-1981,2016` as years; all of the benchmark's where nothing is said."""
-    if text and not source.yearly:
-        raise S2KDError(f"fetch {name}: has no files by year, so --years does not apply")
-    found: set[int] = set()
-    for part in filter(None, text.replace(" ", "").split(",")):
-        matched = re.fullmatch(r"(\d{4})(?:[-–:](\d{4}))?", part)
-        first, last = (int(matched[1]), int(matched[2] or matched[1])) if matched else (1, 0)
-        if last < first:
-            raise S2KDError(f"--years {text}: wants years such as 1979-2018 or 2016,2017")
-        found |= set(range(first, last + 1))
-    return tuple(sorted(found)) if found else YEARS if source.yearly else ()
 
 
 # --- files ---------------------------------------------------------------------------------------
 
 
-def _fetch_items(
-    name: str,
-    source: Source,
-    out: Path,
-    variables: Sequence[str],
-    years: Sequence[int],
-    base: str,
-    shown: Quiet,
-    waits: Sequence[float],
+def fetch_files(
+    files: Sequence[RemoteFile], out: Path, by_hand: str, shown: Quiet, waits: Sequence[float]
 ) -> tuple[str, ...]:
-    """Check what is there, then fetch what is not; sums are written after every item."""
-    items = source.items(variables, base)
-    sums = _read_sums(out)
-    for item in items:
-        for half in out.glob(f".{item.folder}.*.part") if item.folder else ():
-            shutil.rmtree(half)  # of an unpacking that was killed
-    todo = []
-    for item in items:
-        held = _held_files(item, out, sums, years)
-        if held:
-            _verify(out, held, sums, shown)
+    """Check the files that are there, download the others; sums are written after every file."""
+    import pooch
+
+    lines = (out / SUMS).read_text("utf-8").splitlines() if (out / SUMS).exists() else []
+    pairs = (line.partition("  ") for line in lines if line[0] != "#")
+    sums = {path: value for value, _, path in pairs}
+    for file in files:
+        path = out / file.path
+        if path.exists():
+            shown.say(f"checking {path}")
+            if pooch.file_hash(path) != sums.get(file.path, pooch.file_hash(path)):
+                raise S2KDError(
+                    f"{path}: has changed since it was downloaded (its SHA-256 differs from the "
+                    f"one in {out / SUMS}); delete it, and the same command downloads it again"
+                )
+        elif file.url:
+            try:
+                _download(file, out, shown.progress(path.name), waits)
+            except S2KDError as error:
+                raise S2KDError(f"{error}; by hand: {by_hand}; put {path.name} there") from None
         else:
-            todo.append(item)
-    _by_hand(name, todo, out, variables, sums)
-    try:
-        remotes = _sizes(todo, out, shown, waits)
-        for item, remote in remotes:
-            sums |= _fetch_item(item, remote, out, years, sums, shown, waits)
-            _write_sums(out, sums)
-    except Unreachable as error:
-        remedy = "" if base else f". {source.gone.format(out=out)}"
-        raise S2KDError(f"{error}{remedy}") from None
-    return tuple(f for item in items for f in _held_files(item, out, sums, years))
+            continue
+        sums[file.path] = pooch.file_hash(path)
+        write_text(out / SUMS, "".join(f"{v}  {p}\n" for p, v in sorted(sums.items())))
+    if missing := [file.path for file in files if not (out / file.path).exists()]:
+        raise S2KDError(
+            f"fetch: {', '.join(missing)} must be downloaded by hand into {out}: {by_hand}; the "
+            "same command then checks them"
+        )
+    return tuple(file.path for file in files)
 
 
-def _held_files(
-    item: Item, out: Path, sums: dict[str, str], years: Sequence[int]
-) -> tuple[str, ...]:
-    """The recorded files of an item, if all of it is there; none otherwise."""
-    if not item.folder:
-        return (item.path,) if item.path in sums and (out / item.path).exists() else ()
-    own = [one for one in sums if one.startswith(f"{item.folder}/") and (out / one).exists()]
-    wanted = [one for one in own if _is_of(one, years)]
-    found = {_year(one) for one in wanted}
-    return tuple(wanted) if wanted and set(years) <= found else ()
+def _download(file: RemoteFile, out: Path, progress: Progress, waits: Sequence[float]) -> None:
+    """One file, complete or not there; of an archive, the files in it."""
+    import pooch
+
+    archive = file.url.endswith(".zip") and not file.path.endswith(".zip")
+    target = out / (PurePosixPath(file.url).name if archive else file.path)
+    part = target.with_name(f"{target.name}.part")
+    downloader = partial(resume, part=part, progress=progress, waits=waits)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pooch.utils.get_logger().setLevel("WARNING")
+    pooch.retrieve(file.url, None, fname=target.name, path=target.parent, downloader=downloader)
+    if archive:
+        unzip(target, (out / file.path).parent)
+        target.unlink()
 
 
-def _year(name: str) -> int | None:
-    matched = YEAR.search(Path(name).name)
-    return int(matched[1]) if matched else None
-
-
-def _is_of(name: str, years: Sequence[int]) -> bool:
-    year = _year(name)
-    return not years or year is None or year in years
-
-
-def _verify(out: Path, files: Sequence[str], sums: dict[str, str], shown: Quiet) -> None:
-    for one in files:
-        told = _in_mib(shown.report(f"checking {Path(one).name}"))
-        if sha256(out / one, report=told) != sums[one]:
-            raise S2KDError(
-                f"{out / one}: is not what was first fetched (its SHA-256 differs from the one in "
-                f"{out / SUMS}); delete it, and the same command fetches it again"
-            )
-
-
-def _by_hand(
-    name: str, todo: list[Item], out: Path, variables: Sequence[str], sums: dict[str, str]
+def resume(
+    url: str,
+    output_file: str,
+    pooch: Any = None,
+    *,
+    part: Path,
+    progress: Progress,
+    waits: Sequence[float] = WAITS,
 ) -> None:
-    """Files without an address: record those that a person has put there, ask for the others."""
-    for item in [item for item in todo if not item.url]:
-        if (out / item.path).exists():
-            sums[item.path] = sha256(out / item.path)
-            todo.remove(item)
-    _write_sums(out, sums)
-    lacking = [item.path for item in todo if not item.url]
-    if lacking:
-        text = BY_HAND[variables[0]].format(files=", ".join(lacking), out=out)
-        raise S2KDError(f"fetch {name}: {text}")
+    """A downloader for pooch that continues `part` where an earlier call stopped."""
+    import requests
 
-
-def _sizes(
-    items: Sequence[Item], out: Path, shown: Quiet, waits: Sequence[float]
-) -> list[tuple[Item, Remote]]:
-    """Ask for all sizes, say them, and see that the disk has room, before anything is fetched."""
-    found, needed = [], 0
-    for item in items:
-        shown.say(f"asking {item.url}")
-        remote = look(item.url, waits=waits[:FEWER])
-        found.append((item, remote))
-        part = out / f"{item.path}.part"
-        there = next((p.stat().st_size for p in (out / item.path, part) if p.exists()), 0)
-        left = max(0, remote.size - there)
-        # an archive's files lie beside it for a while; fields of floats hardly shrink in it
-        needed += left + (remote.size if item.folder else 0)
-        size = _gib(remote.size) if remote.size else "of unknown size"
-        shown.say(f"{item.path}: {size}{f', {_gib(there)} of it is there' if there else ''}")
-    free = shutil.disk_usage(out).free
-    if needed > free:
-        raise S2KDError(
-            f"{out}: about {_gib(needed)} are needed, {_gib(free)} are free; choose a larger disk "
-            "or fewer --variables"
-        )
-    return found
-
-
-def _fetch_item(
-    item: Item,
-    remote: Remote,
-    out: Path,
-    years: Sequence[int],
-    sums: dict[str, str],
-    shown: Quiet,
-    waits: Sequence[float],
-) -> dict[str, str]:
-    """Fetch one file, unpack it if it is an archive; the sums to record."""
-    path = out / item.path
-    if not path.exists():
-        download(remote, path, report=_in_mib(shown.report(path.name)), waits=waits)
-    elif remote.size and path.stat().st_size != remote.size:
-        raise S2KDError(
-            f"{path}: has {path.stat().st_size} bytes, the file at {item.url} has {remote.size}; "
-            "delete it, and the same command fetches it"
-        )
-    found = sha256(path, report=_in_mib(shown.report(f"checksum of {path.name}")))
-    if sums.get(item.path, found) != found:
-        path.unlink()
-        raise S2KDError(
-            f"{item.url}: is not the file that was first fetched (its SHA-256 differs from the one "
-            f"in {out / SUMS}); remove that line if the publisher has a new version"
-        )
-    if not item.folder:
-        return {item.path: found}
-    lacking = sorted(set(years) - {_year(one) for one in names_in(path)})
-    if lacking:
-        from s2kd.data._weatherbench import in_words
-
-        raise S2KDError(f"{path}: holds no file of {in_words(lacking)}; set --years")
-    told = _in_mib(shown.report(f"unpacking {path.name}"))
-    files = unzip(path, out / item.folder, keep=lambda one: _is_of(one, years), report=told)
-    recorded = {one.relative_to(out).as_posix(): sha256(one) for one in files}
-    path.unlink()
-    return {item.path: found, **recorded}
-
-
-def _copy_store(
-    out: Path,
-    variables: Sequence[str],
-    years: Sequence[int],
-    base: str,
-    shown: Quiet,
-    waits: Sequence[float],
-) -> tuple[str, ...]:
-    """WeatherBench 2: the chosen fields out of a Zarr store at an address."""
-    from s2kd.data._weatherbench import field_named
-    from s2kd.data.fetch_zarr import copy_fields
-
-    fields = [field_named(one) for one in variables or ("geopotential@500", "temperature@850")]
-    target, sums = out / "weatherbench2.zarr", _read_sums(out)
-    told = shown.report("frames")
-    new = copy_fields(
-        base or WEATHERBENCH2,
-        target,
-        fields,
-        years,
-        report=lambda done, total: told(done, total, ""),
-        say=shown.say,
-        waits=waits,
-    )
-    files = [p.relative_to(out).as_posix() for p in sorted(target.rglob("*")) if p.is_file()]
-    recorded = [one for one in sums if one.startswith(f"{target.name}/")]
-    if new or not recorded:
-        _write_sums(out, sums | {one: sha256(out / one) for one in files})
-    else:
-        _verify(out, recorded, sums, Quiet())
-    return (target.name,)
-
-
-# --- what they share -----------------------------------------------------------------------------
-
-
-def _read_sums(out: Path) -> dict[str, str]:
-    """Recorded sums by path; of an archive that is gone by now, too (its line is a comment)."""
-    path = out / SUMS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    matched = [re.fullmatch(r"(?:# )?([0-9a-f]{64})  (.+)", line) for line in lines]
-    return {one[2]: one[1] for one in matched if one}
-
-
-def _write_sums(out: Path, sums: dict[str, str]) -> None:
-    """As `sha256sum -c` reads them; what is not there any more as comments."""
-    if not sums:
-        return
-    lines = [
-        f"{'' if (out / name).exists() else '# '}{value}  {name}"
-        for name, value in sorted(sums.items())
-    ]
-    write_text(out / SUMS, "\n".join(lines) + "\n")
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """One fetch a folder at a time."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise S2KDError(f"{out}: is a file, or lies in one; --out wants a folder") from None
-    lock = out / ".lock"
-    with locked(lock, S2KDError(f"{out}: another fetch is at work in this folder")):
+    passing = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+    failures, best, note = 0, 0, part.with_name(f"{part.name}.json")
+    while True:
         try:
-            yield
-        finally:
-            if [*out.iterdir()] == [lock]:  # nothing came of it
-                shutil.rmtree(out)
+            _append(url, part, note, progress)
+            break
+        except passing as error:
+            reason = str(error)
+        size = part.stat().st_size if part.exists() else 0
+        failures = 0 if size > best else failures + 1
+        best = max(best, size)
+        if failures > len(waits):
+            raise S2KDError(
+                f"{url}: gave up after {failures} attempts without progress ({reason}) with "
+                f"{size} bytes in {part}; the same command continues from there"
+            )
+        time.sleep(waits[failures - 1] if failures else 0.0)
+    part.replace(output_file)
+    note.unlink()
 
 
-def _in_mib(told: Callable[[int, int, str], None]) -> Callable[[int, int], None]:
-    """Told once a MiB, and of the last one only at the end; an unknown total is one more."""
-    last = -1
+def _append(url: str, part: Path, note: Path, progress: Progress) -> None:
+    """One request for the rest of a file; ConnectionError where another attempt may help."""
+    import requests
 
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        whole = -(-total // 2**20) if total else done // 2**20 + 1
-        now = whole if total and done >= total else min(done // 2**20, whole - 1)
-        if now != last:
-            last = now
-            told(now, whole, "MiB")
+    from s2kd import __version__
 
-    return report
+    size = part.stat().st_size if part.exists() and note.exists() else 0
+    headers = {"User-Agent": f"s2kd/{__version__}", "Accept-Encoding": "identity"}
+    if size:
+        validator = read_json(note)["validator"]
+        headers |= {"Range": f"bytes={size}-"} | ({"If-Range": validator} if validator else {})
+    with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
+        status = answer.status_code
+        if status in RETRIED or status == 416:
+            if status == 416:  # nothing follows: the part is of another version, or complete
+                part.unlink()
+            raise requests.ConnectionError(f"the server answers {status}")
+        if not answer.ok:
+            raise S2KDError(f"{url}: the server answers {status} {answer.reason}")
+        if status == 206 and not answer.headers["Content-Range"].startswith(f"bytes {size}-"):
+            part.unlink()
+            raise requests.ConnectionError("the server answers with other bytes")
+        size = size if status == 206 else 0
+        total = size + int(answer.headers.get("Content-Length", 0))
+        check_room(part.parent, total - size)
+        etag = answer.headers.get("ETag", "")
+        weak = not etag or etag.startswith("W/")
+        validator = answer.headers.get("Last-Modified", "") if weak else etag
+        write_json(note, {"url": url, "validator": validator})
+        with part.open("ab" if size else "wb") as file:
+            for block in answer.iter_content(BLOCK):
+                if size == 0 and block[:200].lstrip().lower().startswith((b"<!doctype", b"<html")):
+                    raise S2KDError(f"{url}: gives a web page instead of a file")
+                file.write(block)
+                size += len(block)
+                progress(size // MIB, -(-max(total, size) // MIB), "MiB")
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.1f} MiB"
+def unzip(archive: Path, folder: Path) -> None:
+    """Unpack into `folder`; a single folder that holds everything is left out of the paths.
+
+    Raises S2KDError before anything is written for paths outside the folder, links, and names
+    that occur twice; a damaged archive leaves nothing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with (
+            zipfile.ZipFile(archive) as opened,
+            tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as beside,
+        ):
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            names = [PurePosixPath(member.filename) for member in members]
+            for member, name in zip(members, names, strict=True):
+                kind = stat.S_IFMT(member.external_attr >> 16)
+                if name.is_absolute() or {"..", "\\", ":"} & {*name.parts, *member.filename}:
+                    raise S2KDError(f"{archive}: {member.filename!r} leads out of the folder")
+                if kind not in (0, stat.S_IFREG):
+                    raise S2KDError(f"{archive}: {member.filename!r} is a link or a device")
+            if len(set(names)) < len(names):
+                raise S2KDError(f"{archive}: holds a name twice")
+            check_room(folder, sum(member.file_size for member in members))
+            opened.extractall(beside)
+            skip = len({n.parts[0] for n in names}) == 1 and all(len(n.parts) > 1 for n in names)
+            for name in names:
+                target = folder.joinpath(*name.parts[skip:])
+                target.parent.mkdir(parents=True, exist_ok=True)
+                Path(beside, name).replace(target)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        archive.unlink()
+        raise S2KDError(f"{archive}: was a damaged archive ({error}); fetch it again") from None
+
+
+def check_room(folder: Path, size: int) -> None:
+    """S2KDError where the disk has less than `size` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise S2KDError(f"{folder}: {size / MIB:.1f} MiB are needed, {free / MIB:.1f} MiB are free")
+
+
+# --- WeatherBench 2 ------------------------------------------------------------------------------
+
+
+def copy_fields(
+    address: str, out: Path, variables: Sequence[str], years: Iterable[int], shown: Quiet
+) -> str:
+    """Copy fields and years of the Zarr store at an address, block by block; the store's name.
+
+    Every field becomes a variable `geopotential_500` (time, latitude, longitude) in float32,
+    north first. An interrupted copy is continued at the last complete block.
+    """
+    fields = [field_named(name) for name in variables or ("geopotential@500", "temperature@850")]
+    selection = {"fields": [field.channel for field in fields], "years": list(years)}
+    target, key = out / "weatherbench2.zarr", digest([address, selection])
+    part, note = target.with_name(f".{target.name}.part"), out / f".{target.name}.json"
+    record = read_json(note) if note.exists() else {}
+    if target.exists():
+        if record.get("selection") != selection:
+            raise S2KDError(
+                f"{target}: holds {record.get('selection') or 'another selection'}; give another "
+                "--out, or delete it"
+            )
+        return target.name
+    shown.say(f"opening {address}")
+    data = _selected(address, fields, selection["years"])
+    done = record.get("done", 0) if record.get("key") == key and part.exists() else 0
+    frames = data.sizes["time"]
+    if not done:
+        check_room(out, data.nbytes)
+        shutil.rmtree(part, ignore_errors=True)
+        chunks = (min(128, frames), *[data.sizes[name] for name in ("latitude", "longitude")])
+        encoding = {name: {"chunks": chunks} for name in data.data_vars}
+        data.to_zarr(
+            part,
+            compute=False,
+            zarr_format=2,
+            consolidated=False,
+            encoding=encoding,
+            safe_chunks=False,
+        )
+    progress = shown.progress(target.name)
+    for first in range(done, frames, FRAMES_PER_BLOCK):
+        stop = min(first + FRAMES_PER_BLOCK, frames)
+        try:
+            block = data.isel(time=slice(first, stop)).load()
+        except Exception as error:  # every file system raises its own kinds
+            raise S2KDError(
+                f"{address}: cannot be read ({error}); the same command continues from frame "
+                f"{first} of {frames}"
+            ) from None
+        block = block.drop_vars(["latitude", "longitude"])
+        block.to_zarr(part, region={"time": slice(first, stop)}, consolidated=False)
+        write_json(note, {"key": key, "selection": selection, "done": stop})
+        progress(stop, frames)
+    part.replace(target)
+    return target.name
+
+
+def _selected(address: str, fields: Sequence[Field], years: Sequence[int]) -> "xr.Dataset":
+    """These fields and years of a store, lazily, one variable per field and level."""
+    import xarray as xr
+
+    scheme = address.partition("://")[0]
+    options = {"storage_options": {"token": "anon"}} if PACKAGES.get(scheme) == "gcsfs" else {}
+    try:
+        if scheme in PACKAGES:
+            importlib.import_module(PACKAGES[scheme])
+        source = xr.open_dataset(address, engine="zarr", chunks={}, **options)
+    except ImportError:
+        raise S2KDError(
+            f"{address}: needs the package {PACKAGES[scheme]}; install it: "
+            "pip install 's2kd[cloud]'"
+        ) from None
+    except Exception as error:  # every file system raises its own kinds
+        raise S2KDError(f"{address}: cannot be opened as Zarr ({error})") from None
+    arrays = {}
+    for field in fields:
+        try:
+            array = source[field.name]
+            array = array.sel(level=float(field.level)) if field.level else array
+        except KeyError:
+            raise S2KDError(
+                f"{address}: has no {field.channel} (variables: {', '.join(source.data_vars)})"
+            ) from None
+        array = array.drop_vars("level", errors="ignore").astype("float32")
+        arrays[field.flat] = array.transpose("time", "latitude", "longitude")
+    data = xr.Dataset(arrays).sortby("latitude", ascending=False)
+    data = data.isel(time=data.time.dt.year.isin(years).to_numpy().nonzero()[0])
+    if missing := sorted(set(years) - set(data.time.dt.year.to_numpy().tolist())):
+        raise S2KDError(f"{address}: holds no frames of {', '.join(map(str, missing))}")
+    for array in data.variables.values():
+        array.encoding.clear()
+    return data
