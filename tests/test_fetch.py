@@ -125,10 +125,10 @@ def download(url, path, waits=WAITS):
 
 def test_cut_connections_and_busy_servers_are_continued(server, tmp_path):
     url = server.put("/a.bin", DATA)
-    server.faults = ["cut:140000", 500, "cut:70000", 503, 429, "cut:1"]
+    server.faults = ["cut:140000", 500, "cut:70000", 429, "cut:1"]
     assert download(url, tmp_path / "a.bin") == DATA
     block = 2**16  # what is read at once may be lost
-    starts = [None, 2 * block, 2 * block, 3 * block, 3 * block, 3 * block, 3 * block]
+    starts = [None, 2 * block, 2 * block, 3 * block, 3 * block, 3 * block]
     assert server.ranges == [start and f"bytes={start}-" for start in starts]
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
