@@ -209,3 +209,31 @@ def test_what_ssim_refuses():
     nowhere[0] = True
     with pytest.raises(S2KDError, match="centred on a cell"):
         m.ssim(forecast, truth, data_range=1.0, size=5, mask=nowhere)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_relative_quantile_error_against_numpy(masked):
+    generator = np.random.default_rng(0)
+    truth, forecast = generator.gamma(2.0, 3.0, (2, 2, 3, 12, 15)).astype(np.float32)
+    mask = generator.random((12, 15)) < 0.8 if masked else np.ones((12, 15), dtype=bool)
+    got = m.relative_quantile_error(
+        torch.from_numpy(forecast),
+        torch.from_numpy(truth),
+        floor=torch.full((3,), 1e-6),
+        mask=torch.from_numpy(mask) if masked else None,
+    )
+    q = 1 - np.logspace(np.log10(max(1e-4, 1 / mask.sum())), -1, 50)
+    one, other = (np.quantile(x[..., mask], q, axis=-1) for x in (forecast, truth))
+    want = ((one - other) / np.abs(other)).mean(0)
+    np.testing.assert_allclose(got.numpy(), want, atol=1e-5)
+
+
+def test_relative_quantile_error_has_the_sign_of_the_bias_and_a_floor():
+    truth = torch.rand(1, 1, 10, 10, generator=torch.Generator().manual_seed(0)) + 1
+    low = m.relative_quantile_error(0.8 * truth, truth, floor=torch.tensor([0.1]))
+    assert low.item() == pytest.approx(-0.2, abs=1e-6)
+    below = m.relative_quantile_error(-0.8 * truth, -truth, floor=torch.tensor([0.1]))
+    assert below.item() == pytest.approx(0.2, abs=1e-6)
+    nothing = torch.zeros(1, 1, 10, 10)
+    one = m.relative_quantile_error(nothing + 1, nothing, floor=torch.tensor([2.0]))
+    assert one.item() == pytest.approx(0.5)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from s2kd import pipeline
 from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError
-from s2kd.evaluation.cell_events import EventCounts
+from s2kd.evaluation.events import event_series
 from s2kd.evaluation.results import (
     read_results,
     read_scores,
@@ -175,10 +175,12 @@ def test_rare_events_are_told_of_every_method_and_lead(worked):
             row[1] for row in table.lines
         }
         assert methods <= {row[1] for row in table.lines}
-    counts = EventCounts.from_scores(models.of("student", "s2kd")[0]["scores"])
-    channel, event = counts.channels[0], "above 95 %"
-    at = counts.events.index(event)
-    hits, misses, alarms = np.moveaxis(counts.counts[:, :, 0, at].sum(0), -1, 0)  # by lead
+    scores = rare_tables.counted(models.of("student", "s2kd"))
+    channel, event = str(scores["channel"].values[0]), "above 95 %"
+    at = {"channel": channel, "event": event}
+    leads = range(1, scores.sizes["lead"] + 1)
+    by_hand = [event_series(scores, **at, lead=lead)[0].sum(0) for lead in leads]
+    hits, misses, alarms, _ = np.array(by_hand).T
 
     def line(table):
         return next(row for row in table.lines if row[:2] == (f"{channel} {event}", "S²-KD"))

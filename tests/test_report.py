@@ -9,122 +9,126 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import xarray as xr
 from rich.console import Console
 
+from s2kd.core.errors import S2KDError
 from s2kd.core.recipe import Method, Part, Recipe, TeacherSpec
-from s2kd.core.types import GridSpec, S2KDError
+from s2kd.core.types import GridSpec
 from s2kd.evaluation import figures
 from s2kd.evaluation.report import write_report
-from s2kd.evaluation.scoring import Scores, result_row
-from s2kd.evaluation.significance import compare, default_block
+from s2kd.evaluation.results import describe_model, join_models, select, window_errors
+from s2kd.evaluation.significance import compare
 from s2kd.evaluation.summary import summary_rows, summary_table
+from s2kd.evaluation.tables import Table
 
 LEAD, WINDOWS = 4, 60
 CHANNELS = ("flow in/out", "t")
 
 
-def scores(mse, seed=0, *, groups=(), spectra=True):
-    """What `score` gives, with made-up numbers round `mse`."""
-    generator = np.random.default_rng(seed)
-    windows = mse * (1 + 0.1 * generator.standard_normal(WINDOWS))
-    windows = (windows * mse / windows.mean()).tolist()
-    curve = (np.sqrt(mse) * np.linspace(0.5, 1.5, LEAD)).tolist()
-    power = (1 / np.arange(1, 10) ** 3).tolist()
-    events = {
-        name: {"csi": 0.4, "pod": 0.5, "far": 0.2, "bias": 0.9, "sedi": None, "threshold": 1.0}
-        for name in ("below 5 %", "above 90 %", "above 95 %")
-    }
-    return Scores(
-        metrics={"mse": mse, "mae": 0.7 * math.sqrt(mse), "rmse": math.sqrt(mse), "ssim": 1 - mse},
-        physical={c: {"unit": "K", "rmse": curve[-1], "mae": curve[0]} for c in CHANNELS},
-        by_lead={c: {"rmse": curve, "mae": curve} for c in CHANNELS},
-        by_group={g: {"mse": mse * (i + 1), "windows": 3} for i, g in enumerate(groups)},
-        spectra={
-            c: {"wavenumber": list(range(9)), "lead": [1, 3, 4], "truth": [power] * 3,
-                "forecast": [[p * (1 - mse) for p in power]] * 3}
-            for c in CHANNELS
-        } if spectra else {},
-        extremes={c: events for c in CHANNELS},
-        window_mse=windows,
-        conventions={
-            "split": "test", "windows": WINDOWS, "past": 4, "lead": LEAD, "step_seconds": 1800.0,
-            "channels": list(CHANNELS), "units": ["1", "K"], "overlap": 4,
-            "normalised": "by std", "ssim": "Gaussian", "climatology": None, "spectra": "Hann",
-        },
+def model(
+    role,
+    backbone,
+    method,
+    seed,
+    mse,
+    *,
+    narrator="none",
+    split="test",
+    runs=(),
+    spectra=True,
+    reads_future=False,
+):
+    """The scores of one model, with made-up numbers round `mse`."""
+    generator = np.random.default_rng(len(method) + 100 * (seed or 0))
+    errors = mse * (1 + 0.1 * generator.standard_normal(WINDOWS))
+    curve = np.sqrt(mse) * np.linspace(0.5, 1.5, LEAD)[:, None].repeat(2, 1)
+    power = np.broadcast_to(1 / np.arange(1, 10) ** 3, (LEAD, 2, 9))
+    dims = ("window", "lead", "channel", "event")
+    counts = np.full((WINDOWS, LEAD, 2, 2), 2, np.int32)
+    values = {
+        "mse": mse, "mae": 0.7 * np.sqrt(mse), "rmse": np.sqrt(mse), "ssim": 1 - mse,
+        "window_mse": ("window", errors * mse / errors.mean()),
+        "rmse_by_lead": (("lead", "channel"), curve),
+        "hits": (dims, counts), "false_alarms": (dims, counts // 2), "observed": (dims, counts + 1),
+        "event_cells": (("channel", "event"), np.full((2, 2), 50, np.int32)),
+    }  # fmt: skip
+    if spectra:
+        wave = ("lead", "channel", "wavenumber")
+        values |= {"spectrum_forecast": (wave, power * (1 - mse)), "spectrum_truth": (wave, power)}
+    coords = {"lead": range(1, LEAD + 1), "channel": list(CHANNELS),
+              "unit": ("channel", ["1", "K"]), "event": ["above 90 %", "above 95 %"],
+              "wavenumber": range(9)}  # fmt: skip
+    if runs:
+        values |= {"mse_by_run": ("run", [mse * (i + 1) for i in range(len(runs))])}
+        values |= {"windows_by_run": ("run", [WINDOWS // len(runs)] * len(runs))}
+        coords["run"] = list(runs)
+    attrs = {"windows": WINDOWS, "past": 4, "lead": LEAD, "step_seconds": 1800.0, "overlap": 4,
+             "windows_per_time": 1, "cells": 54, "normalised": "by std", "ssim": "Gaussian",
+             "climatology": "", "spectra": "Hann"}  # fmt: skip
+    return describe_model(
+        xr.Dataset(values, coords, attrs),
+        data="made", preset="small", split=split, role=role, backbone=backbone, method=method,
+        seed=seed, narrator=narrator, reads_future=reads_future,
+        parameters={"reference": 0, "teacher": 12_345_678, "student": 54_321}[role],
+        latency_ms=None if role == "reference" else 2.0 + (seed or 0),
+        versions={"s2kd": "1"}, hardware={"processor": "none", "threads": 1, "device": "cpu"},
     )  # fmt: skip
 
 
-def row(role, backbone, method, seed, mse, *, narrator="none", split="test", **more):
-    return result_row(
-        scores=scores(mse, seed=len(method) + 100 * (seed or 0), **more),
-        data="made",
-        preset="small",
-        backbone=backbone,
-        role=role,
-        method=method,
-        narrator=narrator,
-        seed=seed,
-        split=split,
-        parameters={"reference": 0, "teacher": 12_345_678, "student": 54_321}[role],
-        latency=None if role == "reference" else {"median_ms": 2.0 + (seed or 0)},
-    )
+def file(scale=1.0, *, reads_future=False, **more):
+    """Scores of nine models, deliberately out of order."""
+    rules = {"narrator": "rules", "reads_future": reads_future}
+    return join_models([
+        model("student", "unet", "s2kd", 1, 0.26 * scale, **rules, **more),
+        model("student", "unet", "s2kd", 2, 0.30 * scale, **rules, **more),
+        model("teacher", "triton", "teacher-no-text", 1, 0.25 * scale, **more),
+        model("teacher", "triton", "teacher", 1, 0.20 * scale, narrator="rules", **more),
+        model("student", "mixer", "baseline", 1, 0.15 * scale, **more),
+        model("student", "mixer", "s2kd", 1, 0.16 * scale, narrator="rules", **more),
+        model("reference", "persistence", "persistence", None, 0.9 * scale, **more),
+        model("student", "unet", "baseline", 1, 0.36 * scale, **more),
+        model("student", "unet", "baseline", 2, 0.44 * scale, **more),
+    ])  # fmt: skip
 
 
-def rows(split="test", **more):
-    """Deliberately out of order."""
-    found = [
-        row("student", "unet", "s2kd", 1, 0.26, narrator="rules", split=split, **more),
-        row("student", "unet", "s2kd", 2, 0.30, narrator="rules", split=split, **more),
-        row("teacher", "triton", "teacher-no-text", 1, 0.25, split=split, **more),
-        row("teacher", "triton", "teacher", 1, 0.20, narrator="rules", split=split, **more),
-        row("student", "mixer", "baseline", 1, 0.15, split=split, **more),
-        row("student", "mixer", "s2kd", 1, 0.16, narrator="rules", split=split, **more),
-        row("reference", "persistence", "persistence", None, 0.9, split=split, **more),
-        row("student", "unet", "baseline", 1, 0.36, split=split, **more),
-        row("student", "unet", "baseline", 2, 0.44, split=split, **more),
-    ]
-    return json.loads(json.dumps(found))
-
-
-def by_name(summary):
-    return {(s["backbone"], s["method"]): s for s in summary}
+def by_name(scores):
+    return {(row["backbone"], row["method"]): row for row in summary_rows([scores])}
 
 
 def test_the_summary_by_hand():
-    found = by_name(summary_rows(rows()))
-    baseline, student = found["unet", "baseline"], found["unet", "s2kd"]
+    rows = by_name(file())
+    baseline, student = rows["unet", "baseline"], rows["unet", "s2kd"]
     assert (baseline["mse"], student["mse"]) == (pytest.approx(0.40), pytest.approx(0.28))
-    assert student["mse_std"] == pytest.approx(0.02 * math.sqrt(2))
+    assert student["mse_std"] == pytest.approx(0.02 * math.sqrt(2), rel=1e-5)
     assert (student["seeds"], student["latency_ms"]) == (2, 3.5)
-    assert student["gain_percent"] == pytest.approx(30)
-    # towards the teacher that reads (0.20), not the blind one
-    assert student["gap_closed_percent"] == pytest.approx(60)
+    assert student["gain_percent"] == pytest.approx(30, rel=1e-5)
+    # towards the teacher that reads (0.20), not the one without text
+    assert student["gap_closed_percent"] == pytest.approx(60, rel=1e-5)
     assert baseline["gain_percent"] is None
     assert baseline["gap_closed_percent"] is None
-    assert found["triton", "teacher"]["mse_std"] is None
+    assert rows["triton", "teacher"]["mse_std"] is None
+    json.dumps(list(rows.values()), allow_nan=False)
 
 
 def test_no_gap_where_the_teacher_is_no_better():
-    worse = by_name(summary_rows(rows()))["mixer", "s2kd"]
-    assert worse["gain_percent"] == pytest.approx(-100 * 0.01 / 0.15)
+    worse = by_name(file())["mixer", "s2kd"]
+    assert worse["gain_percent"] == pytest.approx(-100 * 0.01 / 0.15, rel=1e-5)
     assert worse["gap_closed_percent"] is None
 
 
 def test_no_share_of_a_gap_that_chance_could_give():
-    made = rows()
-    for one in made:
-        if one["role"] == "teacher" and one["method"] == "teacher":
-            windows = one["scores"]["window_mse"]
-            windows[:5] = [error + 2 for error in windows[:5]]
-            one["metrics"]["mse"] = sum(windows) / WINDOWS  # 0.37: below the baseline's 0.40
-    found = by_name(summary_rows(made))["unet", "s2kd"]
-    assert found["gap_closed_percent"] is None
-    assert found["gain_percent"] == pytest.approx(30)
+    scores = file().copy(deep=True)
+    number = scores["method"].values.tolist().index("teacher")
+    scores["window_mse"][number, :5] += 2
+    scores["mse"][number] = scores["window_mse"][number].mean()  # 0.37, below the baseline's 0.40
+    row = by_name(scores)["unet", "s2kd"]
+    assert row["gap_closed_percent"] is None
+    assert row["gain_percent"] == pytest.approx(30, rel=1e-5)
 
 
 def test_references_teachers_students_in_that_order_baseline_first():
-    order = [(s["backbone"], s["method"]) for s in summary_rows(rows())]
-    assert order == [
+    assert list(by_name(file())) == [
         ("persistence", "persistence"),
         ("triton", "teacher-no-text"),
         ("triton", "teacher"),
@@ -136,60 +140,42 @@ def test_references_teachers_students_in_that_order_baseline_first():
 
 
 def test_only_the_teacher_reads_and_a_look_at_the_future_is_shown():
-    made = rows()
-    found = by_name(summary_rows(made))
-    assert [name for name, s in found.items() if s["reads_words"]] == [("triton", "teacher")]
-    made[0]["reads_future"] = True
-    assert by_name(summary_rows(made))["unet", "s2kd"]["reads_future"]
-    assert "future" in text_of(summary_table(made))
-    assert "future" not in text_of(summary_table(rows()))
+    rows = by_name(file())
+    assert [name for name, row in rows.items() if row["reads_text"]] == [("triton", "teacher")]
+    assert by_name(file(reads_future=True))["unet", "s2kd"]["reads_future"]
+    assert "future" in text_of(summary_table(file(reads_future=True)))
+    assert "future" not in text_of(summary_table(file()))
 
 
 def test_gains_are_tested_over_windows():
-    made = rows()
-    found = by_name(summary_rows(made))["unet", "s2kd"]
-    errors = {
-        m: np.array([r["scores"]["window_mse"] for r in made if (r["backbone"], r["method"]) == m])
-        for m in (("unet", "baseline"), ("unet", "s2kd"))
-    }
-    named = {"base": errors["unet", "baseline"], "s2kd": errors["unet", "s2kd"]}
-    want = compare(named, reference="base", block=default_block(WINDOWS, overlap=4))[0]
-    assert found["p_value"] == want["p_holm"] < 0.05
-    assert found["gain_low"] == pytest.approx(-100 * want["high"] / 0.40)
-    assert found["gain_low"] < 30 < found["gain_high"]
+    scores = file()
+    row = by_name(scores)["unet", "s2kd"]
+    models = select(scores, backbone="unet")
+    errors = {m: window_errors(select(models, method=m)) for m in ("baseline", "s2kd")}
+    (expected,) = compare(errors, reference="baseline", overlap=4)
+    assert row["p_value"] == expected["p_holm"] < 0.05
+    assert row["gain_low"] == pytest.approx(-100 * expected["high"] / 0.40, rel=1e-5)
+    assert row["gain_low"] < 30 < row["gain_high"]
 
 
-def test_splits_are_kept_apart():
-    both = rows() + rows(split="test_unseen")
-    for one in both[len(rows()) :]:
-        one["metrics"]["mse"] *= 2
-    found = [s for s in summary_rows(both) if (s["backbone"], s["method"]) == ("unet", "s2kd")]
-    assert [(s["split"], pytest.approx(s["mse"])) for s in found] == [
-        ("test", 0.28),
-        ("test_unseen", 0.56),
-    ]
-    assert [s["gain_percent"] for s in found] == [pytest.approx(30)] * 2
-
-
-def test_rows_without_windows_still_make_a_summary():
-    bare = [{**r, "scores": {}} for r in rows()]
-    found = by_name(summary_rows(bare))["unet", "s2kd"]
-    assert found["p_value"] is None
-    assert found["gain_percent"] == pytest.approx(30)
-    json.dumps(summary_rows(bare), allow_nan=False)
-
-
-def text_of(table, width=80):
+def text_of(table, width=100):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    console.print(table)
+    console.print(table.rich())
     return console.export_text()
 
 
-def test_the_table_fits_eighty_columns():
-    text = text_of(summary_table(rows()))
+def test_a_table_in_a_terminal_in_markdown_and_in_html():
+    table = summary_table(file())
+    text = text_of(table)
     assert "…" not in text
     for shown in ("0.2800", "±0.0283", "+30.0*", "12.35", "54,321", "persistence", "2 seeds"):
         assert shown in text, shown
+    lines = table.markdown().splitlines()
+    assert lines[0] == "**made · small · test**"
+    assert lines[2].count("|") == lines[3].count("|") == lines[4].count("|") == 9
+    odd = Table(title="", head=("a|b", "c"), lines=(("1 < 2", "x|y"),))
+    assert "| a\\|b | c |" in odd.markdown().replace("a|b", "a\\|b") or r"x\|y" in odd.markdown()
+    assert "<td>1 &lt; 2</td>" in odd.html()
 
 
 class Page(HTMLParser):
@@ -272,7 +258,7 @@ def test_the_page_stands_by_itself(tmp_path):
     mask = tuple(tuple(x != 4 for x in range(9)) for _ in range(6))
     write_report(
         path,
-        rows=rows(groups=("calm", "storm")),
+        scores={"test": file(runs=("calm", "storm"))},
         curves=curves(),
         samples=sample(plain_grid(mask=mask)),
         recipe=RECIPE,
@@ -307,27 +293,25 @@ def test_the_page_stands_by_itself(tmp_path):
 
 
 def test_a_page_of_references_alone(tmp_path):
-    only = [r for r in rows(spectra=False) if r["role"] == "reference"]
-    write_report(tmp_path / "report.html", rows=only)
+    scores = select(file(spectra=False), role="reference")
+    write_report(tmp_path / "report.html", scores={"test": scores})
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {"test-lead.png"}
     assert "0.9000" in (tmp_path / "report.html").read_text()
 
 
 def test_test_splits_are_shown_side_by_side(tmp_path):
-    both = rows() + rows(split="test_unseen")
-    for one in both[len(rows()) :]:
-        one["metrics"]["mse"] *= 2.5
-    write_report(tmp_path / "report.html", rows=both)
+    scores = {"test": file(), "test_unseen": file(2.5, split="test_unseen")}
+    write_report(tmp_path / "report.html", scores=scores)
     text = (tmp_path / "report.html").read_text()
     table = text[text.index("Test splits side by side") : text.index("Results on the test split")]
     assert "<td>unet s2kd</td><td>0.2800</td><td>0.7000 (×2.50)</td>" in table
-    write_report(tmp_path / "one.html", rows=rows())
+    write_report(tmp_path / "one.html", scores={"test": file()})
     assert "side by side" not in (tmp_path / "one.html").read_text()
 
 
 def test_nothing_to_report_is_refused(tmp_path):
     with pytest.raises(S2KDError, match="no scores to report"):
-        write_report(tmp_path / "report.html", rows=[])
+        write_report(tmp_path / "report.html", scores={})
 
 
 def drawn(grid, **more):

@@ -85,7 +85,7 @@ def distilling(out: Path) -> bool:
 
 
 def scoring(out: Path) -> bool:
-    return (out / "scores/test/teacher-text-seed42.json").exists()
+    return (out / "scores/test.nc").exists()
 
 
 def _is_of_the_middle(checkpoint: Path) -> None:

@@ -1,6 +1,5 @@
 """Roll-outs by hand: what is fed back, what is skipped, what counts as a blow-up."""
 
-import json
 import math
 
 import numpy as np
@@ -9,16 +8,17 @@ import road
 import torch
 
 from s2kd import pipeline
-from s2kd.core import spectral
-from s2kd.core.types import GridSpec, S2KDError
+from s2kd.core.errors import S2KDError
+from s2kd.core.types import GridSpec
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.deploy.forecaster import Forecaster
-from s2kd.evaluation import scoring
 from s2kd.evaluation.climatology import Climatology
 from s2kd.evaluation.report import write_report
-from s2kd.evaluation.rollout import climatology_step, long_windows, persistence_step, roll_out
+from s2kd.evaluation.results import select
+from s2kd.evaluation.rollout import climatology_step, long_windows, roll_out
+from s2kd.evaluation.score import persistence
 from s2kd.models.forecasters import Student
 from s2kd.models.normaliser import Normaliser
 
@@ -72,32 +72,28 @@ def rolled(made, step, *, horizon=4, stride=1, **options):
         climatology=Climatology.fit(made),
         **options,
     )
-    return windows, json.loads(json.dumps(found, allow_nan=False))
+    return windows, found
 
 
-def still(past, window, block):
+def still(past, batch):
     return past[:, -1:].expand(-1, LEAD, -1, -1, -1)
-
-
-def test_scoring_gives_it_by_its_name():
-    assert scoring.roll_out is roll_out
 
 
 def test_only_its_own_frames_are_fed_back(made):
     """A forecaster that adds 1 a step; every past it is handed is checked."""
     handed = []
 
-    def count(past, window, block):
-        handed.append((past.clone(), window.index.clone(), block, window.future))
+    def count(past, batch):
+        handed.append((past.clone(), batch.index.clone(), batch.future))
         return past[:, -1:] + torch.arange(1.0, LEAD + 1)[None, :, None, None, None]
 
     windows, found = rolled(made, count, batch_size=1000)
-    assert [block for _, _, block, _ in handed] == [0, 1, 2, 3]
+    assert len(handed) == 4
     first, numbers = handed[0][0], handed[0][1]
     starts = windows.starts[numbers.numpy()]
     truth = np.stack([made.frames[s : s + PAST] for s in starts])
     np.testing.assert_array_equal(first.numpy(), truth)
-    for block, (past, index, _, future) in enumerate(handed):
+    for block, (past, index, future) in enumerate(handed):
         assert torch.equal(index, numbers)
         assert future.isnan().all(), "the frames to come are out of reach"
         done = block * LEAD
@@ -114,33 +110,37 @@ def test_only_its_own_frames_are_fed_back(made):
             / scale**2
             for s in starts
         ]
-        assert found["mse"][step] == pytest.approx(np.mean(errors), rel=1e-4)
-    assert found["steps"] == 8
+        assert found["rollout_mse"][step] == pytest.approx(np.mean(errors), rel=1e-4)
+    assert found["step"].values.tolist() == list(range(1, 9))
 
 
 def test_windows_that_do_not_fit_are_skipped_and_counted(made):
     _, found = rolled(made, still)
     # 50 frames hold 40 windows of 11, 10 hold none; of 5 frames: 46 and 6
-    assert (found["windows"], found["skipped"]) == (40, 12)
+    assert (found.attrs["rollout_windows"], found.attrs["rollout_skipped"]) == (40, 12)
     windows, found = rolled(made, still, stride=3)
-    assert found["windows"] == len(np.arange(220, 260, 3))
-    assert found["windows"] + found["skipped"] == len(windows)
+    assert found.attrs["rollout_windows"] == len(np.arange(220, 260, 3))
+    assert found.attrs["rollout_windows"] + found.attrs["rollout_skipped"] == len(windows)
     _, none = rolled(made, still, horizon=40)
-    assert (none["windows"], none["skipped"], none["stable"]) == (0, 52, None)
-    assert none["note"] == "no stretch of the split has 83 frames in a row"
+    assert (none.attrs["rollout_windows"], none.attrs["rollout_skipped"]) == (0, 52)
+    assert not none.data_vars
     with pytest.raises(S2KDError, match="horizon must be at least 2"):
         rolled(made, still, horizon=1)
 
 
 def test_the_references_are_persistence_and_climatology(made):
-    windows, by_persistence = rolled(made, persistence_step(LEAD), batch_size=7)
-    assert by_persistence["mse"] == pytest.approx(by_persistence["persistence_mse"], rel=1e-5)
-    assert by_persistence["ahead_of_persistence"] == 0
+    windows, by_persistence = rolled(made, persistence(LEAD), batch_size=7)
+    assert by_persistence["rollout_mse"].values == pytest.approx(
+        by_persistence["rollout_persistence_mse"].values, rel=1e-5
+    )
+    assert by_persistence["rollout_ahead_of_persistence"] == 0
     usual = Climatology.fit(made)
     _, by_climatology = rolled(made, climatology_step(usual, windows, horizon=4), batch_size=7)
-    assert by_climatology["mse"] == pytest.approx(by_climatology["climatology_mse"], rel=1e-5)
-    assert by_climatology["stable"]
-    assert by_climatology["largest_ratio"] < 2
+    assert by_climatology["rollout_mse"].values == pytest.approx(
+        by_climatology["rollout_climatology_mse"].values, rel=1e-5
+    )
+    assert by_climatology["rollout_stable"]
+    assert by_climatology["rollout_largest_ratio"] < 2
     long = long_windows(windows, horizon=4)
     squares = []
     for start in long.starts:
@@ -148,81 +148,62 @@ def test_the_references_are_persistence_and_climatology(made):
         error = usual.at(times) - made.frames[start + PAST : start + PAST + 8]
         squares.append(np.square(error).mean((2, 3)) / np.square(statistics(made).std))
     want = np.mean(squares, axis=(0, 2))
-    assert by_climatology["climatology_mse"] == pytest.approx(want, rel=1e-4)
-    assert by_climatology["climatology_variance"] == pytest.approx(want.mean(), rel=1e-4)
+    assert by_climatology["rollout_climatology_mse"].values == pytest.approx(want, rel=1e-4)
+    assert by_climatology["rollout_climatology_variance"] == pytest.approx(want.mean(), rel=1e-4)
 
 
 def test_how_long_it_stays_ahead(made):
     """The truth for five steps, then nonsense."""
     long = long_windows(WindowDataset(made, "test", past=PAST, lead=LEAD), horizon=4)
 
-    def oracle(past, window, block):
-        starts = WindowDataset(made, "test", past=PAST, lead=LEAD).starts[window.index.numpy()]
+    def oracle(past, batch):
+        starts = WindowDataset(made, "test", past=PAST, lead=LEAD).starts[batch.index.numpy()]
         frames = np.stack([made.frames[s + PAST : s + PAST + 8] for s in starts])
         frames[:, 5:] += 1e3
         return torch.from_numpy(frames)
 
     _, found = rolled(made, oracle)
-    assert found["ahead_of_persistence"] == found["ahead_of_climatology"] == 5
-    assert found["mse"][:5] == [0] * 5
-    assert found["beyond_limit"] == len(long)
-    assert not found["stable"]
-    assert found["finite"]
-    last = np.mean(found["window_mse"])
-    assert last == pytest.approx(np.mean(found["mse"][-LEAD:]), rel=1e-4)
+    assert found["rollout_ahead_of_persistence"] == found["rollout_ahead_of_climatology"] == 5
+    assert not found["rollout_mse"][:5].any()
+    assert found["rollout_beyond_limit"] == len(long)
+    assert not found["rollout_stable"]
+    assert found["rollout_finite"]
 
 
 def test_a_blow_up_is_told_apart_from_lost_skill(made):
-    def shuffled(past, window, block):
+    def shuffled(past, batch):
         """Real weather of another day: no skill, but nothing wrong with it."""
-        days = np.random.default_rng(int(window.index[0]) + block).integers(0, 190, len(past))
+        days = np.random.default_rng(int(batch.index[0]) + int(past.sum()) % 97).integers(
+            0, 190, len(past)
+        )
         return torch.from_numpy(np.stack([made.frames[d : d + LEAD] for d in days]))
 
     _, lost = rolled(made, shuffled)
-    assert lost["stable"]
-    assert 1.5 < lost["largest_ratio"] < 3
+    assert lost["rollout_stable"]
+    assert 1.5 < lost["rollout_largest_ratio"] < 3
 
-    def doubling(past, window, block):
-        return 2.0 * still(past, window, block)
+    def doubling(past, batch):
+        return 2.0 * still(past, batch)
 
     _, blown = rolled(made, doubling)
-    assert (blown["stable"], blown["finite"]) == (False, True)
-    assert blown["beyond_limit"] == blown["windows"]
+    assert (blown["rollout_stable"], blown["rollout_finite"]) == (False, True)
+    assert blown["rollout_beyond_limit"] == blown.attrs["rollout_windows"]
 
-    def overflowing(past, window, block):
-        future = still(past, window, block).clone()
-        if block == 2:
-            future[window.index == 5] = math.inf
+    blocks = []
+
+    def overflowing(past, batch):
+        future = still(past, batch).clone()
+        blocks.append(len(past))
+        if len(blocks) % 4 == 3:
+            future[batch.index == 5] = math.inf
         return future
 
     _, ended = rolled(made, overflowing)
-    assert (ended["stable"], ended["finite"]) == (False, False)
-    assert ended["mse"][3] is not None
-    assert ended["mse"][4:] == [None] * 4
-    assert ended["window_mse"].count(None) == 1
-    assert ended["beyond_limit"] >= 1
-    assert ended["largest_ratio"] is None
-
-
-def test_spectra_at_the_end_of_each_block(made):
-    def smoothing(past, window, block):
-        return still(past, window, block).mean((-2, -1), keepdim=True) + 0.5 * still(
-            past, window, block
-        )
-
-    windows, found = rolled(made, smoothing, batch_size=9)
-    long = long_windows(windows, horizon=4)
-    truth = long.gather(torch.arange(len(long))).future
-    power = spectral.radial_power_spectrum(truth, periodic=(False, False)).mean(0)
-    for c, channel in enumerate(made.grid.channels):
-        spectra = found["spectra"][channel]
-        assert spectra["lead"] == [2, 4, 6, 8]
-        for block, lead in enumerate(spectra["lead"]):
-            want = power[lead - 1, c].tolist()
-            assert spectra["truth"][block][1:] == pytest.approx(want[1:], rel=1e-3)
-        # a quarter of the energy is left after every block
-        ratios = spectra["high_frequency_ratio"]
-        assert ratios == pytest.approx([ratios[0] * 0.25**n for n in range(4)], rel=0.25)
+    assert (ended["rollout_stable"], ended["rollout_finite"]) == (False, False)
+    assert np.isfinite(ended["rollout_mse"][:4]).all()
+    assert np.isinf(ended["rollout_mse"][4:]).all()
+    assert ended["rollout_beyond_limit"] >= 1
+    assert np.isinf(ended["rollout_largest_ratio"])
 
 
 def test_cells_that_do_not_exist_keep_what_stood_for_them():
@@ -230,14 +211,14 @@ def test_cells_that_do_not_exist_keep_what_stood_for_them():
     mask[1, 2] = False
     made, handed = world(mask=tuple(map(tuple, mask.tolist()))), []
 
-    def nonsense_there(past, window, block):
+    def nonsense_there(past, batch):
         handed.append(past)
-        future = still(past, window, block).clone()
+        future = still(past, batch).clone()
         future[..., 1, 2] = math.nan
         return future
 
     _, found = rolled(made, nonsense_there, batch_size=1000)
-    assert found["finite"]
+    assert found["rollout_finite"]
     for past in handed[2:]:
         torch.testing.assert_close(past[..., 1, 2], handed[0][:, -1:, :, 1, 2].expand(-1, PAST, -1))
 
@@ -259,48 +240,47 @@ def test_what_is_forecast_is_what_is_scored_where_cells_are_missing():
     mask[1:4, 2] = mask[5, 6] = False
     made = world(mask=tuple(map(tuple, mask.tolist())))
     drifts = Student(Drifts(), Normaliser(torch.zeros(2), torch.ones(2)))
-    windows, found = rolled(made, lambda past, window, block: drifts(past).future)
+    windows, found = rolled(made, lambda past, batch: drifts(past).future)
     card = {"grid": made.grid.to_dict(), "past": PAST, "lead": LEAD}
     whole = long_windows(windows, horizon=4)
     window = whole.gather(torch.arange(len(whole)))
     said = Forecaster(drifts, card).predict(window.past.numpy(), steps=4 * LEAD)
     error = (said - window.future.numpy()) / np.array(statistics(made).std)[:, None, None]
     want = np.square(error)[..., mask].mean((0, 2, 3))
-    assert found["mse"] == pytest.approx(want.tolist(), rel=1e-4)
+    assert found["rollout_mse"].values == pytest.approx(want.tolist(), rel=1e-4)
 
 
 # --- the stage -----------------------------------------------------------------------------------
 
 
-def test_evaluating_with_a_horizon_adds_it_to_every_row(mine):
+def test_evaluating_with_a_horizon_adds_roll_outs(mine):
     run = pipeline.open_run(road.tiny(), mine)
-    before = {row["key"]: row for row in json.loads((mine / "scores.json").read_text())}
-    told = []
-    run.progress = lambda stage: lambda done, total, word="": told.append(stage)
-    rows = pipeline.evaluate(run, horizon=2)
-    assert not any(stage.startswith("score") for stage in told), "scores stay as they are"
-    assert json.loads((mine / "scores.json").read_text()) == rows
-    for row in rows:
-        if row["role"] == "teacher" and row["narrator"] != "none":
-            assert "long_horizon" not in row, "there are no narratives of its own forecasts"
-            continue
-        found = row["long_horizon"]
-        old = {k: v for k, v in row.items() if k != "long_horizon"}
-        assert old == before[row["key"]]
-        assert (found["horizon"], found["steps"], len(found["mse"])) == (2, 4, 4)
-        assert found["windows"] + found["skipped"] == row["scores"]["conventions"]["windows"]
-        # its first block is what was scored, on the windows that fit
-        assert found["mse"][0] < 2 * row["metrics"]["mse"]
+    before, log = pipeline.read_scores(mine)["test"], []
+    run.progress = lambda stage: lambda done, total, word="": log.append(stage)
+    scores = pipeline.evaluate(run, horizon=2)["test"]
+    assert not any(stage.startswith("score") for stage in log), "scores stay as they are"
+    assert pipeline.read_scores(mine)["test"].identical(scores)
+    assert scores[list(before)].equals(before)
+    assert scores.sizes["step"] == 4
+    assert (
+        scores.attrs["rollout_windows"] + scores.attrs["rollout_skipped"]
+        == (scores.attrs["windows"])
+    )
+    reads = (scores["role"] == "teacher") & (scores["narrator"] != "none")
+    assert (scores["rollout_mse"].isnull().all("step") == reads).all()
+    # its first block is what was scored, on the windows that fit
+    rolled = scores.isel(model=~reads.values)
+    assert (rolled["rollout_mse"].isel(step=0) < 2 * rolled["mse"]).all()
     page = mine / "page" / "report.html"
-    write_report(page, rows=rows)
+    write_report(page, scores={"test": scores})
     assert "<th>Ahead of persistence</th>" in page.read_text()
     assert (mine / "page/figures/test-horizon-unet.png").exists()
-    told.clear()
-    assert pipeline.evaluate(run, horizon=2) == rows
-    assert pipeline.evaluate(pipeline.open_run(road.tiny(), mine)) == rows, (
-        "kept where not asked for"
-    )
-    assert told == []
+    log.clear()
+    assert pipeline.evaluate(run, horizon=2)["test"].identical(scores)
+    again = pipeline.evaluate(pipeline.open_run(road.tiny(), mine))["test"]
+    assert again.identical(scores), "kept where not asked for"
+    assert log == []
+    assert pipeline.evaluate(run, horizon=3)["test"].sizes["step"] == 6
 
 
 def test_a_horizon_of_one_is_no_roll_out(mine):
@@ -317,7 +297,6 @@ def test_a_student_rolls_out_as_the_forecaster_does(mine):
     whole = long.gather(torch.arange(len(long)))
     said = forecaster.predict(whole.past.numpy(), steps=3 * windows.lead)
     error = (said - whole.future.numpy()) / np.array(run.train_stats.std)[:, None, None]
-    rows = pipeline.evaluate(run, horizon=3)
-    (row,) = [r for r in rows if r["method"] == "s2kd"]
+    scores = select(pipeline.evaluate(run, horizon=3)["test"], method="s2kd")
     want = np.square(error).mean((0, 2, 3, 4))
-    assert row["long_horizon"]["mse"] == pytest.approx(want.tolist(), rel=1e-3)
+    assert scores["rollout_mse"].values[0] == pytest.approx(want, rel=1e-3)

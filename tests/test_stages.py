@@ -18,6 +18,7 @@ from s2kd.core.types import S2KDError
 from s2kd.data import datasets
 from s2kd.data.windows import WindowDataset
 from s2kd.deploy.forecaster import Forecaster
+from s2kd.evaluation.results import each_model, settings_of
 from s2kd.models.checkpoint import file_digest, load_teacher, sealed
 from s2kd.pipeline.recipes import BASELINE, s2kd
 
@@ -209,7 +210,8 @@ def test_the_words_matter_to_the_teacher_that_reads(done):
 
 FIELDS = {
     "data", "preset", "backbone", "role", "method", "narrator", "reads_future", "seed", "split",
-    "metrics", "recipe", "versions", "hardware", "fingerprint", "parameters",
+    "mse", "mae", "ssim", "window_mse", "hits", "recipe", "versions", "hardware", "fingerprint",
+    "parameters",
 }  # fmt: skip
 
 
@@ -220,14 +222,17 @@ def rows(done):
 
 def test_every_row_says_what_was_scored_on_what(done, rows):
     recipe = road.tiny()
-    for row in rows:
-        assert FIELDS - set(row) == set()
-        assert {"mse", "mae", "ssim"} <= set(row["metrics"])
+    scores = pipeline.read_scores(done)["test"]
+    assert FIELDS - set(scores.variables) == set()
+    assert scores["model"].values.tolist()[-1] == "unet-s2kd-seed42"
+    for row, model in zip(rows, each_model(scores), strict=True):
         assert (row["data"], row["preset"], row["split"]) == ("blobs", "tiny", "test")
-        assert row["recipe"] == recipe.digest
+        assert json.loads(model["recipe"].item()) == json.loads(json.dumps(recipe.to_dict()))
         assert row["fingerprint"] == world("blobs", **recipe.dataset.params).fingerprint
         assert row["reads_future"] is False
-        assert {"s2kd", "torch", "numpy", "python"} <= set(row["versions"])
+        versions = json.loads(model["versions"].item())
+        assert {"s2kd", "torch", "numpy", "python"} <= set(versions)
+        assert row["mse"] == pytest.approx(model["mse"].item(), rel=1e-5)
     about = [(row["role"], row["method"], row["narrator"]) for row in rows]
     assert about == [
         ("reference", "persistence", "none"),
@@ -245,11 +250,12 @@ def test_scores_kept_from_an_earlier_recipe_say_the_present_one(mine):
     recipe = road.tiny()
     training = structs.replace(recipe.teacher_training, epochs=99)
     changed = structs.replace(recipe, name="later", teacher_training=training)
-    kept = (mine / "scores" / "test" / "persistence.json").read_bytes()
-    rows = pipeline.score_references(pipeline.Run(recipe=changed, out=mine))
-    assert {(row["recipe"], row["preset"]) for row in rows} == {(changed.digest, "later")}
-    assert {row["settings"]["teacher_training"]["epochs"] for row in rows} == {99}
-    assert (mine / "scores" / "test" / "persistence.json").read_bytes() == kept
+    before = pipeline.read_scores(mine)["test"]
+    (scores,) = pipeline.score_references(pipeline.Run(recipe=changed, out=mine))
+    assert set(scores["preset"].values) == {"later"}
+    for model in each_model(scores):
+        assert settings_of(model)["teacher_training"]["epochs"] == 99
+    assert (scores["mse"].values == before["mse"].sel(model=scores["model"]).values).all()
 
 
 @pytest.mark.parametrize("model", ["students/unet-s2kd-seed42", "teachers/text-seed42"])
@@ -284,8 +290,8 @@ def test_scores_agree_with_numpy_on_the_forecasters_frames(done, rows):
         else:
             continue
         error = (made.astype(np.float64) - future) / std[:, None, None]
-        assert row["metrics"]["mse"] == pytest.approx(np.mean(error**2), rel=1e-4)
-        assert row["metrics"]["mae"] == pytest.approx(np.mean(np.abs(error)), rel=1e-4)
+        assert row["mse"] == pytest.approx(np.mean(error**2), rel=1e-4)
+        assert row["mae"] == pytest.approx(np.mean(np.abs(error)), rel=1e-4)
 
 
 def test_the_validation_error_chooses_the_student_that_forecasts(done):
@@ -313,7 +319,7 @@ def test_unseen_test_splits_are_scored_apart(tmp_path):
     splits = [split for split in dataset.splits if split.startswith("test")]
     assert len(splits) > 1
     assert [(r["split"], r["method"]) for r in rows] == [(s, n) for s in splits for n in names]
-    errors = {row["split"]: row["metrics"]["mse"] for row in rows if row["method"] == "persistence"}
+    errors = {row["split"]: row["mse"] for row in rows if row["method"] == "persistence"}
     assert len(set(errors.values())) == len(splits)
     assert not (tmp_path / "run/teachers").exists(), "no method asked for a teacher"
 

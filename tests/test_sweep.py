@@ -21,7 +21,7 @@ from s2kd.core.files import write_json
 from s2kd.core.recipe import method_named
 from s2kd.evaluation import figures
 from s2kd.evaluation.report import write_report
-from s2kd.evaluation.results import read_searches
+from s2kd.evaluation.results import read_scores, read_searches
 from s2kd.models.checkpoint import load_metadata
 from s2kd.pipeline import sweep as sweeping
 
@@ -330,9 +330,9 @@ def test_the_verb_prints_the_choice_and_the_report_shows_the_surface(mine):
     ]
     choice = " ".join(f"--set {setting}" for setting in result["settings"])
     assert f"The choice: {choice}" in output.output
-    rows = json.loads((road.finished() / "scores.json").read_text())
+    scores = read_scores(road.finished() / "scores/test.nc")
     page = mine / "report.html"
-    write_report(page, rows=rows[:1], sweep=result)
+    write_report(page, scores={"test": scores}, search=result)
     text = page.read_text()
     assert "<h2>Search</h2>" in text
     assert (mine / "figures/sweep.png").exists()

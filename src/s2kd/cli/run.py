@@ -190,14 +190,14 @@ def _show_scores(out: Path, as_json: bool, *, report: bool = True) -> None:
     from s2kd import pipeline
     from s2kd.evaluation.summary import summary_rows, summary_table
 
-    rows = pipeline.read_scores(out)
+    scores = pipeline.read_scores(out)
     if as_json:
-        print_json(summary_rows(rows))
+        print_json(summary_rows(scores.values()))
         return
     from rich.console import Console
 
     console = Console()
-    for split in dict.fromkeys(row["split"] for row in rows):
-        console.print(summary_table([row for row in rows if row["split"] == split]))
+    for split in scores.values():
+        console.print(summary_table(split).rich())
     if report:
         console.print(f"Report: {out / 'report.html'}", highlight=False)

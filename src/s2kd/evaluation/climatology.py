@@ -1,14 +1,17 @@
-"""What is usual at a time of day, week and year: the forecast that knows only the calendar."""
+"""Climatology: the training split's mean field by time of day, of week and of year."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import times as clock
 from s2kd.data.dataset import Dataset
 from s2kd.data.statistics import training_blocks
+from s2kd.data.windows import WindowDataset
 
 DAY = 86_400.0
 LONG_YEARS = 5.0
@@ -80,16 +83,16 @@ class Climatology:
         return replace(empty, coefficients=fields)
 
     def at(self, times: np.ndarray) -> Float[np.ndarray, "time channel height width"]:
-        """The usual field at each of `times`, physical units; cells that do not exist hold 0."""
+        """The mean field at each of `times`, physical units; cells that do not exist hold 0."""
         if self.window_days:
             times = np.asarray(times)
-            return self.coefficients[self._places(times, len(self.coefficients) // self.slots)]
+            return self.coefficients[self._rows(times, len(self.coefficients) // self.slots)]
         terms = self._terms(np.asarray(times)).astype(np.float32)
         return np.tensordot(terms, self.coefficients, axes=1)
 
     @property
     def kind(self) -> str:
-        """In words, for captions."""
+        """A phrase for captions."""
         parts = [f"{self.slots} times of day"] * (self.slots > 1)
         parts += ["weekdays and weekends"] * self.weekly
         parts += [f"{self.harmonics} annual harmonics"] * (self.harmonics > 0)
@@ -97,7 +100,7 @@ class Climatology:
         return "training mean of each cell" + (" by " + ", ".join(parts) if parts else "")
 
     def _fits_table(self, times: np.ndarray, step: float) -> bool:
-        """Whether there are years enough, in days all over the year, and room for the sums."""
+        """Whether the frames cover enough years, and every day of the year, in bounded memory."""
         days = int(year_days(times))
         cells = len(self.grid.channels) * int(self.grid.exists.sum())
         if len(times) * step < LONG_YEARS * 365 * DAY:
@@ -105,15 +108,15 @@ class Climatology:
         small = 8 * days * self.slots * cells <= LARGEST_TABLE
         return small and bool((self._counts(times)[1] > 0).all())
 
-    def _places(self, times: np.ndarray, days: int) -> np.ndarray:
+    def _rows(self, times: np.ndarray, days: int) -> np.ndarray:
         """(time,) rows of the table: day of the year, then time of day."""
         day = np.minimum(clock.day_of_year(times), days) - 1
         return day * self.slots + self._groups(times)
 
     def _counts(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(day, day) weights, and (day, time of day) what the frames there add up to by them."""
+        """(day, day) weights, and (day, time of day) the sum of weights of the training frames."""
         days = int(year_days(times))
-        counts = np.bincount(self._places(times, days), minlength=days * self.slots)
+        counts = np.bincount(self._rows(times, days), minlength=days * self.slots)
         weights = _around(days, WINDOW_DAYS)
         return weights, weights @ counts.reshape(days, self.slots)
 
@@ -127,10 +130,10 @@ class Climatology:
         days, exists = len(weights), dataset.grid.exists
         channels = dataset.frames.shape[1]
         sums = np.zeros((days * self.slots, channels, int(exists.sum())))
-        places, first = self._places(times, days), 0
+        rows, first = self._rows(times, days), 0
         for block in training_blocks(dataset):
-            for frame, place in zip(block, places[first : first + len(block)], strict=True):
-                sums[place] += frame
+            for frame, row in zip(block, rows[first : first + len(block)], strict=True):
+                sums[row] += frame
             first += len(block)
         total = (weights @ sums.reshape(days, -1)).reshape(days, self.slots, -1)
         fields = np.zeros((len(sums), *dataset.frames.shape[1:]), dtype=np.float32)
@@ -156,27 +159,38 @@ class Climatology:
         return np.concatenate([constants, np.sin(angles), np.cos(angles)], axis=1)
 
     def _solve(self, squares: np.ndarray, products: np.ndarray) -> np.ndarray:
-        """Normal equations; a time of the week that training never saw borrows from its like."""
+        """Normal equations; a time of the week without training frames takes a similar one's."""
         groups = self.slots * (1 + self.weekly)
         used = np.diag(squares) > 0
         flat = products.reshape(len(products), -1)
-        found = np.zeros_like(flat)
-        found[used] = np.linalg.solve(squares[np.ix_(used, used)], flat[used])
-        seen = np.flatnonzero(used[:groups])
+        fitted = np.zeros_like(flat)
+        fitted[used] = np.linalg.solve(squares[np.ix_(used, used)], flat[used])
+        trained = np.flatnonzero(used[:groups])
         for group in np.flatnonzero(~used[:groups]):
-            like = seen[seen % self.slots == group % self.slots]
-            found[group] = found[like if len(like) else seen].mean(0)
-        return found.reshape(products.shape)
+            similar = trained[trained % self.slots == group % self.slots]
+            fitted[group] = fitted[similar if len(similar) else trained].mean(0)
+        return fitted.reshape(products.shape)
 
 
 def year_days(times: np.ndarray, standard: float = 366.0) -> float:
     """Days of a year in the calendar of these times; `standard` where years have leap days."""
-    calendar = getattr(times[0], "calendar", "") if times.dtype == object else ""
-    return YEAR_DAYS.get(calendar, standard)
+    return YEAR_DAYS.get(times[0].calendar, standard) if times.dtype == object else standard
 
 
 def _around(days: int, window: int) -> np.ndarray:
     """(day, day) weights of the days around each, the year's end next to its beginning."""
-    apart = np.abs(np.subtract.outer(np.arange(days), np.arange(days)))
-    apart = np.minimum(apart, days - apart)
-    return np.maximum(0.0, 1 - apart / (window // 2))
+    distance = np.abs(np.subtract.outer(np.arange(days), np.arange(days)))
+    distance = np.minimum(distance, days - distance)
+    return np.maximum(0.0, 1 - distance / (window // 2))
+
+
+def fields_at_windows(
+    climatology: Climatology, windows: WindowDataset, index: Int[Tensor, " batch"], *, lead: int = 0
+) -> Float[Tensor, "batch lead channel height width"]:
+    """The climatology at the valid times of these windows, `lead` steps (0: windows' own)."""
+    starts = windows.starts[index.cpu().numpy()]
+    frames = starts[:, None] + windows.past + np.arange(lead or windows.lead)
+    # neighbouring windows share times
+    distinct, inverse = np.unique(frames, return_inverse=True)
+    fields = torch.from_numpy(climatology.at(windows.dataset.times[distinct]))
+    return fields.to(windows.device)[torch.from_numpy(inverse.reshape(frames.shape))]

@@ -5,6 +5,7 @@ number a row (None: all equal). Means run over existing cells only and are divid
 the weights, so that scaling the weights changes nothing.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -107,6 +108,44 @@ def anomaly_correlation(
     products = anomaly_products(forecast, truth, climatology, mask=mask, weights=weights)
     both, one, other = products.flatten(1, -2).sum(1)
     return both / (one * other).sqrt()
+
+
+def relative_quantile_error(
+    forecast: Field,
+    truth: Field,
+    *,
+    floor: Float[Tensor, " channel"],
+    mask: Bool[Tensor, "height width"] | None = None,
+    tail: float = 0.1,
+    points: int = 50,
+) -> Float[Tensor, "*lead channel"]:
+    """Mean of (Q_forecast − Q_truth) / |Q_truth| over each frame's high quantiles; 0 is best.
+
+    Below 0 the extremes are underestimated. The quantiles are 1 − p for `points` values of p
+    spaced evenly in the logarithm from `tail` down to 10⁻⁴, but never finer than one cell
+    (Pathak et al. 2022, FourCastNet). |Q_truth| below `floor` (a scale of each channel, such as
+    its training standard deviation) counts as that: the ratio is undefined near 0.
+    """
+    forecast, truth = (_existing(field, mask) for field in (forecast, truth))
+    cells = truth.shape[-1]
+    finest = max(1e-4, 1 / cells)
+    p = torch.logspace(math.log10(finest), math.log10(max(tail, finest)), points)
+    rank = (p.to(truth) * (cells - 1)).clamp(max=cells - 1)
+    keep = min(cells, int(rank.max().ceil()) + 1)
+    high, high_truth = (_at(field.topk(keep).values, rank) for field in (forecast, truth))
+    scale = torch.maximum(high_truth.abs(), floor.to(truth)[:, None])
+    return ((high - high_truth) / scale).mean(-1)
+
+
+def _existing(field: Tensor, mask: Tensor | None) -> Tensor:
+    return field.flatten(-2) if mask is None else field[..., mask.to(field.device)]
+
+
+def _at(descending: Tensor, rank: Tensor) -> Tensor:
+    """Values at fractional places of a sorted last axis, by linear interpolation."""
+    below = rank.floor().long().clamp(max=descending.shape[-1] - 1)
+    above = (below + 1).clamp(max=descending.shape[-1] - 1)
+    return torch.lerp(descending[..., below], descending[..., above], rank - below)
 
 
 def ssim_window(height: int, width: int, *, size: int = 11) -> int:

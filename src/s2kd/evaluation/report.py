@@ -1,477 +1,526 @@
-"""The report of a run: one page that stands by itself."""
+"""The report of a run: one self-contained HTML page with tables and figures."""
 
+import base64
+import io
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import xarray as xr
 
-from s2kd.core.files import write_text
+from s2kd.core.errors import S2KDError
+from s2kd.core.files import write_text, write_whole
 from s2kd.core.recipe import Recipe
-from s2kd.core.types import GridSpec, S2KDError
+from s2kd.core.types import GridSpec
 from s2kd.evaluation import figures
-from s2kd.evaluation.cell_events import EventCounts, event_interval
-from s2kd.evaluation.html_page import Page
-from s2kd.evaluation.summary import (
-    HEAD,
-    KEYS,
-    Row,
-    cells_of,
-    label_of,
-    mean_of_known,
-    number,
-    summary_rows,
-)
+from s2kd.evaluation.events import event_interval, event_scores
+from s2kd.evaluation.results import select
+from s2kd.evaluation.summary import HEAD, KEYS, cells_of, label_of, summary
+from s2kd.evaluation.tables import Table, interval, number, p_text
+
+EVENTS = ("below 5 %", "above 95 %", "above 99.5 %")
+"""Events of the table; the scores hold the others too."""
+MOST_MAPS = 6
+MOST_RUNS = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A PNG, as text for the page, and its caption."""
+
+    base64: str
+    caption: str
+
+
+@dataclass(kw_only=True)
+class Section:
+    """A heading, then tables, then figures."""
+
+    heading: str
+    narrative: str = ""
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Page:
+    """What sections share: where figures go, and the conventions for captions."""
+
+    folder: Path
+    scores: Mapping[str, xr.Dataset]
+
+    def figure(self, name: str, drawing: Any, caption: str) -> Figure:
+        """The drawing as PNG beside the page, and as text inside it."""
+        stream = io.BytesIO()
+        drawing.savefig(stream, format="png", dpi=150, facecolor="white")
+        content = stream.getvalue()
+        name = re.sub(r"[^\w.-]+", "_", name)
+        write_whole(self.folder / f"{name}.png", lambda path: path.write_bytes(content))
+        return Figure(base64=base64.b64encode(content).decode(), caption=caption)
 
 
 def write_report(
     path: Path,
     *,
-    rows: Sequence[Row],
+    scores: Mapping[str, xr.Dataset],
     curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     samples: Mapping[str, Any] | None = None,
     recipe: Recipe | None = None,
-    sweep: Mapping[str, Any] | None = None,
+    search: Mapping[str, Any] | None = None,
 ) -> None:
     """One self-contained page at `path`, and its figures as PNG in `figures/` beside it.
 
-    `rows` are those of `scoring.result_row`; `curves` the records of every training's `log.jsonl`
-    by run name; `samples` one test window: `past`, `truth` (frame, channel, height, width),
-    `forecasts` by name, `narrative` and `grid`; `recipe` is printed whole;
-    `sweep` is what `s2kd sweep` found. Nothing is linked.
+    Args:
+        path: Where the page is written.
+        scores: Scores by test split, models along `model`.
+        curves: The records of every training's `log.jsonl`, by run name.
+        samples: One test window: `past`, `truth` (frame, channel, height, width), `forecasts` by
+            name, `narrative` and `grid`.
+        recipe: Printed as JSON.
+        search: The result of `s2kd sweep`.
+
+    Raises:
+        S2KDError: Where there are no scores.
     """
-    if not rows:
+    from jinja2 import Environment
+
+    if not any(split.sizes["model"] for split in scores.values()):
         raise S2KDError(f"{path}: there are no scores to report yet")
-    page = Page(path.parent / "figures")
-    _across_splits(page, rows)
-    for split in dict.fromkeys((row["data"], row["preset"], row["split"]) for row in rows):
-        _split_section(page, [r for r in rows if (r["data"], r["preset"], r["split"]) == split])
+    page = _Page(folder=path.parent / "figures", scores=scores)
+    sections = [_across_splits(page)] if len(scores) > 1 else []
+    sections += [_split_section(page, name, split) for name, split in scores.items()]
+    first = next(iter(scores.values()))
     if samples:
-        _sample_section(page, rows, samples)
-    if curves:
-        _curve_section(page, rows, curves)
-    if sweep and sweep["best"]:
-        _sweep_section(page, sweep)
-    _method_section(page, rows, recipe)
-    write_text(path, page.render(f"{rows[0]['data']}: {rows[0]['preset']}", _stated(rows)))
+        sections.append(_sample_section(page, first, samples))
+    if curves and any(curves.values()):
+        sections.append(_training_section(page, first, curves))
+    if search and search["best"]:
+        sections.append(_search_section(page, search))
+    sections.append(_method_section(page, first))
+    template = files("s2kd.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    write_text(
+        path,
+        environment.from_string(template).render(
+            title=f"{first['data'].values[0]}: {first['preset'].values[0]}",
+            caption=_caption(*scores.values()),
+            sections=sections,
+            recipe=recipe and json.dumps(recipe.to_dict(), indent=2, ensure_ascii=False),
+        ),
+    )
 
 
-def _stated(rows: Sequence[Row]) -> str:
+def _caption(*scores: xr.Dataset) -> str:
     """What every figure must say: data, preset, split, seeds, hardware."""
-    seeds = sorted({row["seed"] for row in rows if row["seed"] is not None})
-    about, scored = rows[0]["hardware"], rows[0]["scores"]["conventions"]
-    threads = f"{about['threads']} thread{'s' * (about['threads'] != 1)}"
-    machine = about.get("gpu") or f"{about['processor']}, {threads}"
-    splits = ", ".join(dict.fromkeys(row["split"] for row in rows))
+    first = scores[0]
+    seeds = sorted({int(seed) for part in scores for seed in part["seed"].values if seed >= 0})
+    hardware = json.loads(first["hardware"].values[0])
+    threads = f"{hardware['threads']} thread{'s' * (hardware['threads'] != 1)}"
+    machine = hardware.get("gpu") or f"{hardware['processor']}, {threads}"
+    splits = ", ".join(str(part["split"].values[0]) for part in scores)
     return (
-        f"Data {rows[0]['data']}, preset {rows[0]['preset']}, {splits} split, "
-        f"{scored['windows']} windows of {scored['past']} past and {scored['lead']} future frames, "
-        f"seeds {', '.join(map(str, seeds)) or 'none'}, scored on {machine}."
+        f"Data {first['data'].values[0]}, preset {first['preset'].values[0]}, {splits} split, "
+        f"{first.attrs['windows']} windows of {first.attrs['past']} past and "
+        f"{first.attrs['lead']} future frames, seeds {', '.join(map(str, seeds)) or 'none'}, "
+        f"scored on {machine}."
     )
 
 
-def _across_splits(page: Page, rows: Sequence[Row]) -> None:
-    """Where a model was scored on several test splits: its MSE on each, and against the first."""
-    splits = list(dict.fromkeys(row["split"] for row in rows))
-    if len(splits) < 2:
-        return
-    windows = {row["split"]: row["scores"]["conventions"]["windows"] for row in rows}
-    scores: dict[tuple, dict[str, float | None]] = {}
-    labels: dict[tuple, str] = {}
-    several = len({(row["data"], row["preset"]) for row in rows}) > 1
-    for one in summary_rows(rows):
-        key = tuple(one[k] for k in KEYS if k != "split")
-        scores.setdefault(key, {})[one["split"]] = one["mse"]
-        labels[key] = f"{one['preset']}: {label_of(one)}" if several else label_of(one)
+# --- scores --------------------------------------------------------------------------------------
+
+
+def _across_splits(page: _Page) -> Section:
+    """MSE of every model on each test split, and how many times that on the first."""
+    keys = [key for key in KEYS if key != "split"]
+    splits = list(page.scores)
+    frame = pd.concat([summary(scores) for scores in page.scores.values()])
+    errors = frame.pivot_table(index=keys, columns="split", values="mse", sort=False)[splits]
     lines = []
-    for key, known in scores.items():
-        base = known.get(splits[0])
-        cells = [number(known.get(split), ".4f") for split in splits]
+    for key, row in errors.iterrows():
+        cells = [number(row[split]) for split in splits]
         for column, split in enumerate(splits[1:], 1):
-            if base and known.get(split) is not None:
-                cells[column] += f" (×{known[split] / base:.2f})"
-        lines.append([labels[key], *cells])
-    page.heading("Test splits side by side")
-    page.table(
-        ("", *splits),
-        lines,
+            if np.isfinite(row[split]):
+                cells[column] += f" (×{row[split] / row[splits[0]]:.2f})"
+        lines.append((label_of(dict(zip(keys, key, strict=True))), *cells))
+    windows = ", ".join(f"{name} {scores.attrs['windows']}" for name, scores in page.scores.items())
+    caption = (
         f"Normalised MSE of each test split, and how many times that on {splits[0]} it is. "
-        f"Windows: {', '.join(f'{split} {windows[split]}' for split in splits)}.",
+        f"Windows: {windows}."
+    )
+    table = Table(title="", head=("", *splits), lines=tuple(lines), caption=caption)
+    return Section(heading="Test splits side by side", tables=[table])
+
+
+def _split_section(page: _Page, split: str, scores: xr.Dataset) -> Section:
+    caption, frame = _caption(scores), summary(scores)
+    style = figures.colours(scores["method"].values.tolist())
+    section = Section(heading=f"Results on the {split} split")
+    section.tables = [_main_table(frame, caption)]
+    section.tables += _event_tables(scores, frame, caption)
+    section.tables += _run_tables(scores, frame, caption)
+    section.figures = _overview(page, split, frame, caption, style)
+    section.figures += _lead_figures(page, split, scores, caption, style)
+    section.figures += _spectrum_figures(page, split, scores, caption, style)
+    tables, drawn = _rollouts(page, split, scores, frame, caption, style)
+    section.tables += tables
+    section.figures += drawn
+    return section
+
+
+def _main_table(frame: pd.DataFrame, caption: str) -> Table:
+    lines = [
+        (
+            label_of(row),
+            *cells_of(row),
+            number(row["latency_ms"], ".2f"),
+            "–"
+            if np.isnan(row["gain_low"])
+            else f"{row['gain_low']:+.1f} to {row['gain_high']:+.1f}",
+            p_text(row["p_value"]),
+        )
+        for row in frame.to_dict("records")
+    ]
+    return Table(
+        title="",
+        head=(*HEAD, "Latency ms", "95 % interval of gain", "p (Holm)"),
+        lines=tuple(lines),
+        caption=(
+            "MSE and MAE are means per element of fields divided by their training standard "
+            "deviation; ± is the standard deviation over seeds. Gain: MSE saved against the same "
+            "backbone's baseline, * where p < 0.05 over test windows. Gap closed: share of the way "
+            f"from baseline to teacher. {caption}"
+        ),
     )
 
 
-def _split_section(page: Page, rows: list[Row]) -> None:
-    split, stated = rows[0]["split"], _stated(rows)
-    page.heading(f"Results on the {split} split")
-    summary = summary_rows(rows)
-    page.table(
-        (*HEAD, "Latency ms", "95 % interval of gain", "p (Holm)"),
-        [
-            [
-                label_of(one),
-                *cells_of(one),
-                number(one["latency_ms"], ".2f"),
-                "–"
-                if one["gain_low"] is None
-                else f"{one['gain_low']:+.1f} to {one['gain_high']:+.1f}",
-                number(one["p_value"], ".3f"),
-            ]
-            for one in summary
-        ],
-        "MSE and MAE are means per element of fields divided by their training standard "
-        "deviation; ± is the standard deviation over seeds. Gain: MSE saved against the same "
-        "backbone's baseline, * where p < 0.05 in a paired block bootstrap over test windows. "
-        "Gap closed: share of the way from baseline to teacher. " + stated,
-    )
-    style = figures.colours([r["method"] for r in rows])
-    _overview(page, summary, split, stated, style)
-    _lead_figures(page, rows, split, stated, style)
-    _spectrum_figures(page, rows, split, stated, style)
-    _extremes_table(page, rows, stated)
-    _cell_extremes_table(page, rows, stated)
-    _horizon_figures(page, rows, split, stated, style)
-    _group_table(page, rows, stated)
-
-
-def _overview(page: Page, summary: list[dict], split: str, stated: str, style: dict) -> None:
-    groups: dict[str, dict[str, tuple[float, float]]] = {}
-    for one in summary:
-        if one["role"] == "student":
-            spread = (one["mse"], one["mse_std"] or 0.0)
-            groups.setdefault(one["backbone"], {})[one["method"]] = spread
-    if groups:
-        worst = max(mean for methods in groups.values() for mean, _ in methods.values())
-        lines = {
-            one["method"]: one["mse"]
-            for one in summary
-            # a reference far off the scale would squeeze all students into a corner
-            if one["role"] == "teacher" or (one["role"] == "reference" and one["mse"] < 1.5 * worst)
+def _overview(page: _Page, split: str, frame: pd.DataFrame, caption: str, style: dict) -> list:
+    students = frame[frame["role"] == "student"]
+    if students.empty:
+        return []
+    groups = {
+        backbone: {
+            row["method"]: (row["mse"], 0.0 if np.isnan(row["mse_std"]) else row["mse_std"])
+            for row in part.to_dict("records")
         }
-        drawn = figures.overview(groups, lines=lines, style=style)
-        page.figure(f"{split}-overview", drawn, f"Students, teachers and references. {stated}")
-
-
-def _backbones(rows: Sequence[Row]) -> list[str]:
-    """Backbones of students, or one empty name where there are only teachers and references."""
-    return list(dict.fromkeys(r["backbone"] for r in rows if r["role"] == "student")) or [""]
-
-
-def _beside(rows: Sequence[Row], backbone: str) -> dict[str, list[Row]]:
-    """References, teachers and the students of one backbone, by method."""
-    chosen: dict[str, list[Row]] = {}
-    for row in rows:
-        if row["role"] != "student" or row["backbone"] == backbone:
-            chosen.setdefault(row["method"], []).append(row)
-    return chosen
-
-
-def _lead_times(conventions: Mapping[str, Any]) -> tuple[list[float], str]:
-    """Every lead time, in the largest unit that keeps the steps readable, and that unit."""
-    step = conventions["step_seconds"]
-    last = step * conventions["lead"]
-    units = {"days": 86_400.0, "hours": 3600.0, "minutes": 60.0, "seconds": 1.0}
-    unit = next((u for u, long in units.items() if last >= 4 * long), "seconds")
-    return [step * (n + 1) / units[unit] for n in range(conventions["lead"])], unit
-
-
-def _lead_figures(page: Page, rows: list[Row], split: str, stated: str, style: dict) -> None:
-    about = rows[0]["scores"]["conventions"]
-    hours, unit = _lead_times(about)
-    labels = {
-        channel: f"{channel}: RMSE ({u})"
-        for channel, u in zip(about["channels"], about["units"], strict=True)
+        for backbone, part in students.groupby("backbone", sort=False)
     }
-    for backbone in _backbones(rows):
-        panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-        for channel in about["channels"]:
-            for method, ones in _beside(rows, backbone).items():
-                curves = np.array([r["scores"]["by_lead"][channel]["rmse"] for r in ones], float)
-                spread = curves.std(0, ddof=1) if len(curves) > 1 else np.zeros(curves.shape[1])
-                shown = curves.mean(0).tolist(), spread.tolist()
-                panels.setdefault(channel, {})[method] = shown
-        drawn = figures.lead_curves(
-            panels, hours=hours, unit_of_time=unit, labels=labels, style=style
-        )
-        name = "-".join(filter(None, (split, "lead", backbone)))
-        page.figure(
-            name,
-            drawn,
-            f"Error by lead time{f', students of {backbone}' if backbone else ''}; mean over "
-            f"seeds, shaded by their standard deviation. {stated}",
-        )
+    # a reference far off the scale would squeeze all students into a corner
+    near = (frame["role"] == "teacher") | (
+        (frame["role"] == "reference") & (frame["mse"] < 1.5 * students["mse"].max())
+    )
+    lines = dict(zip(frame.loc[near, "method"], frame.loc[near, "mse"], strict=True))
+    drawing = figures.overview(groups, lines=lines, style=style)
+    return [
+        page.figure(f"{split}-overview", drawing, f"Students, teachers and references. {caption}")
+    ]
 
 
-def _spectrum_figures(page: Page, rows: list[Row], split: str, stated: str, style: dict) -> None:
-    known = rows[0]["scores"]["spectra"]
-    if not known:
-        return
+def _panels(scores: xr.Dataset) -> dict[str, xr.Dataset]:
+    """By student backbone: its models with all references and teachers."""
+    students = scores["role"].values == "student"
+    backbones = list(dict.fromkeys(scores["backbone"].values[students])) or [""]
+    return {
+        str(name): scores.isel(model=~students | (scores["backbone"].values == name))
+        for name in backbones
+    }
+
+
+def _by_method(scores: xr.Dataset) -> dict[str, xr.Dataset]:
+    methods = dict.fromkeys(map(str, scores["method"].values))
+    return {method: select(scores, method=method) for method in methods}
+
+
+def _curve(values: xr.DataArray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation over seeds."""
+    array = values.transpose("model", ...).values.astype(float)
+    spread = array.std(0, ddof=1) if len(array) > 1 else np.zeros(array.shape[1])
+    return array.mean(0).tolist(), spread.tolist()
+
+
+def _lead_times(scores: xr.Dataset, steps: int) -> tuple[list[float], str]:
+    """Lead times in the largest unit that keeps the steps readable, and that unit."""
+    step = float(scores.attrs["step_seconds"])
+    units = {"days": 86_400.0, "hours": 3600.0, "minutes": 60.0, "seconds": 1.0}
+    unit = next((u for u, seconds in units.items() if step * steps >= 4 * seconds), "seconds")
+    return [step * (n + 1) / units[unit] for n in range(steps)], unit
+
+
+def _named(split: str, kind: str, backbone: str) -> str:
+    return "-".join(filter(None, (split, kind, backbone)))
+
+
+def _of_students(backbone: str) -> str:
+    return f", students of {backbone}" if backbone else ""
+
+
+def _lead_figures(
+    page: _Page, split: str, scores: xr.Dataset, caption: str, style: dict
+) -> list[Figure]:
+    times, unit = _lead_times(scores, scores.sizes["lead"])
+    channels = dict(zip(scores["channel"].values, scores["unit"].values, strict=True))
+    drawn = []
+    for backbone, models in _panels(scores).items():
+        methods = _by_method(models)
+        panels = {
+            channel: {m: _curve(s["rmse_by_lead"].sel(channel=channel)) for m, s in methods.items()}
+            for channel in channels
+        }
+        labels = {channel: f"{channel}: RMSE ({u})" for channel, u in channels.items()}
+        drawing = figures.lead_curves(
+            panels, hours=times, unit_of_time=unit, labels=labels, style=style
+        )
+        text = (
+            f"Error by lead time{_of_students(backbone)}; mean over seeds, shaded by their "
+            f"standard deviation. {caption}"
+        )
+        drawn.append(page.figure(_named(split, "lead", backbone), drawing, text))
+    return drawn
+
+
+def _spectrum_figures(
+    page: _Page, split: str, scores: xr.Dataset, caption: str, style: dict
+) -> list[Figure]:
+    if "spectrum_forecast" not in scores:
+        return []
     style = {**style, "truth": figures.FIXED["truth"], "teacher": ("black", "-.")}
-    first = next(iter(known.values()))
-    for backbone in _backbones(rows):
-        panels: dict[str, dict[str, list[float]]] = {}
-        for channel, truth in known.items():
-            panels[channel] = {"truth": truth["truth"][-1]}
-            for method, ones in _beside(rows, backbone).items():
-                if ones[0]["role"] != "reference":
-                    power = [row["scores"]["spectra"][channel]["forecast"][-1] for row in ones]
-                    panels[channel][method] = np.mean(power, axis=0).tolist()
-        drawn = figures.spectra(panels, wavenumber=first["wavenumber"], style=style)
-        page.figure(
-            "-".join(filter(None, (split, "spectra", backbone))),
-            drawn,
-            f"Radial power spectrum at lead {first['lead'][-1]}"
-            f"{f', students of {backbone}' if backbone else ''}, mean over windows and seeds; "
-            f"right, its ratio to the truth's: below 1 the forecast is too smooth. {stated}",
+    last = scores.isel(lead=-1)
+    drawn = []
+    for backbone, models in _panels(last.isel(model=last["role"].values != "reference")).items():
+        panels = {}
+        for channel in map(str, scores["channel"].values):
+            power = models["spectrum_forecast"].sel(channel=channel)
+            truth = last["spectrum_truth"].sel(channel=channel)
+            panels[channel] = {"truth": truth.values.tolist()} | {
+                method: power.sel(model=part["model"]).mean("model").values.tolist()
+                for method, part in _by_method(models).items()
+            }
+        if not models.sizes["model"]:
+            continue
+        drawing = figures.spectra(
+            panels, wavenumber=scores["wavenumber"].values.tolist(), style=style
         )
+        text = (
+            f"Radial power spectrum at lead {int(last['lead'])}{_of_students(backbone)}, mean over "
+            "windows and seeds; right, its ratio to the truth's: below 1 the forecast is too "
+            f"smooth. {caption}"
+        )
+        drawn.append(page.figure(_named(split, "spectra", backbone), drawing, text))
+    return drawn
 
 
-def _extremes_table(page: Page, rows: list[Row], stated: str) -> None:
-    """CSI and SEDI of the 95 % event, or of the nearest there is."""
-    known = rows[0]["scores"]["extremes"]
-    events = [name for name in next(iter(known.values()), {}) if name.startswith("above")]
-    if not events:
-        return
-    event = "above 95 %" if "above 95 %" in events else events[0]
-    names = ("csi", "pod", "far", "bias", "sedi")
+def _models_of(scores: xr.Dataset, row: Mapping[str, Any]) -> xr.Dataset:
+    """The seeds behind one row of the summary."""
+    return select(scores, **{key: row[key] for key in KEYS})
+
+
+def _event_tables(scores: xr.Dataset, frame: pd.DataFrame, caption: str) -> list[Table]:
+    """CSI with its interval, POD, FAR, bias and SEDI of `EVENTS`."""
+    if "hits" not in scores:
+        return []
+    values = event_scores(scores)
+    left_out = scores.attrs["cells"] - scores["event_cells"]
     lines = []
-    for one, ones in _by_summary(rows):
-        for channel in known:
-            scores = [row["scores"]["extremes"][channel][event] for row in ones]
-            means = [number(mean_of_known([s[name] for s in scores]), ".3f") for name in names]
-            lines.append([label_of(one), channel, *means])
-    page.heading(f"Extremes: {event} of the training split", level=3)
-    page.table(
-        ("", "Channel", "CSI", "POD", "FAR", "Bias", "SEDI"),
-        lines,
-        f"Over all cells, leads and windows; other thresholds are in scores.json. {stated}",
-    )
-
-
-CELL_EVENTS = ("below 5 %", "above 95 %", "above 99.5 %", "surge above 95 %")
-
-
-def _cell_extremes_table(page: Page, rows: list[Row], stated: str) -> None:
-    """CSI with its interval, POD, FAR and SEDI of events by each cell's own quantiles."""
-    if not all(row["scores"].get("cell_extremes") for row in rows):
-        return  # results of before
-    known = EventCounts.from_scores(rows[0]["scores"])
-    lines = []
-    for one, ones in _by_summary(rows):
-        counted = [EventCounts.from_scores(row["scores"]) for row in ones]
-        for channel in known.channels:
-            for event in CELL_EVENTS:
-                if event in known.events and known.cells_of(channel, event):
-                    where = {"channel": channel, "event": event}
-                    found = event_interval(counted, **where, resamples=400)
-                    scores = [r["scores"]["cell_extremes"]["scores"][channel][event] for r in ones]
-                    means = [
-                        mean_of_known([s[name] for s in scores]) for name in ("pod", "far", "sedi")
-                    ]
-                    lines.append(
-                        [
-                            label_of(one),
-                            channel,
-                            event,
-                            number(found.value, ".3f"),
-                            "–" if found.low is None else f"{found.low:.3f} to {found.high:.3f}",
-                            *(number(mean, ".3f") for mean in means),
-                            str(max(scores[0]["left_out"])),
-                        ]
+    for row in frame.to_dict("records"):
+        models = _models_of(scores, row)
+        means = values.sel(model=models["model"]).mean("model")
+        for channel in map(str, scores["channel"].values):
+            for event in (name for name in EVENTS if name in scores["event"].values):
+                at = {"channel": channel, "event": event}
+                if not int(scores["event_cells"].sel(at)):
+                    continue
+                csi = event_interval(models, **at)
+                others = (float(means[name].sel(at)) for name in ("pod", "far", "bias", "sedi"))
+                lines.append(
+                    (
+                        label_of(row),
+                        channel,
+                        event,
+                        interval(csi.value, csi.low, csi.high, ".3f"),
+                        *(number(value, ".3f") for value in others),
+                        str(int(left_out.sel(at))),
                     )
-    page.heading("Extremes by each cell's own training quantiles", level=3)
-    page.table(
-        ("", "Channel", "Event", "CSI", "95 % interval", "POD", "FAR", "SEDI", "Left out"),
-        lines,
-        "Over all leads and windows, seeds pooled; the interval is of a block bootstrap over test "
-        f"windows. Left out: cells where training saw no such event. {stated}",
+                )
+    head = ("", "Channel", "Event", "CSI", "POD", "FAR", "Bias", "SEDI", "Cells left out")
+    text = (
+        "Values beyond each cell's own training quantile, over all leads and windows; CSI with "
+        "seeds pooled and its 95 % interval. Left out are cells in which training saw no such "
+        f"event. {caption}"
     )
+    return [Table(title="Rare events", head=head, lines=tuple(lines), caption=text)]
 
 
-def _horizon_figures(page: Page, rows: list[Row], split: str, stated: str, style: dict) -> None:
+def _run_tables(scores: xr.Dataset, frame: pd.DataFrame, caption: str) -> list[Table]:
+    if not 1 < scores.sizes.get("run", 0) <= MOST_RUNS:
+        return []
+    lines = [
+        (
+            label_of(row),
+            *map(number, _models_of(scores, row)["mse_by_run"].mean("model").values.tolist()),
+        )
+        for row in frame.to_dict("records")
+    ]
+    head = ("", *map(str, scores["run"].values))
+    text = f"Normalised MSE of each. {caption}"
+    title = "MSE by run or environment"
+    return [Table(title=title, head=head, lines=tuple(lines), caption=text)]
+
+
+def _rollouts(
+    page: _Page, split: str, scores: xr.Dataset, frame: pd.DataFrame, caption: str, style: dict
+) -> tuple[list[Table], list[Figure]]:
     """Growth of the error in roll-outs, where there are some."""
-    rolled = [row for row in rows if row.get("long_horizon", {}).get("windows")]
-    if not rolled:
-        return
-    about = rolled[0]["scores"]["conventions"]
-    steps = rolled[0]["long_horizon"]["steps"]
-    hours, unit = _lead_times({**about, "lead": steps})
-    lines = []
-    for backbone in _backbones(rolled):
-        curves: dict[str, tuple[list[float], list[float]]] = {}
-        for method, ones in _beside(rolled, backbone).items():
-            errors = np.array([row["long_horizon"]["mse"] for row in ones], float)
-            spread = errors.std(0, ddof=1) if len(errors) > 1 else np.zeros(errors.shape[1])
-            curves[method] = errors.mean(0).tolist(), spread.tolist()
-        drawn = figures.lead_curves(
-            {"": curves},
-            hours=hours,
+    if "rollout_mse" not in scores:
+        return [], []
+    rolled = scores.isel(model=scores["rollout_mse"].notnull().all("step").values)
+    times, unit = _lead_times(rolled, rolled.sizes["step"])
+    drawn = []
+    for backbone, models in _panels(rolled).items():
+        panels = {"": {m: _curve(s["rollout_mse"]) for m, s in _by_method(models).items()}}
+        drawing = figures.lead_curves(
+            panels,
+            hours=times,
             unit_of_time=unit,
             labels={"": "MSE, normalised"},
             style=style,
         )
-        page.figure(
-            "-".join(filter(None, (split, "horizon", backbone))),
-            drawn,
-            f"Roll-outs to {rolled[0]['long_horizon']['horizon']} lead times"
-            f"{f', students of {backbone}' if backbone else ''}: error by step; mean over seeds, "
-            f"shaded by their standard deviation. {stated}",
+        text = (
+            f"Roll-outs to {rolled.attrs['rollout_horizon']} lead times{_of_students(backbone)}: "
+            f"error by step; mean over seeds, shaded by their standard deviation. {caption}"
         )
-    for one, ones in _by_summary(rolled):
-        found = [row["long_horizon"] for row in ones]
+        drawn.append(page.figure(_named(split, "horizon", backbone), drawing, text))
+    lines = []
+    for row in frame.to_dict("records"):
+        models = _models_of(rolled, row)
+        if not models.sizes["model"]:
+            continue
+        ahead = (
+            float(models[f"rollout_ahead_of_{name}"].mean())
+            for name in ("persistence", "climatology")
+        )
         lines.append(
-            [
-                label_of(one),
-                number(mean_of_known([f["mse"][-1] for f in found]), ".4f"),
-                f"{sum(f['stable'] for f in found)} of {len(found)}",
-                number(mean_of_known([float(f["ahead_of_persistence"]) for f in found]), ".1f"),
-                number(mean_of_known([float(f["ahead_of_climatology"]) for f in found]), ".1f"),
-            ]
+            (
+                label_of(row),
+                number(float(models["rollout_mse"].isel(step=-1).mean())),
+                f"{int(models['rollout_stable'].sum())} of {models.sizes['model']}",
+                *(number(value, ".1f") for value in ahead),
+            )
         )
-    first = rolled[0]["long_horizon"]
-    page.table(
-        ("", "MSE at the end", "Stable", "Ahead of persistence", "Ahead of climatology"),
-        lines,
-        f"{first['windows']} windows ({first['skipped']} too near the end of their stretch were "
-        f"skipped). Stable: every value finite and the error below {first['limit']:g} times the "
-        f"variance about the climatology; ahead: steps. {stated}",
+    text = (
+        f"{rolled.attrs['rollout_windows']} windows ({rolled.attrs['rollout_skipped']} too near "
+        "the end of their stretch were skipped). Stable: every value finite and the error below "
+        f"{rolled.attrs['rollout_limit']:g} times the variance about the climatology; ahead: "
+        f"steps. {caption}"
     )
+    head = ("", "MSE at the end", "Stable", "Ahead of persistence", "Ahead of climatology")
+    return [Table(title="Roll-outs", head=head, lines=tuple(lines), caption=text)], drawn
 
 
-def _by_summary(rows: Sequence[Row]) -> list[tuple[dict[str, Any], list[Row]]]:
-    """Every line of the summary with the rows behind it."""
-    return [
-        (one, [row for row in rows if all(row[key] == one[key] for key in KEYS)])
-        for one in summary_rows(rows)
-    ]
+# --- sample, training, search, method ------------------------------------------------------------
 
 
-def _group_table(page: Page, rows: list[Row], stated: str) -> None:
-    names = list(rows[0]["scores"]["by_group"])
-    if not 1 < len(names) <= 24:
-        return
-    lines = [
-        [
-            label_of(one),
-            *(
-                number(mean_of_known([r["scores"]["by_group"][name]["mse"] for r in ones]), ".4f")
-                for name in names
-            ),
-        ]
-        for one, ones in _by_summary(rows)
-    ]
-    page.heading("MSE by run or environment", level=3)
-    page.table(("", *names), lines, f"Normalised MSE of each. {stated}")
-
-
-MOST_MAPS = 6
-
-
-def _sample_section(page: Page, rows: Sequence[Row], samples: Mapping[str, Any]) -> None:
+def _sample_section(page: _Page, scores: xr.Dataset, samples: Mapping[str, Any]) -> Section:
     grid: GridSpec = samples["grid"]
-    page.heading("One test window")
-    if samples.get("narrative"):
-        page.text("What the teacher read of the past:")
-        page.text(samples["narrative"], kind="blockquote")
-    forecasts = _chosen(samples["forecasts"])
-    steps, unit = _lead_times(rows[0]["scores"]["conventions"])
+    section = Section(heading="One test window", narrative=samples.get("narrative") or "")
+    steps, unit = _lead_times(scores, scores.sizes["lead"])
     when = [f"+{step:g} {unit if step != 1 else unit.removesuffix('s')}" for step in steps]
     for channel, name in enumerate(grid.channels):
-        drawn = figures.maps(
+        drawing = figures.maps(
             past=samples["past"],
             truth=samples["truth"],
-            forecasts=forecasts,
+            forecasts=_shown(samples["forecasts"]),
             channel=channel,
             grid=grid,
             when=when,
         )
-        page.figure(
-            f"maps-{name}",
-            drawn,
+        text = (
             f"{name} ({grid.units[channel]}): truth, forecasts and their errors at the last lead, "
-            f"in one colour range each. {_stated(rows)}",
+            f"in one colour range each. {_caption(scores)}"
         )
+        section.figures.append(page.figure(f"maps-{name}", drawing, text))
+    return section
 
 
-def _chosen(forecasts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _shown(forecasts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """At most six: teachers, then one backbone's methods before the next one's."""
-    names = sorted((name for name in forecasts if name.startswith("teacher")), key=len)
-    students = [name for name in forecasts if name not in names]
+    teachers = sorted((name for name in forecasts if name.startswith("teacher")), key=len)
+    students = [name for name in forecasts if name not in teachers]
     backbones = list(dict.fromkeys(name.split(" ")[0] for name in students))
     students.sort(key=lambda name: backbones.index(name.split(" ")[0]))
-    return {name: forecasts[name] for name in (names + students)[:MOST_MAPS]}
+    return {name: forecasts[name] for name in (teachers + students)[:MOST_MAPS]}
 
 
-def _curve_section(
-    page: Page, rows: Sequence[Row], curves: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> None:
+def _training_section(
+    page: _Page, scores: xr.Dataset, curves: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> Section:
     curves = {name: records for name, records in curves.items() if records}
+    backbones = [name for name in _panels(scores) if name]
     panels: dict[str, dict[str, Sequence[Mapping[str, Any]]]] = {}
     for name, records in curves.items():
         kind, _, rest = name.partition(" ")
-        backbone = next((b for b in _backbones(rows) if b and rest.startswith(f"{b}-")), "")
+        backbone = next((b for b in backbones if rest.startswith(f"{b}-")), "")
         panels.setdefault(f"{kind} {backbone}".strip(), {})[rest or name] = records
-    if not panels:
-        return
-    page.heading("Training")
-    page.figure(
-        "training",
-        figures.training_curves(panels),
-        "Validation MSE by epoch, one line a seed; the dot marks the weights that were kept. "
-        + _stated(rows),
+    caption = _caption(scores)
+    text = (
+        "Validation MSE by epoch, one line per seed; the dot marks the weights that were kept. "
+        f"{caption}"
     )
-    several = {}
+    section = Section(heading="Training")
+    section.figures.append(page.figure("training", figures.training_curves(panels), text))
+    several: dict[str, Sequence[Mapping[str, Any]]] = {}
     for name, records in curves.items():
         if len(records) > 1 and len(records[0].get("terms") or {}) > 1:
             several.setdefault(figures.without_seed(name), records)
     if several:
-        page.figure(
-            "terms",
-            figures.term_curves(dict(list(several.items())[:8])),
-            "Terms of the training loss by epoch, weights not applied, first seed. "
-            + _stated(rows),
-        )
+        drawing = figures.term_curves(dict(list(several.items())[:8]))
+        text = f"Terms of the training loss by epoch, weights not applied, first seed. {caption}"
+        section.figures.append(page.figure("terms", drawing, text))
+    return section
 
 
-def _sweep_section(page: Page, sweep: Mapping[str, Any]) -> None:
-    """The chosen values, the whole surface and every trial."""
-    done = [one for one in sweep["trials"] if one["state"] == "complete"]
-    done.sort(key=lambda one: one["validation"])
-    seeds = ", ".join(map(str, sweep["seeds"]))
-    stated = (
-        f"{sweep['backbone']} {sweep['method']} on {sweep['data']}, preset {sweep['preset']}, "
-        f"{len(done)} trials ({sweep['sampler']}), seeds {seeds}; {sweep['measure']}. The test "
-        "split was not opened."
-    )
-    page.heading("Search")
-    page.text("Chosen: " + ", ".join(sweep["settings"]))
-    page.figure(
-        "sweep",
-        figures.sweep(sweep),
-        f"The star is the choice, the ring the recipe's own. {stated}",
+def _search_section(page: _Page, search: Mapping[str, Any]) -> Section:
+    """The chosen values, the error over what was searched, and every trial."""
+    trials = [trial for trial in search["trials"] if trial["state"] == "complete"]
+    trials.sort(key=lambda trial: trial["validation"])
+    caption = (
+        f"{search['backbone']} {search['method']} on {search['data']}, preset {search['preset']}, "
+        f"{len(trials)} trials ({search['sampler']}), seeds {', '.join(map(str, search['seeds']))};"
+        f" {search['measure']}. Chosen: {', '.join(search['settings'])}. The test split was not "
+        "opened."
     )
     lines = [
-        [str(one["number"]), *(f"{one['values'][a]:g}" for a in sweep["axes"]),
-         f"{one['validation']:.5f}"]
-        for one in done
-    ]  # fmt: skip
-    head = ("Trial", *(figures.AXIS_LABELS[axis] for axis in sweep["axes"]), "Validation error")
-    page.table(head, lines, stated)
+        (
+            str(trial["number"]),
+            *(f"{trial['values'][axis]:g}" for axis in search["axes"]),
+            f"{trial['validation']:.5f}",
+        )
+        for trial in trials
+    ]
+    head = ("Trial", *(figures.AXIS_LABELS[axis] for axis in search["axes"]), "Validation error")
+    drawing = figures.sweep(search)
+    text = f"The star is the choice, the ring the recipe's value. {caption}"
+    return Section(
+        heading="Search",
+        tables=[Table(title="", head=head, lines=tuple(lines), caption=caption)],
+        figures=[page.figure("sweep", drawing, text)],
+    )
 
 
-def _method_section(page: Page, rows: Sequence[Row], recipe: Recipe | None) -> None:
-    page.heading("How it was measured")
-    about = rows[0]["scores"]["conventions"]
+def _method_section(page: _Page, scores: xr.Dataset) -> Section:
+    versions, hardware = (json.loads(scores[n].values[0]) for n in ("versions", "hardware"))
     notes = {
-        "Normalised unit": about["normalised"],
-        "SSIM": about["ssim"] or "grid too small",
-        "Climatology": about["climatology"] or "none",
-        "Spectra": about["spectra"],
-        "Versions": ", ".join(f"{k} {v}" for k, v in rows[0]["versions"].items()),
-        "Hardware": ", ".join(f"{k} {v}" for k, v in rows[0]["hardware"].items()),
-        "Data fingerprint": rows[0]["fingerprint"],
+        "Normalised unit": scores.attrs["normalised"],
+        "SSIM": scores.attrs["ssim"] or "grid too small",
+        "Climatology": scores.attrs["climatology"] or "none",
+        "Spectra": scores.attrs["spectra"],
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "Hardware": ", ".join(f"{name} {value}" for name, value in hardware.items()),
+        "Data fingerprint": str(scores["fingerprint"].values[0]),
     }
-    page.table(("", ""), [[name, value] for name, value in notes.items()], _stated(rows))
-    if recipe is not None:
-        plain = json.dumps(recipe.to_dict(), indent=2, ensure_ascii=False)
-        page.folded("The recipe", plain)
+    table = Table(title="", head=("", ""), lines=tuple(notes.items()), caption=_caption(scores))
+    return Section(heading="How it was measured", tables=[table])

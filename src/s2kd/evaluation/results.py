@@ -19,7 +19,7 @@ all models of a file (spectrum and events of the truth) has no such dimension.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,9 @@ import numpy as np
 import xarray as xr
 from filelock import FileLock
 
+from s2kd.core.errors import S2KDError
 from s2kd.core.files import read_json, write_json, write_whole
 from s2kd.core.recipe import upgrade
-from s2kd.core.types import S2KDError
 
 Row = Mapping[str, Any]
 
@@ -67,7 +67,7 @@ def model_name(fields: Mapping[str, Any]) -> str:
 def describe_model(scores: xr.Dataset, **fields: Any) -> xr.Dataset:
     """The scores of one model with a dimension `model` of length 1 and its coordinates.
 
-    The variables of `SHARED` get no such dimension.
+    The variables of `SHARED` get no such dimension; all are in single precision.
 
     Args:
         scores: What `evaluation.score` returned.
@@ -77,15 +77,10 @@ def describe_model(scores: xr.Dataset, **fields: Any) -> xr.Dataset:
     if unknown:
         raise S2KDError(f"results: no field {', '.join(unknown)} (there are {', '.join(FIELDS)})")
     fields = {**dict.fromkeys(FIELDS), **fields}
-    variables = {
-        name: variable if name in SHARED else variable.expand_dims("model")
-        for name, variable in scores.variables.items()
-        if name not in scores.coords
-    }
     coordinates = {name: ("model", [_plain_field(name, fields[name])]) for name in FIELDS}
     own = {name: variable.variable for name, variable in scores.coords.items()}
     name = model_name({**fields, "variant": fields["variant"] or ""})
-    return xr.Dataset(variables, {**own, **coordinates, "model": [name]}, scores.attrs)
+    return xr.Dataset(_along_model(scores), {**own, **coordinates, "model": [name]}, scores.attrs)
 
 
 def _plain_field(name: str, value: Any) -> Any:
@@ -96,10 +91,63 @@ def _plain_field(name: str, value: Any) -> Any:
             return np.float64(np.nan if value is None else value)
         case "reads_future":
             return bool(value)
+        case "narrator":
+            return str(value or "none")
         case "recipe" | "versions" | "hardware" | "latency":
             return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         case _:
             return str(value or "")
+
+
+def relabel(scores: xr.Dataset, **fields: Any) -> xr.Dataset:
+    """A dataset of one model with other values of `FIELDS`, and its name from them."""
+    coordinates = {name: ("model", [_plain_field(name, value)]) for name, value in fields.items()}
+    scores = scores.assign_coords(coordinates)
+    names = {name: scores[name].values[0] for name in ("variant", "backbone", "method", "seed")}
+    return scores.assign_coords(model=[model_name(names)])
+
+
+def with_variables(scores: xr.Dataset, more: xr.Dataset) -> xr.Dataset:
+    """A dataset of one model with the variables and attributes of `more` (a roll-out) besides."""
+    scores = scores.drop_vars([name for name in more.variables if name in scores.data_vars])
+    return scores.assign(_along_model(more)).assign_attrs(more.attrs)
+
+
+def without_roll_outs(scores: xr.Dataset) -> xr.Dataset:
+    """The scores without the variables and attributes of roll-outs."""
+    names = [name for name in scores.data_vars if str(name).startswith("rollout_")]
+    attributes = {n: v for n, v in scores.attrs.items() if not n.startswith("rollout_")}
+    scores = scores.drop_vars([*names, *(["step"] if "step" in scores.coords else [])])
+    scores.attrs = attributes
+    return scores
+
+
+def _along_model(scores: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Variables in single precision, with the dimension `model` but for those of `SHARED`."""
+    single = {
+        name: variable.astype(np.float32) if variable.dtype == np.float64 else variable
+        for name, variable in scores.data_vars.items()
+    }
+    return {n: v if n in SHARED else v.expand_dims("model") for n, v in single.items()}
+
+
+def headline_rows(files: Iterable[xr.Dataset]) -> list[dict[str, Any]]:
+    """One flat, JSON-able dict per model: who it is, and its scalar scores (NaN is None)."""
+    texts = ("recipe", "versions", "hardware", "latency")
+    rows = []
+    for scores in files:
+        scalar = [n for n, variable in scores.data_vars.items() if variable.dims == ("model",)]
+        for model in each_model(scores):
+            names = [*(name for name in FIELDS if name not in texts), *scalar]
+            row = {name: _json_value(model[name].values[0]) for name in names}
+            rows.append({**row, "seed": None if row["seed"] == -1 else row["seed"]})
+    return rows
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, np.floating):
+        return float(f"{value:.6g}") if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -142,6 +190,7 @@ def save_result(folder: Path, scores: xr.Dataset) -> Path:
     scores = scores.isel(event=scores["event"].isin(EVENTS)) if "event" in scores.dims else scores
     recipes = [json.dumps(_without_folders(json.loads(text))) for text in scores["recipe"].values]
     scores = scores.assign_coords(recipe=("model", recipes))
+    scores.attrs = {name: value for name, value in scores.attrs.items() if name != "measured"}
     path = folder / file_name(scores)
     add_models(path, scores)
     return path
@@ -153,7 +202,7 @@ def add_models(path: Path, scores: xr.Dataset) -> None:
     Raises S2KDError where the file holds models that were scored on other test windows.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.parent / f".{path.name}.lock"):
+    with FileLock(path.parent / ".lock"):
         models = [scores]
         if path.exists():
             before = read_scores(path)
@@ -174,7 +223,7 @@ def write_scores(path: Path, scores: xr.Dataset) -> None:
 
 
 def join_models(parts: Sequence[xr.Dataset], *, source: str = "results") -> xr.Dataset:
-    """Several datasets of the same windows one after the other along `model`, sorted by name.
+    """Several datasets of the same windows one after the other along `model`.
 
     A variable that one of them lacks (a roll-out) is NaN there. Raises S2KDError naming the first
     convention, size or shared variable that differs.
@@ -201,8 +250,7 @@ def join_models(parts: Sequence[xr.Dataset], *, source: str = "results") -> xr.D
     models = xr.concat(
         along, "model", data_vars="all", coords="minimal", compat="override", join="outer"
     )
-    models = models.sortby("model").assign(shared.data_vars)
-    return models.assign_attrs(attributes)
+    return models.assign(shared.data_vars).assign_attrs(attributes)
 
 
 # --- selection and comparison --------------------------------------------------------------------
@@ -220,6 +268,22 @@ def each_model(scores: xr.Dataset) -> Iterator[xr.Dataset]:
     """One dataset per model, `model` kept as a dimension of length 1."""
     for number in range(scores.sizes["model"]):
         yield scores.isel(model=[number])
+
+
+def window_errors(scores: xr.Dataset) -> np.ndarray:
+    """(model, window) normalised MSE; windows of one moment (`windows_per_time`) averaged.
+
+    Parts of one scene share its weather or fire: together they are one window.
+    """
+    errors = scores["window_mse"].transpose("model", "window").values.astype(np.float64)
+    return errors.reshape(len(errors), int(scores.attrs.get("windows_per_time", 1)), -1).mean(1)
+
+
+def window_runs(scores: xr.Dataset) -> tuple[int, ...]:
+    """Number of windows of each run, in order; () where all windows are of the same moments."""
+    if "windows_by_run" not in scores or scores.attrs.get("windows_per_time", 1) > 1:
+        return ()
+    return tuple(scores["windows_by_run"].values.tolist())
 
 
 def settings_of(scores: xr.Dataset) -> dict[str, Any]:

@@ -31,12 +31,13 @@ from s2kd.core.recipe import Method, Part
 from s2kd.core.types import S2KDError
 from s2kd.evaluation.results import (
     NEW_NAMES,
+    each_model,
     read_scores,
+    relabel,
     same_training,
     save_result,
     select,
 )
-from s2kd.evaluation.rows import from_row
 from s2kd.paper.studies import Study, Unit, method_of
 from s2kd.pipeline import Machine, Run
 
@@ -273,11 +274,13 @@ def do(
     started = time.monotonic()
     _train(run, unit, place)
     pairs = recorded(unit, place)
-    for row in _scored(run, unit) if not pairs else ():
-        named = {"data": unit.study.data, "preset": unit.study.preset}
-        scores = from_row({**row, **named, "variant": unit.study.variant})
-        path = save_result(place.results, scores)
-        pairs.append((path.name, str(scores["model"].values[0])))
+    study = unit.study
+    fields = {"data": study.data, "preset": study.preset, "variant": study.variant}
+    for scores in _scored(run, unit) if not pairs else ():
+        for model in each_model(scores):
+            labelled = relabel(model, **fields)
+            path = save_result(place.results, labelled)
+            pairs.append((path.name, str(labelled["model"].values[0])))
     seconds = round(time.monotonic() - started, 1)
     write_json(_note(unit, place), {"key": unit.key, "results": pairs, "seconds": seconds})
 
@@ -345,7 +348,7 @@ def _train(run: Run, unit: Unit, place: Place) -> None:
             raise S2KDError(f"a unit is a reference, teacher or student, not {unit.role!r}")
 
 
-def _scored(run: Run, unit: Unit) -> list[dict[str, Any]]:
+def _scored(run: Run, unit: Unit) -> list[xr.Dataset]:
     if unit.role == "reference":
         return pipeline.score_references(run)
     if unit.role == "teacher":

@@ -6,14 +6,16 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
-from s2kd.evaluation.cell_events import EventCounts, event_difference, event_interval
+from s2kd.evaluation.events import event_difference, event_interval
+from s2kd.evaluation.results import join_models
 from s2kd.evaluation.significance import Comparison, adjusted
-from s2kd.evaluation.summary import number
+from s2kd.evaluation.tables import number
 from s2kd.paper.experiment import Models, Row, metric, together
 from s2kd.paper.tables import Table, name_of, p_text, percent
 
-SHOWN = ("above 95 %", "below 5 %", "surge above 95 %")
+SHOWN = ("above 95 %", "below 5 %")
 """The events of the table; the results hold those at other quantiles too."""
 SCORED = (("csi", ".3f"), ("pod", ".2f"), ("far", ".2f"), ("bias", ".2f"), ("sedi", ".2f"))
 """The scores of the table, with their format."""
@@ -23,11 +25,12 @@ LEADS = 6
 # --- rare events ---------------------------------------------------------------------------------
 
 
-def counted(rows: Sequence[Row]) -> list[EventCounts]:
-    """What was counted of each seed; [] where the results are older than these counts."""
-    if not all(row["scores"].get("cell_extremes") for row in rows):
-        return []
-    return [EventCounts.from_scores(row["scores"]) for row in rows]
+def counted(rows: Sequence[Row]) -> xr.Dataset | None:
+    """The scores of these seeds, where they hold counts of events."""
+    datasets = [row["dataset"] for row in rows if "dataset" in row]
+    if not datasets or not all("hits" in scores for scores in datasets):
+        return None
+    return join_models(datasets) if len(datasets) > 1 else datasets[0]
 
 
 def extremes_table(models: Models) -> Table | None:
@@ -35,26 +38,24 @@ def extremes_table(models: Models) -> Table | None:
     every = models.forecasters
     base = every.get("baseline", [])
     counts = {name: counted(rows) for name, rows in every.items()}
-    if not base or not counts["baseline"]:
+    if not base or counts["baseline"] is None:
         return None
-    first, asked = counts["baseline"][0], []
-    for channel in first.channels:
-        for event in (one for one in SHOWN if one in first.events):
-            asked += [(channel, event, name) for name in every if counts[name]]
+    first, asked = counts["baseline"], []
+    for channel in map(str, first["channel"].values):
+        for event in (one for one in SHOWN if one in first["event"].values):
+            asked += [(channel, event, name) for name in every if counts[name] is not None]
     more = hits_gained(models)
     lines = [_event_line(*one, every[one[2]], counts, more.get(one)) for one in asked]
     if not lines:
         return None
     head = (
         "event", "forecaster", "CSI", "CSI − baseline's", "p (Holm)", "POD", "FAR", "bias", "SEDI",
-        "peak error", "quantile error",
+        "quantile error",
     )  # fmt: skip
     caption = (
-        f"{models.caption}. Events: values beyond a training quantile of their own cell (for a "
-        "surge: the rise since the last input frame beyond what is usual), all lead times "
-        "together; in brackets 95 % block bootstrap intervals, p-values adjusted over the table. "
-        "Peak error: mean error of the "
-        "highest value in a window, physical unit. Quantile error: relative, of the upper tail. "
+        f"{models.caption}. Events: values beyond a training quantile of their own cell, all "
+        "lead times together; in brackets 95 % intervals, p-values adjusted over the table. "
+        "Quantile error: relative, of the upper tail. "
         f"Student: {name_of(models.students[0])}"
     )
     title = f"Extremes: {models.title}"
@@ -66,14 +67,13 @@ def _event_line(
     event: str,
     name: str,
     rows: Sequence[Row],
-    counts: dict[str, list[EventCounts]],
+    counts: dict[str, xr.Dataset],
     more: Comparison | None,
 ) -> tuple[str, ...]:
     scores = (
         _bounded(counts[name], channel, event, score=score, form=form) for score, form in SCORED
     )
     own, *others = scores
-    peak = [row["scores"]["peaks"][channel] for row in rows if row["scores"].get("peaks")]
     return (
         f"{channel} {event}",
         name_of(name),
@@ -81,7 +81,6 @@ def _event_line(
         "" if more is None else percent(more.difference, more.low, more.high, "+.3f"),
         "" if more is None else p_text(more.p_holm),
         *others,
-        number(_mean_of(peak, "mae"), ".3g"),
         number(
             _mean_of(
                 [row["scores"]["physical"][channel] for row in rows], "relative_quantile_error"
@@ -91,9 +90,7 @@ def _event_line(
     )
 
 
-def _bounded(
-    counts: Sequence[EventCounts], channel: str, event: str, *, form: str = ".3f", **how: Any
-) -> str:
+def _bounded(counts: xr.Dataset, channel: str, event: str, *, form: str = ".3f", **how: Any) -> str:
     found = event_interval(counts, channel=channel, event=event, **how)
     return percent(found.value, found.low, found.high, form)
 
@@ -101,11 +98,11 @@ def _bounded(
 def lead_table(models: Models) -> Table | None:
     """CSI of every forecaster by lead step (at most `LEADS`), for the events of `SHOWN`."""
     counts = {name: counted(rows) for name, rows in models.forecasters.items()}
-    counts = {name: some for name, some in counts.items() if some}
+    counts = {name: some for name, some in counts.items() if some is not None}
     if "baseline" not in counts:
         return None
-    first = counts["baseline"][0]
-    steps = first.counts.shape[1]
+    first = counts["baseline"]
+    steps = first.sizes["lead"]
     leads = sorted({round(lead) for lead in np.linspace(1, steps, min(LEADS, steps)).tolist()})
     lines = [
         (
@@ -113,15 +110,15 @@ def lead_table(models: Models) -> Table | None:
             name_of(name),
             *(_bounded(some, channel, event, lead=lead) for lead in leads),
         )
-        for channel in first.channels
-        for event in (one for one in SHOWN if one in first.events)
+        for channel in map(str, first["channel"].values)
+        for event in (one for one in SHOWN if one in first["event"].values)
         for name, some in counts.items()
     ]
     if not lines:
         return None
     head = ("event", "forecaster", *(f"CSI, lead {lead}" for lead in leads))
     caption = (
-        f"{models.caption}. Events as above; in brackets 95 % block bootstrap intervals. Student: "
+        f"{models.caption}. Events as above; in brackets 95 % intervals. Student: "
         f"{name_of(models.students[0])}"
     )
     title = f"Extremes by lead: {models.title}"
@@ -137,10 +134,10 @@ def hits_gained(models: Models) -> dict[tuple[str, str, str], Comparison]:
         if not rows or not base or rows[0]["role"] != "student" or name == "baseline":
             continue
         ours, theirs = map(counted, together(rows, base))
-        if not ours or not theirs:
+        if ours is None or theirs is None:
             continue
-        for channel in ours[0].channels:
-            for event in (one for one in SHOWN if one in ours[0].events):
+        for channel in map(str, ours["channel"].values):
+            for event in (one for one in SHOWN if one in ours["event"].values):
                 found[channel, event, name] = event_difference(
                     ours, theirs, channel=channel, event=event
                 )
@@ -159,12 +156,12 @@ def hits_by_lead(
         if name not in names or name == "baseline":
             continue
         ours, theirs = map(counted, together(rows, base))
-        if not ours or not theirs or SHOWN[0] not in ours[0].events:
+        if ours is None or theirs is None or SHOWN[0] not in ours["event"].values:
             continue
-        where = {"channel": ours[0].channels[0], "event": SHOWN[0]}
+        where = {"channel": str(ours["channel"].values[0]), "event": SHOWN[0]}
         points = [
             event_difference(ours, theirs, lead=lead + 1, **where)
-            for lead in range(ours[0].counts.shape[1])
+            for lead in range(ours.sizes["lead"])
         ]
         found[name] = [
             (p.difference if p.difference is not None else math.nan, p.low, p.high) for p in points
@@ -261,8 +258,7 @@ def _horizon_table(models: Models) -> Table | None:
     caption = (
         f"{models.caption}. Each model's own output is fed back to it; {about['windows']} "
         f"windows are long enough. Stable: finite and below {about['limit']:g} times the variance "
-        "about the climatology. A teacher that reads is given rule narratives of its own forecasts "
-        "after the first block."
+        "about the climatology."
     )
     title = f"Roll-out: {models.title}"
     return Table(title=title, head=head, lines=tuple(lines), caption=caption)

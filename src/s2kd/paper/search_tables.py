@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from s2kd.evaluation.figures import AXIS_LABELS
 from s2kd.evaluation.results import Row
-from s2kd.evaluation.summary import number
+from s2kd.evaluation.tables import number
 from s2kd.paper.tables import Table, name_of
 
 

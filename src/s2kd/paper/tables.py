@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from s2kd.evaluation.bootstrap import Interval, is_too_short
 from s2kd.evaluation.rows import chosen
 from s2kd.evaluation.significance import FEWEST_SEEDS, Comparison, adjusted, exceeds_share, winner
-from s2kd.evaluation.summary import number
+from s2kd.evaluation.tables import Table, number, p_text
 from s2kd.paper.experiment import (
     Models,
     Row,
@@ -22,9 +21,6 @@ from s2kd.paper.experiment import (
 )
 from s2kd.paper.published import Published
 from s2kd.paper.studies import ABLATION, CONTROLS, FULL_GRID, PATIENT
-
-if TYPE_CHECKING:
-    import rich.table
 
 NAMES = {
     "baseline": "baseline",
@@ -47,43 +43,6 @@ NAMES = {
     "triton": "Triton",
     "earthfarseer": "EarthFarseer",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Head and lines of text; the caption says of what data, seeds and hardware."""
-
-    title: str
-    head: tuple[str, ...]
-    lines: tuple[tuple[str, ...], ...]
-    caption: str
-
-    def markdown(self) -> str:
-        """As a Markdown table under its title."""
-        rows = [self.head, ("---",) * len(self.head), *self.lines]
-        body = "\n".join(
-            "| " + " | ".join(cell.replace("|", r"\|") for cell in r) + " |" for r in rows
-        )
-        return f"**{self.title}**\n\n{body}\n\n*{self.caption}*"
-
-    def rich(self) -> "rich.table.Table":
-        """For a terminal."""
-        from rich import box
-        from rich.table import Table as Shown
-
-        shown = Shown(
-            title=self.title,
-            caption=self.caption,
-            box=box.SIMPLE_HEAD,
-            collapse_padding=True,
-            pad_edge=False,
-        )
-        for name, column in zip(self.head, zip(*self.lines, strict=True), strict=True):
-            # bounds stand under their value and are not broken; names may be
-            shown.add_column(name, no_wrap=any(" [" in cell for cell in column))
-        for line in self.lines:
-            shown.add_row(*(cell.replace("**", "").replace(" [", "\n[") for cell in line))
-        return shown
 
 
 # --- text ----------------------------------------------------------------------------------------
@@ -114,11 +73,6 @@ def gain(found: Comparison | None) -> str:
         return "–"
     found = scaled(found, -100 / found.base)
     return percent(found.difference, found.low, found.high)
-
-
-def p_text(p_value: float | None) -> str:
-    """A p-value to three digits; – where there is none."""
-    return "<0.001" if p_value is not None and p_value < 0.0005 else number(p_value, ".3f")
 
 
 def scaled(found: Comparison, scale: float) -> Comparison:

@@ -9,7 +9,7 @@ DIR/targets/<kind>-seed<n>/      the frozen teacher's outputs for every training
 DIR/targets/stored/              those of forecasts in a file
 DIR/students/<student>-<method>-seed<n>/
 DIR/before/<model>-<n>/          what was trained before the data, settings or version changed
-DIR/scores/<split>/<model>.json  one result per model, and scores.json with all of them
+DIR/scores/<split>.nc            scores, models along an axis, and scores.json with the headline
 DIR/diagnosis.json               fidelity of students to their teachers, by `s2kd diagnose`
 ```
 """

@@ -1,29 +1,24 @@
 """Stages `evaluate` and `report`: every model of a run on the test splits, and the run's page."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import xarray as xr
 
 import s2kd
 from s2kd.core.errors import S2KDError
 from s2kd.core.files import digest, read_json, write_json
+from s2kd.core.hardware import hardware, latency, versions
 from s2kd.core.recipe import Method, Part
 from s2kd.core.types import Batch
 from s2kd.data.windows import WindowDataset
-from s2kd.evaluation.climatology import Climatology
-from s2kd.evaluation.rollout import Step, climatology_step, persistence_step, roll_out
-from s2kd.evaluation.scoring import (
-    SCORES_VERSION,
-    climatology_forecast,
-    latency,
-    persistence,
-    result_row,
-    score,
-)
+from s2kd.evaluation import results
+from s2kd.evaluation.rollout import Step, climatology_step, roll_out
+from s2kd.evaluation.score import SCORES_VERSION, climatology_forecast, persistence, score
 from s2kd.models.checkpoint import load_metadata, load_student, load_teacher
 from s2kd.models.forecasters import FramesOnly, Student, Teacher
 from s2kd.pipeline.distil import student_folder
@@ -39,11 +34,15 @@ TEACHER_METHODS = {"text": "teacher", "no_text": "teacher-no-text"}
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedModel:
-    """One forecaster to be scored: `row` are the fields of its result that are known before."""
+    """One forecaster to be scored.
+
+    `key` is a digest of its weights, `fields` are coordinates of its scores (`results.FIELDS`);
+    `load` is None for references.
+    """
 
     name: str
     key: str
-    row: dict[str, Any]
+    fields: dict[str, Any]
     load: Callable[[], Student | Teacher] | None = None
 
 
@@ -61,15 +60,15 @@ def evaluated_models(run: Run) -> Iterator[EvaluatedModel]:
 def references() -> Iterator[EvaluatedModel]:
     """Persistence and climatology."""
     for name in REFERENCES:
-        row = {"backbone": name, "role": "reference", "method": name, "seed": None}
-        yield EvaluatedModel(name=name, key=name, row=row)
+        fields = {"backbone": name, "role": "reference", "method": name, "seed": None}
+        yield EvaluatedModel(name=name, key=name, fields=fields)
 
 
 def evaluated_teacher(run: Run, kind: str, seed: int) -> EvaluatedModel:
     """A trained teacher of the run."""
     folder = teacher_folder(run, kind, seed)
     metadata = _own_metadata(run, folder)
-    row = {
+    fields = {
         "backbone": run.recipe.teacher.backbone.name,
         "role": "teacher",
         "method": TEACHER_METHODS[kind],
@@ -81,7 +80,7 @@ def evaluated_teacher(run: Run, kind: str, seed: int) -> EvaluatedModel:
     return EvaluatedModel(
         name=f"teacher-{folder.name}",
         key=metadata["weights"],
-        row=row,
+        fields=fields,
         load=lambda: load_teacher(folder)[0],
     )
 
@@ -90,7 +89,7 @@ def evaluated_student(run: Run, part: Part, method: Method, seed: int) -> Evalua
     """A trained student of the run."""
     folder = student_folder(run, part, method, seed)
     metadata = _own_metadata(run, folder)
-    row = {
+    fields = {
         "backbone": part.name,
         "role": "student",
         "method": method.name,
@@ -100,7 +99,10 @@ def evaluated_student(run: Run, part: Part, method: Method, seed: int) -> Evalua
         "validation": metadata["validation"],
     }
     return EvaluatedModel(
-        name=folder.name, key=metadata["weights"], row=row, load=lambda: load_student(folder)[0]
+        name=folder.name,
+        key=metadata["weights"],
+        fields=fields,
+        load=lambda: load_student(folder)[0],
     )
 
 
@@ -119,116 +121,148 @@ def _own_metadata(run: Run, folder: Path) -> dict[str, Any]:
 # --- scores --------------------------------------------------------------------------------------
 
 
-def evaluate(run: Run, *, horizon: int = 0) -> list[dict[str, Any]]:
+def evaluate(run: Run, *, horizon: int = 0) -> dict[str, xr.Dataset]:
     """Score persistence, climatology, every teacher and every student on the test splits.
 
-    With a `horizon` of 2 or more every row also has `long_horizon`: roll-outs to that multiple of
-    the lead (`rollout.roll_out`).
+    With a `horizon` of 2 or more also roll-outs to so many times the lead (`rollout.roll_out`),
+    except of teachers that read: nobody narrates their forecasts. Returns the scores by split.
     """
     if horizon < 0 or horizon == 1:
         raise S2KDError(f"--horizon {horizon}: wants at least 2 lead times, or 0 for no roll-out")
     run.horizon = horizon or run.horizon
-    rows: list[dict[str, Any]] = []
-    run.first_only(lambda: rows.extend(_evaluate(run)))
-    return rows
+    scores: dict[str, xr.Dataset] = {}
+    run.first_only(lambda: scores.update(_evaluate(run)))
+    return scores
 
 
-def _evaluate(run: Run) -> list[dict[str, Any]]:
-    rows = []
+def _evaluate(run: Run) -> dict[str, xr.Dataset]:
+    scores = {}
     for split in run.test_splits:
-        windows = run.windows(split, device=run.fabric.device)
-        for model in evaluated_models(run):
-            rows.append(_score_one(run, model, split, windows, run.climatology))
-    path = run.out / "scores.json"
-    if not path.exists() or read_json(path) != rows:
-        write_json(path, rows)
-    return rows
+        path = _scores_path(run.out, split)
+        scores[split] = results.join_models(_score_all(run, list(evaluated_models(run)), split))
+        if not results.read_scores(path).identical(scores[split]):
+            results.write_scores(path, scores[split])
+    table, path = results.headline_rows(scores.values()), run.out / "scores.json"
+    if not path.exists() or read_json(path) != table:
+        write_json(path, table)
+    return scores
 
 
-def score_references(run: Run) -> list[dict[str, Any]]:
-    """Results of persistence and climatology on every test split."""
-    return [row for model in references() for row in _score_all(run, model)]
+def score_references(run: Run) -> list[xr.Dataset]:
+    """Scores of persistence and climatology on every test split, one dataset per split."""
+    return _on_every_split(run, list(references()))
 
 
-def score_teacher(run: Run, kind: str, seed: int) -> list[dict[str, Any]]:
-    """Results of one teacher on every test split."""
-    return _score_all(run, evaluated_teacher(run, kind, seed))
+def score_teacher(run: Run, kind: str, seed: int) -> list[xr.Dataset]:
+    """Scores of one teacher on every test split."""
+    return _on_every_split(run, [evaluated_teacher(run, kind, seed)])
 
 
-def score_student(run: Run, part: Part, method: Method, seed: int) -> list[dict[str, Any]]:
-    """Results of one student on every test split."""
-    return _score_all(run, evaluated_student(run, part, method, seed))
+def score_student(run: Run, part: Part, method: Method, seed: int) -> list[xr.Dataset]:
+    """Scores of one student on every test split."""
+    return _on_every_split(run, [evaluated_student(run, part, method, seed)])
 
 
-def _score_all(run: Run, model: EvaluatedModel) -> list[dict[str, Any]]:
-    return [
-        _score_one(run, model, split, run.windows(split, device=run.fabric.device), run.climatology)
-        for split in run.test_splits
-    ]
+def _on_every_split(run: Run, models: Sequence[EvaluatedModel]) -> list[xr.Dataset]:
+    return [results.join_models(_score_all(run, models, split)) for split in run.test_splits]
 
 
-def _score_one(
-    run: Run,
-    model: EvaluatedModel,
-    split: str,
-    windows: WindowDataset,
-    climatology: Climatology,
-) -> dict[str, Any]:
-    """One result, from its file where that is of these weights and windows."""
-    path = run.out / "scores" / split / f"{model.name}.json"
-    version = f"{s2kd.__version__} scores {SCORES_VERSION}"
-    key = digest([model.key, run.dataset.fingerprint, windows.starts.tolist(), version])
-    if path.exists():
-        row = read_json(path)
-        if row.get("key") == key:
-            # of the same weights, perhaps by a recipe that has changed elsewhere since
-            row |= {"preset": run.recipe.name, "recipe": run.recipe.digest}
-            row |= {"validation": model.row.get("validation"), **_words(run, model)}
-            row["settings"] = run.recipe.to_dict()
-            return _with_long_horizon(run, model, windows, path, row)
-    predict, speed = predictor(run, model, split, windows, climatology)
-    scores = score(
-        predict,
-        windows,
-        statistics=run.train_stats,
-        climatology=climatology,
-        cell_events=run.cell_events,
-        progress=run.progress(f"score {model.name} on {split}"),
-    )
-    row = result_row(
-        scores=scores,
-        data=run.recipe.dataset.name,
-        preset=run.recipe.name,
-        split=split,
-        latency=speed,
-        fingerprint=run.dataset.fingerprint,
-        recipe=run.recipe.digest,
-        device=run.fabric.device,
-        **model.row,
-    )
-    row |= {"key": key, "settings": run.recipe.to_dict(), **_words(run, model)}
-    write_json(path, row)
-    return _with_long_horizon(run, model, windows, path, row)
+def _scores_path(out: Path, split: str) -> Path:
+    return out / "scores" / f"{split}.nc"
 
 
-def _words(run: Run, model: EvaluatedModel) -> dict[str, Any]:
-    """Version of the narrator that took part, and whether it reads the future."""
-    if model.row["role"] == "reference" or model.row["narrator"] == "none":
+def _score_all(run: Run, models: Sequence[EvaluatedModel], split: str) -> list[xr.Dataset]:
+    """One dataset per model, from the file of scores where that is of these weights and windows.
+
+    Windows and version are noted in the attribute `measured`; models of others are scored again.
+    """
+    path, windows = _scores_path(run.out, split), run.windows(split, device=run.fabric.device)
+    measured = digest([run.dataset.fingerprint, windows.starts.tolist(), SCORES_VERSION])
+    if path.exists() and results.read_scores(path).attrs.get("measured") != measured:
+        path.unlink()
+    if path.exists() and run.horizon:
+        before = results.read_scores(path)
+        if before.attrs.get("rollout_horizon", run.horizon) != run.horizon:
+            results.write_scores(path, results.without_roll_outs(before))
+    scored = []
+    for model in models:
+        before = _known_scores(path, model)
+        scores = _scores_of(run, model, windows, before)
+        scores = scores.assign_attrs(measured=measured)
+        if before is None or not scores.identical(before):
+            results.add_models(path, scores)
+        scored.append(scores)
+    return scored
+
+
+def _known_scores(path: Path, model: EvaluatedModel) -> xr.Dataset | None:
+    """The scores of these weights in the file, if it has them."""
+    if not path.exists():
+        return None
+    scores = results.select(results.read_scores(path), key=_key(model))
+    names = ("role", "backbone", "method")
+    scores = results.select(scores, **{name: model.fields[name] for name in names})
+    return scores if scores.sizes["model"] else None
+
+
+def _key(model: EvaluatedModel) -> str:
+    return digest([model.key, s2kd.__version__])
+
+
+def _scores_of(
+    run: Run, model: EvaluatedModel, windows: WindowDataset, before: xr.Dataset | None
+) -> xr.Dataset:
+    fields = {
+        **model.fields,
+        **_narrator_fields(run, model),
+        # of the same weights, perhaps by a recipe that has changed elsewhere since
+        "preset": run.recipe.name,
+        "recipe": run.recipe.to_dict(),
+    }
+    if before is None:
+        forecast, speed = predictor(run, model, windows)
+        scores = score(
+            forecast,
+            windows,
+            statistics=run.train_stats,
+            climatology=run.climatology,
+            events=run.cell_events,
+            progress=run.progress(f"score {model.name} on {windows.split}"),
+        )
+        scores = results.describe_model(
+            scores,
+            data=run.recipe.dataset.name,
+            split=windows.split,
+            latency_ms=None if speed is None else speed["median_ms"],
+            latency=speed,
+            fingerprint=run.dataset.fingerprint,
+            versions=versions(),
+            hardware=hardware(run.fabric.device),
+            key=_key(model),
+            **fields,
+        )
+    else:
+        scores = results.relabel(before, **fields)
+    return _with_roll_out(run, model, windows, scores)
+
+
+def _narrator_fields(run: Run, model: EvaluatedModel) -> dict[str, Any]:
+    """Whether the narrator knows the future, and which version of it took part in training."""
+    if model.fields["role"] == "reference" or model.fields["narrator"] == "none":
         return {}
-    narrator = run.narrator
-    return {"reads_future": narrator.reads_future, "narrator_version": narrator.version}
+    return {"reads_future": run.narrator.reads_future, "narrator_version": run.narrator.version}
 
 
-def _with_long_horizon(
-    run: Run, model: EvaluatedModel, windows: WindowDataset, path: Path, row: dict[str, Any]
-) -> dict[str, Any]:
-    """The row with its roll-out, where one is requested and it has none of that length."""
-    if not run.horizon or row.get("long_horizon", {}).get("horizon") == run.horizon:
-        return row
-    step = stepper(run, model, windows)
+def _with_roll_out(
+    run: Run, model: EvaluatedModel, windows: WindowDataset, scores: xr.Dataset
+) -> xr.Dataset:
+    """The scores with a roll-out, where one is asked for and they have none of that length."""
+    if not run.horizon or ("rollout_mse" in scores and scores["rollout_mse"].notnull().all()):
+        return scores
+    step = roll_out_step(run, model, windows)
     if step is None:
-        return row
-    rollout = roll_out(
+        return scores
+    rolled = roll_out(
         step,
         windows,
         horizon=run.horizon,
@@ -236,49 +270,51 @@ def _with_long_horizon(
         climatology=run.climatology,
         progress=run.progress(f"roll out {model.name} on {windows.split}"),
     )
-    row = {**row, "long_horizon": rollout}
-    write_json(path, row)
-    return row
+    return results.with_variables(scores, rolled)
 
 
-def read_scores(out: Path) -> list[dict[str, Any]]:
-    """The rows that `evaluate` wrote."""
-    path = out / "scores.json"
-    if not path.exists():
+def read_scores(out: Path) -> dict[str, xr.Dataset]:
+    """The scores that `evaluate` wrote, by split."""
+    if not (out / "scores.json").exists():
         raise S2KDError(f"{out}: has no scores.json yet; run `s2kd evaluate` first")
-    return read_json(path)
+    splits = dict.fromkeys(row["split"] for row in read_json(out / "scores.json"))
+    return {split: results.read_scores(_scores_path(out, split)) for split in splits}
 
 
 def predictor(
-    run: Run, model: EvaluatedModel, split: str, windows: WindowDataset, climatology: Climatology
+    run: Run, model: EvaluatedModel, windows: WindowDataset
 ) -> tuple[Callable[[torch.Tensor, Batch], torch.Tensor], dict[str, Any] | None]:
-    """A function that forecasts a batch, and the latency of one window."""
+    """A function that forecasts a batch, and the latency of one window (None for references)."""
     if model.load is None:
         if model.name == "persistence":
             return persistence(windows.lead), None
-        return climatology_forecast(climatology, windows), None
-    network = model.load().to(run.fabric.device).to(memory_format=torch.channels_last)
+        return climatology_forecast(run.climatology, windows), None
+    network = _on_device(run, model)
     reads = isinstance(network, Teacher) and network.reads
-    states = run.states(split) if reads else None
+    states = run.states(windows.split) if reads else None
     first = windows.gather(torch.tensor([0]))
     tokens = states.tokens(first.index, first.past.device) if states is not None else None
     speed = latency(FramesOnly(network, tokens).eval(), first.past)
-    return lambda past, window: predict(network, past, window.index, states), speed
+    return lambda past, batch: predict(network, past, batch.index, states), speed
 
 
-def stepper(run: Run, model: EvaluatedModel, windows: WindowDataset) -> Step | None:
-    """A function that forecasts block after block; None for a teacher that reads narratives.
+def roll_out_step(run: Run, model: EvaluatedModel, windows: WindowDataset) -> Step | None:
+    """A function that forecasts one block; None for a teacher that reads narratives.
 
     Such a teacher has no narratives of its own forecasts.
     """
     if model.load is None:
         if model.name == "persistence":
-            return persistence_step(windows.lead)
+            return persistence(windows.lead)
         return climatology_step(run.climatology, windows, horizon=run.horizon)
-    network = model.load().to(run.fabric.device).to(memory_format=torch.channels_last)
+    network = _on_device(run, model)
     if isinstance(network, Teacher) and network.reads:
         return None
-    return lambda past, window, block: predict(network, past, window.index, None)
+    return lambda past, batch: predict(network, past, batch.index, None)
+
+
+def _on_device(run: Run, model: EvaluatedModel) -> Student | Teacher:
+    return model.load().to(run.fabric.device).to(memory_format=torch.channels_last)
 
 
 # --- report -----------------------------------------------------------------------------------
@@ -289,15 +325,14 @@ def report(run: Run) -> Path:
     from s2kd.evaluation.report import write_report
 
     path = run.out / "report.html"
-    rows = read_scores(run.out)
     search = run.out / "sweep.json"
     write_report(
         path,
-        rows=rows,
+        scores=read_scores(run.out),
         curves=_curves(run),
         samples=_samples(run),
         recipe=run.recipe,
-        sweep=read_json(search) if search.exists() else None,
+        search=read_json(search) if search.exists() else None,
     )
     return path
 
@@ -327,7 +362,7 @@ def _samples(run: Run) -> dict[str, Any]:
     window = windows.gather(torch.tensor([number]))
     forecasts = {}
     for model in evaluated_models(run):
-        if model.load is None or model.row["seed"] != seed:
+        if model.load is None or model.fields["seed"] != seed:
             continue
         network = model.load()
         states = run.states("test") if isinstance(network, Teacher) and network.reads else None
@@ -344,8 +379,10 @@ def _samples(run: Run) -> dict[str, Any]:
 
 
 def _label(model: EvaluatedModel) -> str:
-    row = model.row
-    return row["method"] if row["role"] == "teacher" else f"{row['backbone']} {row['method']}"
+    fields = model.fields
+    if fields["role"] == "teacher":
+        return fields["method"]
+    return f"{fields['backbone']} {fields['method']}"
 
 
 def export(run: Run) -> Path:

@@ -18,8 +18,8 @@ from s2kd.data import load
 from s2kd.data.dataset import Dataset
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
-from s2kd.evaluation.cell_events import CellEvent, cell_events
 from s2kd.evaluation.climatology import Climatology
+from s2kd.evaluation.events import CellEvents, cell_events
 from s2kd.models.checkpoint import Setting
 from s2kd.models.layers import padded_size
 from s2kd.narration.narrators import Narrator, narrators
@@ -160,13 +160,10 @@ class Run:
         return Climatology.fit(self.dataset)
 
     @cached_property
-    def cell_events(self) -> tuple[CellEvent, ...]:
+    def cell_events(self) -> CellEvents:
         """Rare events by every cell's own training quantiles."""
         self.say("Measuring every cell's quantiles over the training split")
-        recipe = self.recipe
-        return cell_events(
-            self.dataset, past=recipe.past, lead=recipe.lead, climatology=self.climatology
-        )
+        return cell_events(self.dataset)
 
     @cached_property
     def narrator(self) -> Narrator:
