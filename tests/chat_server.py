@@ -85,10 +85,12 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         parts = body["messages"][0]["content"]
-        (image,) = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
-        header, _, data = image.partition(",")
-        assert header == "data:image/png;base64"
-        key = hashlib.sha256(base64.b64decode(data)).hexdigest()[:12]
+        content = parts[-1]["text"].encode()
+        if parts[0]["type"] == "image_url":
+            header, _, data = parts[0]["image_url"]["url"].partition(",")
+            assert header == "data:image/png;base64"
+            content = base64.b64decode(data)
+        key = hashlib.sha256(content).hexdigest()[:12]
         with server.lock:
             server.requests += 1
             kind = server.behave(server.requests, key)

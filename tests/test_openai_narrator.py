@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import json
 import logging
 import multiprocessing
 import time
@@ -16,6 +17,7 @@ from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
+from s2kd.narration.claims import Claim
 from s2kd.narration.narrators import Narrator, Streaming, narrators
 from s2kd.narration.prompts import prompt
 from s2kd.narration.sheet import png
@@ -88,6 +90,25 @@ def test_the_request_and_the_stored_answer(store):
     assert {(line.model, line.narrator, line.reads_future) for line in lines} == {
         (MODEL, "openai", False)
     }
+
+
+def test_a_form_holds_text_and_claims(store):
+    claim = {"quantity": "trend", "channel": "a", "value": "rising"}
+    form = json.dumps({"text": "It rises. And so on", "claims": [claim]})
+    with ChatServer(form=form) as server:
+        assert narrate(server, 2, store, claims=True) == ["It rises."] * 2
+        schema = server.bodies[0]["response_format"]["json_schema"]["schema"]
+        answer = narrator_at(server).ask("Is it so?", schema)
+    assert schema["required"] == ["text", "claims"]
+    assert answer == form
+    assert server.bodies[-1]["messages"][0]["content"] == [{"type": "text", "text": "Is it so?"}]
+    assert {line.claims for line in read_narratives(store)} == {(Claim(**claim),)}
+
+
+def test_claims_outside_the_form_leave_a_text_unchecked(store):
+    with ChatServer(form=json.dumps({"text": "It is odd.", "claims": ["odd"]})) as server:
+        assert narrate(server, 1, store, claims=True) == ["It is odd."]
+    assert read_narratives(store)[0].claims is None
 
 
 def test_every_window_gets_its_own_answer_once_whatever_the_server_does(store):
