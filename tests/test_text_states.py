@@ -1,3 +1,5 @@
+"""Token states: each text once, float16, padding, and files that are damaged or of other texts."""
+
 from dataclasses import replace
 
 import pytest
@@ -11,15 +13,15 @@ TEXTS = ["cold front in the west", "warm", "", "cold front in the west", "warm a
 
 
 class Watched:
-    """The hashed encoder, remembering what it was asked."""
+    """The hashed encoder, remembering its calls."""
 
     width, version = 8, "watched"
 
     def __init__(self, scale=1.0):
-        self.inner, self.asked, self.scale = encoders.build("hashed", width=8), [], scale
+        self.inner, self.calls, self.scale = encoders.build("hashed", width=8), [], scale
 
     def encode(self, texts):
-        self.asked.append(list(texts))
+        self.calls.append(list(texts))
         tokens = self.inner.encode(texts)
         return Tokens(values=tokens.values * self.scale, padding=tokens.padding)
 
@@ -30,13 +32,13 @@ def states():
 
 
 def test_every_different_text_is_encoded_once():
-    watched, seen = Watched(), []
-    states = encode_states(TEXTS, watched, batch=3, progress=lambda *p: seen.append(p))
-    asked = [text for batch in watched.asked for text in batch]
-    assert sorted(asked) == sorted(set(TEXTS))
-    assert [len(batch) for batch in watched.asked] == [3, 1]
-    assert asked == sorted(asked, key=len)  # short ones are not padded to long ones
-    assert seen == [(3, 4), (4, 4)]
+    watched, progress = Watched(), []
+    states = encode_states(TEXTS, watched, batch=3, progress=lambda *p: progress.append(p))
+    encoded = [text for batch in watched.calls for text in batch]
+    assert sorted(encoded) == sorted(set(TEXTS))
+    assert [len(batch) for batch in watched.calls] == [3, 1]
+    assert encoded == sorted(encoded, key=len)  # short ones are not padded to long ones
+    assert progress == [(3, 4), (4, 4)]
     assert states.index.tolist() == [0, 1, 2, 0, 3, 1, 2]
     assert states.lengths.tolist() == [5, 1, 0, 2]
     assert states.values.shape == (8, 8)
@@ -63,13 +65,6 @@ def test_a_batch_is_as_long_as_its_longest(states):
     assert states.tokens(torch.zeros(0, dtype=torch.long)).values.shape == (0, 1, 8)
 
 
-def test_nothing_but_silence():
-    states = encode_states(["", ""], Watched())
-    tokens = states.tokens(torch.tensor([0, 1]))
-    assert tokens.padding.all()
-    assert tokens.values.shape == (2, 1, 8)
-
-
 def test_a_window_that_is_not_there_is_refused(states):
     with pytest.raises(IndexError):
         states.tokens(torch.tensor([7]))
@@ -83,9 +78,6 @@ def test_round_trip_through_a_file(states, tmp_path):
         assert torch.equal(getattr(again, name), getattr(states, name))
     assert again.key == states.key
     assert [p.name for p in path.parent.iterdir()] == ["text.safetensors"]
-
-
-def test_of_nothing_too(tmp_path):
     encode_states([], Watched()).save(tmp_path / "none")
     assert len(TextStates.load(tmp_path / "none")) == 0
 
@@ -101,9 +93,9 @@ def test_float16_loses_no_more_than_it_must():
 def test_the_key_follows_words_order_and_weights():
     watched = Watched()
     keys = {states_key(TEXTS, watched), states_key(TEXTS[::-1], watched), states_key([], watched)}
-    other = Watched()
-    other.version = "another"
-    assert len(keys | {states_key(TEXTS, other)}) == 4
+    renamed = Watched()
+    renamed.version = "another"
+    assert len(keys | {states_key(TEXTS, renamed)}) == 4
     assert encode_states(TEXTS, watched).key == states_key(TEXTS, Watched())
 
 
