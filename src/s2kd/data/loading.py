@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
 PREPARED = "prepared"
+DEFAULT_SPLIT, DEFAULT_KEEP = Split(), Keep()
 
 
-def load(part: Part, split: Split = Split(), keep: Keep = Keep()) -> Dataset:  # noqa: B008
+def load(part: Part, split: Split = DEFAULT_SPLIT, keep: Keep = DEFAULT_KEEP) -> Dataset:
     """Read a dataset, split it, and keep its frames in memory or in one store on disk.
 
     Args:
@@ -88,8 +89,8 @@ def prepare(
     part: Part,
     out: Path,
     *,
-    split: Split = Split(),  # noqa: B008
-    keep: Keep = Keep(),  # noqa: B008
+    split: Split = DEFAULT_SPLIT,
+    keep: Keep = DEFAULT_KEEP,
     dtype: str = "float32",
     progress: storage.Progress = storage.no_progress,
 ) -> dict[str, Any]:
@@ -147,8 +148,21 @@ def origin(path: str | Path) -> dict[str, Any] | None:
 
 
 def open_record(part: Part, split: Split, keep: Keep) -> tuple[Dataset, GapFilter]:
+    """`dataset_of` the record of a reader."""
+    return dataset_of(str(part.params.get("path", part.name)), read_record(part), split, keep)
+
+
+def split_record(
+    label: str, record: "xr.Dataset", split: Split, keep: Keep = DEFAULT_KEEP
+) -> dict[str, tuple[Stretch, ...]]:
+    """The splits of a reader's dataset, whose frames are not read."""
+    return dict(dataset_of(label, record, split, keep)[0].splits)
+
+
+def dataset_of(
+    label: str, record: "xr.Dataset", split: Split, keep: Keep
+) -> tuple[Dataset, GapFilter]:
     """A dataset whose frames are not read yet, and the filter that they must pass in order."""
-    record, label = read_record(part), str(part.params.get("path", part.name))
     if "run" in record.coords:
         record, unseen = _ordered_by_unseen(label, record, merged(split, _defaults(record)))
     else:
@@ -181,7 +195,7 @@ def open_record(part: Part, split: Split, keep: Keep) -> tuple[Dataset, GapFilte
     attrs = record.attrs
     window = attrs.get("window")
     dataset = Dataset(
-        name=attrs.get("name", part.name),
+        name=attrs.get("name", label),
         domain=attrs["domain"],
         grid=grid,
         frames=storage.RecordFrames(record, label),
