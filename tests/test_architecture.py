@@ -65,7 +65,7 @@ def test_seeing_does_not_load_reading():
 import sys
 import s2kd.deploy.forecaster
 reading = "s2kd.narration.narrators", "s2kd.narration.text", "transformers"
-learning = "s2kd.training.objectives", "s2kd.training.train", "lightning", "matplotlib"
+learning = "s2kd.training.objectives", "s2kd.training.loop", "lightning", "matplotlib"
 print(*sorted(name for name in sys.modules if name.startswith(reading + learning)))
 """
     told = run("-c", code, check=True)

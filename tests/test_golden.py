@@ -25,10 +25,10 @@ from s2kd.models.checkpoint import Setting, build_student, build_teacher
 from s2kd.narration.text import encoders
 from s2kd.narration.text.states import encode_states
 from s2kd.pipeline.recipes import s2kd
+from s2kd.training.loop import fit, validation_error
 from s2kd.training.losses import losses
 from s2kd.training.objectives import Distilling, Forecasting, Weighted
 from s2kd.training.targets import StoredTargets, store_targets
-from s2kd.training.train import fit, validation_error
 
 FOLDER = Path(__file__).parent / "golden"
 PAST, LEAD, BATCH, STEPS = 3, 2, 12, 20

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -188,10 +186,3 @@ def test_the_share_of_short_waves_by_hand():
     np.testing.assert_allclose(share_above(short), 1.0, rtol=1e-12)
     np.testing.assert_allclose(share_above(long + short), 1 / (9 + 1), rtol=1e-12)
     assert share_above(torch.ones(1, 1, 4, 4)) == 0
-
-
-def test_every_file_of_losses_is_registered():
-    import s2kd.training.losses
-
-    files = {p.stem for p in Path(s2kd.training.losses.__file__).parent.glob("*.py")} - {"__init__"}
-    assert files == set(losses.names())

@@ -14,9 +14,9 @@ from s2kd.core.types import S2KDError
 from s2kd.models.checkpoint import load_student
 from s2kd.pipeline.recipes import ALL_METHODS
 from s2kd.training.losses import losses
-from s2kd.training.losses.attention import attention_map
+from s2kd.training.losses.pointwise import attention_map
 from s2kd.training.losses.relational import angles, distances
-from s2kd.training.losses.sdkd import low_pass
+from s2kd.training.losses.spectral import low_pass
 
 
 def pair(batch=5, *, seed=0, widths=(4, 4), grid=(5, 8)):

@@ -12,11 +12,11 @@ from s2kd.models.backbones import backbones
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.models.normaliser import Normaliser
 from s2kd.pipeline import testing
+from s2kd.training.loop import fit, validation_error
 from s2kd.training.losses import losses
 from s2kd.training.losses.review import Fusion, Review, hierarchical
 from s2kd.training.objectives import Distilling, Target, Weighted
 from s2kd.training.targets import LiveTargets
-from s2kd.training.train import fit, validation_error
 
 
 def noise(*shape, seed=0):

@@ -19,11 +19,11 @@ from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.models.checkpoint import Setting, build_student, build_teacher
 from s2kd.models.normaliser import Normaliser
+from s2kd.training.loop import fit, validation_error
 from s2kd.training.losses import losses
 from s2kd.training.objectives import Distilling, Weighted
 from s2kd.training.stored import StoredForecasts, store_forecasts
 from s2kd.training.targets import LiveTargets, StoredTargets
-from s2kd.training.train import fit, validation_error
 
 PAST, LEAD = 3, 2
 

@@ -18,10 +18,10 @@ from s2kd.models.normaliser import Normaliser
 from s2kd.narration.text.states import encode_states
 from s2kd.narration.text.toys import Hashed
 from s2kd.training.agreement import agreement
+from s2kd.training.loop import fit, validation_error
 from s2kd.training.losses import losses
 from s2kd.training.objectives import Distilling, Forecasting, Target, Weighted, prediction_loss
 from s2kd.training.targets import LiveTargets, StoredTargets, store_targets
-from s2kd.training.train import fit, validation_error
 
 PAST, LEAD = 3, 2
 SPEC = TeacherSpec(

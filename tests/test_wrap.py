@@ -13,10 +13,10 @@ from s2kd.core.types import S2KDError
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.models.normaliser import Normaliser
+from s2kd.training.loop import fit, validation_error
 from s2kd.training.losses import losses
 from s2kd.training.objectives import Distilling, Weighted
 from s2kd.training.targets import LiveTargets, StoredTargets, store_targets
-from s2kd.training.train import fit, validation_error
 
 PAST, LEAD = 3, 2
 DOCS = Path(__file__).parent.parent / "docs" / "bring_your_own.md"
@@ -117,8 +117,8 @@ def test_a_module_may_take_physical_units(blobs, predict):
     assert sum("offset" in name for name in model.state_dict()) == 1, "no buffer is saved twice"
 
 
-def test_further_submodules_are_stages(blobs):
-    model = wrapped(blobs, Folded().eval(), stages=("encoder.0",))
+def test_further_submodules_are_the_feature_pyramid(blobs):
+    model = wrapped(blobs, Folded().eval(), feature_pyramid=("encoder.0",))
     said = model(train_of(blobs).gather(torch.arange(4)).past)
     assert len(said.feature_pyramid) == 2
     torch.testing.assert_close(
@@ -139,7 +139,7 @@ def test_wrapping_leaves_the_module_as_it_was(blobs):
 @pytest.mark.parametrize("name", ["output", "semantic", "attention", "review"])
 def test_it_teaches_and_it_learns(blobs, tmp_path, fabric, name):
     torch.manual_seed(0)
-    teacher = wrapped(blobs, Folded(width=7), stages=("encoder.0",))
+    teacher = wrapped(blobs, Folded(width=7), feature_pyramid=("encoder.0",))
     student = wrapped(blobs, Folded("BhwD", width=4))
     before = {n: p.clone() for n, p in teacher.state_dict().items()}
     own = {n: p.detach().clone() for n, p in student.named_parameters()}
@@ -177,7 +177,7 @@ class Twice(Folded):
 @pytest.mark.parametrize(
     ("module", "settings", "said"),
     [
-        (Folded(), {"latent": "encodr.1"}, r"no submodule 'encodr.1'; near it are 'encoder.1'"),
+        (Folded(), {"latent": "encodr.1"}, r"no submodule 'encodr.1'; did you mean 'encoder.1'"),
         (Folded(), {"latent": ""}, r"no submodule ''"),
         (Folded(), {"layout": "BDHW"}, r"layout must be one of BDhw, BhwD, BLD, got 'BDHW'"),
         (Folded(), {"frames": "folded"}, r"frames must be one of axis, channels, got 'folded'"),

@@ -50,7 +50,7 @@ def list_(
 def _backbone_rows(measure: bool, preset: str, device: str, *, quiet: bool) -> list[dict[str, Any]]:
     from s2kd.core import console
     from s2kd.core.errors import S2KDError
-    from s2kd.models import measure as costs
+    from s2kd.models import costs
     from s2kd.models.backbones import PRESETS
 
     if preset and preset not in PRESETS:

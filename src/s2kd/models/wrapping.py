@@ -1,12 +1,12 @@
-"""Any PyTorch module as a forecaster that can teach or learn: its latent is found by name."""
+"""Wrapping of any PyTorch module as a forecaster, its latent taken from a named submodule."""
 
-import difflib
 from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from s2kd.core.registry import nearest
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.models.backbones import Carry
 from s2kd.models.forecasters import Student
@@ -30,30 +30,41 @@ def wrap(
     skip_tokens: int = 0,
     frames: str = "axis",
     units: str = "normalised",
-    stages: Sequence[str] = (),
+    feature_pyramid: Sequence[str] = (),
 ) -> Student:
     """The module as a forecaster whose latent is the output of its submodule `latent`.
 
     The result is a `Student`: a teacher by `LiveTargets` or `store_targets`, which freeze it, and
     a student by `Distilling`. `normaliser` is that of the experiment, the same for both sides.
 
-    - The latent's grid, and that of stages, is taken to cover the frames without any padding.
-    - `layout` is that of the latent: `BDhw`, `BhwD`, or tokens `BLD` on a `latent_grid` of (h, w)
-      rows and columns, after `skip_tokens` that are no cells (a class token).
-    - `frames`: the module takes (batch, past, channel, height, width) and gives the same with
-      `lead` (`axis`), or has time and channel as one axis (`channels`).
-    - `units`: whether it takes and gives `normalised` fields, or `physical` ones.
-    - `stages` names further submodules, shallow to deep, for methods that compare stages; they
-      are in the same layout but for tokens.
+    Parameters
+    ----------
+    module, grid, past, lead
+        The network, and the grid and numbers of frames that it was made for.
+    normaliser
+        That of the experiment.
+    latent
+        Name of the submodule; its grid is taken to cover the frames without padding.
+    layout
+        Axes of the latent: `BDhw`, `BhwD`, or tokens `BLD`.
+    latent_grid, skip_tokens
+        Of tokens: (rows, columns) of their grid, and leading tokens that are no cells.
+    frames
+        `axis`: (batch, past, channel, height, width) in and the same with `lead` out; `channels`:
+        time and channel as one axis.
+    units
+        Whether the module takes and gives `normalised` or `physical` fields.
+    feature_pyramid
+        Names of further submodules, shallow to deep, for losses that compare feature pyramids.
 
-    Raises `S2KDError` where a submodule is not there, or a shape is not what was said.
+    Raises S2KDError where a submodule is missing or a shape differs.
     """
-    _check_words(layout=(layout, LAYOUTS), frames=(frames, FRAMES), units=(units, UNITS))
+    _check_choices(layout=(layout, LAYOUTS), frames=(frames, FRAMES), units=(units, UNITS))
     if layout == "BLD" and latent_grid is None:
         raise S2KDError("wrap: layout 'BLD' wants latent_grid=(rows, columns) of the tokens")
     backbone = WrappedBackbone(
         module,
-        names=(*stages, latent),
+        names=(*feature_pyramid, latent),
         grid=grid,
         past=past,
         lead=lead,
@@ -96,7 +107,7 @@ class WrappedBackbone(nn.Module):
         self._tokens_on, self._skip, self._frames = tokens_on, skip_tokens, frames
         # in a tuple: its buffers belong to the student, and must not be saved twice
         self._scale = (normaliser,) if physical else ()
-        self._heard: dict[str, list[Tensor]] = {}
+        self._outputs: dict[str, list[Tensor]] = {}
         for name in self._names:
             _find(module, name).register_forward_hook(self._listener(name))
         latent = self._probe()
@@ -106,12 +117,12 @@ class WrappedBackbone(nn.Module):
     def encode(
         self, past: Float[Tensor, "batch past channel height width"]
     ) -> tuple[Float[Tensor, "batch d h w"], Carry]:
-        """(latent, (stages …, forecast)), all of one pass through the module."""
-        self._heard = {name: [] for name in self._names}
+        """(latent, (feature pyramid …, forecast)), all of one pass through the module."""
+        self._outputs = {name: [] for name in self._names}
         future = self._forecast(past)
-        *stages, latent = (self._features(name, len(past)) for name in self._names)
-        self._heard = {}
-        return latent, (*stages, future)
+        *pyramid, latent = (self._features(name, len(past)) for name in self._names)
+        self._outputs = {}
+        return latent, (*pyramid, future)
 
     def decode(
         self, latent: Float[Tensor, "batch d h w"], carry: Carry
@@ -121,60 +132,60 @@ class WrappedBackbone(nn.Module):
 
     def _forecast(self, past: Tensor) -> Tensor:
         """The module's answer, in the unit that a backbone puts out."""
-        own = past
+        inputs = past
         if self._scale:
             scale = self._scale[0]
-            own = past * scale.scale[:, None, None] + scale.offset[:, None, None]
-        said = self.module(own.flatten(1, 2) if self._frames == "channels" else own)
-        want = (len(past), self._lead, *self._shape)
+            inputs = past * scale.scale[:, None, None] + scale.offset[:, None, None]
+        output = self.module(inputs.flatten(1, 2) if self._frames == "channels" else inputs)
+        shape = (len(past), self._lead, *self._shape)
         if self._frames == "channels":
-            want = (len(past), self._lead * self._shape[0], *self._shape[1:])
-        if not isinstance(said, Tensor) or tuple(said.shape) != want:
-            got = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
-            raise S2KDError(f"wrap: the module gives {got}; wanted is a tensor of {want}")
-        future = said.reshape(len(past), self._lead, *self._shape)
-        return self._scale[0].decoded(future, own) if self._scale else future
+            shape = (len(past), self._lead * self._shape[0], *self._shape[1:])
+        if not isinstance(output, Tensor) or tuple(output.shape) != shape:
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise S2KDError(f"wrap: the module gives {got}; wanted is a tensor of {shape}")
+        future = output.reshape(len(past), self._lead, *self._shape)
+        return self._scale[0].decoded(future, inputs) if self._scale else future
 
     def _features(self, name: str, batch: int) -> Float[Tensor, "batch d h w"]:
-        heard = self._heard[name]
-        if len(heard) != 1:
+        outputs = self._outputs[name]
+        if len(outputs) != 1:
             raise S2KDError(
-                f"wrap: {name!r} ran {len(heard)} times in one forecast; name a submodule that "
+                f"wrap: {name!r} ran {len(outputs)} times in one forecast; name a submodule that "
                 "runs once"
             )
-        return self._as_grid(name, heard[0], batch)
+        return self._as_grid(name, outputs[0], batch)
 
-    def _as_grid(self, name: str, said: Tensor, batch: int) -> Tensor:
+    def _as_grid(self, name: str, output: Tensor, batch: int) -> Tensor:
         """Any layout as (batch, d, h, w); frames encoded one by one lie side by side in d."""
         axes = len(self._layout)
-        if said.ndim != axes or len(said) % batch:
+        if output.ndim != axes or len(output) % batch:
             raise S2KDError(
-                f"wrap: {name!r} gives {tuple(said.shape)} for {batch} windows, which is not "
+                f"wrap: {name!r} gives {tuple(output.shape)} for {batch} windows, which is not "
                 f"layout {self._layout!r}"
             )
         match self._layout:
             case "BhwD":
-                said = said.movedim(-1, 1)
+                output = output.movedim(-1, 1)
             case "BLD":
                 high, wide = self._tokens_on
-                cells = said.shape[1] - self._skip
+                cells = output.shape[1] - self._skip
                 if cells != high * wide:
                     raise S2KDError(
-                        f"wrap: {name!r} gives {said.shape[1]} tokens, of which {self._skip} are "
+                        f"wrap: {name!r} gives {output.shape[1]} tokens, of which {self._skip} are "
                         f"skipped; latent_grid {high}×{wide} has {high * wide} cells (set "
                         "skip_tokens where some are no cells)"
                     )
-                said = said[:, self._skip :].transpose(1, 2).unflatten(2, (high, wide))
-        return said.unflatten(0, (batch, -1)).flatten(1, 2)
+                output = output[:, self._skip :].transpose(1, 2).unflatten(2, (high, wide))
+        return output.unflatten(0, (batch, -1)).flatten(1, 2)
 
     def _listener(self, name: str) -> Callable[[nn.Module, object, object], None]:
-        def listen(module: nn.Module, given: object, said: object) -> None:
-            if name not in self._heard:
-                return  # called by somebody else
-            first = said[0] if isinstance(said, tuple | list) else said
+        def listen(module: nn.Module, inputs: object, output: object) -> None:
+            if name not in self._outputs:
+                return  # called outside a forecast
+            first = output[0] if isinstance(output, tuple | list) else output
             if not isinstance(first, Tensor):
                 raise S2KDError(f"wrap: {name!r} gives {type(first).__name__}, not a tensor")
-            self._heard[name].append(first)
+            self._outputs[name].append(first)
 
         return listen
 
@@ -200,18 +211,16 @@ class WrappedBackbone(nn.Module):
 
 
 def _find(module: nn.Module, name: str) -> nn.Module:
-    known = dict(module.named_modules())
-    if name and name in known:
-        return known[name]
-    names = [one for one in known if one]
-    near = difflib.get_close_matches(name, names, n=5, cutoff=0.3) or names[:5]
-    raise S2KDError(
-        f"wrap: the module has no submodule {name!r}; near it are {', '.join(map(repr, near))} "
-        f"({len(names)} in all, see module.named_modules())"
-    )
+    submodules = {key: value for key, value in module.named_modules() if key}
+    if name not in submodules:
+        raise S2KDError(
+            f"wrap: the module has no submodule {name!r}{nearest(name, submodules)} "
+            f"({len(submodules)} in all, see module.named_modules())"
+        )
+    return submodules[name]
 
 
-def _check_words(**given: tuple[str, Sequence[str]]) -> None:
-    for what, (word, known) in given.items():
-        if word not in known:
-            raise S2KDError(f"wrap: {what} must be one of {', '.join(known)}, got {word!r}")
+def _check_choices(**settings: tuple[str, Sequence[str]]) -> None:
+    for name, (value, choices) in settings.items():
+        if value not in choices:
+            raise S2KDError(f"wrap: {name} must be one of {', '.join(choices)}, got {value!r}")

@@ -25,10 +25,10 @@ from s2kd.narration.text.states import TextStates
 from s2kd.pipeline.kept import existing_folder, is_kept, kept
 from s2kd.pipeline.run import Run
 from s2kd.training.blends import Blends
+from s2kd.training.loop import fit, validation_error
 from s2kd.training.objectives import Distilling, Forecasting
 from s2kd.training.stored import StoredForecasts, store_forecasts
 from s2kd.training.targets import LiveTargets, StoredTargets, store_targets
-from s2kd.training.train import fit, validation_error
 
 
 def teacher_folder(run: Run, kind: str, seed: int) -> Path:

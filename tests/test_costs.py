@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from s2kd.models import measure
+from s2kd.models import costs as measure
 
 
 def test_multiply_adds_of_one_convolution():

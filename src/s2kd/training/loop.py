@@ -1,0 +1,360 @@
+"""Training loop of teachers and students: epochs, validation, early stopping, exact resume."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from s2kd.core.files import write_text, write_whole
+from s2kd.core.recipe import Training
+from s2kd.core.types import S2KDError
+from s2kd.data.windows import WindowDataset
+from s2kd.models.forecasters import Student, Teacher
+from s2kd.training.objectives import (
+    Distilling,
+    Forecasting,
+    States,
+    exists_or_none,
+    predict,
+    prediction_loss,
+)
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Progress = Callable[[int, int, str], None]
+"""Called with the steps done, the total number of steps, and a short status."""
+
+
+@torch.no_grad()
+def validation_error(
+    model: Student | Teacher,
+    windows: WindowDataset,
+    states: States | None,
+    fabric: "Fabric",
+    *,
+    batch_size: int = 32,
+) -> float:
+    """L_pred (eq. 1) over all windows of a split, in the normaliser's unit.
+
+    It stops training and selects the best weights; distillation terms never do. Several processes
+    share the windows.
+    """
+    was_training = model.training
+    model.eval()
+    exists = exists_or_none(windows)
+    total = torch.zeros(2, dtype=torch.float64, device=fabric.device)
+    with fabric.autocast():
+        for index in torch.arange(len(windows)).split(batch_size)[
+            fabric.global_rank :: fabric.world_size
+        ]:
+            window = windows.gather(index)
+            forecast = predict(model, window.past, index, states)
+            error = prediction_loss(forecast, window.future, model.normaliser, exists)
+            total += torch.tensor([error.item() * len(index), len(index)], device=fabric.device)
+    total = fabric.all_reduce(total, reduce_op="sum")
+    model.train(was_training)
+    return float(total[0] / total[1])
+
+
+@dataclass
+class _State:
+    """Progress of a training, saved in its checkpoint."""
+
+    epoch: int = 0
+    step: int = 0  # batches of this epoch already done
+    best: float = math.inf
+    best_epoch: int = -1
+    best_weights: dict[str, Tensor] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+def fit(
+    objective: Forecasting | Distilling,
+    *,
+    count: int,
+    validate: Callable[[], float],
+    training: Training,
+    seed: int,
+    folder: Path,
+    fabric: "Fabric",
+    hint_epochs: int = 0,
+    progress: Progress | None = None,
+    save_seconds: float = 20.0,
+    tensorboard: bool = False,
+) -> list[dict[str, Any]]:
+    """Minimise an objective; its model ends with the weights of the lowest validation error.
+
+    Writes `log.jsonl` (one record per epoch) and, while it runs, `checkpoint.pt`. Called again
+    after an interruption, it continues there and ends with the same numbers: the order of windows
+    depends on seed and epoch alone, and the random state is part of the checkpoint.
+
+    Parameters
+    ----------
+    objective
+        Loss of a batch of window numbers, with the model to train.
+    count
+        Number of training windows.
+    validate
+        Validation error of the model as it is.
+    training, seed
+        Length and speed of the training; the order of windows.
+    folder
+        Where log and checkpoint lie.
+    fabric
+        Device, precision and processes.
+    hint_epochs
+        First epochs, in which a `Distilling` objective counts its terms on latents alone.
+    progress
+        Called after every step.
+    save_seconds
+        Time between two checkpoints.
+    tensorboard
+        Whether an event file is written too.
+
+    Returns
+    -------
+    The records of all epochs: epoch, train, terms, val, lr.
+    """
+    _check_hints(objective, training, hint_epochs)
+    # before the optimizer, whose state in a checkpoint goes to the device of the parameters
+    objective.to(fabric.device)
+    batches = max(1, -(-count // training.batch_size))
+    trainer = _Trainer(objective, training, batches, fabric)
+    state, path = trainer.state, folder / "checkpoint.pt"
+    trainer.restore(path)
+    trainer.set_up()
+    log = _Log(folder, state.history, fabric, tensorboard)
+    saved = time.monotonic()
+    while state.epoch < training.epochs and not trainer.is_stale:
+        objective.train()
+        hinting = state.epoch < hint_epochs
+        objective.epoch = state.epoch
+        if isinstance(objective, Distilling):
+            objective.hinting = hinting
+        order = _order(count, seed, state.epoch).split(training.batch_size)
+        for index in order[state.step :]:
+            trainer.learn(index)
+            if progress is not None:
+                done = state.epoch * batches + state.step
+                progress(done, training.epochs * batches, trainer.status)
+            if time.monotonic() - saved > save_seconds:
+                trainer.save(path)
+                saved = time.monotonic()
+        trainer.end_epoch(validate(), hinting)
+        log.add(state.history[-1])
+        if time.monotonic() - saved > save_seconds / 4:
+            trainer.save(path)
+            saved = time.monotonic()
+    log.close()
+    if state.best_weights is None:
+        raise S2KDError(
+            f"{folder.name}: the validation error was never a number; "
+            "lower the learning rate (lr) or set clip"
+        )
+    objective.model.load_state_dict(state.best_weights)
+    return state.history
+
+
+def _check_hints(objective: Forecasting | Distilling, training: Training, hint_epochs: int) -> None:
+    """Hints need something to compare, and epochs after them from which weights are chosen."""
+    if hint_epochs == 0:
+        return
+    terms = objective.terms if isinstance(objective, Distilling) else ()
+    if not any(term.compares != "forecast" for term in terms):
+        raise S2KDError(f"hint_epochs={hint_epochs}: the method has no loss on latents to train on")
+    if hint_epochs >= training.epochs:
+        raise S2KDError(
+            f"hint_epochs={hint_epochs} leaves none of the {training.epochs} epochs for forecasting"
+        )
+
+
+def _order(count: int, seed: int, epoch: int) -> Tensor:
+    """The windows of one epoch, shuffled by seed and epoch alone."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator)
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, training: Training, batches: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """÷10 after five flat epochs (patience 4 of PyTorch reduces at the fifth), cosine, or none."""
+    if training.schedule == "plateau":
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=0.1, patience=training.plateau_patience, threshold=1e-4
+        )
+    if training.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, T_max=training.epochs * batches
+        )
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+class _Trainer:
+    """Objective, optimizer, schedule and state of one training."""
+
+    def __init__(
+        self,
+        objective: Forecasting | Distilling,
+        training: Training,
+        batches: int,
+        fabric: "Fabric",
+    ) -> None:
+        self.objective, self.training, self.fabric = objective, training, fabric
+        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
+            objective.parameters(), lr=training.lr, weight_decay=training.weight_decay
+        )
+        self.schedule = _schedule(self.optimizer, training, batches)
+        self.state = _State()
+
+    def set_up(self) -> None:
+        """Hand objective and optimizer to Fabric, once a checkpoint is restored."""
+        self.wrapped, self.optimizer = self.fabric.setup(self.objective, self.optimizer)
+
+    def learn(self, index: Tensor) -> None:
+        """One step; every process takes its share of the batch."""
+        fabric, sums = self.fabric, self.state.sums
+        share = index[fabric.global_rank :: fabric.world_size]
+        if len(index) < fabric.world_size:
+            share = index
+        loss, terms = self.wrapped(share)
+        self.optimizer.zero_grad()
+        fabric.backward(loss)
+        if self.training.clip:
+            fabric.clip_gradients(
+                self.wrapped,
+                self.optimizer,
+                max_norm=self.training.clip,
+                error_if_nonfinite=False,
+            )
+        self.optimizer.step()
+        for name, value in {"total": loss.detach(), **terms}.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * len(index)
+        sums["windows"] = sums.get("windows", 0.0) + len(index)
+        if self.training.schedule == "cosine":
+            self.schedule.step()
+        self.state.step += 1
+
+    def end_epoch(self, error: float, hinting: bool) -> None:
+        """Keep the best weights, move the learning rate, add the record."""
+        state = self.state
+        windows = state.sums.pop("windows")
+        means = {name: value / windows for name, value in state.sums.items()}
+        record = {
+            "epoch": state.epoch,
+            "train": means.pop("total"),
+            "terms": means,
+            "val": error,
+            "lr": self.optimizer.param_groups[0]["lr"],
+        }
+        if hinting:
+            record["hint"] = True
+        elif error < state.best:
+            state.best, state.best_epoch = error, state.epoch
+            weights = self.objective.model.state_dict()
+            state.best_weights = {k: value.detach().clone() for k, value in weights.items()}
+        if not hinting and self.training.schedule == "plateau":
+            self.schedule.step(error)
+        state.history.append(record)
+        state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether `stop_patience` epochs brought nothing, or the first one no number at all."""
+        state = self.state
+        if state.best_epoch < 0:  # weights that are not numbers once will never be again
+            return any(not record.get("hint") for record in state.history)
+        return state.epoch - 1 - state.best_epoch >= self.training.stop_patience
+
+    @property
+    def status(self) -> str:
+        """Epoch and last validation error."""
+        history = self.state.history
+        validation = f", validation {history[-1]['val']:.4f}" if history else ""
+        return f"epoch {self.state.epoch + 1}{validation}"
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint, by the first process."""
+        if not self.fabric.is_global_zero:
+            return
+        content = {
+            "state": vars(self.state),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            # the scale of losses in float16
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        write_whole(path, lambda beside: torch.save(content, beside))
+
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint, if there is one."""
+        if not path.exists():
+            return
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            weights = content["objective"].items()  # `reviews`: the name of earlier versions
+            self.objective.load_state_dict(
+                {name.replace("reviews.", "trainable_losses.", 1): value for name, value in weights}
+            )
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.schedule.load_state_dict(content["schedule"])
+            if content.get("precision"):  # checkpoints of earlier versions have none
+                self.fabric.strategy.precision.load_state_dict(content["precision"])
+            vars(self.state).update(content["state"])
+            torch.set_rng_state(content["random"])
+        except Exception as error:
+            raise S2KDError(
+                f"{path}: truncated or not a checkpoint of this training "
+                f"({type(error).__name__}); delete it to train from the start"
+            ) from None
+        if content["random_cuda"] and torch.cuda.device_count() == len(content["random_cuda"]):
+            torch.cuda.set_rng_state_all(content["random_cuda"])
+
+
+class _Log:
+    """`log.jsonl`, and TensorBoard's event file where asked for."""
+
+    def __init__(
+        self, folder: Path, history: Sequence[Mapping[str, Any]], fabric: "Fabric", board: bool
+    ) -> None:
+        self._first = fabric.is_global_zero
+        self._path = folder / "log.jsonl"
+        self._writer = None
+        if not self._first:
+            return
+        # epochs after the last checkpoint are done again: their old records go
+        write_text(self._path, "".join(json.dumps(record) + "\n" for record in history))
+        if board:
+            self._writer = _tensorboard(folder)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        if not self._first:
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if self._writer is not None:
+            scalars = {name: record[name] for name in ("train", "val", "lr")}
+            for name, value in {**scalars, **record["terms"]}.items():
+                self._writer.add_scalar(name, value, record["epoch"])
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise S2KDError("TensorBoard is not installed: pip install 's2kd[tensorboard]'") from None
+    return SummaryWriter(folder / "tensorboard")
