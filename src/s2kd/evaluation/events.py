@@ -107,11 +107,11 @@ def _even_sample(dataset: Dataset, memory_bytes: int) -> Float[np.ndarray, "time
         raise S2KDError(f"{dataset.name}: the training split is empty")
     frame_bytes = 4 * len(dataset.grid.channels) * int(dataset.grid.exists.sum())
     step = max(1, math.ceil(total * frame_bytes / memory_bytes))
-    sample, seen = [], 0
+    sample, count = [], 0
     for block in training_blocks(dataset):
         # copied, since a view would keep its whole block in memory
-        sample.append(block[-seen % step :: step].copy() if step > 1 else block)
-        seen += len(block)
+        sample.append(block[-count % step :: step].copy() if step > 1 else block)
+        count += len(block)
     return np.concatenate(sample)
 
 
@@ -214,18 +214,18 @@ def event_series(
         if label not in scores[dim].values:
             labels = ", ".join(map(str, scores[dim].values))
             raise S2KDError(f"no {dim} {label!r} among the scores (there are {labels})")
-    chosen = scores[["hits", "false_alarms", "observed", "event_cells"]]
-    chosen = chosen.sel(channel=channel, event=event)
-    chosen = chosen.sel(lead=[lead]) if lead is not None else chosen
+    counts = scores[["hits", "false_alarms", "observed", "event_cells"]]
+    counts = counts.sel(channel=channel, event=event)
+    counts = counts.sel(lead=[lead]) if lead is not None else counts
     parts = int(scores.attrs.get("windows_per_time", 1))
     hits, alarms, observed = (
-        chosen[name].astype(np.float64).sum("lead").transpose(..., "window").values
+        counts[name].astype(np.float64).sum("lead").transpose(..., "window").values
         for name in ("hits", "false_alarms", "observed")
     )
     observed = np.broadcast_to(observed, hits.shape)
-    total = float(chosen["event_cells"]) * chosen.sizes["lead"]
-    counts = np.stack([hits, observed - hits, alarms, total - observed - alarms], axis=-1)
-    return counts.reshape(len(counts), parts, -1, 4).sum(1)
+    total = float(counts["event_cells"]) * counts.sizes["lead"]
+    table = np.stack([hits, observed - hits, alarms, total - observed - alarms], axis=-1)
+    return table.reshape(len(table), parts, -1, 4).sum(1)
 
 
 def event_interval(
@@ -258,20 +258,19 @@ def event_difference(
     lead: int | None = None,
 ) -> Comparison:
     """Score of `first` minus that of `second`, paired by window and, in order, by seed."""
-    one, two = (
-        event_series(side, channel=channel, event=event, lead=lead) for side in (first, second)
-    )
-    if one.shape != two.shape:
+    pair = [event_series(side, channel=channel, event=event, lead=lead) for side in (first, second)]
+    seeds, windows, _ = pair[0].shape
+    if pair[1].shape != pair[0].shape:
         raise S2KDError(
-            f"paired comparison of events: {one.shape[0]} seeds and {one.shape[1]} windows against "
-            f"{two.shape[0]} and {two.shape[1]}"
+            f"paired comparison of events: {seeds} seeds and {windows} windows against "
+            f"{len(pair[1])} and {pair[1].shape[1]}"
         )
-    size = one.shape[0] * one.shape[1]
 
     def difference(means: np.ndarray) -> np.ndarray:
-        return event_score(score, means[..., :4] * size) - event_score(score, means[..., 4:] * size)
+        first_sums, second_sums = np.split(means * seeds * windows, 2, axis=-1)
+        return event_score(score, first_sums) - event_score(score, second_sums)
 
-    counts = np.concatenate([one, two], -1)
+    counts = np.concatenate(pair, -1)
     return function_comparison(counts, difference, block=_block(first, counts, difference))
 
 

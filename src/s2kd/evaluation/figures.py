@@ -1,4 +1,4 @@
-"""Figures from plain numbers: maps, spectra, errors by lead time, training curves.
+"""Figures of a run: maps, spectra, errors by lead time, training curves, searches.
 
 Every function returns a Matplotlib figure about 6 inches wide, so that it can be read on a phone.
 """
@@ -25,15 +25,16 @@ FIXED = {
 
 def colours(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
     """(colour, line style) by label: fixed for references and teachers, in turn for the rest."""
-    others = [label for label in dict.fromkeys(labels) if label not in FIXED]
+    free = [label for label in dict.fromkeys(labels) if label not in FIXED]
     styles = {
         label: (COLOURS[i % len(COLOURS)], ("-", "--", "-.", ":")[i // len(COLOURS) % 4])
-        for i, label in enumerate(others)
+        for i, label in enumerate(free)
     }
     return {label: FIXED.get(label) or styles[label] for label in labels}
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """An empty Matplotlib figure, inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -43,12 +44,14 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained", dpi=150)
 
 
-def _tidy(axes: Any) -> None:
+def tidy_axes(axes: Any) -> None:
+    """A faint grid, and no frame above and to the right."""
     axes.grid(True, alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(figure: Any, axes: Any) -> None:
+def shared_legend(figure: Any, axes: Any) -> None:
+    """One legend below all panels, of the labels of one of them."""
     handles, labels = axes.get_legend_handles_labels()
     columns = min(3, len(labels))
     figure.legend(
@@ -68,9 +71,9 @@ def lead_curves(
 
     `hours` are the lead times in `unit_of_time`, `labels` the axis label of each channel.
     """
-    figure = _figure(WIDTH, 0.6 + 2.5 * len(panels))
-    every = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
-    for axes, (channel, curves) in zip(every, panels.items(), strict=True):
+    figure = new_figure(WIDTH, 0.6 + 2.5 * len(panels))
+    rows_of_axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, (channel, curves) in zip(rows_of_axes, panels.items(), strict=True):
         for method, (mean, std) in curves.items():
             colour, line = style[method]
             axes.plot(hours, mean, line, color=colour, label=method, linewidth=1.6, marker=".")
@@ -79,15 +82,15 @@ def lead_curves(
                 axes.fill_between(hours, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_ylabel(labels[channel])
         axes.set_ylim(bottom=0)
-        _tidy(axes)
-    every[-1].set_xlabel(f"lead time ({unit_of_time})")
+        tidy_axes(axes)
+    rows_of_axes[-1].set_xlabel(f"lead time ({unit_of_time})")
     if unit_of_time == "hours":
         from matplotlib.ticker import MultipleLocator
 
         steps = (1, 2, 3, 6, 12, 24, 48, 96)
         step = next((s for s in steps if hours[-1] / s <= 8), 192)
-        every[-1].xaxis.set_major_locator(MultipleLocator(step))
-    _legend(figure, every[0])
+        rows_of_axes[-1].xaxis.set_major_locator(MultipleLocator(step))
+    shared_legend(figure, rows_of_axes[0])
     return figure
 
 
@@ -98,30 +101,30 @@ def spectra(
     style: Mapping[str, tuple[str, str]],
 ) -> Any:
     """Radial spectra beside their ratio to the truth: `panels[channel][method]`, "truth" among."""
-    figure = _figure(WIDTH, 0.7 + 2.3 * len(panels))
+    figure = new_figure(WIDTH, 0.7 + 2.3 * len(panels))
     grid = figure.subplots(len(panels), 2, squeeze=False, sharex=True)
     k = np.asarray(wavenumber)[1:]
-    for (left, right), (channel, curves) in zip(grid, panels.items(), strict=True):
+    for (power_axes, ratio_axes), (channel, curves) in zip(grid, panels.items(), strict=True):
         truth = np.maximum(np.asarray(curves["truth"], float)[1:], 1e-300)
         for method, power in curves.items():
             colour, line = style[method]
             power = np.maximum(np.asarray(power, float)[1:], 1e-300)
-            wide = 2.4 if method == "truth" else 1.5
-            left.loglog(k, power, line, color=colour, label=method, linewidth=wide)
+            line_width = 2.4 if method == "truth" else 1.5
+            power_axes.loglog(k, power, line, color=colour, label=method, linewidth=line_width)
             if method != "truth":
-                right.loglog(k, power / truth, line, color=colour, linewidth=wide)
-        right.axhline(1, color="black", linewidth=0.8)
-        right.set_yscale("log")
-        low, high = right.get_ylim()
-        right.set_ylim(max(low, 0.01), min(max(high, 1.5), 20))
-        left.set_ylabel(f"{channel}: power")
-        right.set_ylabel("forecast / truth")
-        for axes in (left, right):
-            _tidy(axes)
+                ratio_axes.loglog(k, power / truth, line, color=colour, linewidth=line_width)
+        ratio_axes.axhline(1, color="black", linewidth=0.8)
+        ratio_axes.set_yscale("log")
+        low, high = ratio_axes.get_ylim()
+        ratio_axes.set_ylim(max(low, 0.01), min(max(high, 1.5), 20))
+        power_axes.set_ylabel(f"{channel}: power")
+        ratio_axes.set_ylabel("forecast / truth")
+        for axes in (power_axes, ratio_axes):
+            tidy_axes(axes)
             _whole_ticks(axes, int(k[-1]))
     for axes in grid[-1]:
         axes.set_xlabel("waves per shorter side")
-    _legend(figure, grid[0, 0])
+    shared_legend(figure, grid[0, 0])
     return figure
 
 
@@ -139,9 +142,9 @@ def training_curves(panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]
 
     Runs that differ only in their seed share a colour; a dot marks the weights that were kept.
     """
-    figure = _figure(WIDTH, 2.6 * len(panels))
-    every = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-    for axes, (title, runs) in zip(every, panels.items(), strict=True):
+    figure = new_figure(WIDTH, 2.6 * len(panels))
+    rows_of_axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    for axes, (title, runs) in zip(rows_of_axes, panels.items(), strict=True):
         style, named = colours([without_seed(name) for name in runs]), set()
         for name, records in runs.items():
             label = without_seed(name)
@@ -160,9 +163,9 @@ def training_curves(panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]
         axes.set_ylabel("validation MSE")
         axes.set_yscale("log")
         axes.legend(frameon=False, fontsize=8)
-        _tidy(axes)
+        tidy_axes(axes)
         _whole_epochs(axes)
-    every[-1].set_xlabel("epoch")
+    rows_of_axes[-1].set_xlabel("epoch")
     return figure
 
 
@@ -177,11 +180,11 @@ def _whole_epochs(axes: Any) -> None:
 
 def term_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     """Every term of the training loss by epoch, one panel a run."""
-    figure = _figure(WIDTH, 2.2 * len(runs))
-    every = figure.subplots(len(runs), 1, squeeze=False)[:, 0]
+    figure = new_figure(WIDTH, 2.2 * len(runs))
+    rows_of_axes = figure.subplots(len(runs), 1, squeeze=False)[:, 0]
     names = [name for records in runs.values() for name in records[0]["terms"]]
     style = colours(names)
-    for axes, (title, records) in zip(every, runs.items(), strict=True):
+    for axes, (title, records) in zip(rows_of_axes, runs.items(), strict=True):
         epochs = [record["epoch"] + 1 for record in records]
         for name in records[0]["terms"]:
             values = [record["terms"].get(name, math.nan) for record in records]
@@ -189,9 +192,9 @@ def term_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
         axes.set_title(title, fontsize=10, loc="left")
         axes.set_yscale("log")
         axes.legend(frameon=False, fontsize=8, ncols=2)
-        _tidy(axes)
+        tidy_axes(axes)
         _whole_epochs(axes)
-    every[-1].set_xlabel("epoch")
+    rows_of_axes[-1].set_xlabel("epoch")
     return figure
 
 
@@ -208,95 +211,84 @@ def overview(
     lines: Mapping[str, float],
     style: Mapping[str, tuple[str, str]],
 ) -> Any:
-    """MSE of every method, one group a backbone; `lines` are references and teachers."""
+    """MSE of rows_of_axes method, one group a backbone; `lines` are references and teachers."""
     count = sum(map(len, groups.values())) + len(groups)
-    figure = _figure(WIDTH, 1.1 + 0.26 * count)
+    figure = new_figure(WIDTH, 1.1 + 0.26 * count)
     axes = figure.subplots()
-    place, ticks = 0, []
+    row, ticks = 0, []
     for backbone, methods in groups.items():
         for method, (mean, std) in methods.items():
             colour = style[method][0]
-            axes.errorbar(mean, place, xerr=std, fmt="o", color=colour, capsize=3, markersize=6)
-            ticks.append((place, f"{backbone} {method}"))
-            place += 1
-        place += 1
+            axes.errorbar(mean, row, xerr=std, fmt="o", color=colour, capsize=3, markersize=6)
+            ticks.append((row, f"{backbone} {method}"))
+            row += 1
+        row += 1
     for name, value in lines.items():
         colour, line = style[name]
         axes.axvline(value, color=colour, linestyle=line, linewidth=1.4, label=name)
     axes.set_yticks([at for at, _ in ticks], [label for _, label in ticks])
     axes.invert_yaxis()
     axes.set_xlabel("MSE on the test split (normalised, lower is better)")
-    _tidy(axes)
+    tidy_axes(axes)
     if lines:
-        _legend(figure, axes)
+        shared_legend(figure, axes)
     return figure
 
 
 AXIS_LABELS = {"lambda": "λ", "beta": "β", "lr": "learning rate"}
 
 
-def sweep(found: Mapping[str, Any]) -> Any:
-    """Validation error over what was searched: the plane of λ and β, and every axis alone.
+def sweep(search: Mapping[str, Any]) -> Any:
+    """Validation error over the searched values: the plane of the first two, and each axis alone.
 
-    `found` is what `s2kd sweep` writes; the star is the choice, the ring the recipe's own values.
+    `search` is what `s2kd sweep` writes; the star is the choice, the ring the recipe's own values.
     """
-    done = [one for one in found["trials"] if one["state"] == "complete"]
-    axes, error = list(found["axes"]), np.array([one["validation"] for one in done])
-    plane = axes[:2] if len(axes) > 1 else []
-    figure = _figure(WIDTH, (3.4 if plane else 0) + 2.6)
+    trials = [trial for trial in search["trials"] if trial["state"] == "complete"]
+    names, error = list(search["axes"]), [trial["validation"] for trial in trials]
+    values = {name: [trial["values"][name] for trial in trials] for name in names}
+    plane = names[:2] if len(names) > 1 else []
+    figure = new_figure(WIDTH, (3.4 if plane else 0) + 2.6)
     rows = figure.subfigures(1 + bool(plane), 1, squeeze=False)[:, 0]
     if plane:
-        _plane(rows[0], done, plane, error, found)
-    panels = rows[-1].subplots(1, len(axes), squeeze=False, sharey=True)[0]
-    for number, (panel, axis) in enumerate(zip(panels, axes, strict=True)):
-        panel.plot([one["values"][axis] for one in done], error, ".", color=COLOURS[0])
-        _marks(panel, found, lambda one, axis=axis: (one["values"][axis], one["validation"]))
-        _log_axis(panel, "x", subs=(1, 3))
-        panel.margins(x=0.12)
-        panel.set_xlabel(AXIS_LABELS[axis])
-        if number == 0:
-            panel.set_ylabel("validation error")
-        _tidy(panel)
+        axes = rows[0].subplots()
+        points = axes.scatter(
+            *(values[name] for name in plane), c=error, cmap="viridis_r", s=120, edgecolors="white"
+        )
+        _marks(axes, search, lambda trial: tuple(trial["values"][name] for name in plane))
+        axes.set(xscale="log", yscale="log")
+        for axis, name in zip((axes.xaxis, axes.yaxis), plane, strict=True):
+            _log_axis(axis, subs=(1, 2, 5))
+            axis.set_label_text(AXIS_LABELS[name])
+        axes.margins(0.1)
+        tidy_axes(axes)
+        rows[0].colorbar(points, ax=axes, label="validation error")
+    panels = rows[-1].subplots(1, len(names), squeeze=False, sharey=True)[0]
+    panels[0].set_ylabel("validation error")
+    for axes, name in zip(panels, names, strict=True):
+        axes.plot(values[name], error, ".", color=COLOURS[0])
+        _marks(axes, search, lambda trial, name=name: (trial["values"][name], trial["validation"]))
+        axes.set_xscale("log")
+        _log_axis(axes.xaxis, subs=(1, 3))
+        axes.margins(x=0.12)
+        axes.set_xlabel(AXIS_LABELS[name])
+        tidy_axes(axes)
     return figure
 
 
-def _plane(
-    figure: Any, done: list, plane: list[str], error: np.ndarray, found: Mapping[str, Any]
-) -> None:
-    panel = figure.subplots()
-    across, up = ([one["values"][axis] for one in done] for axis in plane)
-    shown = panel.scatter(across, up, c=error, cmap="viridis_r", s=120, edgecolors="white")
-    _marks(panel, found, lambda one: tuple(one["values"][axis] for axis in plane))
-    _log_axis(panel, "x", subs=(1, 2, 5))
-    _log_axis(panel, "y", subs=(1, 2, 5))
-    panel.margins(0.1)
-    panel.set_xlabel(AXIS_LABELS[plane[0]])
-    panel.set_ylabel(AXIS_LABELS[plane[1]])
-    _tidy(panel)
-    figure.colorbar(shown, ax=panel, label="validation error")
-
-
-def _log_axis(panel: Any, which: str, *, subs: Sequence[int]) -> None:
+def _log_axis(axis: Any, *, subs: Sequence[int]) -> None:
     """Ticks at plain numbers: powers of ten alone leave most of a decade without one."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    panel.set(**{f"{which}scale": "log"})
-    axis = getattr(panel, f"{which}axis")
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
-def _marks(panel: Any, found: Mapping[str, Any], place: Any) -> None:
+def _marks(axes: Any, search: Mapping[str, Any], point: Any) -> None:
     for name, marker, colour in (("own", "o", "none"), ("best", "*", COLOURS[1])):
-        if found.get(name):
-            panel.plot(
-                *place(found[name]),
-                marker,
-                markersize=14,
-                markerfacecolor=colour,
-                markeredgecolor="black",
-            )
+        if search.get(name):
+            x, y = point(search[name])
+            axes.plot(x, y, marker, ms=14, markerfacecolor=colour, markeredgecolor="black")
 
 
 def maps(
@@ -316,14 +308,14 @@ def maps(
     aspect = _extent_aspect(grid)
     leads = sorted({0, len(truth) // 2, len(truth) - 1}) if aspect <= 3 else [len(truth) - 1]
     columns = len(leads) + 1
-    each = (WIDTH - 1.4) / columns / aspect
-    figure = _figure(WIDTH, 1.1 + (min(each, 2.4) + 0.24) * (len(forecasts) + 1))
+    width = (WIDTH - 1.4) / columns / aspect
+    figure = new_figure(WIDTH, 1.1 + (min(width, 2.4) + 0.24) * (len(forecasts) + 1))
     figure.get_layout_engine().set(h_pad=0.01, hspace=0.0, w_pad=0.02, wspace=0.0)
     axes = figure.subplots(len(forecasts) + 1, columns, squeeze=False, sharex=True, sharey=True)
     exists = grid.exists
 
-    def show(place: Any, field: np.ndarray, cmap: str, limits: tuple[float, float]) -> Any:
-        return _show(place, np.where(exists, field, np.nan), grid, cmap, limits)
+    def show(panel: Any, field: np.ndarray, cmap: str, limits: tuple[float, float]) -> Any:
+        return _show(panel, np.where(exists, field, np.nan), grid, cmap, limits)
 
     shown = [truth[lead, channel][exists] for lead in leads]
     limits = _range(np.concatenate([*shown, past[-1, channel][exists]]))
@@ -353,14 +345,14 @@ def maps(
 def _bars(figure: Any, axes: Any, field: Any, error: Any, names: tuple[str, str]) -> None:
     bars = [(field, axes[:, :-1], names[0])]
     bars += [(error, axes[:, -1:], names[1])] if error is not None else []
-    for drawn, places, label in bars:
+    for image, panels, label in bars:
         bar = figure.colorbar(
-            drawn,
-            ax=places,
+            image,
+            ax=panels,
             location="bottom",
             shrink=0.9,
             # as thick under one column as under several
-            aspect=11 * places.shape[1],
+            aspect=11 * panels.shape[1],
             pad=0.01,
             extend="both",
         )
@@ -382,7 +374,7 @@ def _range(values: np.ndarray) -> tuple[float, float]:
 
 
 def _extent(grid: GridSpec) -> tuple[float, float, float, float]:
-    """(left, right, bottom, top): degrees where the grid has them, cells otherwise."""
+    """(west, east, south, north): degrees where the grid has them, cells otherwise."""
     if grid.latitude is None or grid.longitude is None or min(grid.height, grid.width) < 2:
         return (-0.5, grid.width - 0.5, grid.height - 0.5, -0.5)
     x = (grid.longitude[-1] - grid.longitude[0]) / (grid.width - 1) / 2
@@ -396,8 +388,8 @@ def _extent(grid: GridSpec) -> tuple[float, float, float, float]:
 
 
 def _extent_aspect(grid: GridSpec) -> float:
-    left, right, bottom, top = _extent(grid)
-    return abs(right - left) / abs(top - bottom)
+    west, east, south, north = _extent(grid)
+    return abs(east - west) / abs(north - south)
 
 
 def _show(
@@ -406,7 +398,7 @@ def _show(
     import matplotlib
 
     colour = matplotlib.colormaps[cmap].with_extremes(bad="#bbbbbb")
-    drawn = axes.imshow(
+    image = axes.imshow(
         field, cmap=colour, vmin=limits[0], vmax=limits[1], extent=_extent(grid), aspect="equal"
     )
     axes.tick_params(labelsize=7, length=2)
@@ -419,14 +411,14 @@ def _show(
     else:
         axes.set_xticks([])
         axes.set_yticks([])
-    return drawn
+    return image
 
 
-def _east(degrees: float, place: int | None = None) -> str:
+def _east(degrees: float, position: int | None = None) -> str:
     turned = (degrees + 180) % 360 - 180
     side = "" if turned in (0, -180) else ("E" if turned > 0 else "W")
     return f"{abs(turned):g}°{side}"
 
 
-def _north(degrees: float, place: int | None = None) -> str:
+def _north(degrees: float, position: int | None = None) -> str:
     return f"{abs(degrees):g}°{'' if degrees == 0 else 'N' if degrees > 0 else 'S'}"

@@ -1,4 +1,4 @@
-"""Verification metrics as functions; every one says over what it averages and in which unit.
+"""Verification metrics as functions; each states its reduction and unit.
 
 Everywhere: `mask` (height, width) is True where a cell exists (None: all do), `weights` one
 number a row (None: all equal). Means run over existing cells only and are divided by the sum of
@@ -92,8 +92,8 @@ def anomaly_products(
     forecast: Field, truth: Field, climatology: Field, *, mask: Mask = None, weights: Rows = None
 ) -> Float[Tensor, "3 *lead channel"]:
     """Per frame the means of f't', f'f' and t't', f' and t' being anomalies to `climatology`."""
-    one, other = forecast - climatology, truth - climatology
-    products = torch.stack([one * other, one.square(), other.square()])
+    forecast, truth = forecast - climatology, truth - climatology
+    products = torch.stack([forecast * truth, forecast.square(), truth.square()])
     return cell_mean(products, mask=mask, weights=weights)
 
 
@@ -106,8 +106,8 @@ def anomaly_correlation(
     that of the training split, and a bias is an error. Latitude weights go into `weights`.
     """
     products = anomaly_products(forecast, truth, climatology, mask=mask, weights=weights)
-    both, one, other = products.flatten(1, -2).sum(1)
-    return both / (one * other).sqrt()
+    covariance, forecast_variance, truth_variance = products.flatten(1, -2).sum(1)
+    return covariance / (forecast_variance * truth_variance).sqrt()
 
 
 def relative_quantile_error(
@@ -194,14 +194,14 @@ def ssim(
     exact = torch.float64 if truth.is_cuda else truth.dtype
     chunk = chunk or max(1, 2 ** (24 if truth.is_cuda else 18) // (height * width))
     similarity = _Similarity(height, width, size, window, sample, mask, truth.to(exact))
-    whole = (
+    frames = (
         forecast.reshape(-1, height, width),
         truth.reshape(-1, height, width),
         spread.expand(truth.shape[:-2]).reshape(-1, 1, 1),
     )
-    parts = zip(*(side.split(chunk) for side in whole), strict=True)
-    found = [similarity(*(side.to(exact) for side in part)) for part in parts]
-    return torch.cat(found).to(truth.dtype).reshape(truth.shape[:-2])
+    parts = zip(*(side.split(chunk) for side in frames), strict=True)
+    values = [similarity(*(side.to(exact) for side in part)) for part in parts]
+    return torch.cat(values).to(truth.dtype).reshape(truth.shape[:-2])
 
 
 class _Similarity:
@@ -221,7 +221,7 @@ class _Similarity:
         self.columns = [
             (s, e, band.T.contiguous()) for s, e, band in _bands(width, size, window, like)
         ]
-        self.mask, self.seen, self.centres = mask, None, None
+        self.mask, self.coverage, self.centres = mask, None, None
         cells = torch.tensor(float(size * size), dtype=like.dtype, device=like.device)
         if mask is not None:
             self.mask, edge = mask.to(like.device), size // 2
@@ -231,9 +231,9 @@ class _Similarity:
                     f"ssim: no {size}×{size} window inside the grid is centred on a cell that "
                     "exists; use a smaller window"
                 )
-            # at least the centre is seen wherever the map counts; elsewhere any number will do
-            self.seen = self._filter(self.mask.to(like)[None]).clamp_min(1e-6)
-            cells = cells * self.seen
+            # at least the centre exists wherever the map counts; elsewhere any number will do
+            self.coverage = self._filter(self.mask.to(like)[None]).clamp_min(1e-6)
+            cells = cells * self.coverage
         self.unbias = cells / (cells - 1).clamp_min(0.5) if sample else None
 
     def _filter(self, frames: Tensor) -> Tensor:
@@ -245,29 +245,29 @@ class _Similarity:
 
     def _mean(self, frames: Tensor) -> Tensor:
         filtered = self._filter(frames)
-        return filtered if self.seen is None else filtered / self.seen
+        return filtered if self.coverage is None else filtered / self.coverage
 
-    def __call__(self, one: Tensor, other: Tensor, spread: Tensor) -> Tensor:
+    def __call__(self, forecast: Tensor, truth: Tensor, spread: Tensor) -> Tensor:
         c1, c2 = (0.01 * spread) ** 2, (0.03 * spread) ** 2
         # variances do not feel a shift, float32 does: 280 K squared leaves few digits
-        centre = cell_mean(other, mask=self.mask)[:, None, None]
-        one, other = one - centre, other - centre
+        centre = cell_mean(truth, mask=self.mask)[:, None, None]
+        forecast, truth = forecast - centre, truth - centre
         if self.mask is not None:
-            one, other = torch.where(self.mask, one, 0), torch.where(self.mask, other, 0)
-        # few passes over memory, which is what costs: where taps sum to one, c2 goes in before
+            forecast, truth = torch.where(self.mask, forecast, 0), torch.where(self.mask, truth, 0)
+        # few passes over memory, which is what costs: where taps sum to forecast, c2 goes in before
         plain = self.unbias is None and self.mask is None
         early, late = (c2, None) if plain else (torch.zeros_like(c2), c2)
-        mean, other_mean = self._mean(one), self._mean(other)
-        covariance = self._mean(torch.addcmul(early, one, other, value=2))
-        variances = self._mean(torch.addcmul(early, one, one).addcmul_(other, other))
-        covariance.addcmul_(mean, other_mean, value=-2)
-        variances.addcmul_(mean, mean, value=-1).addcmul_(other_mean, other_mean, value=-1)
+        mean, truth_mean = self._mean(forecast), self._mean(truth)
+        covariance = self._mean(torch.addcmul(early, forecast, truth, value=2))
+        variances = self._mean(torch.addcmul(early, forecast, forecast).addcmul_(truth, truth))
+        covariance.addcmul_(mean, truth_mean, value=-2)
+        variances.addcmul_(mean, mean, value=-1).addcmul_(truth_mean, truth_mean, value=-1)
         if late is not None:
             scale = 1 if self.unbias is None else self.unbias
             covariance, variances = covariance * scale + late, variances * scale + late
-        mean, other_mean = mean.add_(centre), other_mean.add_(centre)
-        covariance.mul_(torch.addcmul(c1, mean, other_mean, value=2))
-        variances.mul_(torch.addcmul(c1, mean, mean).addcmul_(other_mean, other_mean))
+        mean, truth_mean = mean.add_(centre), truth_mean.add_(centre)
+        covariance.mul_(torch.addcmul(c1, mean, truth_mean, value=2))
+        variances.mul_(torch.addcmul(c1, mean, mean).addcmul_(truth_mean, truth_mean))
         return cell_mean(covariance.div_(variances), mask=self.centres)
 
 

@@ -78,9 +78,11 @@ def describe_model(scores: xr.Dataset, **fields: Any) -> xr.Dataset:
         raise S2KDError(f"results: no field {', '.join(unknown)} (there are {', '.join(FIELDS)})")
     fields = {**dict.fromkeys(FIELDS), **fields}
     coordinates = {name: ("model", [_plain_field(name, fields[name])]) for name in FIELDS}
-    own = {name: variable.variable for name, variable in scores.coords.items()}
+    dimensions = {name: variable.variable for name, variable in scores.coords.items()}
     name = model_name({**fields, "variant": fields["variant"] or ""})
-    return xr.Dataset(_along_model(scores), {**own, **coordinates, "model": [name]}, scores.attrs)
+    return xr.Dataset(
+        _along_model(scores), {**dimensions, **coordinates, "model": [name]}, scores.attrs
+    )
 
 
 def _plain_field(name: str, value: Any) -> Any:
@@ -316,13 +318,13 @@ def same_training(scores: xr.Dataset, recipe: Mapping[str, Any], version: str) -
 
     Of a student the settings of its method count too; data are compared by `fingerprint`.
     """
-    other = scores.assign_coords(
+    expected = scores.assign_coords(
         recipe=("model", [json.dumps(_without_folders(_six_digits(recipe)))])
     )
     return (
-        _fixed_fields(scores, ()) == _fixed_fields(other, ())
+        _fixed_fields(scores, ()) == _fixed_fields(expected, ())
         and json.loads(str(scores["versions"].values[0])).get("s2kd") == version
-        and _method(scores) == _method(other)
+        and _method(scores) == _method(expected)
     )
 
 

@@ -192,11 +192,11 @@ def _power(
 
     Cells that do not exist hold the frame's mean: they have no wave, and the mean is removed.
     """
-    both = torch.stack([forecast, truth])
+    fields = torch.stack([forecast, truth])
     if grid.mask is not None:
-        mask = torch.from_numpy(grid.exists).to(both.device)
-        both = torch.where(mask, both, m.cell_mean(both, mask=mask)[..., None, None])
-    power = spectral.radial_power_spectrum(both, periodic=(False, grid.wraps))
+        mask = torch.from_numpy(grid.exists).to(fields.device)
+        fields = torch.where(mask, fields, m.cell_mean(fields, mask=mask)[..., None, None])
+    power = spectral.radial_power_spectrum(fields, periodic=(False, grid.wraps))
     return power.double().sum(1).transpose(1, 2).cpu()
 
 
