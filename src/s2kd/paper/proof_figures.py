@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from s2kd.evaluation.figures import WIDTH, _figure, _legend, _tidy, colours
+from s2kd.evaluation.figures import WIDTH, colours, new_figure, shared_legend, tidy_axes
 from s2kd.evaluation.significance import FEWEST_SEEDS, Comparison
 from s2kd.paper.experiment import METHOD_ORDER, Models, gap_closed, metric, spread, together
 from s2kd.paper.studies import ABLATION
@@ -16,7 +16,7 @@ from s2kd.paper.tables import name_of
 def _grid(count: int, height: float, *, most: int = 4, **how: Any) -> tuple[Any, list[Any]]:
     """A figure of `count` panels; `height` is that of a line of `most`, or of three where more."""
     columns = count if count <= most else min(most, 3)
-    figure = _figure(WIDTH, height * -(-count // columns))
+    figure = new_figure(WIDTH, height * -(-count // columns))
     places = figure.subplots(-(-count // columns), columns, squeeze=False, **how).ravel()
     for axes in places[count:]:
         axes.remove()
@@ -50,7 +50,7 @@ def ablation_bars(panels: Mapping[str, Models]) -> Any:
         )
         other.set_ylabel("SSIM (not from 0)", color="#228833", fontsize=8)
         other.spines["top"].set_visible(False)
-        _tidy(axes)
+        tidy_axes(axes)
     return figure
 
 
@@ -75,7 +75,7 @@ def narrator_points(panels: Mapping[str, Mapping[str, Comparison]]) -> Any:
         axes.set_xlabel("error against rules %", fontsize=8)
         axes.locator_params(axis="x", nbins=5)
         axes.tick_params(labelsize=8)
-        _tidy(axes)
+        tidy_axes(axes)
     places[0].set_yticks(range(len(labels)), labels, fontsize=8)
     places[0].invert_yaxis()
     return figure
@@ -118,7 +118,7 @@ def gap_shares(panels: Mapping[str, Models]) -> Any:
         axes.tick_params(labelsize=8)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("gap closed %", fontsize=8)
-        _tidy(axes)
+        tidy_axes(axes)
     places[0].set_yticks(range(len(names)), [name_of(m) for m in names], fontsize=8)
     places[0].invert_yaxis()
     return figure
@@ -157,9 +157,9 @@ def error_by_lead(panels: Mapping[str, Models]) -> Any:
         axes.tick_params(labelsize=8)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("lead step", fontsize=8)
-        _tidy(axes)
+        tidy_axes(axes)
     places[0].set_ylabel("MSE / plain student's", fontsize=8)
-    _legend(figure, places[0])
+    shared_legend(figure, places[0])
     return figure
 
 
@@ -183,9 +183,9 @@ def spectra_at_the_end(panels: Mapping[str, Models]) -> Any:
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("wavenumber", fontsize=8)
         axes.tick_params(labelsize=8)
-        _tidy(axes)
+        tidy_axes(axes)
     places[0].set_ylabel("power / truth's, last lead", fontsize=8)
-    _legend(figure, places[-1])
+    shared_legend(figure, places[-1])
     return figure
 
 
@@ -231,9 +231,9 @@ def hits_by_lead(
         axes.tick_params(labelsize=8)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("lead step", fontsize=8)
-        _tidy(axes)
+        tidy_axes(axes)
     places[0].set_ylabel("CSI − plain student's", fontsize=8)
-    _legend(figure, places[-1])
+    shared_legend(figure, places[-1])
     return figure
 
 
@@ -261,7 +261,7 @@ def region_maps(sample: Mapping[str, Any]) -> Any:
     top, stop, left, end = sample["region"]
     low, high = np.nanquantile(truth, [0.005, 0.995])
     wide = truth.shape[1] / truth.shape[0]
-    figure = _figure(WIDTH, 1.0 + 2 * min(2.2, WIDTH / len(fields) / wide))
+    figure = new_figure(WIDTH, 1.0 + 2 * min(2.2, WIDTH / len(fields) / wide))
     places = figure.subplots(2, len(fields), squeeze=False)
     origin = "upper" if sample.get("first_row_on_top", True) else "lower"
     for column, (name, field) in enumerate(fields.items()):
