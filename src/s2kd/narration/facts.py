@@ -12,24 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from s2kd.core.types import Domain, GridSpec, Past, S2KDError, Statistics
-from s2kd.narration.measures import (
-    Sectors,
-    Stack,
-    area_weights,
-    change_interval,
-    drift,
-    extreme_cell,
-    gradient,
-    level,
-    motion,
-    relative,
-    row_departure,
-    share,
-    slope,
-    standardised,
-    waves,
-    zonal_share,
-)
+from s2kd.narration import measures as m
 from s2kd.narration.words import Kind, Third, kinds_of, labels_of
 
 Clips = Float[np.ndarray, "window past height width"]
@@ -40,8 +23,8 @@ class Facts:
     """One channel of one window.
 
     Of the last frame, in the channel's unit: `mean` (area-weighted), `maximum`, `minimum`;
-    `ratio` is `mean` over the training mean; `high`, `low`, `extreme`, `extreme_low` are the
-    shares of cells above the training quantile 0.9, below 0.1, above 0.98, below 0.02.
+    `ratio` is `mean` over the training mean; `extreme` and `extreme_low` are the shares of cells
+    above the training quantile 0.98 and below 0.02.
 
     In σ: `anomaly` (mean less training mean), `trend` (least squares over the whole past),
     `recent` (last frame less middle frame), `rise` and `fall` (largest and smallest change of a
@@ -51,9 +34,9 @@ class Facts:
     `growth` is the trend over the mean of the past, for quantities that are never negative.
 
     `waves` is the strongest wavenumber along the rows and `wave_share` its share of their
-    variance; `zonal` is the share of all variance that lies between rows. `east` and `south` are
-    the movement in cells per frame, `coherence` the correlation that supports it; `drift_east` and
-    `drift_south` are how far the centre of mass moved over the whole past, in cells.
+    variance. `east` and `south` are the movement in cells per frame, `coherence` the correlation
+    that supports it; `drift_east` and `drift_south` are how far the centre of mass moved over the
+    whole past, in cells.
     """
 
     channel: str
@@ -68,8 +51,6 @@ class Facts:
     maximum_at: tuple[int, int]
     minimum: float
     minimum_at: tuple[int, int]
-    high: float
-    low: float
     extreme: float
     extreme_low: float
     rise: float
@@ -84,7 +65,6 @@ class Facts:
     front_at: Third
     waves: int
     wave_share: float
-    zonal: float
     east: float
     south: float
     coherence: float
@@ -111,10 +91,10 @@ def facts(pasts: Sequence[Past]) -> list[tuple[Facts, ...]]:
     ]
 
 
-def measure(physical: Stack, grid: GridSpec, train_stats: Statistics) -> dict[str, list]:
+def measure(physical: m.Stack, grid: GridSpec, train_stats: Statistics) -> dict[str, list]:
     """Every fact but channel and unit, each as nested lists [window][channel]."""
-    exists, weights = grid.exists, area_weights(grid)
-    scaled = standardised(physical, train_stats, exists)
+    exists, weights = grid.exists, m.area_weights(grid)
+    scaled = m.standardised(physical, train_stats, exists)
     means = np.matmul(scaled.reshape(*scaled.shape[:3], -1), weights.ravel())
     if not np.isfinite(means).all():
         window, _, channel = np.argwhere(~np.isfinite(means))[0]
@@ -122,26 +102,25 @@ def measure(physical: Stack, grid: GridSpec, train_stats: Statistics) -> dict[st
             f"narrator: {grid.channels[channel]!r} has values that are not finite in window "
             f"{window} of the batch; fill them when the data is read"
         )
-    first, last, sectors = scaled[:, 0], scaled[:, -1], Sectors(exists)
+    first, last, sectors = scaled[:, 0], scaled[:, -1], m.Sectors(exists)
     anomaly = means[:, -1].astype(np.float64)
     mean, std = np.array(train_stats.mean), np.array(train_stats.std)
-    now, fitted = anomaly * std + mean, slope(means)
+    now, fitted = anomaly * std + mean, m.slope(means)
     columns: dict[str, np.ndarray | list] = {
         "mean": now,
-        "ratio": relative(now, mean),
+        "ratio": m.relative(now, mean),
         "anomaly": anomaly,
-        "growth": relative(fitted * std, means.mean(1) * std + mean),
+        "growth": m.relative(fitted * std, means.mean(1) * std + mean),
         "trend": fitted,
         "recent": means[:, -1] - means[:, (means.shape[1] - 1) // 2],
-        "high": share(physical[:, -1] > level(train_stats, 0.9), exists),
-        "low": share(physical[:, -1] < level(train_stats, 0.1), exists),
-        "extreme": share(physical[:, -1] > level(train_stats, 0.98), exists),
-        "extreme_low": share(physical[:, -1] < level(train_stats, 0.02), exists),
+        "extreme": m.share(physical[:, -1] > m.level(train_stats, 0.98), exists),
+        "extreme_low": m.share(physical[:, -1] < m.level(train_stats, 0.02), exists),
     }
     for name, sign in (("maximum", 1.0), ("minimum", -1.0)):
-        columns[name], columns[f"{name}_at"] = extreme_cell(physical[:, -1], exists, sign)
-    change, bent = sectors.mean(last - first), sectors.mean(row_departure(last, exists))
-    steep = sectors.mean(gradient(last, exists)) * np.float32((grid.height * grid.width) ** 0.5 / 3)
+        columns[name], columns[f"{name}_at"] = m.extreme_cell(physical[:, -1], exists, sign)
+    change, bent = sectors.mean(last - first), sectors.mean(m.row_departure(last, exists))
+    side = np.float32((grid.height * grid.width) ** 0.5 / 3)  # of a third, in cells
+    steep = sectors.mean(m.gradient(last, exists)) * side
     for name, field, sign in (
         ("rise", change, 1.0),
         ("fall", change, -1.0),
@@ -150,11 +129,10 @@ def measure(physical: Stack, grid: GridSpec, train_stats: Statistics) -> dict[st
         ("front", steep, 1.0),
     ):
         columns[name], columns[f"{name}_at"] = sectors.extreme(field, sign)
-    columns["waves"], columns["wave_share"] = waves(row_departure(last, exists))
-    columns["zonal"] = zonal_share(last, exists)
-    interval = change_interval(scaled.shape[1], grid.step_seconds)
-    columns["east"], columns["south"], columns["coherence"] = motion(scaled, interval)
-    columns["drift_east"], columns["drift_south"] = drift(scaled)
+    columns["waves"], columns["wave_share"] = m.waves(m.row_departure(last, exists))
+    interval = m.change_interval(scaled.shape[1], grid.step_seconds)
+    columns["east"], columns["south"], columns["coherence"] = m.motion(scaled, interval)
+    columns["drift_east"], columns["drift_south"] = m.drift(scaled)
     return {name: plain(values) for name, values in columns.items()}
 
 
@@ -188,15 +166,15 @@ def plumes(pasts: Sequence[Past], channel: int) -> list[Plume]:
     clips = np.stack([past.frames[:, channel] for past in pasts]).astype(np.float32)
     steps, height = clips.shape[1:3]
     recent = clips[:, -max(1, steps // 4) :].mean(1)
-    hot = (recent > level(train_stats, 0.95)[channel]) & exists
+    hot = (recent > m.level(train_stats, 0.95)[channel]) & exists
     rows = hot.any(2)
     top = np.where(rows.any(1), (height - rows.argmax(1)) / height, 0.0)
-    excess = np.where(exists, np.maximum(clips - level(train_stats, 0.5)[channel], 0), 0)
+    excess = np.where(exists, np.maximum(clips - m.level(train_stats, 0.5)[channel], 0), 0)
     columns = zip(
         top,
         hot.any(1).mean(1),
         hot.mean((1, 2)),
-        tilt(np.where(hot, recent - level(train_stats, 0.5)[channel], np.float32(0))),
+        tilt(np.where(hot, recent - m.level(train_stats, 0.5)[channel], np.float32(0))),
         heat_change(excess.sum((2, 3))),
         strict=True,
     )
@@ -240,7 +218,7 @@ def balances(pasts: Sequence[Past], arrive: int, depart: int) -> list[Balance]:
     exists = pasts[0].grid.exists
     now = np.where(exists, np.stack([past.frames[-1] for past in pasts]), 0).astype(np.float32)
     size = np.maximum(np.abs(now[:, [arrive, depart]]).sum((1, 2, 3)), 1e-12)
-    sectors = Sectors(exists)
+    sectors = m.Sectors(exists)
     net = sectors.total((now[:, arrive] - now[:, depart])[:, None]) / size[:, None, None, None]
     gain, gain_at = sectors.extreme(net, 1.0)
     loss, loss_at = sectors.extreme(net, -1.0)

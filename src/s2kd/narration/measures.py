@@ -131,14 +131,6 @@ def waves(departure: Maps) -> tuple[Int[np.ndarray, "window channel"], Scalars]:
     return strongest + 1, (top / np.maximum(power.sum(-1), 1e-12)).astype(np.float64)
 
 
-def zonal_share(field: Maps, exists: np.ndarray) -> Scalars:
-    """1 - Σ (f - row mean)² / Σ (f - mean)² over existing cells; 0 for a constant field."""
-    within = (row_departure(field, exists) ** 2).sum((-2, -1))
-    mean = field.sum((-2, -1), keepdims=True) / np.float32(exists.sum())
-    total = (np.where(exists, field - mean, np.float32(0)) ** 2).sum((-2, -1))
-    return np.where(total > 1e-8, 1.0 - within / np.maximum(total, 1e-8), 0.0)
-
-
 def motion(scaled: Stack, interval: int) -> tuple[Scalars, Scalars, Scalars]:
     """East and south displacement in cells per frame, and the correlation that supports them.
 
