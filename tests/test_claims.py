@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import road
+from worlds import world
 
 from s2kd import pipeline
 from s2kd.core.types import GridSpec, Past, S2KDError, Statistics
-from s2kd.data import datasets
 from s2kd.data.statistics import QUANTILES, statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.narration.claims import (
@@ -252,7 +252,7 @@ WORLDS = {
 @pytest.fixture(scope="module", params=WORLDS)
 def narrated(request):
     """Pasts of a simulated world and the claims of the rules narrator."""
-    dataset = datasets.build(request.param, **WORLDS[request.param])
+    dataset = world(request.param, **WORLDS[request.param])
     windows, train_stats = (
         WindowDataset(dataset, "train", past=8, lead=2, stride=4),
         statistics(dataset),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from s2kd.core.types import GridSpec, Past, S2KDError, Statistics
-from s2kd.data import datasets
+from s2kd.data import load
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import QUANTILES, statistics
 from s2kd.data.windows import WindowDataset
@@ -560,7 +560,7 @@ def test_golden_texts_of_real_and_simulated_windows(name):
         recipe = recipes.get(name, data=folder)
     else:
         pytest.skip("S2KD_REAL_DATA is not set")
-    dataset = datasets.build(recipe.dataset.name, **recipe.dataset.params)
+    dataset = load(recipe.dataset, recipe.split, recipe.keep)
     train_stats = statistics(dataset, lead=recipe.lead)
     windows = WindowDataset(dataset, "val", past=recipe.past, lead=recipe.lead)
     pasts = [windows.past_of(number, train_stats) for number in (0, len(windows) // 2)]
