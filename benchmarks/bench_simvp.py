@@ -16,7 +16,7 @@ from torch import nn
 
 from s2kd.models.backbones import backbones
 from s2kd.models.layers import parameter_count
-from s2kd.pipeline.testing import small_grid
+from s2kd.pipeline.contracts import small_grid
 
 PAST, CHANNELS, SPATIAL, TEMPORAL, BLOCKS, BATCH = 4, 2, 32, 256, 8, 16
 WANTED_RATIO = 1.0

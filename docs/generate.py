@@ -16,18 +16,18 @@ from pathlib import Path
 
 import typer
 
-from s2kd.pipeline import catalogue
+from s2kd.pipeline import parts
 from s2kd.cli import app
 
 FOLDER = Path(__file__).parent.parent / "build" / "docs"
 
 
-def parts() -> str:
+def parts_page() -> str:
     """A section a kind: every part, what it is, its settings with their defaults."""
     lines = ["# Parts and recipes", ""]
-    for kind in catalogue.KINDS:
+    for kind in parts.KINDS:
         lines += [f"## {kind}", "", "| name | what it is | settings |", "|---|---|---|"]
-        for row in catalogue.rows(kind):
+        for row in parts.rows(kind):
             settings = _cell(", ".join(_settings(kind, row["name"])))
             lines.append(f"| `{row['name']}` | {_cell(row['about'])} | {settings} |")
         lines.append("")
@@ -36,9 +36,9 @@ def parts() -> str:
 
 def _settings(kind: str, name: str) -> list[str]:
     """Each setting with its default; one without has none."""
-    if kind not in catalogue.REGISTRIES:
+    if kind not in parts.REGISTRIES:
         return []
-    options = catalogue.REGISTRIES[kind].options(name)
+    options = parts.REGISTRIES[kind].options(name)
     return [
         f"`{key}`" if option.default is option.empty else f"`{key}={option.default!r}`"
         for key, option in options.items()
@@ -190,7 +190,7 @@ def main(folder: Path = FOLDER) -> None:
         page = with_sizes(METHOD.read_text(encoding="utf-8"), rows)
         METHOD.write_text(page, encoding="utf-8")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, page in (("parts.md", parts()), ("verbs.md", verbs())):
+    for name, page in (("parts.md", parts_page()), ("verbs.md", verbs())):
         (folder / name).write_text(page.rstrip() + "\n", encoding="utf-8")
         print(folder / name)
 

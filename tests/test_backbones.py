@@ -4,7 +4,7 @@ import torch
 from s2kd.core.types import S2KDError
 from s2kd.models.backbones import PRESETS, Backbone, backbones
 from s2kd.models.layers import parameter_count
-from s2kd.pipeline.testing import small_grid
+from s2kd.pipeline.contracts import small_grid
 
 SMALL = {
     "simvp": {"spatial": 4, "temporal": 16, "blocks": 3, "expansion": 2},

@@ -25,7 +25,7 @@ from s2kd.models.checkpoint import (
 )
 from s2kd.models.layers import parameter_count
 from s2kd.models.normaliser import Normaliser
-from s2kd.pipeline.testing import words
+from s2kd.pipeline.contracts import narrative_tokens
 
 PAST, LEAD = 3, 2
 PART = Part(name="unet", params={"width": 4})
@@ -103,7 +103,7 @@ def test_a_teacher_comes_back_bit_for_bit(blobs, tmp_path, reads):
     teacher = save_teacher(tmp_path, blobs, reads=reads)
     again, _ = load_teacher(tmp_path)
     assert again.reads == reads
-    frames, read = torch.from_numpy(past(blobs, 3)), words()
+    frames, read = torch.from_numpy(past(blobs, 3)), narrative_tokens()
     want = teacher(frames, read).future
     torch.testing.assert_close(again(frames, read).future, want, rtol=0, atol=0)
 

@@ -10,7 +10,7 @@ from s2kd.data import datasets
 from s2kd.models.backbones import backbones
 from s2kd.narration.narrators import narrators
 from s2kd.narration.text import encoders
-from s2kd.pipeline import catalogue, testing
+from s2kd.pipeline import contracts, parts
 from s2kd.training.losses import losses
 
 HEAVY = {"encoders:minilm", "datasets:atmosphere", "datasets:plume"}
@@ -18,7 +18,7 @@ HEAVY = {"encoders:minilm", "datasets:atmosphere", "datasets:plume"}
 
 CHECKS = [
     pytest.param(run, id=f"{part}-{name}", marks=[pytest.mark.slow] if part in HEAVY else [])
-    for part, name, run in catalogue._checks("")
+    for part, name, run in parts.checks_of("")
 ]
 
 
@@ -29,32 +29,24 @@ def test_every_part_keeps_its_contract(run):
 
 def test_every_part_that_can_be_made_is_checked():
     checked = {param.id.partition("-")[0] for param in CHECKS}
-    left_out = {
-        f"{kind}:{name}"
-        for kind, registry in catalogue.REGISTRIES.items()
-        for name in registry.names()
-    } - checked
-    for part in left_out:
-        kind, _, name = part.partition(":")
-        options = catalogue.REGISTRIES[kind].options(name)
-        needed = [key for key, option in options.items() if option.default is option.empty]
-        needed += [getattr(catalogue.REGISTRIES[kind].get(name), "needs", "")]
-        assert any(needed), f"{part} needs nothing and is not checked"
+    for kind, registry in parts.REGISTRIES.items():
+        for name in registry.names():
+            assert f"{kind}:{name}" in checked or parts.needs(kind, name)
     assert {"backbones:unet", "backbones:simvp", "losses:spectral", "narrators:rules"} <= checked
     assert {"datasets:blobs", "encoders:hashed"} <= checked
 
 
 def test_the_catalogue_lists_every_part_with_a_word_on_it():
-    rows = catalogue.rows()
-    for kind, registry in catalogue.REGISTRIES.items():
+    rows = parts.rows()
+    for kind, registry in parts.REGISTRIES.items():
         assert [r["name"] for r in rows if r["kind"] == kind] == list(registry.names())
     assert all(row["about"] for row in rows)
-    (unet,) = [row for row in catalogue.rows("backbones") if row["name"] == "unet"]
+    (unet,) = [row for row in parts.rows("backbones") if row["name"] == "unet"]
     wanted = {"past": None, "lead": None, "width": 52, "patch": 1, "norm": "batch"}
     wanted["latent_stride"] = 4
     assert unet["settings"] == wanted
     with pytest.raises(S2KDError, match="no kind 'backbone'; did you mean 'backbones'"):
-        catalogue.rows("backbone")
+        parts.rows("backbone")
 
 
 # --- planted faults ------------------------------------------------------------------------------
@@ -140,11 +132,11 @@ FAULTS = [
 
 def failing(backbone_class):
     """The checks that a backbone fails on a wrapping grid."""
-    grid, failed = testing.small_grid(wraps=True), set()
-    for check in testing.BACKBONE_CHECKS:
+    grid, failed = contracts.small_grid(wraps=True), set()
+    for check in contracts.BACKBONE_CHECKS:
         torch.manual_seed(0)
         try:
-            check(backbone_class(grid, past=testing.PAST, lead=testing.LEAD), grid)
+            check(backbone_class(grid, past=contracts.PAST, lead=contracts.LEAD), grid)
         except AssertionError:
             failed.add(check.__name__)
     return failed
@@ -160,10 +152,10 @@ def test_a_faulty_backbone_is_caught(faulty, caught):
 
 
 def test_a_latent_other_than_announced_is_caught():
-    grid = testing.small_grid()
-    made = MisstatesItsLatent(grid, past=testing.PAST, lead=testing.LEAD)
+    grid = contracts.small_grid()
+    made = MisstatesItsLatent(grid, past=contracts.PAST, lead=contracts.LEAD)
     with pytest.raises(AssertionError, match=r"latent is \(6, 16, 24\), said \(6, 4, 6\)"):
-        testing.latent_is_as_announced(made, grid)
+        contracts.latent_is_as_announced(made, grid)
 
 
 def _offset(student, teacher):
@@ -181,8 +173,8 @@ def _wrong_gradient(student, teacher):
 @pytest.mark.parametrize(
     ("loss", "check", "said"),
     [
-        (_offset, testing.zero_at_a_match, "equal sides cost something"),
-        (_nothing, testing.zero_at_a_match, "different sides cost nothing"),
+        (_offset, contracts.zero_at_a_match, "equal sides cost something"),
+        (_nothing, contracts.zero_at_a_match, "different sides cost nothing"),
     ],
 )
 def test_a_faulty_loss_is_caught(loss, check, said):
@@ -192,7 +184,7 @@ def test_a_faulty_loss_is_caught(loss, check, said):
 
 def test_a_wrong_gradient_is_caught():
     with pytest.raises(Exception, match="Jacobian mismatch"):
-        testing.gradient_is_right(_wrong_gradient, "latent")
+        contracts.gradient_is_right(_wrong_gradient, "latent")
 
 
 class Narrates:
@@ -215,7 +207,7 @@ class Narrates:
 )
 def test_a_faulty_narrator_is_caught(tell, said):
     with pytest.raises(AssertionError, match=said):
-        testing.one_text_a_window(Narrates(tell))
+        contracts.one_text_per_window(Narrates(tell))
 
 
 class Encodes:
@@ -242,23 +234,23 @@ class Encodes:
     "fault", ["reads its neighbours", "makes words of nothing", "is narrower than it says"]
 )
 def test_a_faulty_encoder_is_caught(fault):
-    testing.padding_does_not_matter(Encodes(""))
+    contracts.padding_does_not_matter(Encodes(""))
     with pytest.raises(AssertionError):
-        testing.padding_does_not_matter(Encodes(fault))
+        contracts.padding_does_not_matter(Encodes(fault))
 
 
 def test_a_faulty_dataset_is_caught(blobs):
     from dataclasses import replace
 
-    testing.frames_are_finite_and_split(blobs)
+    contracts.frames_are_finite_and_split(blobs)
     holes = blobs.frames.copy()
     holes[3, 0, 2, 2] = np.nan
     with pytest.raises(AssertionError, match="'train' holds values that are not finite"):
-        testing.frames_are_finite_and_split(replace(blobs, frames=holes))
+        contracts.frames_are_finite_and_split(replace(blobs, frames=holes))
     with pytest.raises(AssertionError, match="time does not go on"):
-        testing.frames_are_finite_and_split(replace(blobs, times=blobs.times[::-1].copy()))
+        contracts.frames_are_finite_and_split(replace(blobs, times=blobs.times[::-1].copy()))
     with pytest.raises(AssertionError, match="split 'val' is empty"):
-        testing.frames_are_finite_and_split(replace(blobs, splits={**blobs.splits, "val": ()}))
+        contracts.frames_are_finite_and_split(replace(blobs, splits={**blobs.splits, "val": ()}))
 
 
 # --- someone else's part -------------------------------------------------------------------------
@@ -305,15 +297,15 @@ def outsider(tmp_path, monkeypatch):
 
 def test_an_outsiders_part_is_checked_by_module_and_name(outsider):
     for what in (f"{outsider('theirs_sound')}:Theirs", "theirs_sound:theirs_sound"):
-        rows = catalogue.check(what)
+        rows = parts.check(what)
         assert {row["part"] for row in rows} == {"backbones:theirs_sound"}
         assert [row for row in rows if row["result"] != "ok"] == []
-        assert len(rows) == 2 * len(testing.BACKBONE_CHECKS)
+        assert len(rows) == 2 * len(contracts.BACKBONE_CHECKS)
 
 
 def test_what_breaks_in_an_outsiders_part_is_a_result_not_a_crash(outsider):
     module = outsider("theirs_broken", "latent = latent @ torch.ones(7, 7)")
-    rows = catalogue.check(f"{module}:Theirs")
+    rows = parts.check(f"{module}:Theirs")
     broken = {row["check"]: row["result"] for row in rows if row["result"] != "ok"}
     assert "RuntimeError" in broken["forecasts_every_channel_at_every_lead"]
     assert "latent_is_as_announced" not in broken
@@ -330,11 +322,11 @@ def test_what_breaks_in_an_outsiders_part_is_a_result_not_a_crash(outsider):
 )
 def test_what_cannot_be_checked_is_named(what, said):
     with pytest.raises(S2KDError, match=said):
-        catalogue.check(what)
+        parts.check(what)
 
 
 def test_names_are_those_of_the_registries():
     registries = (datasets, narrators, encoders, backbones, losses)
-    assert tuple(catalogue.REGISTRIES.values()) == registries
-    rows = catalogue.check("losses:semantic")
-    assert [row["check"] for row in rows] == [check.__name__ for check in testing.LOSS_CHECKS]
+    assert tuple(parts.REGISTRIES.values()) == registries
+    rows = parts.check("losses:semantic")
+    assert [row["check"] for row in rows] == [check.__name__ for check in contracts.LOSS_CHECKS]

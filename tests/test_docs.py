@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from s2kd.cli import app
-from s2kd.pipeline import catalogue, recipes
+from s2kd.pipeline import recipes
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -160,7 +160,7 @@ def test_the_generated_reference_names_every_part_and_verb(tmp_path):
         capture_output=True,
     )
     parts, verbs = ((tmp_path / name).read_text("utf-8") for name in ("parts.md", "verbs.md"))
-    known = {row["name"] for row in catalogue.rows()}
+    known = {row["name"] for row in parts.rows()}
     assert set(re.findall(r"^\| `(\w+)` \|", parts, re.MULTILINE)) == known
     assert "`netcdf`" in parts
     assert "`path`, `variables=()`" in parts
@@ -172,9 +172,9 @@ def test_the_generated_reference_names_every_part_and_verb(tmp_path):
 DRIVER = """
 import json, sys
 from pathlib import Path
-from s2kd.pipeline import catalogue
+from s2kd.pipeline import parts
 plain = json.loads(Path("blocks.json").read_text())
-results = {name: catalogue.check(name) for name in plain["checks"]}
+results = {name: parts.check(name) for name in plain["checks"]}
 space = {}
 for body in plain["bodies"]:
     exec(compile(body, "extend.md", "exec"), space)

@@ -9,7 +9,7 @@ from s2kd.models.backbones import backbones
 from s2kd.models.backbones._fourier import FourierBlock, SpectralProduct
 from s2kd.models.backbones._inception import InceptionCore, InceptionLayer
 from s2kd.models.layers import parameter_count
-from s2kd.pipeline.testing import frames, small_grid
+from s2kd.pipeline.contracts import frames, small_grid
 
 
 def farseer(grid=None, *, past=3, lead=2, **settings):

@@ -10,7 +10,7 @@ from s2kd.deploy.export import TOLERANCE, _prove, export_onnx, run_onnx
 from s2kd.deploy.forecaster import Forecaster
 from s2kd.models.checkpoint import Setting, build_student, metadata_of, save_model
 from s2kd.models.forecasters import Student
-from s2kd.pipeline.testing import identity, small_grid
+from s2kd.pipeline.contracts import identity, small_grid
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

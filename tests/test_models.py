@@ -8,7 +8,15 @@ from torch import nn
 from s2kd.core.types import S2KDError, Tokens
 from s2kd.models.backbones import backbones
 from s2kd.models.forecasters import CrossAttention, ReadText, SpectralBranches, Student, Teacher
-from s2kd.pipeline.testing import LEAD, PAST, TEXT_WIDTH, frames, identity, small_grid, words
+from s2kd.pipeline.contracts import (
+    LEAD,
+    PAST,
+    TEXT_WIDTH,
+    frames,
+    identity,
+    narrative_tokens,
+    small_grid,
+)
 
 GRID = small_grid(wraps=True)
 
@@ -116,7 +124,7 @@ def test_one_word_repeated_gives_every_cell_the_same_answer():
 
 def test_a_null_token_stands_in_front_of_every_text():
     read = scattered(ReadText(TEXT_WIDTH, 16))
-    given = words()
+    given = narrative_tokens()
     got = read(given)
     assert got.values.shape == (3, 5, 16)
     for text in range(3):
@@ -169,7 +177,7 @@ def test_one_branch_sees_its_neighbours_and_the_other_everything():
 @pytest.mark.parametrize("name", backbones.names())
 def test_every_weight_of_a_teacher_learns(name):
     made = teacher(name).train()
-    made(frames(GRID, PAST), words()).future.square().mean().backward()
+    made(frames(GRID, PAST), narrative_tokens()).future.square().mean().backward()
     idle = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []
 
@@ -180,7 +188,9 @@ def test_every_weight_of_a_teacher_learns(name):
 def test_a_fused_latent_has_mean_zero_and_variance_one_a_token():
     """Eq. 9 ends in a LayerNorm; at initialisation it is unscaled."""
     for depth, branches in ((2, True), (1, False), (0, True), (0, False)):
-        latent = teacher(depth=depth, branches=branches)(frames(GRID, PAST), words()).latent
+        latent = teacher(depth=depth, branches=branches)(
+            frames(GRID, PAST), narrative_tokens()
+        ).latent
         assert latent.shape == (3, 16, 4, 6)
         zero, one = torch.zeros(3, 4, 6), torch.ones(3, 4, 6)
         torch.testing.assert_close(latent.mean(1), zero, rtol=0, atol=1e-5)
@@ -190,13 +200,13 @@ def test_a_fused_latent_has_mean_zero_and_variance_one_a_token():
 @pytest.mark.parametrize("name", backbones.names())
 def test_the_latent_of_a_teacher_is_what_is_decoded(name):
     made, past = scattered(teacher(name)), frames(GRID, PAST)
-    said = made(past, words())
+    said = made(past, narrative_tokens())
     _, carry = made.backbone.encode(past)
     again = made.backbone.decode(made.from_cells(said.latent), carry)
     torch.testing.assert_close(again, said.future)
     # and it is eqs. 3-9 applied to what the backbone saw
     seen, _ = made.backbone.encode(past)
-    torch.testing.assert_close(made.fuse(seen, words()), said.latent)
+    torch.testing.assert_close(made.fuse(seen, narrative_tokens()), said.latent)
 
 
 def test_alignment_layers_follow_each_other_and_read_the_same_text():
@@ -205,13 +215,13 @@ def test_alignment_layers_follow_each_other_and_read_the_same_text():
     cells = made.to_cells(seen).flatten(2).transpose(1, 2)
     cells = cells + (made.rows + made.columns).reshape(1, -1, 16)
     cells = made.decouple(cells, torch.Size((4, 6)))
-    read = made.read(words())
+    read = made.read(narrative_tokens())
     for block in made.blocks:
         cells = layer_norm(
             cells + attention(block.attend, cells, read.values, read.padding), block.norm
         )
     want = cells.transpose(1, 2).reshape(3, 16, 4, 6)
-    torch.testing.assert_close(made.fuse(seen, words()), want, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made.fuse(seen, narrative_tokens()), want, rtol=1e-4, atol=1e-5)
 
 
 def test_a_cell_keeps_its_place_and_knows_it():
@@ -243,7 +253,7 @@ def test_a_teacher_of_depth_zero_takes_no_text():
     past = frames(GRID, PAST)
     assert reading.reads
     assert not blind.reads
-    torch.testing.assert_close(blind(past, words()).future, blind(past, None).future)
+    torch.testing.assert_close(blind(past, narrative_tokens()).future, blind(past, None).future)
     with pytest.raises(S2KDError, match="this one reads"):
         reading(past, None)
     # it is the same teacher without the alignment

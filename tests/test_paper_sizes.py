@@ -12,7 +12,7 @@ import torch
 from s2kd.models.backbones import PRESETS, backbones
 from s2kd.models.forecasters import Teacher
 from s2kd.models.layers import parameter_count
-from s2kd.pipeline.testing import identity, small_grid
+from s2kd.pipeline.contracts import identity, small_grid
 
 FRAMES = {
     "triton": (12, 32, 64),  # weather

@@ -22,7 +22,7 @@ PROMISED = {
     "evaluate": "s2kd.pipeline",
     "forecast": "s2kd.deploy.service",
     "Forecaster": "s2kd.deploy.forecaster",
-    "check": "s2kd.pipeline.catalogue",
+    "check": "s2kd.pipeline.parts",
     "wrap": "s2kd.models.wrapping",
     "S2KDError": "s2kd.core.errors",
 }

@@ -11,7 +11,7 @@ from s2kd.data.windows import WindowDataset
 from s2kd.models.backbones import backbones
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.models.normaliser import Normaliser
-from s2kd.pipeline import testing
+from s2kd.pipeline import contracts
 from s2kd.training.loop import fit, validation_error
 from s2kd.training.losses import losses
 from s2kd.training.losses.review import Fusion, Review, hierarchical
@@ -111,17 +111,17 @@ def test_the_weight_rises_by_twentieths():
         losses.build("review", warm=3)
 
 
-@pytest.mark.parametrize("check", testing.STAGE_LOSS_CHECKS)
+@pytest.mark.parametrize("check", contracts.STAGE_LOSS_CHECKS)
 def test_the_contract_holds(check):
     check(losses.build("review"), "feature_pyramid")
 
 
 def test_stages_of_backbones_lie_on_their_grids():
     """The frames that SimVP encodes one by one come side by side, in their order."""
-    grid = testing.small_grid()
-    settings = {"past": testing.PAST, "lead": testing.LEAD, "preset": "tiny"}
-    past = testing.frames(grid, testing.PAST)
-    unet = testing.student_of(backbones.build("unet", grid, **settings), grid)
+    grid = contracts.small_grid()
+    settings = {"past": contracts.PAST, "lead": contracts.LEAD, "preset": "tiny"}
+    past = contracts.frames(grid, contracts.PAST)
+    unet = contracts.student_of(backbones.build("unet", grid, **settings), grid)
     said = unet(past)
     assert [tuple(s.shape[1:]) for s in said.feature_pyramid] == [
         (4, 16, 24),
@@ -130,8 +130,8 @@ def test_stages_of_backbones_lie_on_their_grids():
     ]
     assert said.feature_pyramid[-1] is said.latent
     simvp = backbones.build("simvp", grid, **settings)
-    teacher = testing.teacher_of(simvp, grid).eval()
-    said = teacher(past, testing.words())
+    teacher = contracts.teacher_of(simvp, grid).eval()
+    said = teacher(past, contracts.narrative_tokens())
     assert [tuple(s.shape[1:]) for s in said.feature_pyramid] == [(12, 16, 24), (16, 4, 6)]
     assert said.feature_pyramid[-1] is said.latent
     with torch.no_grad():

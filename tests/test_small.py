@@ -4,18 +4,18 @@ import pytest
 import torch
 
 from s2kd.models.backbones import backbones
-from s2kd.pipeline import testing
+from s2kd.pipeline import contracts
 from s2kd.training.objectives import prediction_loss
 
 
 def small(name, *, wraps=False, seed=0):
     torch.manual_seed(seed)
-    grid = testing.small_grid(wraps=wraps)
-    made = backbones.build(name, grid, past=testing.PAST, lead=testing.LEAD, preset="small")
+    grid = contracts.small_grid(wraps=wraps)
+    made = backbones.build(name, grid, past=contracts.PAST, lead=contracts.LEAD, preset="small")
     return made, grid
 
 
-@pytest.mark.parametrize("check", testing.BACKBONE_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", contracts.BACKBONE_CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", backbones.names())
 def test_small_keeps_its_contract(name, check):
     check(*small(name))
@@ -33,9 +33,9 @@ def test_one_seed_gives_one_training(name, role):
 def trained(name, role, *, seed):
     """Weights after two steps."""
     backbone, grid = small(name, wraps=True, seed=seed)
-    model = (testing.student_of if role == "student" else testing.teacher_of)(backbone, grid)
-    past, future = testing.frames(grid, testing.PAST), testing.frames(grid, testing.LEAD)
-    given = () if role == "student" else (testing.words(),)
+    model = (contracts.student_of if role == "student" else contracts.teacher_of)(backbone, grid)
+    past, future = contracts.frames(grid, contracts.PAST), contracts.frames(grid, contracts.LEAD)
+    given = () if role == "student" else (contracts.narrative_tokens(),)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(2):
         loss = prediction_loss(model(past, *given).future, future, model.normaliser, None)

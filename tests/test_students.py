@@ -9,7 +9,7 @@ from s2kd.models.backbones import Backbone, backbones
 from s2kd.models.backbones.mixer import MixerBlock
 from s2kd.models.forecasters import FramesOnly
 from s2kd.models.layers import match_grids
-from s2kd.pipeline.testing import frames, small_grid, student_of
+from s2kd.pipeline.contracts import frames, small_grid, student_of
 
 ALL = ("earthfarseer", "mixer", "resnet", "simvp", "triton", "unet")
 WAYS = (

@@ -8,7 +8,7 @@ from s2kd.core.types import S2KDError
 from s2kd.models.backbones import backbones
 from s2kd.models.backbones._frames import BlockCore, Enlarge, FrameEncoder, Retime, retime
 from s2kd.models.backbones.triton import SelfAttention
-from s2kd.pipeline.testing import frames, small_grid
+from s2kd.pipeline.contracts import frames, small_grid
 
 
 def triton(grid=None, *, past=3, lead=2, **settings):

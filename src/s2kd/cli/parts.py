@@ -28,7 +28,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """Every part and recipe; for backbones, every preset with its size and costs."""
-    from s2kd.pipeline import catalogue
+    from s2kd.pipeline import parts
 
     if schema:
         from s2kd.core.recipe import json_schema
@@ -40,7 +40,7 @@ def list_(
         rows = _backbone_rows(measure, preset, device, quiet=as_json)
         print_json(rows) if as_json else _print_backbones(rows, measure)
         return
-    rows = catalogue.rows(kind)
+    rows = parts.rows(kind)
     if as_json:
         print_json(rows)
         return
@@ -97,9 +97,9 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Run the contract on a part of ours, or on one of yours (MODULE:NAME)."""
-    from s2kd.pipeline import catalogue
+    from s2kd.pipeline import parts
 
-    rows = catalogue.check(part)
+    rows = parts.check(part)
     if as_json:
         print_json(rows)
     else:

@@ -49,7 +49,7 @@ def frames(grid: GridSpec, count: int, *, batch: int = 3) -> torch.Tensor:
     return torch.randn(shape, generator=generator)
 
 
-def words(batch: int = 3, *, width: int = TEXT_WIDTH) -> Tokens:
+def narrative_tokens(batch: int = 3, *, width: int = TEXT_WIDTH) -> Tokens:
     """Token states of texts of unequal length, the first one empty."""
     generator = torch.Generator().manual_seed(1)
     padding = torch.arange(4)[None] >= torch.arange(batch)[:, None]
@@ -94,9 +94,9 @@ def latent_is_as_announced(backbone: Backbone, grid: GridSpec) -> None:
 def examples_do_not_mix(backbone: Backbone, grid: GridSpec) -> None:
     """A batch gives what its members give alone."""
     student, past = student_of(backbone, grid).eval(), frames(grid, PAST)
-    whole = student(past).future
+    batch = student(past).future
     alone = torch.cat([student(past[i : i + 1]).future for i in range(len(past))])
-    torch.testing.assert_close(whole, alone, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(batch, alone, rtol=1e-4, atol=1e-4)
 
 
 def every_parameter_learns(backbone: Backbone, grid: GridSpec) -> None:
@@ -126,8 +126,8 @@ def exports_with_any_batch(backbone: Backbone, grid: GridSpec) -> None:
     program = torch.export.export(
         FramesOnly(student), (past,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
     )
-    one = past[:1]
-    torch.testing.assert_close(program.module()(one), student(one).future, rtol=1e-4, atol=1e-4)
+    first = past[:1]
+    torch.testing.assert_close(program.module()(first), student(first).future, rtol=1e-4, atol=1e-4)
 
 
 def turns_with_the_globe(backbone: Backbone, grid: GridSpec) -> None:
@@ -145,25 +145,26 @@ def turns_with_the_globe(backbone: Backbone, grid: GridSpec) -> None:
 def teacher_reads_its_narrative(backbone: Backbone, grid: GridSpec) -> None:
     """Other words, another latent; no words, still a number."""
     teacher, past = teacher_of(backbone, grid).eval(), frames(grid, PAST)
-    read = words()
-    mine = teacher(past, read).latent
-    other = teacher(past, Tokens(values=-read.values, padding=read.padding)).latent
-    assert torch.isfinite(mine).all(), "the latent is not finite where the narrative is empty"
-    torch.testing.assert_close(mine[0], other[0], rtol=0, atol=0)  # the first text is empty
-    assert not torch.allclose(mine[2], other[2]), "the latent does not depend on the words"
+    tokens = narrative_tokens()
+    latent = teacher(past, tokens).latent
+    changed = teacher(past, Tokens(values=-tokens.values, padding=tokens.padding)).latent
+    assert torch.isfinite(latent).all(), "the latent is not finite where the narrative is empty"
+    torch.testing.assert_close(latent[0], changed[0], rtol=0, atol=0)  # the first text is empty
+    assert not torch.allclose(latent[2], changed[2]), "the latent does not depend on the words"
 
 
 def teacher_examples_do_not_mix(backbone: Backbone, grid: GridSpec) -> None:
     """As for a backbone, with narratives of unequal length: padding must not be read."""
-    teacher, past, read = teacher_of(backbone, grid).eval(), frames(grid, PAST), words()
-    whole = teacher(past, read).latent
+    teacher, past = teacher_of(backbone, grid).eval(), frames(grid, PAST)
+    tokens = narrative_tokens()
+    batch = teacher(past, tokens).latent
     for i in range(len(past)):
-        length = max(1, int((~read.padding[i]).sum()))
+        length = max(1, int((~tokens.padding[i]).sum()))
         alone = Tokens(
-            values=read.values[i : i + 1, :length], padding=read.padding[i : i + 1, :length]
+            values=tokens.values[i : i + 1, :length], padding=tokens.padding[i : i + 1, :length]
         )
         torch.testing.assert_close(
-            teacher(past[i : i + 1], alone).latent[0], whole[i], rtol=1e-4, atol=1e-4
+            teacher(past[i : i + 1], alone).latent[0], batch[i], rtol=1e-4, atol=1e-4
         )
 
 
@@ -185,54 +186,55 @@ BACKBONE_CHECKS: tuple[Check, ...] = (
 def _pair(compares: str) -> tuple[torch.Tensor, torch.Tensor]:
     shape = (4, 2, 3, 8, 6) if compares == "forecast" else (4, 3, 8, 6)
     generator = torch.Generator().manual_seed(0)
-    one, other = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
-    return one, other
+    student, teacher = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+    return student, teacher
 
 
 def zero_at_a_match(loss: LossFn, compares: str) -> None:
     """Equal sides cost nothing, different ones something."""
-    one, other = _pair(compares)
-    assert abs(loss(one, one).item()) < 1e-12, "equal sides cost something"
-    assert loss(one, other).item() > 0, "different sides cost nothing"
+    student, teacher = _pair(compares)
+    assert abs(loss(student, student).item()) < 1e-12, "equal sides cost something"
+    assert loss(student, teacher).item() > 0, "different sides cost nothing"
 
 
 def gradient_is_right(loss: LossFn, compares: str) -> None:
     """The student's gradient agrees with finite differences, in float64."""
-    one, other = _pair(compares)
-    one, other = one[..., :4, :4].contiguous(), other[..., :4, :4].contiguous()
-    one.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: loss(x, other), (one,), fast_mode=True)
+    student, teacher = (side[..., :4, :4].contiguous() for side in _pair(compares))
+    student.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: loss(x, teacher), (student,), fast_mode=True)
 
 
 LOSS_CHECKS: tuple[Check, ...] = (zero_at_a_match, gradient_is_right)
 
 
-def stages_teach_student_and_loss(loss: Callable[..., torch.nn.Module], compares: str) -> None:
-    """Of any widths and grids, the cost is a number that reaches all weights and the student."""
+def pyramid_teaches_student_and_loss(loss: Callable[..., torch.nn.Module], compares: str) -> None:
+    """For any widths and grids, the cost is finite and reaches all weights and the student."""
     generator = torch.Generator().manual_seed(0)
     grids = ((3, 12, 10), (4, 6, 5)), ((5, 12, 16), (2, 12, 10), (6, 4, 5))
-    own, wanted = ([torch.randn(4, *g, generator=generator) for g in side] for side in grids)
-    own = [stage.requires_grad_() for stage in own]
-    made = loss([3, 4], [5, 2, 6], False).train()
-    cost = made(own, wanted)
+    student, teacher = (
+        [torch.randn(4, *grid, generator=generator) for grid in side] for side in grids
+    )
+    student = [features.requires_grad_() for features in student]
+    module = loss([3, 4], [5, 2, 6], False).train()
+    cost = module(student, teacher)
     assert torch.isfinite(cost), "the cost is not finite"
     assert cost > 0, "different features cost nothing"
     cost.backward()
-    idle = [n for n, p in made.named_parameters() if p.grad is None]
+    idle = [n for n, p in module.named_parameters() if p.grad is None]
     assert not idle, f"no gradient reaches {', '.join(idle)}"
-    assert all(stage.grad.any() for stage in own), "a stage of the student learns nothing"
+    assert all(features.grad.any() for features in student), "a level of the student learns nothing"
 
 
 def weight_rises_to_one(loss: Callable[..., torch.nn.Module], compares: str) -> None:
     """`ramp` never falls and ends at 1."""
-    made = loss([3], [4], True)
-    ramp = [made.ramp(epoch) for epoch in range(1000)]
+    module = loss([3], [4], True)
+    ramp = [module.ramp(epoch) for epoch in range(1000)]
     assert min(ramp) >= 0, "the weight is negative"
     assert ramp == sorted(ramp), "the weight falls"
     assert ramp[-1] == 1, "the weight does not end at 1"
 
 
-STAGE_LOSS_CHECKS: tuple[Check, ...] = (stages_teach_student_and_loss, weight_rises_to_one)
+PYRAMID_LOSS_CHECKS: tuple[Check, ...] = (pyramid_teaches_student_and_loss, weight_rises_to_one)
 
 # --- narrators and text encoders -----------------------------------------------------------------
 
@@ -273,14 +275,14 @@ def _unit_statistics() -> Statistics:
     )
 
 
-def one_text_a_window(narrator: Narrator) -> None:
+def one_text_per_window(narrator: Narrator) -> None:
     """As many texts as pasts, each of at most 120 words, and the same again."""
     pasts = some_pasts()
-    said = narrator.narrate(pasts)
-    assert len(said) == len(pasts), f"{len(said)} texts for {len(pasts)} windows"
-    longest = max(len(text.split()) for text in said)
+    texts = narrator.narrate(pasts)
+    assert len(texts) == len(pasts), f"{len(texts)} texts for {len(pasts)} windows"
+    longest = max(len(text.split()) for text in texts)
     assert longest <= 120, f"a narrative has {longest} words, more than 120"
-    assert narrator.narrate(pasts) == said, "the same windows were told differently"
+    assert narrator.narrate(pasts) == texts, "the same windows got other texts"
 
 
 def declares_itself(narrator: Narrator) -> None:
@@ -289,24 +291,19 @@ def declares_itself(narrator: Narrator) -> None:
     assert narrator.version, "version must name what the words depend on"
 
 
-NARRATOR_CHECKS: tuple[Check, ...] = (one_text_a_window, declares_itself)
-
-
 def padding_does_not_matter(encoder: TextEncoder) -> None:
     """A text has the same states alone and beside a longer one; an empty one has none."""
     short, long = "a warm front", "a warm front moves east and a ridge builds behind it"
-    both = encoder.encode([short, long, ""])
+    batch = encoder.encode([short, long, ""])
     alone = encoder.encode([short])
     length = int((~alone.padding[0]).sum())
-    assert both.values.shape[-1] == encoder.width, "states are not as wide as `width` says"
+    assert batch.values.shape[-1] == encoder.width, "states are not as wide as `width` says"
     torch.testing.assert_close(
-        both.values[0, :length], alone.values[0, :length], rtol=1e-4, atol=1e-4
+        batch.values[0, :length], alone.values[0, :length], rtol=1e-4, atol=1e-4
     )
-    assert bool(both.padding[2].all()), "an empty text must be all padding"
-    assert torch.isfinite(both.values).all(), "states are not finite"
+    assert bool(batch.padding[2].all()), "an empty text must be all padding"
+    assert torch.isfinite(batch.values).all(), "states are not finite"
 
-
-ENCODER_CHECKS: tuple[Check, ...] = (padding_does_not_matter,)
 
 # --- datasets ------------------------------------------------------------------------------------
 
@@ -321,8 +318,13 @@ def frames_are_finite_and_split(dataset: Dataset) -> None:
             assert np.isfinite(block).all(), f"split {split!r} holds values that are not finite"
             times = dataset.times[stretch.first : stretch.stop]
             assert (np.diff(times) > np.diff(times) * 0).all(), f"{split}: time does not go on"
-    known = statistics(dataset)
-    assert min(known.std) > 0
+    assert min(statistics(dataset).std) > 0, "a channel never changes"
 
 
-DATASET_CHECKS: tuple[Check, ...] = (frames_are_finite_and_split,)
+CHECKS: dict[str, tuple[Check, ...]] = {
+    "narrators": (one_text_per_window, declares_itself),
+    "encoders": (padding_does_not_matter,),
+    "readers": (frames_are_finite_and_split,),
+    "datasets": (frames_are_finite_and_split,),
+}
+"""The checks of kinds whose parts are built without arguments."""
