@@ -27,7 +27,7 @@ from s2kd.narration.facts import scenes
 from s2kd.narration.narrators import narrators
 from s2kd.narration.quantities import QUANTITIES
 from s2kd.narration.store import read_narratives
-from s2kd.pipeline import narrating
+from s2kd.pipeline import verify as verifying
 
 HEIGHT, WIDTH, STEPS = 24, 36, 8
 
@@ -331,7 +331,7 @@ def low_scores(run, split):
 
 
 def test_a_run_is_verified_with_what_was_wrong(run):
-    rows = narrating.verify_run(run)
+    rows = verifying.verify_run(run)
     assert [row["split"] for row in rows] == ["train", "val", "test"]
     for row in rows:
         assert row["supported"] + row["contradicted"] + row["unverifiable"] == pytest.approx(1)
@@ -342,9 +342,9 @@ def test_a_run_is_verified_with_what_was_wrong(run):
     worst = low_scores(run, "train")
     assert worst
     assert set(worst[0]["wrong"][0]) == {"quantity", "value", "channel"}
-    head, cells = narrating.table(rows)
+    head, cells = verifying.table(rows)
     assert [len(line) for line in cells] == [len(head)] * 3
-    assert narrating.legend(rows).startswith("narrator: rules; reads the future: no")
+    assert verifying.legend(rows).startswith("narrator: rules; reads the future: no")
 
 
 def test_narratives_without_claims_are_unchecked(tmp_path):
@@ -357,7 +357,7 @@ def test_narratives_without_claims_are_unchecked(tmp_path):
             return ["It rises."] * len(pasts)
 
     run.__dict__["narrator"] = Free()
-    for row in narrating.verify_run(run, drop_below=0.5):
+    for row in verifying.verify_run(run, drop_below=0.5):
         assert (row["unchecked"], row["claims"]) == (row["narratives"], 0)
         assert (row["score"], row["dropped"], row["empty"]) == (None, 0, 0)
     # then a model fills in the claims of all but one text
@@ -365,21 +365,21 @@ def test_narratives_without_claims_are_unchecked(tmp_path):
     filled = json.dumps(
         {"claims": [{"quantity": "trend", "channel": "density", "value": "steady"}]}
     )
-    rows = narrating.verify_run(run, ask=lambda prompt, form: next(answers, filled))
+    rows = verifying.verify_run(run, ask=lambda prompt, form: next(answers, filled))
     lines = {line.key: line.claims for line in read_narratives(run.out / "narratives.jsonl")}
     assert sum(claims is None for claims in lines.values()) == 1
     assert sum(row["claims"] for row in rows) == sum(
         row["narratives"] - row["unchecked"] for row in rows
     )
     assert rows[0]["score"] > 0.5
-    narrating.verify_run(run, ask=lambda prompt, form: filled)  # asks for the last one only
+    verifying.verify_run(run, ask=lambda prompt, form: filled)  # asks for the last one only
     assert read_narratives(run.out / "narratives.jsonl")[-1].note == "claims filled in"
 
 
 def test_the_worst_are_dropped_and_their_windows_have_no_words(run):
-    narrating.verify_run(run)
+    verifying.verify_run(run)
     worst = {line["index"] for line in low_scores(run, "train")}
-    rows = narrating.verify_run(run, drop_below=0.5)
+    rows = verifying.verify_run(run, drop_below=0.5)
     assert rows[0]["dropped"] > 0
     assert rows[0]["score_before"] < rows[0]["score"]
     assert rows[0]["empty"] == len(worst)  # equal windows share their narrative
@@ -387,15 +387,15 @@ def test_the_worst_are_dropped_and_their_windows_have_no_words(run):
     pipeline.narrate(run)
     states = run.states("train")
     assert worst == {i for i in range(len(states)) if states.lengths[states.index[i]] == 0}
-    again = narrating.verify_run(run, drop_below=0.5)
+    again = verifying.verify_run(run, drop_below=0.5)
     assert [row["dropped"] for row in again] == [0, 0, 0]
     assert again[0]["empty"] == len(worst)
 
 
 def test_the_worst_are_asked_again_and_the_better_stored(run):
-    before = narrating.verify_run(run)
+    before = verifying.verify_run(run)
     worst = {line["index"] for line in low_scores(run, "train")}
-    rows = narrating.verify_run(run, ask_again=2)
+    rows = verifying.verify_run(run, ask_again=2)
     assert run.narrator.attempts[:2] == [1, 2]
     assert rows[0]["asked_again"] > 0
     assert before[0]["score"] < rows[0]["score"] < 1
@@ -417,17 +417,17 @@ def test_the_worst_are_asked_again_and_the_better_stored(run):
 )
 def test_settings_out_of_range_are_refused(run, settings, message):
     with pytest.raises(S2KDError, match=message):
-        narrating.verify_run(run, **settings)
+        verifying.verify_run(run, **settings)
 
 
 def test_only_some_narrators_are_asked_again_or_dropped(run):
     run.__dict__["narrator"] = narrators.build("rules")
     with pytest.raises(S2KDError, match="always gives the same text"):
-        narrating.verify_run(run, ask_again=1)
+        verifying.verify_run(run, ask_again=1)
     run.__dict__["narrator"] = narrators.build("shuffled")
     with pytest.raises(S2KDError, match="hands round the narratives of 'rules'"):
-        narrating.verify_run(run, drop_below=0.5)
-    rows = narrating.verify_run(run)
+        verifying.verify_run(run, drop_below=0.5)
+    rows = verifying.verify_run(run)
     assert all(row["score"] < 0.95 for row in rows)
 
 
@@ -435,7 +435,7 @@ def test_shards_of_a_run_are_joined_by_cat(tmp_path):
     parts = []
     for number in (1, 2):
         part = pipeline.open_run(road.tiny(), tmp_path / f"part{number}")
-        narrating.narrate_shard(part, narrating.shard(f"{number}/2"))
+        pipeline.narrate_shard(part, pipeline.parse_shard(f"{number}/2"))
         parts.append(part.out)
     run = pipeline.open_run(road.tiny(), tmp_path / "joined")
     store = run.out / "narratives.jsonl"
@@ -450,4 +450,4 @@ def test_shards_of_a_run_are_joined_by_cat(tmp_path):
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2", ""])
 def test_impossible_shards_are_refused(text):
     with pytest.raises(S2KDError, match="must be I/N with I from 1 to N"):
-        narrating.shard(text)
+        pipeline.parse_shard(text)

@@ -25,8 +25,8 @@ from s2kd.evaluation.summary import summary_table
 from s2kd.narration.narrators import narrators
 from s2kd.narration.prompts import prompt
 from s2kd.narration.sheet import Sheets
-from s2kd.pipeline import narrating as narration
 from s2kd.pipeline.recipes import FITNET, s2kd
+from s2kd.pipeline.verify import verify_run
 
 RECIPE = structs.replace(road.tiny(), methods=(FITNET, s2kd()))
 
@@ -268,6 +268,6 @@ def test_a_narrator_that_read_the_future_is_marked_wherever_scores_are_shown(pla
     Console(file=screen, width=200).print(summary_table(scores).rich())
     assert screen.getvalue().count("(and the future)") == 2
     assert "(and the future)" not in summary_table(before).markdown()
-    assert [row["reads_future"] for row in narration.verify_run(run)] == [True] * 3
+    assert [row["reads_future"] for row in verify_run(run)] == [True] * 3
     pipeline.report(run)
     assert "(and the future)" in (run.out / "report.html").read_text()

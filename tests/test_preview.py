@@ -18,7 +18,6 @@ from s2kd.core.types import S2KDError
 from s2kd.narration import preview
 from s2kd.narration.sheet import Sheets, png
 from s2kd.narration.store import read_narratives
-from s2kd.pipeline import narrating
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +137,7 @@ def test_a_model_is_previewed_with_the_sheets_that_it_read(recipe, tmp_path):
 
 def test_a_count_below_one_is_refused(previewed):
     with pytest.raises(S2KDError, match="--preview -1: must be at least 1"):
-        narrating.preview(previewed[0], -1)
+        pipeline.preview_run(previewed[0], -1)
 
 
 @given(total=st.integers(1, 5000), count=st.integers(1, 60))

@@ -74,9 +74,9 @@ def narrate(
     from s2kd import pipeline
     from s2kd.core.errors import S2KDError
     from s2kd.narration.narrators import narrators
-    from s2kd.pipeline import narrating as narration
+    from s2kd.pipeline import verify as verifying
 
-    part = narration.shard(shard) if shard else None
+    part = pipeline.parse_shard(shard) if shard else None
     if (drop_below is not None or ask_again or claims_by) and not verify:
         raise S2KDError("--drop-below, --ask-again and --claims-by are options of --verify")
     if sum(map(bool, (preview, shard, verify))) > 1:
@@ -84,15 +84,15 @@ def narrate(
     recipe = recipe_of(what, out, data, world, preset, set_)
     rows: list[dict[str, Any]] = []
     with opened_run(recipe, out, quiet=as_json) as opened:
-        narration.limit(opened, max_requests=max_requests, concurrent=concurrent)
+        pipeline.limit_requests(opened, max_requests=max_requests, concurrent=concurrent)
         if preview:
-            narration.preview(opened, preview)
+            pipeline.preview_run(opened, preview)
         elif part is not None:
-            narration.narrate_shard(opened, part)
+            pipeline.narrate_shard(opened, part)
         else:
             if verify:
                 ask = narrators.build("openai", model=claims_by).ask if claims_by else None
-                rows = narration.verify_run(
+                rows = verifying.verify_run(
                     opened, drop_below=drop_below, ask_again=ask_again, ask=ask
                 )
             pipeline.narrate(opened)
@@ -100,6 +100,6 @@ def narrate(
         print_json(rows)
         return
     if rows:
-        print_table(*narration.table(rows))
-        print(narration.legend(rows))
+        print_table(*verifying.table(rows))
+        print(verifying.legend(rows))
     print(out / ("preview.html" if preview else "narratives.jsonl"))

@@ -31,7 +31,13 @@ from s2kd.pipeline.evaluate import (
     score_teacher,
 )
 from s2kd.pipeline.folder import Busy, load_recipe, locked, open_run
-from s2kd.pipeline.narrate import narrate
+from s2kd.pipeline.narrate import (
+    limit_requests,
+    narrate,
+    narrate_shard,
+    parse_shard,
+    preview_run,
+)
 from s2kd.pipeline.queue import (
     Job,
     JobContext,
@@ -78,12 +84,16 @@ __all__ = [
     "evaluate",
     "export",
     "jobs_of",
+    "limit_requests",
     "load_recipe",
     "locked",
     "make_targets",
     "narrate",
+    "narrate_shard",
     "open_run",
     "opened_folders",
+    "parse_shard",
+    "preview_run",
     "read_scores",
     "report",
     "run_all",

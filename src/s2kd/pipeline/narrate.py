@@ -1,13 +1,22 @@
 """Stage `narrate`: a narrative per window, and their token states."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from msgspec import to_builtins
 
 from s2kd.core.errors import S2KDError
 from s2kd.core.files import digest
-from s2kd.narration.store import FILE_NAME, narrate_windows
+from s2kd.narration.narrators import Rearranging
+from s2kd.narration.preview import write_preview
+from s2kd.narration.store import (
+    FILE_NAME,
+    blank_narratives,
+    complete,
+    narrate_windows,
+    shard_numbers,
+)
 from s2kd.narration.text import Pretrained, encoders
 from s2kd.narration.text.states import TextStates, encode_states
 from s2kd.pipeline.checks import check_models
@@ -76,3 +85,73 @@ def _source(run: Run, encoder: Encoder, stored: TextStates | None) -> str:
             raise
         run.say(f"The token states are taken as they are, since their model is not here ({error})")
         return stored.source
+
+
+# --- part of the work ----------------------------------------------------------------------------
+
+
+def limit_requests(run: Run, *, max_requests: int = 0, concurrent: int = 0) -> None:
+    """Limit the requests of a narrator that asks a server; not part of the recipe.
+
+    Raises:
+        S2KDError: the narrator asks no server.
+    """
+    narrator = run.narrator.source if isinstance(run.narrator, Rearranging) else run.narrator
+    for name, value in (("max_requests", max_requests), ("concurrent", concurrent)):
+        if not value:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if value < 1:
+            raise S2KDError(f"{option} {value}: must be at least 1")
+        if not hasattr(narrator, name):
+            raise S2KDError(
+                f"{option}: the narrator {run.recipe.narrator.name!r} asks no server; "
+                "this is for narrator.name=openai"
+            )
+        setattr(narrator, name, value)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`2/4` as (2, 4); anything else is an S2KDError."""
+    number, _, count = text.partition("/")
+    if number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count):
+        return int(number), int(count)
+    raise S2KDError(f"--shard {text}: must be I/N with I from 1 to N, such as 2/4")
+
+
+def narrate_shard(run: Run, part: tuple[int, int]) -> int:
+    """Narrate one shard of every split, without token states; the number of its windows."""
+    total = 0
+    for split in run.dataset.splits:
+        windows, progress = run.windows(split), run.progress(f"narrate {split}")
+        blanks = blank_narratives(
+            windows, run.narrator, run.train_stats, name=run.recipe.narrator.name
+        )
+        part_blanks = [blanks[number] for number in shard_numbers(blanks, part)]
+        total += len(part_blanks)
+        complete(
+            run.out / FILE_NAME,
+            part_blanks,
+            windows,
+            run.narrator,
+            run.train_stats,
+            progress=progress,
+        )
+    return total
+
+
+def preview_run(run: Run, count: int) -> Path:
+    """Narrate `count` windows of the training split into preview.html."""
+    progress = run.progress(f"narrate {count} windows")
+    path = run.out / "preview.html"
+    write_preview(
+        path,
+        run.windows("train"),
+        run.narrator,
+        run.train_stats,
+        store=run.out / FILE_NAME,
+        name=run.recipe.narrator.name,
+        count=count,
+        progress=progress,
+    )
+    return path

@@ -43,9 +43,9 @@ def rows(kind: str = "") -> list[dict[str, Any]]:
             f"list: no kind {kind!r}{nearest(kind, KINDS)} (there are {', '.join(KINDS)})"
         )
     return [
-        {"kind": each, "name": name, "about": about, "settings": settings}
+        {"kind": each, "name": name, "about": summary, "settings": settings}
         for each in ((kind,) if kind else KINDS)
-        for name, about, settings in _named(each)
+        for name, summary, settings in _named(each)
     ]
 
 
@@ -134,7 +134,6 @@ def _checks(kind: str, name: str) -> Iterator[tuple[str, Callable[[], object]]]:
 
     Nor has a part whose attribute `needs` says what must first be fetched, such as a large model.
     """
-    registry = REGISTRIES[kind]
     if kind == "backbones":
         for wraps in (False, True):
             grid = contracts.small_grid(wraps=wraps)

@@ -100,10 +100,10 @@ def copy_teacher(run: Run, kind: str, seed: int, folders: Iterable[Path]) -> Non
     folder, inputs = teacher_folder(run, kind, seed), teacher_inputs(run, kind, seed)
     copies = [path for path in folders if path != folder and is_kept(path, inputs)]
     if copies and not folder.exists():
-        beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.copytree(copies[0], beside)
-        beside.rename(folder)
+        copy = folder.with_name(f".{folder.name}.{os.getpid()}")
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(copies[0], copy)
+        copy.rename(folder)
 
 
 # --- training, of teachers and students ----------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from s2kd.core.recipe import ALL_METHODS as ALL_METHODS
-from s2kd.core.recipe import Part, Recipe, method_named, s2kd
+from s2kd.core.recipe import Part, Recipe, TeacherSpec, Training, method_named, s2kd
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
 from s2kd.data.describe import Description
@@ -56,18 +56,18 @@ def get(name: str, *, data: str = "", world: str = "", preset: str = "") -> Reci
             "a path to a gridded file or to a recipe's JSON will do too"
         )
     settings = {"data": data, "world": world, "preset": preset}
-    given = {key: value for key, value in settings.items() if value}
-    known = inspect.signature(_RECIPES[name]).parameters
-    for key in given:
-        if key not in known:
+    settings = {key: value for key, value in settings.items() if value}
+    parameters = inspect.signature(_RECIPES[name]).parameters
+    for key in settings:
+        if key not in parameters:
             raise S2KDError(f"recipe {name!r} takes no --{key}")
-    if "data" in known and not data:
+    if "data" in parameters and not data:
         raise S2KDError(f"recipe {name!r} reads files: say where they are with --data FOLDER")
-    return _RECIPES[name](**given)
+    return _RECIPES[name](**settings)
 
 
 def _load() -> None:
-    from s2kd.pipeline.recipes import benchmarks, demo, standins  # noqa: F401
+    from s2kd.pipeline.recipes import benchmarks, standins  # noqa: F401
 
 
 # --- the ways to train a student -----------------------------------------------------------------
@@ -103,16 +103,55 @@ def for_dataset(part: Part, *, past: int, lead: int, name: str, cells: int) -> R
     )
 
 
-def for_description(found: Description) -> Recipe | None:
+def for_description(description: Description) -> Recipe | None:
     """A ready recipe for what `s2kd data describe` found, or None where nothing fits."""
-    if found.recipe_dataset is None:
+    if description.recipe_dataset is None:
         return None
-    part = Part(**found.recipe_dataset)
+    part = Part(**description.recipe_dataset)
     if part.name == "weatherbench":
         from s2kd.pipeline.recipes.benchmarks import small
 
         return small("weatherbench_small", part, stride=6, test_stride=4)
-    past = found.past or 4
-    name = "".join(c if c.isalnum() else "_" for c in Path(found.path).stem) or "mine"
-    cells = max(1, found.height * found.width)
-    return for_dataset(part, past=past, lead=found.lead or past, name=name, cells=cells)
+    past = description.past or 4
+    name = "".join(c if c.isalnum() else "_" for c in Path(description.path).stem) or "mine"
+    cells = max(1, description.height * description.width)
+    return for_dataset(part, past=past, lead=description.lead or past, name=name, cells=cells)
+
+
+# --- the demo ------------------------------------------------------------------------------------
+
+WORLDS = ("atmosphere", "plume")
+
+
+@builtin
+def demo(*, world: str = "atmosphere") -> Recipe:
+    """No download, 2 to 3 minutes on 2 cores: a simulated atmosphere, or plume (--world plume).
+
+    The student is kept far smaller than the teacher and both train for the same few epochs, so
+    that there is a gap to distil.
+    """
+    if world not in WORLDS:
+        raise S2KDError(f"recipe 'demo': world must be one of {WORLDS}, got {world!r}")
+    params = (
+        {"members": 8, "days": 50, "step_hours": 12, "height": 24, "width": 48}
+        if world == "atmosphere"
+        else {}
+    )
+    simvp = {"spatial": 16, "temporal": 64, "blocks": 3, "expansion": 2, "drop_path": 0.0}
+    training = Training(epochs=10, lr=3e-3, schedule="cosine", clip=1.0)
+    return Recipe(
+        name=f"demo-{world}",
+        dataset=Part(name=world, params=params),
+        past=4,
+        lead=4,
+        stride=2,
+        test_stride=2,
+        predict="change",
+        teacher=TeacherSpec(
+            backbone=Part(name="simvp", params=simvp), width=64, heads=4, depth=2, dropout=0.0
+        ),
+        students=(Part(name="unet", params={"width": 6}),),
+        methods=METHODS,
+        teacher_training=training,
+        student_training=training,
+    )

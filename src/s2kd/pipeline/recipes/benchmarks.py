@@ -39,7 +39,7 @@ def paper(
         teacher=TeacherSpec(
             backbone=Part(name=teacher, params={"preset": "paper"}), width=512, depth=depth
         ),
-        students=tuple(Part(name=one, params={"preset": "paper"}) for one in STUDENTS),
+        students=tuple(Part(name=name, params={"preset": "paper"}) for name in STUDENTS),
         methods=METHODS,
         teacher_training=Training(lr=lr, schedule="cosine", clip=1.0),
     )

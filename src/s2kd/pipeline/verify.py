@@ -1,9 +1,8 @@
-"""Narratives of a run at scale: in shards, within a budget, previewed and verified.
+"""Narratives of a run checked by their claims: scored, asked for again, or dropped.
 
 ```
 DIR/faithfulness.json     per split: shares of supported and contradicted claims, score, chance
 DIR/faithfulness.jsonl    per narrative: its counts, score and contradicted claims
-DIR/preview.html          sheet, narrative and facts of some windows, side by side
 ```
 """
 
@@ -12,13 +11,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from s2kd.core.errors import S2KDError
 from s2kd.core.files import write_json, write_text
-from s2kd.core.types import S2KDError
+from s2kd.data.windows import WindowDataset
 from s2kd.narration.claims import VERSION, Ask, Claim, Faithfulness, extract, verify
 from s2kd.narration.narrators import Claiming, Rearranging, Retrying
-from s2kd.narration.preview import write_preview
 from s2kd.narration.prompts import shown_labels
 from s2kd.narration.store import (
     FILE_NAME,
@@ -28,12 +27,8 @@ from s2kd.narration.store import (
     complete,
     open_store,
     read_latest,
-    shard_numbers,
 )
-
-if TYPE_CHECKING:
-    from s2kd.data.windows import WindowDataset
-    from s2kd.pipeline import Run
+from s2kd.pipeline.run import Run
 
 THRESHOLD = 0.5
 """Default score below which a narrative is requested again."""
@@ -43,75 +38,8 @@ REQUESTS = 16
 """Questions to a model in flight."""
 
 
-def limit(run: "Run", *, max_requests: int = 0, concurrent: int = 0) -> None:
-    """Limit the requests of a narrator that asks a server; not part of the recipe.
-
-    Raises:
-        S2KDError: the narrator asks no server.
-    """
-    narrator = run.narrator.source if isinstance(run.narrator, Rearranging) else run.narrator
-    for name, value in (("max_requests", max_requests), ("concurrent", concurrent)):
-        if not value:
-            continue
-        option = f"--{name.replace('_', '-')}"
-        if value < 1:
-            raise S2KDError(f"{option} {value}: must be at least 1")
-        if not hasattr(narrator, name):
-            raise S2KDError(
-                f"{option}: the narrator {run.recipe.narrator.name!r} asks no server; "
-                "this is for narrator.name=openai"
-            )
-        setattr(narrator, name, value)
-
-
-def shard(text: str) -> tuple[int, int]:
-    """`2/4` as (2, 4); anything else is an S2KDError."""
-    number, _, count = text.partition("/")
-    if number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count):
-        return int(number), int(count)
-    raise S2KDError(f"--shard {text}: must be I/N with I from 1 to N, such as 2/4")
-
-
-def narrate_shard(run: "Run", part: tuple[int, int]) -> int:
-    """Narrate one shard of every split, without token states; the number of its windows."""
-    total = 0
-    for split in run.dataset.splits:
-        windows, progress = run.windows(split), run.progress(f"narrate {split}")
-        blanks = blank_narratives(
-            windows, run.narrator, run.train_stats, name=run.recipe.narrator.name
-        )
-        part_blanks = [blanks[number] for number in shard_numbers(blanks, part)]
-        total += len(part_blanks)
-        complete(
-            run.out / FILE_NAME,
-            part_blanks,
-            windows,
-            run.narrator,
-            run.train_stats,
-            progress=progress,
-        )
-    return total
-
-
-def preview(run: "Run", count: int) -> Path:
-    """Narrate `count` windows of the training split into preview.html."""
-    progress = run.progress(f"narrate {count} windows")
-    path = run.out / "preview.html"
-    write_preview(
-        path,
-        run.windows("train"),
-        run.narrator,
-        run.train_stats,
-        store=run.out / FILE_NAME,
-        name=run.recipe.narrator.name,
-        count=count,
-        progress=progress,
-    )
-    return path
-
-
 def verify_run(
-    run: "Run", *, drop_below: float | None = None, ask_again: int = 0, ask: Ask | None = None
+    run: Run, *, drop_below: float | None = None, ask_again: int = 0, ask: Ask | None = None
 ) -> list[dict[str, Any]]:
     """Complete the narratives and check the claims of each; one row per split.
 
@@ -151,7 +79,7 @@ def verify_run(
 
 
 def _verify_split(
-    run: "Run", split: str, drop_below: float | None, ask_again: int, ask: Ask | None
+    run: Run, split: str, drop_below: float | None, ask_again: int, ask: Ask | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     windows, name = run.windows(split), run.recipe.narrator.name
     progress, checks = run.progress(f"narrate {split}"), run.progress(f"verify {split}")
@@ -208,7 +136,7 @@ def _verify_split(
 
 
 def _claims(
-    run: "Run", windows: "WindowDataset", blanks: Sequence[Narrative], texts: Sequence[str]
+    run: Run, windows: WindowDataset, blanks: Sequence[Narrative], texts: Sequence[str]
 ) -> list[tuple[Claim, ...] | None]:
     """The claims of every narrative: from the store, else from the narrator, else None."""
     stored = read_latest(run.out / FILE_NAME) if blanks else {}
@@ -225,8 +153,8 @@ def _claims(
 
 
 def _fill_in(
-    run: "Run",
-    windows: "WindowDataset",
+    run: Run,
+    windows: WindowDataset,
     blanks: Sequence[Narrative],
     texts: Sequence[str],
     ask: Ask,
@@ -260,8 +188,8 @@ def _lowest(best: dict[int, Faithfulness], limit: float) -> list[int]:
 
 
 def _ask_again(
-    run: "Run",
-    windows: "WindowDataset",
+    run: Run,
+    windows: WindowDataset,
     blanks: Sequence[Narrative],
     best: dict[int, Faithfulness],
     limit: float,
