@@ -202,7 +202,7 @@ class Narrates:
     [
         (lambda pasts: ["calm"] * (len(pasts) - 1), "3 texts for 4 windows"),
         (lambda pasts: ["calm " * 121 for _ in pasts], "121 words, more than 120"),
-        (lambda pasts: [f"{np.random.default_rng().random()}" for _ in pasts], "differently"),
+        (lambda pasts: [f"{np.random.default_rng().random()}" for _ in pasts], "got other texts"),
     ],
 )
 def test_a_faulty_narrator_is_caught(tell, said):

@@ -111,7 +111,7 @@ def test_the_weight_rises_by_twentieths():
         losses.build("review", warm=3)
 
 
-@pytest.mark.parametrize("check", contracts.STAGE_LOSS_CHECKS)
+@pytest.mark.parametrize("check", contracts.PYRAMID_LOSS_CHECKS)
 def test_the_contract_holds(check):
     check(losses.build("review"), "feature_pyramid")
 
