@@ -13,7 +13,9 @@ from s2kd.narration.text import encoders
 from s2kd.pipeline import contracts, parts
 from s2kd.training.losses import losses
 
-HEAVY = {"encoders:minilm", "datasets:atmosphere", "datasets:plume"}
+HEAVY = {"encoders:minilm"} | {
+    f"{k}:{n}" for k in ("readers", "datasets") for n in ("atmosphere", "plume")
+}
 """Parts that take seconds: they load a language model, or simulate a world."""
 
 CHECKS = [
@@ -33,7 +35,7 @@ def test_every_part_that_can_be_made_is_checked():
         for name in registry.names():
             assert f"{kind}:{name}" in checked or parts.needs(kind, name)
     assert {"backbones:unet", "backbones:simvp", "losses:spectral", "narrators:rules"} <= checked
-    assert {"datasets:blobs", "encoders:hashed"} <= checked
+    assert {"readers:blobs", "encoders:hashed"} <= checked
 
 
 def test_the_catalogue_lists_every_part_with_a_word_on_it():
