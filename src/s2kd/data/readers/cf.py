@@ -120,7 +120,11 @@ Fields = dict[str, list[Field] | str]
 
 def fields_of(source: "str | Path | xr.Dataset") -> Fields:
     """Every variable over time, rows and columns, in all files that `source` names."""
-    files = open_files(source)
+    return fields_in(open_files(source))
+
+
+def fields_in(files: "Sequence[tuple[Path, xr.Dataset]]") -> Fields:
+    """Every variable over time, rows and columns, in files that are open."""
     fields: Fields = {}
     for path, file in files:
         for name in map(str, file.data_vars):
