@@ -47,8 +47,8 @@ def test_the_mean_of_each_hour_by_hand():
     times = hourly(10, step=6)
     generator = np.random.default_rng(0)
     frames = generator.normal(size=(len(times), *SHAPE))
-    made = dataset(frames, times, 6 * 3600.0)
-    fitted = Climatology.fit(made)
+    series = dataset(frames, times, 6 * 3600.0)
+    fitted = Climatology.fit(series)
     assert (fitted.slots, fitted.weekly, fitted.harmonics) == (4, False, 0)
     training = frames[:32]
     got = fitted.at(np.array(["2020-07-07T12:00", "2020-07-08T18:00"], dtype="datetime64[ns]"))
@@ -60,16 +60,18 @@ def test_nothing_but_training_frames_counts():
     frames = np.random.default_rng(0).normal(size=(len(times), *SHAPE))
     spoilt = frames.copy()
     spoilt[32:] = 1e9
-    one, other = (Climatology.fit(dataset(f, times, 6 * 3600.0)) for f in (frames, spoilt))
-    np.testing.assert_array_equal(one.coefficients, other.coefficients)
+    first_fit, second_fit = (
+        Climatology.fit(dataset(f, times, 6 * 3600.0)) for f in (frames, spoilt)
+    )
+    np.testing.assert_array_equal(first_fit.coefficients, second_fit.coefficients)
 
 
 def test_weekdays_and_weekends():
     times = hourly(28)
     weekend = (times.astype("datetime64[D]").astype(int) + 3) % 7 >= 5
     hour = (times - times.astype("datetime64[D]")) / np.timedelta64(1, "h")
-    made = dataset(cells(hour + 100 * weekend), times, 3600.0, local=True)
-    fitted = Climatology.fit(made)
+    series = dataset(cells(hour + 100 * weekend), times, 3600.0, local=True)
+    fitted = Climatology.fit(series)
     assert fitted.weekly
     # 2013-06-01 was a Saturday, 2013-06-05 a Wednesday
     ask = np.array(["2013-06-01T07:00", "2013-06-05T07:00"], dtype="datetime64[ns]")
@@ -98,8 +100,8 @@ def test_the_year_is_found_even_from_an_uneven_number_of_years(days):
     hour = (times - times.astype("datetime64[D]")) / np.timedelta64(1, "h")
     phase = 2 * np.pi * (day % 365) / 365.25
     values = 280 + 10 * np.cos(phase - 0.4) + 2 * np.sin(2 * phase) + np.cos(hour / 24 * 2 * np.pi)
-    made = dataset(cells(values), times, 6 * 3600.0)
-    fitted = Climatology.fit(made)
+    series = dataset(cells(values), times, 6 * 3600.0)
+    fitted = Climatology.fit(series)
     assert fitted.harmonics == 2
     ask = slice(int(0.8 * len(times)), None)
     got, want = fitted.at(times[ask]), cells(values[ask])
@@ -158,8 +160,8 @@ def test_real_air_beats_its_mean():
     with h5py.File(path) as file:
         air = np.asarray(file["air"])[:, None, :2, :3].repeat(2, 1)
     times = hourly(730, step=6, start="2013-01-01")
-    made = dataset(air, times, 6 * 3600.0)
-    fitted = Climatology.fit(made)
+    series = dataset(air, times, 6 * 3600.0)
+    fitted = Climatology.fit(series)
     later = slice(int(0.9 * len(times)), None)
     error = np.sqrt(((fitted.at(times[later]) - air[later]) ** 2).mean())
     plain = np.sqrt(((air[: int(0.8 * len(times))].mean(0) - air[later]) ** 2).mean())
@@ -224,9 +226,11 @@ def test_training_frames_alone_make_the_table():
     frames = np.random.default_rng(0).normal(size=(len(times), *SHAPE))
     spoilt = frames.copy()
     spoilt[round(0.8 * len(times)) :] = 1e9
-    one, other = (Climatology.fit(dataset(f, times, 6 * 3600.0)) for f in (frames, spoilt))
-    assert one.window_days
-    np.testing.assert_array_equal(one.coefficients, other.coefficients)
+    first_fit, second_fit = (
+        Climatology.fit(dataset(f, times, 6 * 3600.0)) for f in (frames, spoilt)
+    )
+    assert first_fit.window_days
+    np.testing.assert_array_equal(first_fit.coefficients, second_fit.coefficients)
 
 
 @pytest.mark.parametrize("calendar", ["360_day", "noleap"])
@@ -250,8 +254,8 @@ def test_many_years_of_one_season_are_no_year():
     """Winters alone: days that training never saw must not come out as 0 / 0."""
     times = years(1980, 2005)
     winter = np.isin(times.astype("datetime64[M]").astype(int) % 12, (0, 1, 11))
-    made = times[winter]
-    frames = np.random.default_rng(0).normal(size=(len(made), *SHAPE))
-    fitted = Climatology.fit(dataset(frames, made, 6 * 3600.0))
+    series = times[winter]
+    frames = np.random.default_rng(0).normal(size=(len(series), *SHAPE))
+    fitted = Climatology.fit(dataset(frames, series, 6 * 3600.0))
     assert not fitted.window_days
     assert np.isfinite(fitted.at(times[::97])).all()

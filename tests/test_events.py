@@ -282,8 +282,8 @@ def test_bounds_of_an_event_score_stay_within_its_range():
     hits[::40] = 50
     scores = counts_of(hits, np.full((120, 2), 1), hits + 3, cells=99)
     for name, (least, most) in RANGES.items():
-        found = event_interval(scores, score=name, **AT)
-        assert least <= found.low < found.value < found.high <= most, name
+        estimate = event_interval(scores, score=name, **AT)
+        assert least <= estimate.low < estimate.value < estimate.high <= most, name
     csi = event_interval(scores, **AT)
     bare = function_interval(
         event_series(scores, **AT),
@@ -296,5 +296,5 @@ def test_bounds_of_an_event_score_stay_within_its_range():
 
 def test_an_event_that_was_never_seen_has_no_score_and_no_interval():
     nothing = np.zeros((60, 2), np.int64)
-    found = event_interval(counts_of(nothing, nothing, nothing, cells=9), **AT)
-    assert (found.value, found.low, found.high) == (None, None, None)
+    estimate = event_interval(counts_of(nothing, nothing, nothing, cells=9), **AT)
+    assert (estimate.value, estimate.low, estimate.high) == (None, None, None)

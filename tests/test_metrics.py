@@ -89,8 +89,8 @@ def test_mae_squared_never_exceeds_mse(seed, channels, side):
     forecast, truth = pair(3, channels, side, side + 1, seed=seed)
     mask = torch.from_numpy(np.random.default_rng(seed).random((side, side + 1)) < 0.7)
     mask[0, 0] = True
-    for where in (None, mask):
-        mae, mse = m.mae(forecast, truth, mask=where), m.mse(forecast, truth, mask=where)
+    for cells in (None, mask):
+        mae, mse = m.mae(forecast, truth, mask=cells), m.mse(forecast, truth, mask=cells)
         assert mae.item() ** 2 <= mse.item() * (1 + 1e-6)
 
 
@@ -98,25 +98,25 @@ def test_mae_squared_never_exceeds_mse(seed, channels, side):
 @pytest.mark.parametrize("window", ["gaussian", "uniform"])
 def test_ssim_equals_scikit_image(shape, window):
     forecast, truth = pair(3, 2, *shape)
-    ours = m.ssim(forecast, truth, data_range=1.3, window=window, chunk=4).numpy()
+    result = m.ssim(forecast, truth, data_range=1.3, window=window, chunk=4).numpy()
     extra = (
         {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
         if window == "gaussian"
         else {}
     )
     for frame in np.ndindex(3, 2):
-        theirs = structural_similarity(
+        expected = structural_similarity(
             forecast[frame].double().numpy(), truth[frame].double().numpy(), data_range=1.3, **extra
         )
-        assert ours[frame] == pytest.approx(theirs, abs=1e-5)
+        assert result[frame] == pytest.approx(expected, abs=1e-5)
 
 
 def test_ssim_keeps_its_digits_far_from_zero():
     forecast, truth = pair(4, 1, 24, 24)
     forecast, truth = 10 * forecast + 54_000, 10 * truth + 54_000
-    ours = m.ssim(forecast, truth, data_range=12.0)
+    result = m.ssim(forecast, truth, data_range=12.0)
     for i in range(4):
-        theirs = structural_similarity(
+        expected = structural_similarity(
             forecast[i, 0].double().numpy(),
             truth[i, 0].double().numpy(),
             data_range=12.0,
@@ -124,16 +124,16 @@ def test_ssim_keeps_its_digits_far_from_zero():
             sigma=1.5,
             use_sample_covariance=False,
         )
-        assert ours[i, 0].item() == pytest.approx(theirs, abs=1e-5)
+        assert result[i, 0].item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_ssim_scales_each_channel_by_its_own_range():
     forecast, truth = pair(2, 2, 16, 16)
-    both = m.ssim(forecast, truth, data_range=torch.tensor([1.0, 30.0]))
-    one = m.ssim(forecast[:, :1], truth[:, :1], data_range=1.0)
-    other = m.ssim(forecast[:, 1:], truth[:, 1:], data_range=30.0)
-    torch.testing.assert_close(both, torch.cat([one, other], 1))
-    assert not torch.allclose(one, other, atol=1e-2)
+    fields = m.ssim(forecast, truth, data_range=torch.tensor([1.0, 30.0]))
+    first = m.ssim(forecast[:, :1], truth[:, :1], data_range=1.0)
+    second = m.ssim(forecast[:, 1:], truth[:, 1:], data_range=30.0)
+    torch.testing.assert_close(fields, torch.cat([first, second], 1))
+    assert not torch.allclose(first, second, atol=1e-2)
 
 
 @pytest.mark.parametrize("window", ["gaussian", "uniform"])
@@ -148,7 +148,7 @@ def test_masked_ssim_against_a_slow_loop(window):
     exists = mask.numpy()
     for frame in range(2):
         a, b = forecast[frame, 0].double().numpy(), truth[frame, 0].double().numpy()
-        found = []
+        result = []
         for y in range(3, 11):
             for x in range(3, 14):
                 box = np.s_[y - 3 : y + 4, x - 3 : x + 4]
@@ -161,12 +161,12 @@ def test_masked_ssim_against_a_slow_loop(window):
                 va, vb, c = cov(a, a, ma, ma), cov(b, b, mb, mb), cov(a, b, ma, mb)
                 if window == "uniform":
                     va, vb, c = (v * n / max(n - 1, 0.5) for v in (va, vb, c))
-                found.append(
+                result.append(
                     (2 * ma * mb + 1e-4)
                     * (2 * c + 9e-4)
                     / ((ma**2 + mb**2 + 1e-4) * (va + vb + 9e-4))
                 )
-        assert got[frame, 0] == pytest.approx(np.mean(found), abs=1e-5)
+        assert got[frame, 0] == pytest.approx(np.mean(result), abs=1e-5)
 
 
 def test_a_mask_of_everything_changes_nothing():
@@ -223,8 +223,8 @@ def test_relative_quantile_error_against_numpy(masked):
         mask=torch.from_numpy(mask) if masked else None,
     )
     q = 1 - np.logspace(np.log10(max(1e-4, 1 / mask.sum())), -1, 50)
-    one, other = (np.quantile(x[..., mask], q, axis=-1) for x in (forecast, truth))
-    want = ((one - other) / np.abs(other)).mean(0)
+    first, second = (np.quantile(x[..., mask], q, axis=-1) for x in (forecast, truth))
+    want = ((first - second) / np.abs(second)).mean(0)
     np.testing.assert_allclose(got.numpy(), want, atol=1e-5)
 
 
@@ -235,5 +235,5 @@ def test_relative_quantile_error_has_the_sign_of_the_bias_and_a_floor():
     below = m.relative_quantile_error(-0.8 * truth, -truth, floor=torch.tensor([0.1]))
     assert below.item() == pytest.approx(0.2, abs=1e-6)
     nothing = torch.zeros(1, 1, 10, 10)
-    one = m.relative_quantile_error(nothing + 1, nothing, floor=torch.tensor([2.0]))
-    assert one.item() == pytest.approx(0.5)
+    first = m.relative_quantile_error(nothing + 1, nothing, floor=torch.tensor([2.0]))
+    assert first.item() == pytest.approx(0.5)

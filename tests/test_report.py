@@ -315,11 +315,11 @@ def test_nothing_to_report_is_refused(tmp_path):
 
 
 def drawn(grid, **more):
-    made = sample(grid)
+    example = sample(grid)
     when = [f"+{i}" for i in range(LEAD)]
-    return made, figures.maps(
-        past=made["past"], truth=made["truth"], forecasts=made["forecasts"], channel=1, grid=grid,
-        when=when, **more,
+    return example, figures.maps(
+        past=example["past"], truth=example["truth"], forecasts=example["forecasts"], channel=1,
+        grid=grid, when=when, **more,
     )  # fmt: skip
 
 
@@ -328,16 +328,16 @@ def images(figure):
 
 
 def test_maps_share_one_range_and_errors_are_centred():
-    made, figure = drawn(plain_grid())
+    example, figure = drawn(plain_grid())
     fields = [i for i in images(figure) if i.get_cmap().name == "viridis"]
     errors = [i for i in images(figure) if i.get_cmap().name == "RdBu_r"]
-    count = len(made["forecasts"])
+    count = len(example["forecasts"])
     assert len(errors) == count
     assert len(fields) == 3 * (count + 1) + 1
     assert len({i.get_clim() for i in fields}) == 1
     (low, high) = {i.get_clim() for i in errors}.pop()
     assert low == -high < 0
-    want = made["forecasts"]["unet s2kd"][-1, 1] - made["truth"][-1, 1]
+    want = example["forecasts"]["unet s2kd"][-1, 1] - example["truth"][-1, 1]
     assert any(np.allclose(i.get_array(), want) for i in errors)
 
 
@@ -365,8 +365,8 @@ def test_cells_that_do_not_exist_are_blank():
 
 
 def test_long_grids_show_the_last_lead_alone():
-    made, figure = drawn(dataclasses.replace(plain_grid(), height=4, width=40))
-    assert len(images(figure)) == 2 * (len(made["forecasts"]) + 1)
+    example, figure = drawn(dataclasses.replace(plain_grid(), height=4, width=40))
+    assert len(images(figure)) == 2 * (len(example["forecasts"]) + 1)
 
 
 def test_curves_show_the_numbers_they_were_given():

@@ -39,12 +39,14 @@ def scores_of(mse=0.5, *, windows=6, observed=3, **fields):
         "observed": (dims, counts + observed),
     }
     coords = {"channel": ["air"], "event": ["above 90 %", "above 95 %", "above 99.5 %"]}
-    about = {
+    defaults = {
         "data": "ncep_air", "preset": "small", "variant": "rules", "split": "test",
         "role": "student", "backbone": "unet", "method": "s2kd", "seed": 42, "narrator": "rules",
         "fingerprint": "x", "recipe": RECIPE, "versions": {"s2kd": "1"},
     }  # fmt: skip
-    return describe_model(xr.Dataset(values, coords, {"windows": windows}), **{**about, **fields})
+    return describe_model(
+        xr.Dataset(values, coords, {"windows": windows}), **{**defaults, **fields}
+    )
 
 
 def test_a_result_comes_back_without_folders_of_this_machine(tmp_path):
@@ -79,10 +81,10 @@ def test_models_are_added_replaced_and_selected_by_seed(tmp_path):
 
 def test_models_of_other_windows_do_not_share_a_file(tmp_path):
     save_result(tmp_path, scores_of())
-    for other, name in ((scores_of(windows=7, seed=1), "windows"),
+    for variant, name in ((scores_of(windows=7, seed=1), "windows"),
                         (scores_of(observed=4, seed=1), "observed")):  # fmt: skip
         with pytest.raises(S2KDError, match=rf"unet-s2kd-seed1 was scored on other .*{name}"):
-            save_result(tmp_path, other)
+            save_result(tmp_path, variant)
 
 
 def _save_some(folder, seeds):
@@ -121,10 +123,10 @@ def test_data_are_the_same_whatever_their_folder_is_called():
 def test_models_of_two_recipes_are_not_compared(tmp_path):
     path = tmp_path / "scores.nc"
     add_models(path, scores_of())
-    other = {**RECIPE, "past": 6}
+    variant = {**RECIPE, "past": 6}
     add_models(path, scores_of(seed=43, recipe={**RECIPE, "seeds": [43]}))
     one_recipe(read_scores(path))
-    add_models(path, scores_of(seed=44, recipe=other))
+    add_models(path, scores_of(seed=44, recipe=variant))
     with pytest.raises(S2KDError, match=r"past=4, rules/unet-s2kd-seed44 with past=6: not to be"):
         one_recipe(read_scores(path))
     one_recipe(read_scores(path), free=["past"])

@@ -58,28 +58,28 @@ def world(*, mask=None, domain="weather", seed=0):
 
 
 @pytest.fixture(scope="module")
-def made():
+def data():
     return world()
 
 
-def rolled(made, step, *, horizon=4, stride=1, **options):
-    windows = WindowDataset(made, "test", past=PAST, lead=LEAD, stride=stride)
-    found = roll_out(
+def rolled(data, step, *, horizon=4, stride=1, **options):
+    windows = WindowDataset(data, "test", past=PAST, lead=LEAD, stride=stride)
+    rolled_out = roll_out(
         step,
         windows,
         horizon=horizon,
-        statistics=statistics(made),
-        climatology=Climatology.fit(made),
+        statistics=statistics(data),
+        climatology=Climatology.fit(data),
         **options,
     )
-    return windows, found
+    return windows, rolled_out
 
 
 def still(past, batch):
     return past[:, -1:].expand(-1, LEAD, -1, -1, -1)
 
 
-def test_only_its_own_frames_are_fed_back(made):
+def test_only_its_own_frames_are_fed_back(data):
     """A forecaster that adds 1 a step; every past it is handed is checked."""
     handed = []
 
@@ -87,11 +87,11 @@ def test_only_its_own_frames_are_fed_back(made):
         handed.append((past.clone(), batch.index.clone(), batch.future))
         return past[:, -1:] + torch.arange(1.0, LEAD + 1)[None, :, None, None, None]
 
-    windows, found = rolled(made, count, batch_size=1000)
+    windows, rolled_out = rolled(data, count, batch_size=1000)
     assert len(handed) == 4
     first, numbers = handed[0][0], handed[0][1]
     starts = windows.starts[numbers.numpy()]
-    truth = np.stack([made.frames[s : s + PAST] for s in starts])
+    truth = np.stack([data.frames[s : s + PAST] for s in starts])
     np.testing.assert_array_equal(first.numpy(), truth)
     for block, (past, index, future) in enumerate(handed):
         assert torch.equal(index, numbers)
@@ -101,41 +101,41 @@ def test_only_its_own_frames_are_fed_back(made):
             want = first[:, -1:] + torch.arange(done - PAST + 1.0, done + 1)[:, None, None, None]
             torch.testing.assert_close(past, want)
     # the error of each step by plain loops
-    scale = np.array(statistics(made).std)
+    scale = np.array(statistics(data).std)
     for step in range(4 * LEAD):
         errors = [
-            ((made.frames[s + PAST - 1] + step + 1 - made.frames[s + PAST + step]) ** 2).mean(
+            ((data.frames[s + PAST - 1] + step + 1 - data.frames[s + PAST + step]) ** 2).mean(
                 (1, 2)
             )
             / scale**2
             for s in starts
         ]
-        assert found["rollout_mse"][step] == pytest.approx(np.mean(errors), rel=1e-4)
-    assert found["step"].values.tolist() == list(range(1, 9))
+        assert rolled_out["rollout_mse"][step] == pytest.approx(np.mean(errors), rel=1e-4)
+    assert rolled_out["step"].values.tolist() == list(range(1, 9))
 
 
-def test_windows_that_do_not_fit_are_skipped_and_counted(made):
-    _, found = rolled(made, still)
+def test_windows_that_do_not_fit_are_skipped_and_counted(data):
+    _, rolled_out = rolled(data, still)
     # 50 frames hold 40 windows of 11, 10 hold none; of 5 frames: 46 and 6
-    assert (found.attrs["rollout_windows"], found.attrs["rollout_skipped"]) == (40, 12)
-    windows, found = rolled(made, still, stride=3)
-    assert found.attrs["rollout_windows"] == len(np.arange(220, 260, 3))
-    assert found.attrs["rollout_windows"] + found.attrs["rollout_skipped"] == len(windows)
-    _, none = rolled(made, still, horizon=40)
+    assert (rolled_out.attrs["rollout_windows"], rolled_out.attrs["rollout_skipped"]) == (40, 12)
+    windows, rolled_out = rolled(data, still, stride=3)
+    assert rolled_out.attrs["rollout_windows"] == len(np.arange(220, 260, 3))
+    assert rolled_out.attrs["rollout_windows"] + rolled_out.attrs["rollout_skipped"] == len(windows)
+    _, none = rolled(data, still, horizon=40)
     assert (none.attrs["rollout_windows"], none.attrs["rollout_skipped"]) == (0, 52)
     assert not none.data_vars
     with pytest.raises(S2KDError, match="horizon must be at least 2"):
-        rolled(made, still, horizon=1)
+        rolled(data, still, horizon=1)
 
 
-def test_the_references_are_persistence_and_climatology(made):
-    windows, by_persistence = rolled(made, persistence(LEAD), batch_size=7)
+def test_the_references_are_persistence_and_climatology(data):
+    windows, by_persistence = rolled(data, persistence(LEAD), batch_size=7)
     assert by_persistence["rollout_mse"].values == pytest.approx(
         by_persistence["rollout_persistence_mse"].values, rel=1e-5
     )
     assert by_persistence["rollout_ahead_of_persistence"] == 0
-    usual = Climatology.fit(made)
-    _, by_climatology = rolled(made, climatology_step(usual, windows, horizon=4), batch_size=7)
+    usual = Climatology.fit(data)
+    _, by_climatology = rolled(data, climatology_step(usual, windows, horizon=4), batch_size=7)
     assert by_climatology["rollout_mse"].values == pytest.approx(
         by_climatology["rollout_climatology_mse"].values, rel=1e-5
     )
@@ -144,48 +144,52 @@ def test_the_references_are_persistence_and_climatology(made):
     long = long_windows(windows, horizon=4)
     squares = []
     for start in long.starts:
-        times = made.times[start + PAST : start + PAST + 8]
-        error = usual.at(times) - made.frames[start + PAST : start + PAST + 8]
-        squares.append(np.square(error).mean((2, 3)) / np.square(statistics(made).std))
+        times = data.times[start + PAST : start + PAST + 8]
+        error = usual.at(times) - data.frames[start + PAST : start + PAST + 8]
+        squares.append(np.square(error).mean((2, 3)) / np.square(statistics(data).std))
     want = np.mean(squares, axis=(0, 2))
     assert by_climatology["rollout_climatology_mse"].values == pytest.approx(want, rel=1e-4)
     assert by_climatology["rollout_climatology_variance"] == pytest.approx(want.mean(), rel=1e-4)
 
 
-def test_how_long_it_stays_ahead(made):
+def test_how_long_it_stays_ahead(data):
     """The truth for five steps, then nonsense."""
-    long = long_windows(WindowDataset(made, "test", past=PAST, lead=LEAD), horizon=4)
+    long = long_windows(WindowDataset(data, "test", past=PAST, lead=LEAD), horizon=4)
 
     def oracle(past, batch):
-        starts = WindowDataset(made, "test", past=PAST, lead=LEAD).starts[batch.index.numpy()]
-        frames = np.stack([made.frames[s + PAST : s + PAST + 8] for s in starts])
+        starts = WindowDataset(data, "test", past=PAST, lead=LEAD).starts[batch.index.numpy()]
+        frames = np.stack([data.frames[s + PAST : s + PAST + 8] for s in starts])
         frames[:, 5:] += 1e3
         return torch.from_numpy(frames)
 
-    _, found = rolled(made, oracle)
-    assert found["rollout_ahead_of_persistence"] == found["rollout_ahead_of_climatology"] == 5
-    assert not found["rollout_mse"][:5].any()
-    assert found["rollout_beyond_limit"] == len(long)
-    assert not found["rollout_stable"]
-    assert found["rollout_finite"]
+    _, rolled_out = rolled(data, oracle)
+    assert (
+        rolled_out["rollout_ahead_of_persistence"]
+        == rolled_out["rollout_ahead_of_climatology"]
+        == 5
+    )
+    assert not rolled_out["rollout_mse"][:5].any()
+    assert rolled_out["rollout_beyond_limit"] == len(long)
+    assert not rolled_out["rollout_stable"]
+    assert rolled_out["rollout_finite"]
 
 
-def test_a_blow_up_is_told_apart_from_lost_skill(made):
+def test_a_blow_up_is_told_apart_from_lost_skill(data):
     def shuffled(past, batch):
         """Real weather of another day: no skill, but nothing wrong with it."""
         days = np.random.default_rng(int(batch.index[0]) + int(past.sum()) % 97).integers(
             0, 190, len(past)
         )
-        return torch.from_numpy(np.stack([made.frames[d : d + LEAD] for d in days]))
+        return torch.from_numpy(np.stack([data.frames[d : d + LEAD] for d in days]))
 
-    _, lost = rolled(made, shuffled)
+    _, lost = rolled(data, shuffled)
     assert lost["rollout_stable"]
     assert 1.5 < lost["rollout_largest_ratio"] < 3
 
     def doubling(past, batch):
         return 2.0 * still(past, batch)
 
-    _, blown = rolled(made, doubling)
+    _, blown = rolled(data, doubling)
     assert (blown["rollout_stable"], blown["rollout_finite"]) == (False, True)
     assert blown["rollout_beyond_limit"] == blown.attrs["rollout_windows"]
 
@@ -198,7 +202,7 @@ def test_a_blow_up_is_told_apart_from_lost_skill(made):
             future[batch.index == 5] = math.inf
         return future
 
-    _, ended = rolled(made, overflowing)
+    _, ended = rolled(data, overflowing)
     assert (ended["rollout_stable"], ended["rollout_finite"]) == (False, False)
     assert np.isfinite(ended["rollout_mse"][:4]).all()
     assert np.isinf(ended["rollout_mse"][4:]).all()
@@ -209,7 +213,7 @@ def test_a_blow_up_is_told_apart_from_lost_skill(made):
 def test_cells_that_do_not_exist_keep_what_stood_for_them():
     mask = np.ones((6, 8), bool)
     mask[1, 2] = False
-    made, handed = world(mask=tuple(map(tuple, mask.tolist()))), []
+    data, handed = world(mask=tuple(map(tuple, mask.tolist()))), []
 
     def nonsense_there(past, batch):
         handed.append(past)
@@ -217,8 +221,8 @@ def test_cells_that_do_not_exist_keep_what_stood_for_them():
         future[..., 1, 2] = math.nan
         return future
 
-    _, found = rolled(made, nonsense_there, batch_size=1000)
-    assert found["rollout_finite"]
+    _, rolled_out = rolled(data, nonsense_there, batch_size=1000)
+    assert rolled_out["rollout_finite"]
     for past in handed[2:]:
         torch.testing.assert_close(past[..., 1, 2], handed[0][:, -1:, :, 1, 2].expand(-1, PAST, -1))
 
@@ -238,16 +242,16 @@ class Drifts(torch.nn.Module):
 def test_what_is_forecast_is_what_is_scored_where_cells_are_missing():
     mask = np.ones((6, 8), bool)
     mask[1:4, 2] = mask[5, 6] = False
-    made = world(mask=tuple(map(tuple, mask.tolist())))
+    data = world(mask=tuple(map(tuple, mask.tolist())))
     drifts = Student(Drifts(), Normaliser(torch.zeros(2), torch.ones(2)))
-    windows, found = rolled(made, lambda past, batch: drifts(past).future)
-    card = {"grid": made.grid.to_dict(), "past": PAST, "lead": LEAD}
-    whole = long_windows(windows, horizon=4)
-    window = whole.gather(torch.arange(len(whole)))
-    said = Forecaster(drifts, card).predict(window.past.numpy(), steps=4 * LEAD)
-    error = (said - window.future.numpy()) / np.array(statistics(made).std)[:, None, None]
+    windows, rolled_out = rolled(data, lambda past, batch: drifts(past).future)
+    card = {"grid": data.grid.to_dict(), "past": PAST, "lead": LEAD}
+    long_batch = long_windows(windows, horizon=4)
+    window = long_batch.gather(torch.arange(len(long_batch)))
+    predicted = Forecaster(drifts, card).predict(window.past.numpy(), steps=4 * LEAD)
+    error = (predicted - window.future.numpy()) / np.array(statistics(data).std)[:, None, None]
     want = np.square(error)[..., mask].mean((0, 2, 3))
-    assert found["rollout_mse"].values == pytest.approx(want.tolist(), rel=1e-4)
+    assert rolled_out["rollout_mse"].values == pytest.approx(want.tolist(), rel=1e-4)
 
 
 # --- the stage -----------------------------------------------------------------------------------
@@ -294,9 +298,9 @@ def test_a_student_rolls_out_as_the_forecaster_does(mine):
     windows = run.windows("test")
     forecaster = Forecaster.load(mine, student="unet-s2kd-seed42")
     long = long_windows(windows, horizon=3)
-    whole = long.gather(torch.arange(len(long)))
-    said = forecaster.predict(whole.past.numpy(), steps=3 * windows.lead)
-    error = (said - whole.future.numpy()) / np.array(run.train_stats.std)[:, None, None]
+    long_batch = long.gather(torch.arange(len(long)))
+    predicted = forecaster.predict(long_batch.past.numpy(), steps=3 * windows.lead)
+    error = (predicted - long_batch.future.numpy()) / np.array(run.train_stats.std)[:, None, None]
     scores = select(pipeline.evaluate(run, horizon=3)["test"], method="s2kd")
     want = np.square(error).mean((0, 2, 3, 4))
     assert scores["rollout_mse"].values[0] == pytest.approx(want, rel=1e-3)

@@ -67,45 +67,50 @@ def everything(windows):
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
 def test_batches_come_to_the_same_as_all_at_once(masked, batch_size):
     mask = np.random.default_rng(0).random((12, 16)) < 0.9
-    made = world(mask=tuple(map(tuple, mask.tolist())) if masked else None)
-    known, windows = statistics(made), WindowDataset(made, "test", past=4, lead=3)
-    where = torch.from_numpy(mask) if masked else None
-    scores = score(persistence(3), windows, statistics=known, batch_size=batch_size)
-    whole = everything(windows)
-    forecast, truth = whole.past[:, -1:].expand(-1, 3, -1, -1, -1), whole.future
+    data = world(mask=tuple(map(tuple, mask.tolist())) if masked else None)
+    train_stats, windows = statistics(data), WindowDataset(data, "test", past=4, lead=3)
+    exists = torch.from_numpy(mask) if masked else None
+    scores = score(persistence(3), windows, statistics=train_stats, batch_size=batch_size)
+    everything_at_once = everything(windows)
+    forecast, truth = (
+        everything_at_once.past[:, -1:].expand(-1, 3, -1, -1, -1),
+        everything_at_once.future,
+    )
     mean, std, low, high = (
         torch.tensor(v).double()[:, None, None]
-        for v in (known.mean, known.std, known.minimum, known.maximum)
+        for v in (train_stats.mean, train_stats.std, train_stats.minimum, train_stats.maximum)
     )
-    one, other = ((x.double() - mean) / std for x in (forecast, truth))
+    forecast_unit, truth_unit = ((x.double() - mean) / std for x in (forecast, truth))
     for name in ("mse", "mae", "rmse", "mse_sum_per_frame", "mae_sum_per_frame"):
-        want = getattr(m, name)(one, other, mask=where).item()
+        want = getattr(m, name)(forecast_unit, truth_unit, mask=exists).item()
         assert float(scores[name]) == pytest.approx(want, rel=1e-5), name
     scaled = ((x.double() - low) / (high - low) for x in (forecast, truth))
-    similar = m.ssim(*scaled, data_range=1.0, mask=where)
+    similar = m.ssim(*scaled, data_range=1.0, mask=exists)
     assert float(scores["ssim"]) == pytest.approx(similar.mean().item(), abs=1e-5)
-    weighted = m.latitude_weighted_rmse(one, other, latitude=made.grid.latitude, mask=where).item()
+    weighted = m.latitude_weighted_rmse(
+        forecast_unit, truth_unit, latitude=data.grid.latitude, mask=exists
+    ).item()
     assert float(scores["latitude_weighted_rmse"]) == pytest.approx(weighted, rel=1e-5)
-    for c, channel in enumerate(made.grid.channels):
+    for c, channel in enumerate(data.grid.channels):
         for lead in range(3):
-            here = np.s_[:, lead : lead + 1, c : c + 1]
-            want = m.mae(forecast[here].double(), truth[here].double(), mask=where).item()
+            part = np.s_[:, lead : lead + 1, c : c + 1]
+            want = m.mae(forecast[part].double(), truth[part].double(), mask=exists).item()
             at = {"channel": channel, "lead": lead + 1}
             assert float(scores["mae_by_lead"].sel(at)) == pytest.approx(want, rel=1e-5)
             want = similar[:, lead, c].mean().item()
             assert float(scores["ssim_by_lead"].sel(at)) == pytest.approx(want, abs=1e-5)
-    each = [m.mse(a, b, mask=where).item() for a, b in zip(one, other, strict=True)]
+    each = [m.mse(a, b, mask=exists).item() for a, b in zip(forecast_unit, truth_unit, strict=True)]
     np.testing.assert_allclose(scores["window_mse"], each, rtol=1e-5)
 
 
 def test_a_perfect_forecast():
-    made = world()
-    windows = WindowDataset(made, "test", past=4, lead=3)
-    climatology = Climatology.fit(made)
+    data = world()
+    windows = WindowDataset(data, "test", past=4, lead=3)
+    climatology = Climatology.fit(data)
     scores = score(
         lambda past, window: window.future.clone(),
         windows,
-        statistics=statistics(made),
+        statistics=statistics(data),
         climatology=climatology,
     )
     want = {"mse": 0, "mae": 0, "rmse": 0, "ssim": 1, "log_spectral_distance": 0}
@@ -117,34 +122,34 @@ def test_a_perfect_forecast():
 
 def test_anomaly_correlation_uses_the_valid_time():
     """The same sums by hand, with the climatology at the times of the future frames."""
-    made = world()
-    windows, climatology = WindowDataset(made, "test", past=3, lead=3), Climatology.fit(made)
-    scores = score(persistence(3), windows, statistics=statistics(made), climatology=climatology)
+    data = world()
+    windows, climatology = WindowDataset(data, "test", past=3, lead=3), Climatology.fit(data)
+    scores = score(persistence(3), windows, statistics=statistics(data), climatology=climatology)
     sums = np.zeros((3, 3, 2))
-    cosine = np.cos(np.deg2rad(made.grid.latitude))[:, None]
+    cosine = np.cos(np.deg2rad(data.grid.latitude))[:, None]
     for start in windows.starts:
         for lead in range(3):
             frame = start + 3 + lead
-            usual = climatology.at(made.times[frame : frame + 1])[0].astype(float)
-            f, t = made.frames[start + 2] - usual, made.frames[frame] - usual
+            usual = climatology.at(data.times[frame : frame + 1])[0].astype(float)
+            f, t = data.frames[start + 2] - usual, data.frames[frame] - usual
             for i, product in enumerate((f * t, f * f, t * t)):
                 sums[i, lead] += (product * cosine).sum((-2, -1))
     want = sums[0] / np.sqrt(sums[1] * sums[2])
-    for c, channel in enumerate(made.grid.channels):
+    for c, channel in enumerate(data.grid.channels):
         np.testing.assert_allclose(
             scores["acc_by_lead"].sel(channel=channel), want[:, c], atol=1e-4
         )
 
 
 def test_climatology_as_a_forecast():
-    made = world()
-    windows, climatology = WindowDataset(made, "test", past=3, lead=3), Climatology.fit(made)
+    data = world()
+    windows, climatology = WindowDataset(data, "test", past=3, lead=3), Climatology.fit(data)
     predict = climatology_forecast(climatology, windows)
     got = predict(everything(windows).past, everything(windows))
     frame = int(windows.starts[-1]) + 3 + 2
-    np.testing.assert_allclose(got[-1, 2], climatology.at(made.times[frame : frame + 1])[0])
+    np.testing.assert_allclose(got[-1, 2], climatology.at(data.times[frame : frame + 1])[0])
     scores = score(
-        predict, windows, statistics=statistics(made), climatology=climatology, batch_size=5
+        predict, windows, statistics=statistics(data), climatology=climatology, batch_size=5
     )
     assert scores["acc_by_lead"].isnull().all()
     # drifting noise: what is usual says nothing, and costs about its variance
@@ -152,15 +157,15 @@ def test_climatology_as_a_forecast():
 
 
 def test_groups_are_scored_apart():
-    made = world()
-    windows = WindowDataset(made, "test", past=4, lead=3)
+    data = world()
+    windows = WindowDataset(data, "test", past=4, lead=3)
 
     def predict(past, window):
         late = torch.from_numpy(windows.groups[window.index.numpy()] == "storm")
-        bias = torch.tensor(statistics(made).std)[:, None, None]
+        bias = torch.tensor(statistics(data).std)[:, None, None]
         return window.future + late[:, None, None, None, None] * bias
 
-    scores = score(predict, windows, statistics=statistics(made))
+    scores = score(predict, windows, statistics=statistics(data))
     assert float(scores["mse_by_run"].sel(run="calm")) == pytest.approx(0, abs=1e-9)
     assert float(scores["mse_by_run"].sel(run="storm")) == pytest.approx(1, rel=1e-3)
     assert scores["windows_by_run"].values.tolist() == [19, 24]
@@ -168,8 +173,8 @@ def test_groups_are_scored_apart():
 
 
 def test_spectra_show_smoothing_at_every_lead():
-    made = world(height=16, width=24)
-    windows = WindowDataset(made, "test", past=4, lead=6)
+    data = world(height=16, width=24)
+    windows = WindowDataset(data, "test", past=4, lead=6)
 
     def smooth(past, window):
         future = window.future.clone()
@@ -177,7 +182,7 @@ def test_spectra_show_smoothing_at_every_lead():
         future[:, -1] = pooled
         return future
 
-    scores = score(smooth, windows, statistics=statistics(made))
+    scores = score(smooth, windows, statistics=statistics(data))
     assert scores["wavenumber"].values.tolist() == list(range(9))
     assert scores["spectrum_forecast"].dims == ("lead", "channel", "wavenumber")
     ratio = scores["high_frequency_ratio_by_lead"].values
@@ -191,13 +196,13 @@ def test_spectra_show_smoothing_at_every_lead():
 
 @pytest.mark.parametrize("wraps", [False, True])
 def test_spectra_are_tapered_along_axes_that_do_not_wrap(wraps):
-    made = world()
-    made = dataclasses.replace(made, grid=dataclasses.replace(made.grid, wraps=wraps))
-    windows = WindowDataset(made, "test", past=4, lead=3)
-    scores = score(persistence(3), windows, statistics=statistics(made))
+    data = world()
+    data = dataclasses.replace(data, grid=dataclasses.replace(data.grid, wraps=wraps))
+    windows = WindowDataset(data, "test", past=4, lead=3)
+    scores = score(persistence(3), windows, statistics=statistics(data))
     truth = everything(windows).future
     power = spectral.radial_power_spectrum(truth, periodic=(False, wraps)).mean(0)
-    for c, channel in enumerate(made.grid.channels):
+    for c, channel in enumerate(data.grid.channels):
         np.testing.assert_allclose(
             scores["spectrum_truth"].sel(channel=channel)[2],
             power[2, c].tolist(),
@@ -208,9 +213,9 @@ def test_spectra_are_tapered_along_axes_that_do_not_wrap(wraps):
 
 @pytest.mark.parametrize(("height", "width", "size"), [(8, 30, 7), (2, 30, None), (1, 5, None)])
 def test_grids_too_small_for_a_window(height, width, size):
-    made = world(height=height, width=width, latitude=False)
-    windows = WindowDataset(made, "test", past=4, lead=2)
-    scores = score(persistence(2), windows, statistics=statistics(made))
+    data = world(height=height, width=width, latitude=False)
+    windows = WindowDataset(data, "test", past=4, lead=2)
+    scores = score(persistence(2), windows, statistics=statistics(data))
     if size is None:
         assert np.isnan(scores["ssim"])
         assert scores.attrs["ssim"] == ""
@@ -220,23 +225,23 @@ def test_grids_too_small_for_a_window(height, width, size):
 
 
 def test_progress_and_overlap():
-    made = world()
-    windows, told = WindowDataset(made, "test", past=4, lead=2, stride=2), []
+    data = world()
+    windows, calls = WindowDataset(data, "test", past=4, lead=2, stride=2), []
     scores = score(
         persistence(2),
         windows,
-        statistics=statistics(made),
+        statistics=statistics(data),
         batch_size=8,
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: calls.append((done, total)),
     )
-    assert told[-1] == (len(windows), len(windows))
-    assert len(told) == math.ceil(len(windows) / 8)
+    assert calls[-1] == (len(windows), len(windows))
+    assert len(calls) == math.ceil(len(windows) / 8)
     assert scores.attrs["overlap"] == 3
 
 
 def test_bad_forecasts_are_refused():
-    made = world()
-    windows, known = WindowDataset(made, "test", past=4, lead=2), statistics(made)
+    data = world()
+    windows, train_stats = WindowDataset(data, "test", past=4, lead=2), statistics(data)
 
     def diverged(past, window):
         future = window.future.clone()
@@ -244,25 +249,25 @@ def test_bad_forecasts_are_refused():
         return future
 
     with pytest.raises(S2KDError, match="test window 11 is not finite"):
-        score(diverged, windows, statistics=known)
+        score(diverged, windows, statistics=train_stats)
     with pytest.raises(S2KDError, match="the forecast has shape"):
-        score(persistence(3), windows, statistics=known)
+        score(persistence(3), windows, statistics=train_stats)
 
 
 def test_latency_is_of_one_window_and_leaves_the_module_as_it_was():
-    seen = []
+    calls = []
 
     class Net(torch.nn.Module):
         def forward(self, past):
-            seen.append((tuple(past.shape), self.training, torch.is_grad_enabled()))
+            calls.append((tuple(past.shape), self.training, torch.is_grad_enabled()))
             return past
 
     net = Net()
-    found = latency(net, torch.zeros(4, 2, 1, 3, 3), warmup=3, repeats=5)
-    assert seen == [((1, 2, 1, 3, 3), False, False)] * 8
+    result = latency(net, torch.zeros(4, 2, 1, 3, 3), warmup=3, repeats=5)
+    assert calls == [((1, 2, 1, 3, 3), False, False)] * 8
     assert net.training
-    assert 0 < found["p05_ms"] <= found["median_ms"] <= found["p95_ms"]
-    assert (found["device"], found["dtype"], found["batch"]) == ("cpu", "float32", 1)
+    assert 0 < result["p05_ms"] <= result["median_ms"] <= result["p95_ms"]
+    assert (result["device"], result["dtype"], result["batch"]) == ("cpu", "float32", 1)
     with pytest.raises(S2KDError, match="repeats=0"):
         latency(net, torch.zeros(1, 2, 1, 3, 3), repeats=0)
 
@@ -284,7 +289,7 @@ def test_persistence_of_real_air_temperature():
         latitude=latitude,
         longitude=longitude,
     )
-    made = Dataset(
+    data = Dataset(
         name="air",
         domain="weather",
         grid=grid,
@@ -296,7 +301,7 @@ def test_persistence_of_real_air_temperature():
             "test": (Stretch(first=20, stop=len(air)),),
         },
     )
-    windows = WindowDataset(made, "test", past=1, lead=12, stride=3)
-    scores = score(persistence(12), windows, statistics=statistics(made))
-    found = scores["rmse_by_lead"].sel(channel="air", lead=[1, 4, 12]).values
-    assert found == pytest.approx([2.49, 3.27, 4.64], rel=0.02)
+    windows = WindowDataset(data, "test", past=1, lead=12, stride=3)
+    scores = score(persistence(12), windows, statistics=statistics(data))
+    result = scores["rmse_by_lead"].sel(channel="air", lead=[1, 4, 12]).values
+    assert result == pytest.approx([2.49, 3.27, 4.64], rel=0.02)
