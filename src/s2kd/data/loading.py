@@ -60,7 +60,8 @@ def load(part: Part, split: Split = DEFAULT_SPLIT, keep: Keep = DEFAULT_KEEP) ->
 
         return datasets.build(part.name, **part.params)
     dataset, gaps = open_record(part, split, keep)
-    if _size(dataset) <= keep.memory_gb * 2**30:
+    remote = "://" in str(part.params.get("path", ""))
+    if _size(dataset) <= keep.memory_gb * 2**30 and not remote:
         return storage.copied_to_memory(dataset, gaps)
     folder = _cache_folder(part, keep) / _cache_key(part, split, keep)
     folder.mkdir(parents=True, exist_ok=True)

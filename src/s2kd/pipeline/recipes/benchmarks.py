@@ -4,7 +4,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from s2kd.core.recipe import Part, Recipe, TeacherSpec, Training
+from s2kd.core.recipe import Part, Recipe, Split, TeacherSpec, Training
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
 from s2kd.data._taxibj_cut import layout_of
@@ -70,13 +70,13 @@ def existing(data: str) -> str:
 def weatherbench(*, data: str, preset: str = "paper") -> Recipe:
     """WeatherBench: Z500 and T850 at 5.625°, 6-hourly, 3 days to 3 days (small: 1 to 1)."""
     check_preset("weatherbench", preset)
-    params = {"path": existing(data)}
+    part = Part(name="weatherbench", params={"path": existing(data)})
+    years = Split(train=("1979", "2015"), val=("2016", "2016"), test=("2017", "2018"), gap=0)
     if preset == "paper":
-        part = Part(name="weatherbench", params=params)
-        return paper("weatherbench", part, teacher="triton", depth=3)
+        return replace(paper("weatherbench", part, teacher="triton", depth=3), split=years)
     # six years, as OpenSTL's short settings have: enough for a model this small
-    part = Part(name="weatherbench", params={**params, "train": ["2010", "2015"]})
-    return small("weatherbench_small", part, stride=6, test_stride=4)
+    recipe = small("weatherbench_small", part, stride=6, test_stride=4)
+    return replace(recipe, split=replace(years, train=("2010", "2015")))
 
 
 @builtin
