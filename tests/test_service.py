@@ -15,7 +15,7 @@ from msgspec import structs, to_builtins
 import s2kd
 from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError
-from s2kd.data import datasets, netcdf, prepare
+from s2kd.data import load, netcdf, prepare
 from s2kd.data.statistics import statistics
 from s2kd.deploy import service
 from s2kd.deploy.forecaster import Forecaster
@@ -305,7 +305,7 @@ SEAM = np.concatenate([np.arange(340, 360, 2.5), np.arange(0, 20, 2.5)])
 
 def student_of(dataset, folder, *, past=PAST, lead=LEAD):
     """The folder of a student of this part that repeats the last frame: its weights are nought."""
-    made = datasets.build(dataset.name, **dataset.params)
+    made = load(dataset)
     part, train_stats = Part(name="unet", params={"width": 4}), statistics(made, lead=lead)
     setting = Setting(
         grid=made.grid, past=past, lead=lead, statistics=train_stats, predict="change"

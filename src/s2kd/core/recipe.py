@@ -218,11 +218,22 @@ def json_schema(kind: str = "recipes") -> dict[str, Any]:
 
 # --- recipes of older versions -------------------------------------------------------------------
 
-MOVED_SETTINGS: dict[str, dict[str, str]] = {}
+_DATES = {name: f"split.{name}" for name in ("train", "val", "test")}
+_SHARES = {name: f"split.{name}" for name in ("fractions", "gap")}
+_MEMORY = {name: f"keep.{name}" for name in ("memory_gb", "cache")}
+_STORAGE = {**_MEMORY, "missing": "keep.missing"}
+MOVED_SETTINGS: dict[str, dict[str, str]] = {
+    "netcdf": {**_DATES, **_SHARES, **_STORAGE, "time_stride": "keep.time_stride"},
+    "weatherbench": {**_DATES, **_STORAGE, "gap": "split.gap"},
+    "prepared": {"memory_gb": "keep.memory_gb"},
+}
 """Settings that readers had: `{"netcdf": {"gap": "split.gap", "missing": "keep.missing"}}`."""
 
-RENAMED_READERS: dict[str, str] = {}
+RENAMED_READERS: dict[str, str] = {"netcdf": "cf"}
 """Old names of readers."""
+
+WEATHERBENCH = {"train": ["1979", "2015"], "val": ["2016", "2016"], "test": ["2017", "2018"]}
+"""Default dates that the reader of WeatherBench had."""
 
 
 def upgrade(plain: Any, *, source: str = "recipe") -> Any:
@@ -238,6 +249,8 @@ def upgrade(plain: Any, *, source: str = "recipe") -> Any:
     if isinstance(dataset, dict) and isinstance(dataset.get("params", {}), dict):
         params = dict(dataset.get("params", {}))
         sections = {"split": Split(), "keep": Keep()}
+        if dataset.get("name") == "weatherbench" and "split" not in plain:
+            params = {**WEATHERBENCH, "gap": 0, **params}
         for section, default in sections.items():
             if isinstance(plain.get(section, {}), dict):
                 plain[section] = {**_plain(default), **plain.get(section, {})}

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from s2kd.core.files import digest, locked
-from s2kd.core.recipe import RENAMED_READERS, Keep, Part, Split
+from s2kd.core.recipe import Keep, Part, Split, upgrade
 from s2kd.core.registry import Registry
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import frames as storage
@@ -50,12 +50,13 @@ def load(part: Part, split: Split = DEFAULT_SPLIT, keep: Keep = DEFAULT_KEEP) ->
     Raises:
         S2KDError: whatever the reader, the splits or the missing values do not allow.
     """
+    part, split, keep = _current(part, split, keep)
     if part.name == PREPARED:
         readers.check(part.name, part.params)
         return storage.open_store(
             Path(part.params["path"]).expanduser(), memory_gb=float(keep.memory_gb)
         )
-    if RENAMED_READERS.get(part.name, part.name) not in readers.names():
+    if part.name not in readers.names():
         from s2kd.data import datasets
 
         return datasets.build(part.name, **part.params)
@@ -74,16 +75,27 @@ def load(part: Part, split: Split = DEFAULT_SPLIT, keep: Keep = DEFAULT_KEEP) ->
 
 def read_record(part: Part) -> "xr.Dataset":
     """The record of a reader, by name and settings."""
-    return readers.build(RENAMED_READERS.get(part.name, part.name), **part.params)
+    return readers.build(part.name, **part.params)
+
+
+def _current(part: Part, split: Split, keep: Keep) -> tuple[Part, Split, Keep]:
+    """With the names and settings of this version, where they are those of an older one."""
+    settings = upgrade(msgspec.to_builtins({"dataset": part, "split": split, "keep": keep}))
+    dataset, split, keep = settings["dataset"], settings["split"], settings["keep"]
+    return (
+        msgspec.convert(dataset, Part),
+        msgspec.convert(split, Split),
+        msgspec.convert(keep, Keep),
+    )
 
 
 def check_part(part: Part) -> None:
     """Refuse an unknown reader or setting."""
     from s2kd.data import datasets
 
-    is_reader = RENAMED_READERS.get(part.name, part.name) in readers.names()
-    registry: Registry[Any] = readers if is_reader else datasets
-    registry.check(RENAMED_READERS.get(part.name, part.name), part.params)
+    part, _, _ = _current(part, DEFAULT_SPLIT, DEFAULT_KEEP)
+    registry: Registry[Any] = readers if part.name in readers.names() else datasets
+    registry.check(part.name, part.params)
 
 
 def prepare(
@@ -110,6 +122,7 @@ def prepare(
     """
     if dtype not in storage.DTYPES:
         raise S2KDError(f"dtype={dtype!r} must be one of {', '.join(storage.DTYPES)}")
+    part, split, keep = _current(part, split, keep)
     source = {
         "part": msgspec.to_builtins(part),
         "split": msgspec.to_builtins(split),
@@ -133,7 +146,7 @@ def prepare(
             (out / name).replace(out / storage.UNFINISHED / name)
     elif contents:
         raise S2KDError(f"{out}: is not empty and holds no prepared data; choose another --out")
-    if RENAMED_READERS.get(part.name, part.name) in readers.names() and part.name != PREPARED:
+    if part.name in readers.names() and part.name != PREPARED:
         dataset, gaps = open_record(part, split, keep)
     else:
         dataset = load(part, split, keep)

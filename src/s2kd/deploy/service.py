@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from s2kd.data.dataset import Dataset
 
-GRIDDED = ("netcdf", "atmosphere", "plume", "blobs", "weatherbench")
+GRIDDED = ("cf", "netcdf", "atmosphere", "plume", "blobs", "weatherbench")
 """Dataset parts whose students forecast from any file that follows CF."""
 
 UNCUT: dict[str, dict[str, Any]] = {

@@ -111,11 +111,17 @@ def for_description(description: Description) -> Recipe | None:
     if part.name == "weatherbench":
         from s2kd.pipeline.recipes.benchmarks import small
 
-        return small("weatherbench_small", part, stride=6, test_stride=4)
+        return _upgraded(small("weatherbench_small", part, stride=6, test_stride=4))
     past = description.past or 4
     name = "".join(c if c.isalnum() else "_" for c in Path(description.path).stem) or "mine"
     cells = max(1, description.height * description.width)
-    return for_dataset(part, past=past, lead=description.lead or past, name=name, cells=cells)
+    recipe = for_dataset(part, past=past, lead=description.lead or past, name=name, cells=cells)
+    return _upgraded(recipe)
+
+
+def _upgraded(recipe: Recipe) -> Recipe:
+    """With the splits that its reader's settings hold in their own field."""
+    return Recipe.from_dict(recipe.to_dict())
 
 
 # --- the demo ------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from s2kd.core.recipe import Part, Recipe, TeacherSpec, Training
+from s2kd.core.recipe import Part, Recipe, Split, TeacherSpec, Training
 from s2kd.core.types import S2KDError
 from s2kd.pipeline.recipes import METHODS, builtin
 
@@ -89,15 +89,15 @@ def standin(
 @builtin
 def ncep_air(*, data: str) -> Recipe:
     """Near-surface air temperature over North America, 6-hourly (NCEP/NCAR), 24 h to 24 h."""
-    params = {
-        "path": _file(data, "ncep_air_sig995_6h_2013_2014.nc"),
-        "variables": ["air"],
-        "train": ["2013-01-01", "2014-06-30"],
-        "val": ["2014-07-01", "2014-09-30"],
-        "test": ["2014-10-01", "2014-12-31"],
-        "gap": 8,
-    }
-    return standin("ncep_air", Part(name="netcdf", params=params), stride=3)
+    path = _file(data, "ncep_air_sig995_6h_2013_2014.nc")
+    part = Part(name="cf", params={"path": path, "variables": ["air"]})
+    split = Split(
+        train=("2013-01-01", "2014-06-30"),
+        val=("2014-07-01", "2014-09-30"),
+        test=("2014-10-01", "2014-12-31"),
+        gap=8,
+    )
+    return replace(standin("ncep_air", part, stride=3), split=split)
 
 
 @builtin
