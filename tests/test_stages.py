@@ -15,7 +15,6 @@ from s2kd import pipeline
 from s2kd.core.files import write_json
 from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError
-from s2kd.data import datasets
 from s2kd.data.windows import WindowDataset
 from s2kd.deploy.forecaster import Forecaster
 from s2kd.evaluation.results import each_model, settings_of
@@ -271,7 +270,7 @@ def test_a_model_is_not_scored_on_data_that_have_changed_since(mine, model):
 
 
 def _test_windows(recipe, split="test"):
-    dataset = datasets.build(recipe.dataset.name, **recipe.dataset.params)
+    dataset = world(recipe.dataset.name, **recipe.dataset.params)
     windows = WindowDataset(dataset, split, past=recipe.past, lead=recipe.lead)
     clips = np.stack([dataset.frames[s : s + recipe.past + recipe.lead] for s in windows.starts])
     train = np.concatenate([dataset.frames[s.first : s.stop] for s in dataset.splits["train"]])
@@ -315,7 +314,7 @@ def test_unseen_test_splits_are_scored_apart(tmp_path):
     road.walk(recipe, tmp_path / "run")
     rows = json.loads((tmp_path / "run/scores.json").read_text())
     names = ["persistence", "climatology", "baseline"]
-    dataset = datasets.build("plume", **_PLUME)
+    dataset = world("plume", **_PLUME)
     splits = [split for split in dataset.splits if split.startswith("test")]
     assert len(splits) > 1
     assert [(r["split"], r["method"]) for r in rows] == [(s, n) for s in splits for n in names]

@@ -166,11 +166,12 @@ def read_scores(path: Path) -> xr.Dataset:
     """One file of scores along `model`, in memory; S2KDError where it is not readable as such."""
     if not path.exists():
         raise S2KDError(f"{path}: no such file")
-    return _read(path, path.stat().st_mtime_ns).copy()
+    status = path.stat()
+    return _read(path, (status.st_mtime_ns, status.st_ino)).copy()
 
 
 @lru_cache(maxsize=16)
-def _read(path: Path, changed: int) -> xr.Dataset:
+def _read(path: Path, version: tuple[int, int]) -> xr.Dataset:
     try:
         with xr.open_dataset(path, engine="h5netcdf") as file:
             scores = file.load()

@@ -278,7 +278,13 @@ def read_scores(out: Path) -> dict[str, xr.Dataset]:
     if not (out / "scores.json").exists():
         raise S2KDError(f"{out}: has no scores.json yet; run `s2kd evaluate` first")
     splits = dict.fromkeys(row["split"] for row in read_json(out / "scores.json"))
-    return {split: results.read_scores(_scores_path(out, split)) for split in splits}
+    paths = {split: _scores_path(out, split) for split in splits}
+    if missing := [path for path in paths.values() if not path.exists()]:
+        raise S2KDError(
+            f"{missing[0]}: missing, so the scores are of an earlier version; run `s2kd evaluate` "
+            "again"
+        )
+    return {split: results.read_scores(path) for split, path in paths.items()}
 
 
 def predictor(
