@@ -22,8 +22,8 @@ def first_process(processes: int = 0) -> bool:
     number counts only where so many tasks were started: tasks may also work each by itself.
     """
     tasks = os.environ.get("SLURM_NTASKS", "1")
-    apart = processes > 0 and (processes == 1 or tasks != str(processes))
-    names = [name for name in RANKS if name != "SLURM_PROCID" or not apart]
+    is_single = processes > 0 and (processes == 1 or tasks != str(processes))
+    names = [name for name in RANKS if name != "SLURM_PROCID" or not is_single]
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 

@@ -36,7 +36,7 @@ def latency(
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     past = past[:1]
-    taken = []
+    times = []
     try:
         with torch.inference_mode():
             for _ in range(warmup + repeats):
@@ -44,15 +44,15 @@ def latency(
                 start = time.perf_counter()
                 module(past)
                 _wait(past.device)
-                taken.append(1e3 * (time.perf_counter() - start))
+                times.append(1e3 * (time.perf_counter() - start))
     finally:
         for part, training in modes:
             part.training = training
-    taken = taken[warmup:]
+    times = times[warmup:]
     return {
-        "median_ms": statistics.median(taken),
-        "p05_ms": float(np.quantile(taken, 0.05)),
-        "p95_ms": float(np.quantile(taken, 0.95)),
+        "median_ms": statistics.median(times),
+        "p05_ms": float(np.quantile(times, 0.05)),
+        "p95_ms": float(np.quantile(times, 0.95)),
         "batch": 1,
         "warmup": warmup,
         "repeats": repeats,
@@ -67,10 +67,10 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def versions(*more: str) -> dict[str, str]:
+def versions(*names: str) -> dict[str, str]:
     """Versions of s2kd, torch, numpy and Python (and of further packages) in use."""
-    found = {name: _version(name) for name in ("torch", "numpy", *more)}
-    return {"s2kd": installed("s2kd"), **found, "python": sys.version.split()[0]}
+    packages = {name: _version(name) for name in ("torch", "numpy", *names)}
+    return {"s2kd": installed("s2kd"), **packages, "python": sys.version.split()[0]}
 
 
 def _version(name: str) -> str:
@@ -94,12 +94,12 @@ def _processor() -> str:
 def hardware(device: torch.device | str = "cpu") -> dict[str, Any]:
     """What a run was made on: processor, threads, and the GPU where one was used."""
     device = torch.device(device)
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": device.type,
     }
     if device.type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
+        facts["gpu"] = torch.cuda.get_device_name(device)
+    return facts

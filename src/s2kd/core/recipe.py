@@ -290,13 +290,13 @@ def read(kind: Any, plain: Any, source: str) -> Any:
     try:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
-        problem, _, place = str(error).partition(" - at `$")
-    path = re.findall(r"[^.\[\]`]+", place)
+        problem, _, path_text = str(error).partition(" - at `$")
+    path = re.findall(r"[^.\[\]`]+", path_text)
     value = plain
     for key in path:
         kind = _field_type(kind, key)
         value = value[int(key)] if isinstance(value, list | tuple) else value[key]
-    name = place.strip("`").removeprefix(".")
+    name = path_text.strip("`").removeprefix(".")
     field = f"{source}: {name}" if name else source
     raise S2KDError(f"{field}: {_explained(problem, _bare(kind), value)}")
 
@@ -315,9 +315,9 @@ def _explained(problem: str, kind: Any, value: Any) -> str:
         return f"must be one of {', '.join(choices)}, got {value!r}{near}"
     if _is_struct(kind) and not isinstance(value, dict):
         return f"wants {kind.__name__} with its fields, got {value!r}"
-    wanted = problem.partition(", got")[0].replace("`", "").removeprefix("Expected ")
-    wanted = wanted.replace("array", "a list").replace("object", "settings by name")
-    return f"wants {wanted}, got {value!r}"
+    expected = problem.partition(", got")[0].replace("`", "").removeprefix("Expected ")
+    expected = expected.replace("array", "a list").replace("object", "settings by name")
+    return f"wants {expected}, got {value!r}"
 
 
 def _unknown(kind: Any, name: str) -> str:

@@ -35,26 +35,28 @@ def import_own(module: str) -> ModuleType:
 
     Whatever goes wrong in it is an S2KDError that says what and in which line.
     """
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:  # an installed program does not look there
-        sys.path.insert(0, here)
+    folder = str(Path.cwd())
+    if folder not in sys.path and "" not in sys.path:  # an installed program does not look there
+        sys.path.insert(0, folder)
     try:
         return importlib.import_module(module)
     except S2KDError as error:
         raise S2KDError(f"cannot import {module!r}: {error}") from None
     except (Exception, SystemExit) as error:  # the user's code may fail in any way
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-            raise S2KDError(f"cannot import {module!r}: neither in {here} nor installed") from None
-        raise S2KDError(f"cannot import {module!r}: {_told(error, here)}") from None
+            raise S2KDError(
+                f"cannot import {module!r}: neither in {folder} nor installed"
+            ) from None
+        raise S2KDError(f"cannot import {module!r}: {_failure(error, here)}") from None
 
 
-def _told(error: BaseException, here: str) -> str:
+def _failure(error: BaseException, folder: str) -> str:
     """`Type: message (file:line)`, the line being the last one of the user's own."""
     kind = type(error).__name__
     if isinstance(error, SyntaxError):
         return f"{kind}: {error.msg} ({Path(error.filename or '').name}:{error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
-    frame = ([one for one in frames if one.filename.startswith(here)] or frames)[-1]
+    frame = ([entry for entry in frames if entry.filename.startswith(folder)] or frames)[-1]
     return f"{kind}: {error} ({Path(frame.filename).name}:{frame.lineno})"
 
 

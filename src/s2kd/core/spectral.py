@@ -49,8 +49,8 @@ def radial_power_spectrum(
     height, width = field.shape[-2:]
     ring, counts = (t.to(field.device) for t in annuli(height, width))
     field = field - field.mean((-2, -1), keepdim=True)
-    for axis, whole in zip((-2, -1), periodic, strict=True):
-        if not whole:
+    for axis, is_periodic in zip((-2, -1), periodic, strict=True):
+        if not is_periodic:
             field = field * _taper(field.shape[axis]).to(field).unflatten(
                 0, (-1, *[1] * (-axis - 1))
             )

@@ -67,16 +67,16 @@ def sizes() -> Iterator[Size]:
 
 def build(size: Size) -> Student | Teacher:
     """The model of that size; a teacher with its alignment, without the frozen text encoder."""
-    made = backbones.build(
+    backbone = backbones.build(
         size.name, size.grid, past=size.frames, lead=size.frames, preset=size.preset
     )
     normaliser = Normaliser(torch.zeros(2), torch.ones(2))
     if size.role == "student":
-        return Student(made, normaliser)
+        return Student(backbone, normaliser)
     width, heads = ALIGNMENT[size.preset]
     depth = TEACHERS[size.name][2] if size.preset == "paper" else 2
     return Teacher(
-        made,
+        backbone,
         normaliser,
         wraps=False,
         text_width=TEXT_WIDTH,
@@ -133,19 +133,21 @@ def multiply_adds(module: nn.Module, frames: Tensor) -> int:
 
 def activation_bytes(module: nn.Module, frames: Tensor) -> int:
     """Bytes that a training step keeps for the backward pass, weights and inputs not counted."""
-    held = {p.untyped_storage().data_ptr() for p in (*module.parameters(), *module.buffers())}
-    held.add(frames.untyped_storage().data_ptr())
-    kept: dict[int, int] = {}
+    parameter_storages = {
+        p.untyped_storage().data_ptr() for p in (*module.parameters(), *module.buffers())
+    }
+    parameter_storages.add(frames.untyped_storage().data_ptr())
+    saved: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in held:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in parameter_storages:
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         out = module(frames)  # held until the sum is taken, so that no address is used twice
-    total = sum(kept.values())
+    total = sum(saved.values())
     del out
     return total
 

@@ -77,24 +77,24 @@ class Teacher(nn.Module):
 
     def forward(self, past: Frames, tokens: Tokens | None) -> Forecast:
         """T(X, S) of eq. 13; its latent is Z_fused of eq. 9."""
-        seen, carry = self.backbone.encode(self.normaliser(past))
-        fused = self.fuse(seen, tokens)
+        latent, carry = self.backbone.encode(self.normaliser(past))
+        fused = self.fuse(latent, tokens)
         future = self.backbone.decode(self.from_cells(fused), carry)
         future = self.normaliser.future(future, past)
         return Forecast(future=future, latent=fused, carry=carry)
 
-    def fuse(self, seen: Float[Tensor, "batch e h w"], tokens: Tokens | None) -> Latent:
+    def fuse(self, latent: Float[Tensor, "batch e h w"], tokens: Tokens | None) -> Latent:
         """Z_v (eq. 3) and Z_s (eq. 4) to Z_fused: eqs. 5-9, N times, Z_s the same each time."""
-        grid = seen.shape[-2:]
-        cells = self.to_cells(seen).flatten(2).transpose(1, 2)
+        grid = latent.shape[-2:]
+        cells = self.to_cells(latent).flatten(2).transpose(1, 2)
         cells = cells + (self.rows + self.columns).flatten(0, 1)
         cells = self.decouple(cells, grid) if self._decouples else self.decouple(cells)
         if self.read is not None:
             if tokens is None:
                 raise S2KDError("teacher: this one reads, so it needs the narratives' token states")
-            words = self.read(tokens)
+            text = self.read(tokens)
             for block in self.blocks:
-                cells = block(cells, words)
+                cells = block(cells, text)
         return cells.transpose(1, 2).unflatten(2, grid)
 
     @property
@@ -130,12 +130,12 @@ class CrossAttention(nn.Module):
         self.attend = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, seen: Cells, read: Tokens) -> Cells:
+    def forward(self, cells: Cells, text: Tokens) -> Cells:
         """Q from what is seen (eq. 5), K and V from what is read (eqs. 6-7), softmax (eq. 8)."""
-        answer, _ = self.attend(
-            seen, read.values, read.values, key_padding_mask=read.padding, need_weights=False
+        attended, _ = self.attend(
+            cells, text.values, text.values, key_padding_mask=text.padding, need_weights=False
         )
-        return self.norm(seen + answer)
+        return self.norm(cells + attended)
 
 
 class SpectralBranches(nn.Module):
@@ -170,17 +170,17 @@ class SpectralBranches(nn.Module):
 class FramesOnly(nn.Module):
     """A model that gives frames and nothing else, as it is exported, checked and timed.
 
-    A teacher is handed the `words` of its windows beforehand.
+    A teacher is handed the `tokens` of its windows beforehand.
     """
 
-    def __init__(self, model: Student | Teacher, words: Tokens | None = None) -> None:
+    def __init__(self, model: Student | Teacher, tokens: Tokens | None = None) -> None:
         super().__init__()
-        self.model, self.words = model, words
+        self.model, self.tokens = model, tokens
 
     def forward(self, past: Frames) -> Float[Tensor, "batch lead channel height width"]:
         """The forecast, physical units."""
         if isinstance(self.model, Teacher):
-            return self.model(past, self.words).future
+            return self.model(past, self.tokens).future
         return self.model(past).future
 
 
@@ -198,8 +198,8 @@ def feed_back(
     """
     exists = None if grid.mask is None else torch.from_numpy(grid.exists).to(past.device)
     frames, blocks, length = past, list[Tensor](), past.shape[1]
-    while (made := frames.shape[1] - length) < steps:
-        blocks.append(step(frames[:, -length:], len(blocks), made).to(past))
+    while (done := frames.shape[1] - length) < steps:
+        blocks.append(step(frames[:, -length:], len(blocks), done).to(past))
         part = blocks[-1]
         if part.shape[0] != len(past) or part.shape[2:] != past.shape[2:]:
             raise S2KDError(f"roll-out: a block has shape {tuple(part.shape)}")

@@ -120,11 +120,11 @@ class Conv(nn.Conv2d):
 
     def forward(self, x: Float[Tensor, "batch d h w"]) -> Float[Tensor, "batch out hs ws"]:
         """Wrap, then convolve. A reach beyond the whole width goes round as often as needed."""
-        left = self.reach
-        while left > 0:
-            step = min(left, x.shape[-1])
+        remaining = self.reach
+        while remaining > 0:
+            step = min(remaining, x.shape[-1])
             x = wrap_columns(x, step, step)
-            left -= step
+            remaining -= step
         return super().forward(x)
 
 

@@ -43,11 +43,11 @@ class Blends:
     def gather(self, index: Tensor) -> Batch:
         """The blends with these numbers, as one batch; `index` is that of their larger parts."""
         index = index.cpu()
-        one = self.windows.gather(index % len(self.windows))
-        other = self.windows.gather(self.partner[index])
-        share = self.share[index].to(one.past.device)[:, None, None, None, None]
+        first = self.windows.gather(index % len(self.windows))
+        second = self.windows.gather(self.partner[index])
+        share = self.share[index].to(first.past.device)[:, None, None, None, None]
         return Batch(
-            past=share * one.past + (1 - share) * other.past,
-            future=share * one.future + (1 - share) * other.future,
-            index=one.index,
+            past=share * first.past + (1 - share) * second.past,
+            future=share * first.future + (1 - share) * second.future,
+            index=first.index,
         )

@@ -1,4 +1,4 @@
-"""What each stage minimises (eqs. 1, 2, 12 to 14), on windows by their numbers."""
+"""Training objectives of teachers and students (eqs. 1, 2, 12-14), on windows by number."""
 
 import math
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class States(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """What a frozen teacher says of a batch: Z_fused, and its forecast in the normaliser's unit.
+    """Outputs of a frozen teacher for a batch: Z_fused, and the forecast in the normaliser's unit.
 
     `feature_pyramid` are its features from shallow to deep, where it answers live.
     """
@@ -186,10 +186,10 @@ class Distilling(nn.Module):
             number = blends.of(index, self.epoch)
             past = torch.cat([past, blends.gather(number).past])
             target = joined(target, targets.gather(number, past.device))
-        own = self.model(past)
-        forecast = own.future[: len(index)]
+        output = self.model(past)
+        forecast = output.future[: len(index)]
         error = prediction_loss(forecast, window.future, self.model.normaliser, self._exists)
-        found = []
+        terms = []
         for term in self.terms:
             if self.hinting and term.compares == "forecast":
                 continue
@@ -197,30 +197,30 @@ class Distilling(nn.Module):
             if term.compares == "feature_pyramid":
                 loss = self.trainable_losses[term.name]
                 weight = weight * loss.ramp(self.epoch)
-            value = loss(*self._views(term.compares, own, target, past))
-            found.append((term.name, weight, value))
-        return error, found
+            value = loss(*self._views(term.compares, output, target, past))
+            terms.append((term.name, weight, value))
+        return error, terms
 
     def _views(
-        self, compares: str, own: Forecast, target: Target, past: Tensor
+        self, compares: str, output: Forecast, target: Target, past: Tensor
     ) -> tuple[Tensor, Tensor] | tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """(student's, teacher's) side of a term; P(Z) of eqs. 10 and 11 is made here."""
         if compares == "forecast":
-            mine = self.model.normaliser.decoded(own.future, past)
-            return self._existing(mine), self._existing(target.forecast)
+            forecast = self.model.normaliser.decoded(output.future, past)
+            return self._existing(forecast), self._existing(target.forecast)
         common = tuple(map(min, self._extent, self._teacher_extent))
         if compares == "feature_pyramid":
             return (
-                tuple(crop_features(x, self._extent, common) for x in own.feature_pyramid),
+                tuple(crop_features(x, self._extent, common) for x in output.feature_pyramid),
                 tuple(
                     crop_features(x, self._teacher_extent, common) for x in target.feature_pyramid
                 ),
             )
-        latent, wanted = match_grids(
-            crop_features(own.latent, self._extent, common),
+        latent, teacher_latent = match_grids(
+            crop_features(output.latent, self._extent, common),
             crop_features(target.latent, self._teacher_extent, common),
         )
-        return (latent if compares == "unprojected" else self.project(latent)), wanted
+        return (latent if compares == "unprojected" else self.project(latent)), teacher_latent
 
     def _existing(self, frames: Tensor) -> Tensor:
         """Of a grid with a mask the cells that exist, as one row; else the frames as they are."""
@@ -234,7 +234,7 @@ class Distilling(nn.Module):
         index = torch.tensor([0])
         device = next(self.model.parameters()).device
         was_training = self.model.training
-        own = self.model.eval()(self._windows.gather(index).past.to(device))
+        output = self.model.eval()(self._windows.gather(index).past.to(device))
         self.model.train(was_training)
         target = self._targets.gather(index, self._windows.device)
         if not target.feature_pyramid:
@@ -242,23 +242,25 @@ class Distilling(nn.Module):
                 f"loss {name!r} compares feature pyramids, which stored targets do not hold; "
                 "let the teacher answer live (LiveTargets)"
             )
-        student, teacher = own.feature_pyramid, target.feature_pyramid
+        student, teacher = output.feature_pyramid, target.feature_pyramid
         return [x.shape[1] for x in student], [x.shape[1] for x in teacher]
 
 
-def joined(one: Batch | Target, other: Batch | Target) -> Batch | Target:
+def joined(first: Batch | Target, second: Batch | Target) -> Batch | Target:
     """Two batches as one; what is None in both stays None.
 
     Stages where both have them: a stored target has none, and a live one of its blends has.
     """
 
-    def both(a: Any, b: Any) -> Any:
+    def concatenated(a: Any, b: Any) -> Any:
         if isinstance(a, tuple):
             return tuple(torch.cat(pair) for pair in zip(a, b, strict=True)) if a and b else ()
         return None if a is None else torch.cat([a, b])
 
-    names = [field.name for field in fields(one)]
-    return type(one)(**{name: both(getattr(one, name), getattr(other, name)) for name in names})
+    names = [field.name for field in fields(first)]
+    return type(first)(
+        **{name: concatenated(getattr(first, name), getattr(second, name)) for name in names}
+    )
 
 
 def predict(

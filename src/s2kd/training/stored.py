@@ -167,13 +167,13 @@ def store_forecasts(
         return existing["content"]
     shutil.rmtree(folder, ignore_errors=True)
     content = hashlib.blake2b(digest_size=16)
-    with whole_folder(folder) as beside:
+    with whole_folder(folder) as temporary:
         arrays: dict[str, np.memmap] = {}
         for index in torch.arange(len(windows)).split(batch_size):
             for view, value in zip(views, _block(forecasts, normaliser, index), strict=False):
                 if view not in arrays:
                     arrays[view] = np.lib.format.open_memmap(
-                        beside / f"{view}.npy", "w+", "<f4", (len(windows), *value.shape[1:])
+                        temporary / f"{view}.npy", "w+", "<f4", (len(windows), *value.shape[1:])
                     )
                 arrays[view][index[0] : index[-1] + 1] = value
                 content.update(np.ascontiguousarray(value, "<f4").tobytes())
@@ -181,7 +181,7 @@ def store_forecasts(
                 progress(int(index[-1]) + 1, len(windows))
         for array in arrays.values():
             array.flush()
-        write_json(beside / NOTE, {**header, "content": content.hexdigest()})
+        write_json(temporary / NOTE, {**header, "content": content.hexdigest()})
     return content.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The frozen teacher's latents and forecasts: computed once, read by every student.
+"""Latents and forecasts of the frozen teacher, computed once and read by every student.
 
 A store is two `.npy` files of float16 and a key. The key names the teacher's weights, the data,
 the windows, the narratives and the version of this code; a store with another key is stale and
@@ -23,14 +23,14 @@ from s2kd.training.blends import Blends
 from s2kd.training.objectives import States, Target
 
 Source = WindowDataset | Blends
-"""What a teacher labels."""
+"""Windows that a teacher gives targets for."""
 
 FORMAT, NOTE = 1, "key.json"
 VIEWS = ("latent", "forecast")
 
 
 class StoredTargets:
-    """What a store holds, by window number; in memory where it fits `memory_bytes`."""
+    """Targets in a store, by window number; in memory where they fit `memory_bytes`."""
 
     def __init__(self, folder: Path, *, memory_bytes: int = 2**30) -> None:
         note = read_json(folder / NOTE)
@@ -38,12 +38,12 @@ class StoredTargets:
         self.extent = tuple(note["extent"]) if "extent" in note else None
         if done != windows:
             raise S2KDError(f"{folder}: holds the targets of {done} of {windows} windows")
-        here = {view: folder / f"{view}.npy" for view in note.get("views", ())}
+        files = {view: folder / f"{view}.npy" for view in note.get("views", ())}
         try:
-            size = sum(path.stat().st_size for path in here.values())
+            size = sum(path.stat().st_size for path in files.values())
             self._views = {
                 view: np.load(path, mmap_mode=None if size <= memory_bytes else "r")
-                for view, path in here.items()
+                for view, path in files.items()
             }
         except (ValueError, EOFError, OSError) as error:
             raise S2KDError(
@@ -66,7 +66,7 @@ class StoredTargets:
 
 
 class LiveTargets:
-    """The same from the teacher itself, for data too large to store or that is augmented."""
+    """Targets computed by the teacher with each batch, for data too large to store or augmented."""
 
     def __init__(
         self, teacher: Teacher | Student, windows: Source, states: States | None = None
@@ -77,27 +77,27 @@ class LiveTargets:
 
     @torch.no_grad()
     def gather(self, index: Tensor, device: torch.device | str) -> Target:
-        """The teacher's answer for these windows."""
-        return ask(self._teacher, self._windows, self._states, index)
+        """Targets of these windows."""
+        return teacher_outputs(self._teacher, self._windows, self._states, index)
 
 
 def freeze(teacher: Teacher | Student) -> Teacher | Student:
-    """Evaluation mode, no gradients: stage 2 only asks."""
+    """The teacher in evaluation mode, without gradients."""
     return teacher.eval().requires_grad_(False)
 
 
-def ask(
+def teacher_outputs(
     teacher: Teacher | Student, windows: Source, states: States | None, index: Tensor
 ) -> Target:
     """Z_fused and the forecast, in the normaliser's unit, of a batch of windows."""
     window = windows.gather(index)
     if isinstance(teacher, Teacher):
         tokens = states.tokens(window.index, window.past.device) if teacher.reads else None
-        said = teacher(window.past, tokens)
+        output = teacher(window.past, tokens)
     else:
-        said = teacher(window.past)
-    forecast = teacher.normaliser.decoded(said.future, window.past)
-    return Target(latent=said.latent, forecast=forecast, feature_pyramid=said.feature_pyramid)
+        output = teacher(window.past)
+    forecast = teacher.normaliser.decoded(output.future, window.past)
+    return Target(latent=output.latent, forecast=forecast, feature_pyramid=output.feature_pyramid)
 
 
 @torch.no_grad()
@@ -117,7 +117,7 @@ def store_targets(
     Blocks already written by a run that was killed are not done again.
     """
     grid = windows.dataset.grid
-    wanted = {
+    header = {
         "format": FORMAT,
         "key": key,
         "views": list(views),
@@ -126,10 +126,10 @@ def store_targets(
     }
     note = folder / NOTE
     done = read_json(note) if note.exists() else {}
-    if {k: done.get(k) for k in wanted} != wanted:
+    if {k: done.get(k) for k in header} != header:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        done = {**wanted, "done": 0}
+        done = {**header, "done": 0}
     if done["done"] == len(windows):
         return
     freeze(teacher)
@@ -138,22 +138,22 @@ def store_targets(
     for number, index in enumerate(blocks):
         if int(index[-1]) < done["done"]:
             continue
-        said = ask(teacher, windows, states, index)
+        target = teacher_outputs(teacher, windows, states, index)
         for view in views:
-            value = getattr(said, view).half().cpu().numpy()
+            value = getattr(target, view).half().cpu().numpy()
             if view not in arrays:
                 arrays[view] = _open(folder / f"{view}.npy", (len(windows), *value.shape[1:]))
             arrays[view][index[0] : index[-1] + 1] = value
         if number % 32 == 31 or number == len(blocks) - 1:
             for array in arrays.values():
                 array.flush()
-            write_json(note, {**wanted, "done": int(index[-1]) + 1})
+            write_json(note, {**header, "done": int(index[-1]) + 1})
         if progress is not None:
             progress(int(index[-1]) + 1, len(windows))
 
 
 def extent_note(extent: tuple[int, int], grid: GridSpec) -> dict[str, list[int]]:
-    """What a store's key says of the area under its latents: nothing where it is the usual one."""
+    """The entry of a store's key for the area under its latents, empty for the usual one."""
     usual = padded_size(grid.height), padded_size(grid.width)
     return {} if tuple(extent) == usual else {"extent": list(extent)}
 

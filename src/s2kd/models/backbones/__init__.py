@@ -72,17 +72,17 @@ class Backbones(Registry[Backbone]):
         self, name: str, params: Mapping[str, Any], *, grid: GridSpec
     ) -> dict[str, Any]:
         """`params` with the preset and every default written out for this grid."""
-        given = {key: value for key, value in params.items() if key != "preset"}
+        explicit = {key: value for key, value in params.items() if key != "preset"}
         preset = params.get("preset", "")
         values = self.settings(name, preset, grid) if preset else {}
-        return super().resolved(name, {**values, **given})
+        return super().resolved(name, {**values, **explicit})
 
     def build(
         self, name: str, /, grid: GridSpec, *, preset: str = "", **params: object
     ) -> Backbone:  # type: ignore[override]
         """Make a backbone; a setting it does not know, or that is missing, is an error."""
-        chosen = self.settings(name, preset, grid) if preset else {}
-        return super().build(name, grid, **{**chosen, **params})
+        preset_values = self.settings(name, preset, grid) if preset else {}
+        return super().build(name, grid, **{**preset_values, **params})
 
 
 backbones = Backbones()

@@ -47,17 +47,17 @@ def check_frames(backbone: str, spatial: int, layers: int, blocks: int) -> None:
 
 def until_cut(core: Core, x: Tensor, cut: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The latent, and what `from_cut` needs besides it."""
-    kept: tuple[Tensor, ...] = ()
+    skips: tuple[Tensor, ...] = ()
     if cut > 0:
-        x, kept = core.first(x)
-    return (core.second(x, kept), ()) if cut == 2 else (x, kept)
+        x, skips = core.first(x)
+    return (core.second(x, skips), ()) if cut == 2 else (x, skips)
 
 
-def from_cut(core: Core, latent: Tensor, kept: Sequence[Tensor], cut: int) -> Tensor:
+def from_cut(core: Core, latent: Tensor, skips: Sequence[Tensor], cut: int) -> Tensor:
     """What of the core is left after the cut."""
     if cut == 0:
-        latent, kept = core.first(latent)
-    return latent if cut == 2 else core.second(latent, kept)
+        latent, skips = core.first(latent)
+    return latent if cut == 2 else core.second(latent, skips)
 
 
 def core_widths(stacked: int, temporal: int, blocks: int) -> list[tuple[int, int]]:

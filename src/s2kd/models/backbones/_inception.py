@@ -77,15 +77,15 @@ class InceptionCore(nn.Module):
 
     def first(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The arm down and what is between; what every layer but the last gave is kept."""
-        kept = []
+        skips = []
         for layer in self.down:
             x = layer(x)
-            kept.append(x)
-        return self.between(x), tuple(kept[:-1])
+            skips.append(x)
+        return self.between(x), tuple(skips[:-1])
 
-    def second(self, x: Tensor, kept: Sequence[Tensor]) -> Tensor:
+    def second(self, x: Tensor, skips: Sequence[Tensor]) -> Tensor:
         """The arm up, each layer but the first beside what was kept last."""
         x = self.up[0](x)
-        for layer, beside in zip(list(self.up)[1:], reversed(kept), strict=True):
-            x = layer(torch.cat([x, beside], dim=1))
+        for layer, skip in zip(list(self.up)[1:], reversed(skips), strict=True):
+            x = layer(torch.cat([x, skip], dim=1))
         return x

@@ -149,19 +149,19 @@ class EarthFarseer(nn.Module):
         x = self.spatial(pad_grid(past.flatten(0, 1), wraps=self.wraps))
         x, levels = self.encoder(x)
         stacked = x.unflatten(0, (-1, self.past)).flatten(1, 2)
-        latent, kept = until_cut(self.temporal, stacked, self.cut)
+        latent, skips = until_cut(self.temporal, stacked, self.cut)
         carry = levels[:1] if self.skip else ()
         if self.shortcut is not None:
             carry = (*carry, self.shortcut.decode(*self.shortcut.encode(past)))
-        return latent, (*carry, *kept)
+        return latent, (*carry, *skips)
 
     def decode(
         self, latent: Float[Tensor, "batch d h w"], carry: Carry
     ) -> Float[Tensor, "batch lead channel height width"]:
         """What is left of the temporal part, every frame by itself, and the shortcut on top."""
         levels, rest = (carry[:1], carry[1:]) if self.skip else ((), carry)
-        direct, kept = (rest[:1], rest[1:]) if self.shortcut is not None else ((), rest)
-        x = from_cut(self.temporal, latent, kept, self.cut)
+        direct, skips = (rest[:1], rest[1:]) if self.shortcut is not None else ((), rest)
+        x = from_cut(self.temporal, latent, skips, self.cut)
         x = self.retime(x.unflatten(1, (self.past, -1)).flatten(0, 1))
         frames = self.decoder(x, [self.retime(level) for level in levels])
         frames = crop_grid(frames, self.height, self.width).unflatten(0, (-1, self.lead))
@@ -250,8 +250,8 @@ class TemporalPart(InceptionCore):
 
     def first(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """As the U does; what came in is kept too, last."""
-        lowest, kept = super().first(x)
-        return lowest, (*kept, x)
+        lowest, skips = super().first(x)
+        return lowest, (*skips, x)
 
     def second(self, x: Tensor, kept: Sequence[Tensor]) -> Tensor:
         """The arm up, plus what came in."""

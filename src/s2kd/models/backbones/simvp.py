@@ -108,15 +108,15 @@ class SimVP(nn.Module):
         for layer in self.encoder[1:]:
             x = layer(x)
         x = x.unflatten(0, (-1, self.past)).flatten(1, 2)
-        x, kept = until_cut(self.translator, x, self.cut)
-        return x, (first, *kept) if self.skip else kept
+        x, skips = until_cut(self.translator, x, self.cut)
+        return x, (first, *skips) if self.skip else skips
 
     def decode(
         self, latent: Float[Tensor, "batch d h w"], carry: Carry
     ) -> Float[Tensor, "batch lead channel height width"]:
         """What is left of the translator, then every frame by itself."""
-        kept = carry[1:] if self.skip else carry
-        x = from_cut(self.translator, latent, kept, self.cut)
+        skips = carry[1:] if self.skip else carry
+        x = from_cut(self.translator, latent, skips, self.cut)
         x = self.retime(x.unflatten(1, (self.past, -1)).flatten(0, 1))
         for layer in self.decoder[:-1]:
             x = layer(x)

@@ -176,5 +176,5 @@ class SelfAttention(nn.Module):
     def forward(self, cells: Float[Tensor, "batch cell d"]) -> Float[Tensor, "batch cell d"]:
         by_head = self.project(cells).unflatten(2, (3, self.heads, -1))
         query, key, value = by_head.permute(2, 0, 3, 1, 4).unbind(0)
-        found = F.scaled_dot_product_attention(query, key, value)
-        return self.out(found.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return self.out(attended.transpose(1, 2).flatten(2))

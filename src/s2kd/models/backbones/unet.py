@@ -77,14 +77,14 @@ class UNet(nn.Module):
     ) -> tuple[Float[Tensor, "batch d h w"], Carry]:
         """All down to the latent; the carry is the skips finer than it."""
         x = pad_grid(past.flatten(1, 2), wraps=self.wraps, multiple=self.multiple)
-        one = self.down1(self.stem(x))
-        two = self.down2(self.pool(one))
-        three = self.down3(self.pool(two))
-        x = self.up3(self.bottom(self.pool(three)), three)
+        full = self.down1(self.stem(x))
+        half = self.down2(self.pool(full))
+        quarter = self.down3(self.pool(half))
+        x = self.up3(self.bottom(self.pool(quarter)), quarter)
         if self.latent_stride == 4:
-            return x, (one, two)
-        x = self.up2(x, two)
-        return (x, (one,)) if self.latent_stride == 2 else (self.up1(x, one), ())
+            return x, (full, half)
+        x = self.up2(x, half)
+        return (x, (full,)) if self.latent_stride == 2 else (self.up1(x, full), ())
 
     def decode(
         self, latent: Float[Tensor, "batch d h w"], carry: Carry

@@ -45,8 +45,8 @@ class Review(nn.Module):
         middle = min(middle, student[-1])
         pairs = zip(student[-self.count :], teacher[-self.count :], strict=True)
         self.fusions = nn.ModuleList(
-            Fusion(own, middle, wanted, wraps, deepest=number == self.count - 1)
-            for number, (own, wanted) in enumerate(pairs)
+            Fusion(student_width, middle, teacher_width, wraps, deepest=number == self.count - 1)
+            for number, (student_width, teacher_width) in enumerate(pairs)
         )
 
     def ramp(self, epoch: int) -> float:
@@ -57,11 +57,11 @@ class Review(nn.Module):
         """Sum over stages of `hierarchical`, each on the coarser grid of the two."""
         deeper, terms = None, []
         pairs = zip(student[-self.count :], teacher[-self.count :], strict=True)
-        for fusion, (own, wanted) in zip(
+        for fusion, (feature, teacher_feature) in zip(
             reversed(self.fusions), reversed(list(pairs)), strict=True
         ):
-            made, deeper = fusion(own, deeper)
-            terms.append(hierarchical(*match_grids(made, wanted)))
+            fused, deeper = fusion(feature, deeper)
+            terms.append(hierarchical(*match_grids(fused, teacher_feature)))
         return torch.stack(terms).sum()
 
 
@@ -83,10 +83,10 @@ class Fusion(nn.Module):
             nn.init.kaiming_uniform_(layer.weight, a=1)
 
     def forward(
-        self, own: Latent, deeper: Float[Tensor, "batch m h1 w1"] | None
+        self, feature: Latent, deeper: Float[Tensor, "batch m h1 w1"] | None
     ) -> tuple[Float[Tensor, "batch e h w"], Float[Tensor, "batch m h w"]]:
         """(feature as wide as the teacher's, fused feature for the next shallower stage)."""
-        fused = self.narrow(own)
+        fused = self.narrow(feature)
         if self.attend is not None:
             deeper = F.interpolate(deeper, size=fused.shape[-2:], mode="nearest")
             share = self.attend(torch.cat([fused, deeper], dim=1))

@@ -23,33 +23,38 @@ def spectral(student: Latent, teacher: Latent, *, axes: str = "grid") -> Scalar:
         case "grid":
             return amplitude_distance(student, teacher)
         case "tokens_1d":
-            one, other = student.flatten(2)[:, :, None], teacher.flatten(2)[:, :, None]
-            return amplitude_distance(one, other)
+            student_tokens, teacher_tokens = (
+                student.flatten(2)[:, :, None],
+                teacher.flatten(2)[:, :, None],
+            )
+            return amplitude_distance(student_tokens, teacher_tokens)
         case "tokens_channels":
-            one, other = (z.flatten(2).transpose(1, 2) for z in (student, teacher))
-            return amplitude_distance(one, other)
+            student_tokens, teacher_tokens = (
+                z.flatten(2).transpose(1, 2) for z in (student, teacher)
+            )
+            return amplitude_distance(student_tokens, teacher_tokens)
     raise S2KDError(
         f"loss 'spectral': axes must be 'grid', 'tokens_1d' or 'tokens_channels', got {axes!r}"
     )
 
 
 def amplitude_distance(
-    one: Float[Tensor, "*lead h w"], other: Float[Tensor, "*lead h w"]
+    first: Float[Tensor, "*lead h w"], second: Float[Tensor, "*lead h w"]
 ) -> Scalar:
     """Mean of |amplitude − amplitude| over `lead` and all h·w modes of the orthonormal 2-D FFT.
 
     A real field's modes come in conjugate pairs of equal amplitude, so half of them are computed
     and every pair counts twice; without the weights the unpaired columns would count double.
     """
-    width = one.shape[-1]
+    width = first.shape[-1]
     weights = torch.full(
-        (width // 2 + 1,), 2.0, dtype=at_least_float32(one).dtype, device=one.device
+        (width // 2 + 1,), 2.0, dtype=at_least_float32(first).dtype, device=first.device
     )
     weights[0] = 1.0
     if width % 2 == 0:
         weights[-1] = 1.0  # the shortest wave is its own mirror image
-    apart = (_half_amplitude(one) - _half_amplitude(other)).abs()
-    return (apart.flatten(0, -2).sum(0) * weights).sum() / one.numel()
+    difference = (_half_amplitude(first) - _half_amplitude(second)).abs()
+    return (difference.flatten(0, -2).sum(0) * weights).sum() / first.numel()
 
 
 def _half_amplitude(x: Float[Tensor, "*lead h w"]) -> Float[Tensor, "*lead h half"]:
@@ -79,9 +84,9 @@ def sdkd(student: Latent, teacher: Latent, *, cutoff: float = 0.25, alpha: float
     """
     if not cutoff >= 0:
         raise S2KDError(f"loss 'sdkd': cutoff must be ≥ 0 (a share of Nyquist), got {cutoff}")
-    one, other = at_least_float32(student), at_least_float32(teacher)
-    low, low_wanted = low_pass(one, cutoff), low_pass(other, cutoff)
-    return F.mse_loss(low, low_wanted) + alpha * F.mse_loss(one - low, other - low_wanted)
+    student, teacher = at_least_float32(student), at_least_float32(teacher)
+    low, low_teacher = low_pass(student, cutoff), low_pass(teacher, cutoff)
+    return F.mse_loss(low, low_teacher) + alpha * F.mse_loss(student - low, teacher - low_teacher)
 
 
 def low_pass(x: Float[Tensor, "*lead h w"], cutoff: float) -> Float[Tensor, "*lead h w"]:
@@ -89,5 +94,5 @@ def low_pass(x: Float[Tensor, "*lead h w"], cutoff: float) -> Float[Tensor, "*le
     height, width = x.shape[-2:]
     rows = torch.fft.fftfreq(height, device=x.device, dtype=x.dtype) * 2
     columns = torch.fft.rfftfreq(width, device=x.device, dtype=x.dtype) * 2
-    kept = torch.hypot(rows[:, None], columns[None]) <= cutoff * (1 + 1e-6)
-    return torch.fft.irfft2(torch.fft.rfft2(x) * kept, s=(height, width))
+    is_low = torch.hypot(rows[:, None], columns[None]) <= cutoff * (1 + 1e-6)
+    return torch.fft.irfft2(torch.fft.rfft2(x) * is_low, s=(height, width))
