@@ -241,20 +241,35 @@ def _append(store: Path, lines: Sequence[Narrative]) -> None:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Head and cells of the rows of `verify_run`, narrow enough for a terminal."""
-    head = ["split", "texts", "unchecked", "claims", "right %", "wrong %", "open %", "before"]
-    shares = ("supported", "contradicted", "unverifiable")
-    scores = ("score_before", "score", "chance", "skill")
-    return [*head, *scores[1:], "dropped"], [
+    """Head and cells of the rows of `verify_run`; rare columns only where they are not empty."""
+    unused = {name for name in ("unchecked", "dropped") if not any(row[name] for row in rows)}
+    if not any(row["asked_again"] or row["dropped"] for row in rows):
+        unused.add("score_before")
+    columns = {name: column for name, column in COLUMNS.items() if name not in unused}
+    return [head for head, _ in columns.values()], [
         [
-            row["split"],
-            *(str(row[name]) for name in ("narratives", "unchecked", "claims")),
-            *("–" if row[name] is None else f"{100 * row[name]:.1f}" for name in shares),
-            *("–" if row[name] is None else f"{row[name]:.2f}" for name in scores),
-            str(row["dropped"]),
+            "–" if row[name] is None else form.format(row[name])
+            for name, (_, form) in columns.items()
         ]
         for row in rows
     ]
+
+
+COLUMNS = {
+    "split": ("split", "{}"),
+    "narratives": ("texts", "{}"),
+    "unchecked": ("unchecked", "{}"),
+    "claims": ("claims", "{}"),
+    "supported": ("right", "{:.1%}"),
+    "contradicted": ("wrong", "{:.1%}"),
+    "unverifiable": ("open", "{:.1%}"),
+    "score_before": ("before", "{:.2f}"),
+    "score": ("score", "{:.2f}"),
+    "chance": ("chance", "{:.2f}"),
+    "skill": ("skill", "{:.2f}"),
+    "dropped": ("dropped", "{}"),
+}
+"""Field of a row, head and format."""
 
 
 def legend(rows: Sequence[dict[str, Any]]) -> str:
@@ -262,8 +277,8 @@ def legend(rows: Sequence[dict[str, Any]]) -> str:
     future = "yes" if rows[0]["reads_future"] else "no"
     return (
         f"narrator: {rows[0]['narrator']}; reads the future: {future}\n"
-        "unchecked: narratives without claims; right, wrong, open: claims that the facts of the "
-        "window support, contradict or leave open; score: right / (right + wrong), before: without "
+        "right, wrong, open: claims that the facts of the window support, contradict or leave "
+        "open; unchecked: texts without claims; score: right / (right + wrong), before: without "
         "any asked again or dropped; chance: score of the same claims against other windows; "
         "skill: (score - chance) / (1 - chance)"
     )
