@@ -1,8 +1,8 @@
-"""Hot smoke rising from a burner into a cross wind, in a vertical plane.
+"""Boussinesq flow of hot smoke from a burner into a cross wind, in a vertical plane.
 
-Two-dimensional Boussinesq flow on a staggered grid: semi-Lagrangian carrying (Stam 1999), buoyancy
-g·θ/T₀, vorticity confinement for the eddies that a coarse grid loses (Fedkiw, Stam & Jensen 2001)
-and an exact discrete projection onto divergence-free flow. The wind enters from the left; right
+Two-dimensional, on a staggered grid: semi-Lagrangian advection (Stam 1999), buoyancy g·θ/T₀,
+vorticity confinement for the eddies that a coarse grid loses (Fedkiw, Stam & Jensen 2001) and an
+exact discrete projection onto divergence-free flow. The wind enters from the left; right
 and top are open, the ground is closed and smooth. The burner puffs at 1.5/√D Hz, D its width in
 metres (Cetegen & Ahmed 1993).
 """
@@ -22,13 +22,13 @@ AMBIENT = 293.0
 HEAT_CAPACITY = 1.2
 """kJ/(m³ K), of air at that temperature."""
 SOOT = 0.83
-"""mg of soot a kJ: heptane's 37 g a kg over its 44.6 MJ a kg."""
+"""mg of soot per kJ: heptane's 37 g/kg over its 44.6 MJ/kg."""
 COOLING = 4.0
-"""s, in which hot gas loses 1 − 1/e of its excess to radiation; smoke keeps what it has."""
+"""s, in which hot gas loses 1 − 1/e of its excess to radiation; smoke loses nothing."""
 BURNER = 1.0
 """m, the burner's width D."""
 STAND = 1.0
-"""m, the burner's height above the ground."""
+"""m, height of the burner above the ground."""
 CONFINEMENT = 0.6
 """Strength of the vorticity confinement, without unit."""
 CHANNELS = ("temperature_rise", "smoke", "horizontal_velocity", "vertical_velocity")
@@ -50,7 +50,7 @@ class Air:
 
 
 class Plume:
-    """The equations on one grid of square cells of `cell` metres, for runs each with its wind."""
+    """The equations on a grid of square cells of `cell` metres, for runs with one wind each."""
 
     def __init__(
         self, *, height: int, width: int, cell: float, wind: Float[Tensor, " run"]
@@ -59,13 +59,13 @@ class Plume:
         self.vertical, rate_y = _modes(height, like=wind)
         self.lateral, rate_x = _modes(width, like=wind)
         self.rates = (rate_y[:, None] + rate_x[None]) / cell**2
-        self._places = {
-            place: torch.meshgrid(
+        self._indices = {
+            location: torch.meshgrid(
                 torch.arange(rows, dtype=wind.dtype),
                 torch.arange(columns, dtype=wind.dtype),
                 indexing="ij",
             )
-            for place, rows, columns in (
+            for location, rows, columns in (
                 ("centre", height, width),
                 ("along", height, width + 1),
                 ("up", height + 1, width),
@@ -74,12 +74,12 @@ class Plume:
 
     def still(self) -> Air:
         """Nothing but the wind."""
-        none = self.wind.new_zeros(len(self.wind), self.height + 1, self.width + 1)
+        zeros = self.wind.new_zeros(len(self.wind), self.height + 1, self.width + 1)
         return Air(
-            along=none[:, 1:] + self.wind,
-            up=none[:, :, 1:].clone(),
-            rise=none[:, 1:, 1:].clone(),
-            smoke=none[:, 1:, 1:].clone(),
+            along=zeros[:, 1:] + self.wind,
+            up=zeros[:, :, 1:].clone(),
+            rise=zeros[:, 1:, 1:].clone(),
+            smoke=zeros[:, 1:, 1:].clone(),
         )
 
     def step(
@@ -90,33 +90,35 @@ class Plume:
         heating: Float[Tensor, "run height width"],
         soot: Float[Tensor, "run height width"],
     ) -> Air:
-        """`seconds` later; `heating` in K/s and `soot` in mg/(m³ s) are what the burner gives."""
-        air = self.carry(air, seconds)
+        """`seconds` later; the burner adds `heating` (K/s) and `soot` (mg/(m³ s))."""
+        air = self.advect(air, seconds)
         rise = (air.rise + seconds * heating) * np.exp(-seconds / COOLING)
         smoke = air.smoke + seconds * soot
         along, up = self._push(air.along, air.up, rise, seconds)
         along, up = self.project(along, up)
         return Air(along=along, up=up, rise=rise, smoke=smoke)
 
-    def carry(self, air: Air, seconds: float) -> Air:
-        """Every quantity as it was where its parcel came from; fresh air through open sides."""
+    def advect(self, air: Air, seconds: float) -> Air:
+        """Every quantity at the departure point of its parcel; fresh air through open sides."""
         mid_along, mid_up = centred(air.along, air.up)
         reach = seconds / self.cell
         along_at_up = _faces(mid_along, axis=1)
         up_at_along = _faces(mid_up, axis=2)
         centre = self._departure("centre", mid_along * reach, mid_up * reach)
-        # one cell of fresh air round the open sides; the ground keeps what is next to it
-        both = torch.stack([air.rise, air.smoke], dim=1)
-        both = functional.pad(functional.pad(both, (1, 1, 0, 1)), (0, 0, 1, 0), mode="replicate")
-        rise, smoke = _sample(both, centre[0] + 1, centre[1] + 1).unbind(1)
+        # one cell of fresh air round the open sides; the ground repeats the cell above it
+        tracers = torch.stack([air.rise, air.smoke], dim=1)
+        tracers = functional.pad(
+            functional.pad(tracers, (1, 1, 0, 1)), (0, 0, 1, 0), mode="replicate"
+        )
+        rise, smoke = _sample(tracers, centre[0] + 1, centre[1] + 1).unbind(1)
         along = _sample(
             air.along[:, None], *self._departure("along", air.along * reach, up_at_along * reach)
         )
         up = _sample(air.up[:, None], *self._departure("up", along_at_up * reach, air.up * reach))
         return Air(along=along[:, 0], up=up[:, 0], rise=rise, smoke=smoke)
 
-    def _departure(self, place: str, right: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
-        row, column = self._places[place]
+    def _departure(self, location: str, right: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
+        row, column = self._indices[location]
         return row - above, column - right
 
     def _push(
@@ -142,7 +144,7 @@ class Plume:
         """The nearest divergence-free flow with the wind at the left and none through the ground.
 
         Solves ∇²p = ∇·v in the eigenvectors of the discrete Laplacian (p = 0 one cell beyond the
-        open sides), so that the divergence left is rounding.
+        open sides), so that only rounding remains of the divergence.
         """
         along = torch.cat([self.wind.expand(-1, self.height, 1), along[:, :, 1:]], dim=2)
         up = torch.cat([torch.zeros_like(up[:, :1]), up[:, 1:]], dim=1)
@@ -182,9 +184,9 @@ def _sample(
 ) -> Float[Tensor, "run field to_rows to_columns"]:
     """Bilinear values at fractional rows and columns, held at the edge beyond it."""
     rows, columns = fields.shape[-2:]
-    where = torch.stack([2 * column / (columns - 1) - 1, 2 * row / (rows - 1) - 1], dim=-1)
+    locations = torch.stack([2 * column / (columns - 1) - 1, 2 * row / (rows - 1) - 1], dim=-1)
     return functional.grid_sample(
-        fields, where, mode="bilinear", padding_mode="border", align_corners=True
+        fields, locations, mode="bilinear", padding_mode="border", align_corners=True
     )
 
 
@@ -192,7 +194,7 @@ def _modes(length: int, *, like: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvectors (columns) and eigenvalues of the second difference, closed first, open last."""
     operator = np.diag(np.full(length, -2.0)) + np.diag(np.ones(length - 1), 1)
     operator += np.diag(np.ones(length - 1), -1)
-    operator[0, 0] = -1.0  # no flow through the closed side but what is prescribed
+    operator[0, 0] = -1.0  # only prescribed flow through the closed side
     rates, vectors = np.linalg.eigh(operator)
     return torch.as_tensor(vectors).to(like), torch.as_tensor(rates).to(like)
 
@@ -210,39 +212,47 @@ def simulate(
     longest_step: float = 0.125,
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "run time 4 height width"]:
-    """Runs from the moment of ignition: what `CHANNELS` names, row 0 at the top.
+    """Runs from the moment of ignition: the fields of `CHANNELS`, row 0 at the top.
 
-    One heat release (kW per metre of depth), wind (m/s) and seed a run. Frame t is the state at
-    (t + 1) steps; a seed sets where the burner stands, its phase and its flicker.
+    Args:
+        heat_release: kW per metre of depth, per run.
+        wind: m/s, per run.
+        seeds: per run; they set the position of the burner, its phase and its flicker.
+        height, width: cells.
+        cell: side of a cell in metres.
+        frames: per run; frame t is the state after t + 1 steps.
+        step_seconds: between frames.
+        longest_step: seconds of a time step at most.
+        dtype: of the computation.
     """
     plume = Plume(height=height, width=width, cell=cell, wind=torch.tensor(list(wind), dtype=dtype))
-    draws = [np.random.default_rng(list(seed)) for seed in seeds]
-    shift = torch.tensor([rng.uniform(-1, 1) for rng in draws], dtype=dtype)
-    phase = np.array([rng.uniform(0, 2 * np.pi) for rng in draws])
-    shape = burner(height=height, width=width, cell=cell, place=0.25 * width * cell + shift)
+    generators = [np.random.default_rng(list(seed)) for seed in seeds]
+    shift = torch.tensor([rng.uniform(-1, 1) for rng in generators], dtype=dtype)
+    phase = np.array([rng.uniform(0, 2 * np.pi) for rng in generators])
+    shape = burner(height=height, width=width, cell=cell, position=0.25 * width * cell + shift)
     power = torch.tensor(list(heat_release), dtype=dtype)[:, None, None] * shape
     substeps = int(np.ceil(step_seconds / longest_step))
     seconds = step_seconds / substeps
-    flicker, memory = np.zeros(len(draws)), np.exp(-seconds / 1.0)
-    air, kept = plume.still(), []
+    flicker, memory = np.zeros(len(generators)), np.exp(-seconds / 1.0)
+    air, states = plume.still(), []
     with torch.inference_mode():
         for step in range(frames * substeps):
-            new = np.array([rng.standard_normal() for rng in draws])
-            flicker = memory * flicker + np.sqrt(1 - memory**2) * 0.1 * new
+            noise = np.array([rng.standard_normal() for rng in generators])
+            flicker = memory * flicker + np.sqrt(1 - memory**2) * 0.1 * noise
             puff = 0.5 * np.sin(2 * np.pi * 1.5 / np.sqrt(BURNER) * step * seconds + phase)
-            now = power * torch.as_tensor(1 + puff + flicker).to(dtype)[:, None, None]
-            air = plume.step(air, seconds, heating=now / HEAT_CAPACITY, soot=now * SOOT)
+            current = power * torch.as_tensor(1 + puff + flicker).to(dtype)[:, None, None]
+            air = plume.step(air, seconds, heating=current / HEAT_CAPACITY, soot=current * SOOT)
             if step % substeps == substeps - 1:
-                kept.append(torch.stack([air.rise, air.smoke, *centred(air.along, air.up)], dim=1))
-        return torch.stack(kept, dim=1).flip(-2)
+                states.append(torch.stack([air.rise, air.smoke, *centred(air.along, air.up)], dim=1))
+        return torch.stack(states, dim=1).flip(-2)
 
 
 def burner(
-    *, height: int, width: int, cell: float, place: Float[Tensor, " run"]
+    *, height: int, width: int, cell: float, position: Float[Tensor, " run"]
 ) -> Float[Tensor, "run height width"]:
-    """Where the heat goes: a bell `BURNER` wide and high, 1/m², its integral 1."""
-    up = (torch.arange(height, dtype=place.dtype) + 0.5) * cell
-    along = (torch.arange(width, dtype=place.dtype) + 0.5) * cell
-    across = torch.exp(-0.5 * ((along - place[:, None]) / (BURNER / 3)) ** 2)
+    """The distribution of heat (1/m², its integral 1): a bell `BURNER` wide and high."""
+    up = (torch.arange(height, dtype=position.dtype) + 0.5) * cell
+    along = (torch.arange(width, dtype=position.dtype) + 0.5) * cell
+    across = torch.exp(-0.5 * ((along - position[:, None]) / (BURNER / 3)) ** 2)
     patch = torch.exp(-0.5 * ((up - STAND) / (BURNER / 3)) ** 2)[:, None] * across[:, None]
     return patch / (patch.sum((1, 2), keepdim=True) * cell**2)

@@ -1,0 +1,580 @@
+"""Fires in many environments: Prometheus, runs of FDS as arrays, and planes of one FDS volume.
+
+Prometheus (Wu et al., "Prometheus: Out-of-distribution Fluid Dynamics Modeling with Disentangled
+Graph ODE", ICML 2024) and runs of the Fire Dynamics Simulator share one layout: an array per
+environment, and a JSON file that describes them (`prometheus.json`, `environments.json`).
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from s2kd.core.files import read_json
+from s2kd.core.recipe import read
+from s2kd.core.registry import nearest
+from s2kd.core.types import S2KDError
+from s2kd.data.readers import readers
+from s2kd.data.readers._array_files import headers, lazy_array, small_array
+from s2kd.data.readers._planes import plane_finisher, resample, smallest_gap
+from s2kd.data.readers._record import record, run_coordinate, seconds_after_epoch
+
+if TYPE_CHECKING:
+    import dask.array as da
+    import xarray as xr
+
+AXES = ("time", "channel", "height", "width")
+PROMETHEUS, FDS = "prometheus.json", "environments.json"
+SETS = {"T": ("a", "."), "P": ("b", "Prometheus-P")}
+"""First letter of the files of each set of Prometheus, and the folder they lie in as published."""
+FILE_NAME = re.compile(r"([ab])(\d+)_fds\.npy")
+SAMPLED_FRAMES = 64
+"""Frames of an environment that are inspected for cells that never change."""
+CF_UNITS = {"1/m": "m-1", "m/s": "m s-1"}
+UNSEEN = {"unseen_hrr": "heat_release", "unseen_velocity": "velocity"}
+"""Keys of `suggested_split` and the parameters they hold environments out by."""
+FULL_SCALE = 254
+"""The byte that stands for the upper end of a quantity's range in a volume."""
+RANGES = {"temperature": (20.0, 2000.0, "degC")}
+"""Physical values of bytes 0 and 254; other quantities stay a fraction of their range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The content of `prometheus.json`.
+
+    `axes` names every axis of the arrays in order: time, height, width, channel (unless there is
+    one channel only) and any others, of which `pick` takes one entry each. `channels` and `units`
+    follow the channel axis. `first_row` is `top` or `bottom`. `crop` is first row, stop row, first
+    column, stop column, counted from the top. `mask` is null, `nan` (cells that are not finite in
+    an environment's first frame), `constant` (cells that never change in a sample of frames) or a
+    `.npy` of (height, width), true where a cell exists, row 0 at the top. `environments` gives
+    parameters by environment; null is unknown.
+    """
+
+    axes: tuple[str, ...]
+    channels: tuple[str, ...]
+    units: tuple[str, ...]
+    step_seconds: float
+    first_row: str = "top"
+    crop: tuple[int, ...] | None = None
+    pick: dict[str, Any] = field(default_factory=dict)
+    mask: str | None = None
+    environments: dict[str, Any] = field(default_factory=dict)
+
+
+@readers.register("prometheus")
+def prometheus(
+    *,
+    path: str | Path,
+    set: str | None = None,
+    channels: Sequence[str] | None = None,
+    environments: Sequence[str] | None = None,
+    crop: Sequence[int] | None = None,
+    pool: int = 1,
+) -> "xr.Dataset":
+    """Fires in many environments: `a*_fds.npy` (tunnels, T) and `Prometheus-P/b*_fds.npy` (pools).
+
+    Args:
+        path: the downloaded folder, with a `prometheus.json` that describes its arrays (see
+            `Layout`); where it is missing, the error holds one to edit.
+        set: "T" or "P"; default: T where there are such files, else P.
+        channels, environments: names of those to read; default: all.
+        crop: first row, stop row, first column, stop column; default: the crop of the JSON file.
+        pool: side of the blocks of cells that are averaged.
+
+    Every environment is a run. By default the extremes of heat_release are unseen.
+
+    Raises:
+        S2KDError: files that are cut short or do not fit the description or each other.
+    """
+    files = prometheus_files(Path(path).expanduser(), set)
+    folder = next(iter(files.values())).parent
+    layout = prometheus_layout(folder, files)
+    for name in environments or ():
+        if name not in files:
+            raise S2KDError(
+                f"{folder}: no environment {name!r}{nearest(name, files)} (there are "
+                f"{', '.join(files)})"
+            )
+    files = {name: files[name] for name in environments or files}
+    picked = _channel_numbers(folder / PROMETHEUS, layout, channels)
+    frames = {name: _environment(file, layout)[:, picked] for name, file in files.items()}
+    _same_shape(files, frames)
+    return _environments(
+        frames,
+        replace(
+            layout,
+            channels=tuple(layout.channels[n] for n in picked),
+            units=tuple(layout.units[n] for n in picked),
+            crop=layout.crop if crop is None else tuple(crop),
+        ),
+        exists=_existing_cells(folder, layout, frames),
+        pool=pool,
+        parameters={name: environment_parameters(layout, name) for name in files},
+        split={
+            "fractions": (0.7, 0.1, 0.2),
+            "gap": 12,
+            "unseen": {"heat_release": "extremes"},
+        },
+        name="prometheus",
+        source=f"Prometheus, {', '.join(file.name for file in files.values())}",
+    )
+
+
+@readers.register("fds")
+def fds(
+    *,
+    path: str | Path,
+    set: str | None = None,
+    skip: int | None = None,
+    planes: Sequence[int] | None = None,
+    quantities: Sequence[str] | None = None,
+    step_seconds: float | int | None = None,
+    crop: Sequence[int] | None = None,
+    pool: int = 1,
+) -> "xr.Dataset":
+    """Output of the Fire Dynamics Simulator as arrays: environments, or planes of one volume.
+
+    Args:
+        path: a folder with `environments.json` and one `.npy` (time, channel, height, width) per
+            environment, or an `.npz` volume with `vol_u8` (time, quantity, z, y, x), `time`,
+            `quantities`, `y` and `z`.
+        set: folder: which of its sets, "T" (tunnels, the default) or "P" (pools).
+        skip: volume: frames left out at the start, while the fire grows; default 200.
+        planes: volume: y indices of the vertical planes, each a run; default 5 to 15.
+        quantities: volume: its channels; default temperature (°C) and soot_density (a fraction of
+            the range that FDS was told to plot).
+        step_seconds: volume: frames are interpolated linearly from the uneven times of FDS onto
+            these steps; default: the median step.
+        crop: first row, stop row, first column, stop column.
+        pool: side of the blocks of cells that are averaged.
+
+    Environments that the JSON file suggests to hold out are unseen by default.
+
+    Raises:
+        S2KDError: a set, quantity or setting that is not there, and files that cannot be read.
+    """
+    location = Path(path).expanduser()
+    for_volume = {
+        "skip": skip, "planes": planes, "quantities": quantities, "step_seconds": step_seconds,
+    }  # fmt: skip
+    is_volume = location.suffix == ".npz"
+    layout = "a volume" if is_volume else "a folder of environments"
+    for name, value in ({"set": set} if is_volume else for_volume).items():
+        if value is not None:
+            raise S2KDError(f"fds: {name} has no meaning for {layout}")
+    if not is_volume:
+        return _fds_environments(location, "T" if set is None else set, crop, pool)
+    return _volume(
+        location,
+        skip=200 if skip is None else skip,
+        planes=tuple(range(5, 16) if planes is None else planes),
+        quantities=tuple(quantities or ("temperature", "soot_density")),
+        step_seconds=step_seconds,
+        crop=crop,
+        pool=pool,
+    )
+
+
+# --- environments ---------------------------------------------------------------------------------
+
+
+def _environments(
+    frames: "Mapping[str, da.Array]",
+    layout: Layout,
+    *,
+    exists: Bool[np.ndarray, "height width"] | None,
+    pool: int,
+    first_seconds: float = 0.0,
+    long_names: Mapping[str, str] | None = None,
+    **attrs: Any,
+) -> "xr.Dataset":
+    """The runs end to end, cropped and pooled."""
+    import dask.array as da
+
+    joined = da.concatenate(list(frames.values())).rechunk({1: -1, 2: -1, 3: -1})
+    finish, shape, mask = plane_finisher(
+        joined.shape[2:], exists=exists, crop=layout.crop, pool=pool, label=attrs["name"]
+    )
+    chunks = (*joined.chunks[:2], *((size,) for size in shape))
+    joined = joined.map_blocks(finish, chunks=chunks, meta=np.empty((0, 0, 0, 0), np.float32))
+    lengths = {name: len(run) for name, run in frames.items()}
+    clock = [layout.step_seconds * np.arange(length) for length in lengths.values()]
+    return record(
+        joined,
+        channels=layout.channels,
+        units=layout.units,
+        times=seconds_after_epoch(first_seconds + np.concatenate(clock)),
+        coords={
+            "run": run_coordinate(lengths),
+            "mask": None if mask is None else (("row", "column"), mask),
+        },
+        long_names=long_names,
+        domain="fire",
+        step_seconds=float(layout.step_seconds),
+        **attrs,
+    )
+
+
+def _environment(path: Path, layout: Layout) -> "da.Array":
+    """(time, channel, height, width) of one file, row 0 at the top."""
+    header = headers(path)[""]
+    sizes = dict(zip(layout.axes, header.shape, strict=False))
+    listed, count = ", ".join(layout.axes), len(layout.channels)
+    if len(header.shape) != len(layout.axes):
+        raise S2KDError(
+            f"{path}: has {len(header.shape)} axes of shape {header.shape}, but {len(layout.axes)} "
+            f"are described ({listed})"
+        )
+    if sizes.get("channel", 1) != count:
+        fitting = [axis for axis, size in sizes.items() if size == count]
+        hint = f"; the axis named {fitting[0]!r} has that length: wrong order?" if fitting else ""
+        raise S2KDError(
+            f"{path}: has shape {header.shape}, in which the axes ({listed}) make "
+            f"{sizes.get('channel', 1)} channels, but {count} are described "
+            f"({', '.join(layout.channels)}){hint}"
+        )
+    for axis, number in layout.pick.items():
+        if not 0 <= number < sizes[axis]:
+            raise S2KDError(f"{path}: pick {axis}={number} is outside its {sizes[axis]} entries")
+    values = lazy_array(path)
+    values = values[tuple(layout.pick.get(axis, slice(None)) for axis in layout.axes)]
+    axes = [axis for axis in layout.axes if axis not in layout.pick]
+    if "channel" not in axes:
+        values, axes = values[None], ["channel", *axes]
+    values = values.transpose([axes.index(axis) for axis in AXES])
+    return values[:, :, ::-1] if layout.first_row == "bottom" else values
+
+
+def _same_shape(files: Mapping[str, Path], frames: "Mapping[str, da.Array]") -> None:
+    first, *others = frames
+    for name in others:
+        if frames[name].shape[1:] != frames[first].shape[1:]:
+            one, reference = ("×".join(map(str, frames[n].shape[1:])) for n in (name, first))
+            raise S2KDError(
+                f"{files[name]}: frames have {one}, those of {files[first]} {reference} (channel × "
+                "height × width); all environments must share one grid"
+            )
+
+
+def prometheus_files(path: Path, chosen: str | None = None) -> dict[str, Path]:
+    """The arrays of one set of Prometheus by environment (`a1`), in order of number."""
+    if chosen is not None and chosen not in SETS:
+        raise S2KDError(f"prometheus: set={chosen!r} must be T (tunnels) or P (pools)")
+    if not path.is_dir():
+        raise S2KDError(f"{path}: no such folder")
+    for name in SETS if chosen is None else (chosen,):
+        letter, inner = SETS[name]
+        for folder in (path, path / inner):
+            matches = [FILE_NAME.fullmatch(file.name) for file in folder.glob("*_fds.npy")]
+            numbers = sorted(int(match[2]) for match in matches if match and match[1] == letter)
+            if numbers:
+                return {f"{letter}{n}": folder / f"{letter}{n}_fds.npy" for n in numbers}
+    expected = " and no ".join(f"{SETS[s][0]}1_fds.npy" for s in SETS if chosen in (None, s))
+    raise S2KDError(f"{path}: holds no {expected} or other environment of that kind")
+
+
+def prometheus_layout(folder: Path, files: Mapping[str, Path]) -> Layout:
+    """`prometheus.json` of the folder; where it is missing, the error holds one to edit."""
+    sidecar = folder / PROMETHEUS
+    if not sidecar.is_file():
+        first = headers(next(iter(files.values())))[""]
+        raise S2KDError(
+            f"{folder}: {len(files)} environments are here, the first of shape {first.shape} and "
+            f"type {first.dtype}, but no {PROMETHEUS} describes their axes, channels and units; "
+            f"save this as {sidecar} and correct it:\n{_json_lines(template(first.shape, files))}"
+        )
+    layout = read(Layout, read_json(sidecar), str(sidecar))
+    if len(layout.channels) != len(layout.units) or not layout.channels:
+        raise S2KDError(
+            f"{sidecar}: needs one unit per channel, got channels {list(layout.channels)} and "
+            f"units {list(layout.units)}"
+        )
+    if len({*layout.axes}) < len(layout.axes):
+        raise S2KDError(f"{sidecar}: axes={list(layout.axes)} names an axis twice")
+    for axis in AXES:
+        if axis not in layout.axes and (axis != "channel" or len(layout.channels) > 1):
+            raise S2KDError(f"{sidecar}: axes={list(layout.axes)} lacks {axis!r}")
+    further = [axis for axis in layout.axes if axis not in AXES]
+    if sorted(further) != sorted(layout.pick) or any(
+        type(number) is not int for number in layout.pick.values()
+    ):
+        raise S2KDError(
+            f"{sidecar}: pick={layout.pick} must give one number for each of the axes other than "
+            f"{', '.join(AXES)}, which are {further or 'none'}"
+        )
+    if layout.first_row not in ("top", "bottom"):
+        raise S2KDError(f"{sidecar}: first_row={layout.first_row!r} must be 'top' or 'bottom'")
+    if not layout.step_seconds > 0:
+        raise S2KDError(f"{sidecar}: step_seconds={layout.step_seconds:g} must be positive")
+    check_parameters(sidecar, layout.environments, "environments.")
+    return layout
+
+
+def check_parameters(path: Path, environments: Any, prefix: str = "") -> None:
+    """Refuse parameters that are not numbers (or null) by environment and name."""
+    if not isinstance(environments, dict):
+        raise S2KDError(f"{path}: must give parameters by run, got {environments!r}")
+    for name, parameters in environments.items():
+        if not isinstance(parameters, dict) or not all(
+            v is None or (isinstance(v, int | float) and np.isfinite(v))
+            for v in parameters.values()
+        ):
+            raise S2KDError(
+                f"{path}: {prefix}{name} must give numbers by parameter, such as "
+                f'{{"heat_release": 30.0}}, got {parameters!r}'
+            )
+
+
+def environment_parameters(layout: Layout, name: str) -> dict[str, float]:
+    """The parameters of one environment that are known."""
+    parameters = layout.environments.get(name, {})
+    return {key: float(value) for key, value in parameters.items() if value is not None}
+
+
+def _channel_numbers(sidecar: Path, layout: Layout, wanted: Sequence[str] | None) -> list[int]:
+    for name in wanted or ():
+        if name not in layout.channels:
+            raise S2KDError(
+                f"{sidecar}: has no channel {name!r}{nearest(name, layout.channels)} (it has "
+                f"{', '.join(layout.channels)})"
+            )
+    return [layout.channels.index(name) for name in wanted or layout.channels]
+
+
+def _existing_cells(
+    folder: Path, layout: Layout, frames: "Mapping[str, da.Array]"
+) -> Bool[np.ndarray, "height width"] | None:
+    """The cells that exist by the `mask` of the JSON file; None: all."""
+    shape = next(iter(frames.values())).shape[2:]
+    match layout.mask:
+        case None:
+            return None
+        case "nan":
+            finite = [np.isfinite(run[0].compute()).all(0) for run in frames.values()]
+            exists = np.all(finite, axis=0)
+        case "constant":
+            exists = np.any([_changing_cells(run) for run in frames.values()], axis=0)
+        case name:
+            try:
+                exists = np.load(folder / name, allow_pickle=False).astype(bool)
+            except (OSError, ValueError, EOFError) as error:
+                raise S2KDError(
+                    f"{folder / name}: mask must be null, 'nan', 'constant' or a .npy next to "
+                    f"{PROMETHEUS} ({error})"
+                ) from None
+    if exists.shape != shape:
+        raise S2KDError(
+            f"{folder / layout.mask}: has shape {exists.shape}, the frames are "
+            f"{shape[0]}×{shape[1]}"
+        )
+    if not exists.any():
+        raise S2KDError(f"{folder / PROMETHEUS}: mask={layout.mask!r} leaves no cell")
+    return exists
+
+
+def _changing_cells(run: "da.Array") -> Bool[np.ndarray, "height width"]:
+    """Cells that take more than one value in an even sample of frames."""
+    count = min(len(run), SAMPLED_FRAMES)
+    numbers = np.unique(np.linspace(0, len(run) - 1, count).astype(int))
+    start, changed = run[0].compute(), np.zeros(run.shape[2:], dtype=bool)
+    for number in numbers:
+        changed |= (run[int(number)].compute() != start).any(0)
+    return changed
+
+
+def _json_lines(content: Mapping[str, Any]) -> str:
+    """JSON with one setting, and one environment, per line."""
+    listed = ",\n".join(
+        f"    {json.dumps(name)}: {json.dumps(parameters)}"
+        for name, parameters in content["environments"].items()
+    )
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()][:-1]
+    lines.append(f'  "environments": {{\n{listed}\n  }}')
+    return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def template(shape: tuple[int, ...], names: Iterable[str]) -> dict[str, Any]:
+    """A `prometheus.json` to edit: the likeliest axes for a shape, channels to be named."""
+    match len(shape):
+        case 3:
+            axes: tuple[str, ...] = ("time", "height", "width")
+        case 4 if shape[3] < min(shape[1:3]):
+            axes = ("time", "height", "width", "channel")
+        case 4:
+            axes = AXES
+        case _:
+            axes = ("time", "channel", *(f"axis{i}" for i in range(2, len(shape) - 2)), *AXES[2:])
+    count = dict(zip(axes, shape, strict=False)).get("channel", 1)
+    return {
+        "axes": list(axes),
+        "channels": [f"channel{number}" for number in range(count)],
+        "units": ["1"] * count,
+        "step_seconds": 1.0,
+        "first_row": "top",
+        "crop": None,
+        "pick": {axis: 0 for axis in axes if axis not in AXES},
+        "mask": None,
+        "environments": {name: {"heat_release": None, "ventilation": None} for name in names},
+    }
+
+
+def _fds_environments(
+    path: Path, chosen: str, crop: Sequence[int] | None, pool: int
+) -> "xr.Dataset":
+    """Environments described by `environments.json`, the seen ones first."""
+    index = path / FDS
+    sets = _need(index, read_json(index), "sets", "the file")
+    facts = _need(index, sets, chosen, "`sets`")
+    label = f"set {chosen!r}"
+    titles = _need(index, facts, "channels", label)
+    units = _need(index, facts, "units", label)
+    suggested = _need(index, facts, "suggested_split", label)
+    files = {
+        _need(index, entry, "name", "an environment"): path
+        / _need(index, entry, "file", "an environment")
+        for entry in _need(index, facts, "environments", label)
+    }
+    unseen = {name: suggested[key] for key, name in UNSEEN.items() if suggested.get(key)}
+    wanted = [*_need(index, suggested, "seen", "`suggested_split`"), *sum(unseen.values(), [])]
+    for name in wanted:
+        if name not in files:
+            raise S2KDError(
+                f"{index}: `suggested_split` asks for {name!r}, the environments are "
+                f"{', '.join(files)}"
+            )
+        if not files[name].is_file():
+            folder = files[name].parent
+            listed = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+            raise S2KDError(
+                f"{files[name]}: no such file (there is {', '.join(listed[:12]) or 'nothing'})"
+            )
+    if not wanted:
+        raise S2KDError(f"{index}: names no environment to learn from")
+    channels = tuple(title.lower().replace(" ", "_").replace("-", "_") for title in titles)
+    layout = Layout(
+        axes=AXES,
+        channels=channels,
+        units=tuple(CF_UNITS.get(unit, unit) for unit in units),
+        step_seconds=float(_need(index, facts, "frame_step_s", label)),
+        crop=None if crop is None else tuple(crop),
+    )
+    frames = {name: _environment(files[name], layout) for name in wanted}
+    _same_shape(files, frames)
+    return _environments(
+        frames,
+        layout,
+        exists=None,
+        pool=pool,
+        first_seconds=float(_need(index, facts, "first_frame_s", label)),
+        long_names=dict(zip(channels, (title.lower() for title in titles), strict=True)),
+        parameters={name: {} for name in wanted},
+        split={"fractions": (0.6, 0.2, 0.2), "gap": 10, "unseen": unseen},
+        name="fds",
+        source=f"FDS, {facts.get('title', chosen)}",
+    )
+
+
+def _need(path: Path, content: Any, key: str, label: str) -> Any:
+    """`content[key]`, or an error that lists the keys."""
+    if not isinstance(content, dict) or key not in content:
+        listed = ", ".join(content) if isinstance(content, dict) else type(content).__name__
+        raise S2KDError(f"{path}: {label} has no {key!r} (there is {listed or 'nothing'})")
+    return content[key]
+
+
+# --- one volume -----------------------------------------------------------------------------------
+
+
+def _volume(
+    path: Path,
+    *,
+    skip: int,
+    planes: tuple[int, ...],
+    quantities: tuple[str, ...],
+    step_seconds: float | int | None,
+    crop: Sequence[int] | None,
+    pool: int,
+) -> "xr.Dataset":
+    """Vertical planes of one volume, top row first, at even steps of time."""
+    arrays = _volume_arrays(path)
+    listed, positions = arrays["quantities"].tolist(), arrays["y"]
+    for quantity in quantities:
+        if quantity not in listed:
+            raise S2KDError(f"{path}: has no quantity {quantity!r} (it has {', '.join(listed)})")
+    for plane in planes:
+        if not 0 <= plane < len(positions):
+            raise S2KDError(f"{path}: has no plane {plane}, there are {len(positions)} along y")
+    if not planes or not 0 <= skip < len(arrays["time"]) - 1:
+        raise S2KDError(
+            f"{path}: skip={skip} and planes={list(planes)} leave nothing of "
+            f"{len(arrays['time'])} frames"
+        )
+    time = arrays["time"][skip:].astype(np.float64)
+    step = float(np.median(np.diff(time))) if step_seconds is None else float(step_seconds)
+    least = smallest_gap("fds", time, step)
+    clock = time[0] + step * np.arange(int((time[-1] - time[0]) / step + 1e-9) + 1)
+    channel_numbers = [listed.index(quantity) for quantity in quantities]
+    shape = arrays["vol_u8"].shape
+    finish, _, _ = plane_finisher(
+        (shape[2], shape[4]), exists=None, crop=crop, pool=pool, label="fds"
+    )
+    runs = []
+    for plane in planes:
+        stored = arrays["vol_u8"][skip:, :, :, plane][:, channel_numbers]
+        stored = stored[:, :, ::-1] if arrays["z"][0] < arrays["z"][-1] else stored
+        runs.append(resample(finish(_physical(stored, quantities)), time, clock))
+    names = [f"y = {positions[plane]:.2g} m" for plane in planes]
+    return record(
+        np.concatenate(runs),
+        channels=quantities,
+        units=tuple(RANGES[q][2] if q in RANGES else "1" for q in quantities),
+        times=np.tile(seconds_after_epoch(clock), len(planes)),
+        coords={"run": run_coordinate(dict.fromkeys(names, len(clock)))},
+        long_names={
+            q: q.replace("_", " ") + ("" if q in RANGES else ", fraction of the plotted range")
+            for q in quantities
+        },
+        name="fds",
+        domain="fire",
+        source=f"FDS, {path.name}",
+        step_seconds=step,
+        simultaneous=int(len(planes) > 1),
+        split={"fractions": (0.6, 0.2, 0.2), "gap": max(10, least)},
+        smallest_gap=least,
+    )
+
+
+def _volume_arrays(path: Path) -> dict[str, np.ndarray]:
+    keys = headers(path)
+    for key in ("vol_u8", "time", "quantities", "y", "z"):
+        _need(path, keys, key, "the file")
+    shape, dtype = keys["vol_u8"].shape, keys["vol_u8"].dtype
+    expected = [keys[key].shape[0] for key in ("time", "quantities", "z", "y")]
+    if len(shape) != 5 or list(shape[:4]) != expected or dtype != np.uint8:
+        raise S2KDError(
+            f"{path}: vol_u8 has shape {shape} and type {dtype}, but must be uint8 of shape "
+            f"({', '.join(map(str, expected))}, x) by time, quantities, z and y"
+        )
+    arrays = {key: small_array(path, key) for key in ("vol_u8", "time", "quantities", "y", "z")}
+    if (np.diff(arrays["time"]) <= 0).any():
+        raise S2KDError(f"{path}: time must rise from frame to frame")
+    return arrays
+
+
+def _physical(
+    stored: np.ndarray, quantities: Sequence[str]
+) -> Float[np.ndarray, "time channel height width"]:
+    """Bytes as °C, or as fractions of a quantity's range."""
+    values = stored.astype(np.float32) / FULL_SCALE
+    for number, quantity in enumerate(quantities):
+        if quantity in RANGES:
+            low, high, _ = RANGES[quantity]
+            values[:, number] = low + values[:, number] * (high - low)
+    return values

@@ -1,0 +1,438 @@
+"""Slice files of the Fire Dynamics Simulator (FDS): a plane of one run, or of several runs."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from s2kd.core.files import read_json
+from s2kd.core.registry import nearest
+from s2kd.core.types import S2KDError
+from s2kd.data.readers import readers
+from s2kd.data.readers._planes import Finish, plane_finisher, resample, smallest_gap
+from s2kd.data.readers._record import record, run_coordinate, seconds_after_epoch
+from s2kd.data.readers._smokeview import AXES, SliceFile, read_smokeview
+from s2kd.data.readers.environments import check_parameters
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+PARAMETERS = "parameters.json"
+ALIASES = {"heat_release": ("SURF.HRRPUA",), "ventilation": ("SURF.VEL", "WIND.SPEED")}
+"""Plain names of entries: heat released per area (kW/m²), speed of the air let in (m/s)."""
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[EeDd][-+]?\d+)?"
+ENTRY = re.compile(rf"([A-Za-z_]\w*)\s*(?:\([^)]*\))?\s*=\s*({NUMBER})(?![\w.])")
+BLOCK_FRAMES = 64
+
+
+@readers.register("fds_slices")
+def fds_slices(
+    *,
+    path: str | Path,
+    plane: str | None = None,
+    quantities: Sequence[str] | None = None,
+    skip_seconds: float | int = 0.0,
+    step_seconds: float | int | None = None,
+    crop: Sequence[int] | None = None,
+    pool: int = 1,
+) -> "xr.Dataset":
+    """A plane of slice files out of one run of FDS, or out of several runs.
+
+    Args:
+        path: a `.smv` file, the folder of a run, or a folder with one folder per run.
+        plane: as in "y = 3 m"; may be left out where there is only one. The slices of all meshes
+            are joined.
+        quantities: FDS's names in any spelling ("TEMPERATURE", "u_velocity"), which become the
+            channels, in FDS's units; default: all that the plane has.
+        skip_seconds: where the record begins.
+        step_seconds: frames are interpolated linearly from the uneven times of FDS onto these
+            steps; default: the median step of all runs.
+        crop: first row, stop row, first column, stop column.
+        pool: side of the blocks of cells that are averaged.
+
+    Vertical planes have the top first, horizontal ones the greatest y. Cells that no mesh covers,
+    or that obstacles fill in every run, are masked. The parameters of a run are the numbers of its
+    `.fds` input ("SURF.HRRPUA"), "heat_release" and "ventilation" (`ALIASES`), and those of a
+    `parameters.json` in `path` by run.
+
+    Raises:
+        S2KDError: runs without slices, several planes to choose from, quantities that are not
+            there, meshes that do not join, runs on other grids, and files that are damaged.
+    """
+    import dask.array as da
+
+    location = Path(path).expanduser()
+    indexes = run_indexes(location)
+    runs = {name: open_run(smv, plane, quantities) for name, smv in indexes.items()}
+    _check_same_planes(runs)
+    first = next(iter(runs.values()))
+    free = np.any([run.planes[0].free() for run in runs.values()], axis=0)
+    finish, shape, mask = plane_finisher(
+        free.shape, exists=free, crop=crop, pool=pool, label="fds_slices"
+    )
+    step = median_step(runs.values()) if step_seconds is None else float(step_seconds)
+    gap = max(smallest_gap("fds_slices", run.times, step) for run in runs.values())
+    clocks = {name: _clock(run, float(skip_seconds), step) for name, run in runs.items()}
+    frames = [EvenFrames(run, clocks[name], finish, shape) for name, run in runs.items()]
+    chunks = (BLOCK_FRAMES, -1, -1, -1)
+    return record(
+        da.concatenate([da.from_array(f, chunks=chunks, name=False) for f in frames]),
+        channels=first.channels,
+        units=first.units,
+        times=seconds_after_epoch(np.concatenate(list(clocks.values()))),
+        coords={
+            "run": run_coordinate({name: len(clock) for name, clock in clocks.items()}),
+            "mask": None if mask is None or mask.all() else (("row", "column"), mask),
+        },
+        long_names={channel: channel.replace("_", " ") for channel in first.channels},
+        name="fds",
+        domain="fire",
+        source=f"FDS slices, {', '.join(smv.stem for smv in indexes.values())}",
+        step_seconds=step,
+        parameters=run_parameters(location, indexes),
+        split={"fractions": (0.7, 0.1, 0.2), "gap": max(10, gap)},
+        smallest_gap=gap,
+        notices=tuple(notice for run in runs.values() for notice in run.notices),
+    )
+
+
+def run_indexes(path: Path) -> dict[str, Path]:
+    """The `.smv` files at `path` by the name of the run: its folder's, or its own."""
+    if path.is_file():
+        if path.suffix != ".smv":
+            raise S2KDError(f"{path}: must be a .smv file, or a folder that holds some")
+        return {path.stem: path}
+    if not path.is_dir():
+        raise S2KDError(f"{path}: no such file or folder")
+    files = sorted(path.glob("*.smv"))
+    if files:
+        return {smv.stem: smv for smv in files}
+    nested = sorted(path.glob("*/*.smv"))
+    if not nested:
+        raise S2KDError(
+            f"{path}: holds no .smv file and no folder with one; FDS writes it next to .sf files"
+        )
+    single = len({smv.parent for smv in nested}) == len(nested)
+    return {(smv.parent.name if single else f"{smv.parent.name}/{smv.stem}"): smv for smv in nested}
+
+
+class Plane:
+    """One quantity on one plane, joined over meshes; the first mesh counts where two meet.
+
+    `x` and `y` are positions in metres along the plane's two axes (columns and rows, ascending).
+    Frames have row 0 at the greatest `y`. `cut_short` names the file that ends first, where files
+    end within a frame or after one another.
+    """
+
+    def __init__(self, files: Sequence[SliceFile]) -> None:
+        self.files, self.normal = files, files[0].normal or 0
+        across, up = (axis for axis in range(3) if axis != self.normal)
+        self.x, columns = _union(files, across)
+        self.y, rows = _union(files, up)
+        self.shape = (len(self.y), len(self.x))
+        self._areas = list(zip(rows, columns, strict=True))
+        opened = [file.open() for file in files]
+        self._values = [values for _, values, _ in opened]
+        count = min(len(times) for times, _, _ in opened)
+        self.times = opened[0][0][:count]
+        for file, (times, _, _) in zip(files, opened, strict=True):
+            if not np.allclose(times[:count], self.times, atol=1e-3):
+                raise S2KDError(f"{file.path}: was written at other times than {files[0].path}")
+        shortest = min(range(len(files)), key=lambda number: len(opened[number][0]))
+        uneven = any(torn or len(times) > count for times, _, torn in opened)
+        self.cut_short = files[shortest].path.name if uneven else ""
+
+    def read(self, first: int, stop: int) -> Float[np.ndarray, "time height width"]:
+        """Frames with row 0 at the top; 0 where no mesh is."""
+        frames = np.zeros((stop - first, *self.shape), dtype=np.float32)
+        for values, area in reversed(list(zip(self._values, self._areas, strict=True))):
+            frames[:, *area] = values[first:stop]
+        return frames[:, ::-1]
+
+    def free(self) -> Bool[np.ndarray, "height width"]:
+        """The cells that some mesh covers and no obstacle fills for good."""
+        free = np.zeros(self.shape, dtype=bool)
+        for area in self._areas:
+            free[area] = True
+        for file in self.files:
+            for nodes in file.mesh.obstacles:
+                free &= ~self._inside(file, nodes)
+        return free[::-1]
+
+    def _inside(self, file: SliceFile, nodes: tuple[int, ...]) -> np.ndarray:
+        """Cells within an obstacle, rows upwards; nodes on its faces touch the air."""
+        bounds = [file.mesh.nodes[n // 2][number] for n, number in enumerate(nodes)]
+        low, high = bounds[2 * self.normal : 2 * self.normal + 2]
+        position = float(file.positions(self.normal)[0])
+        # the only plane of nodes of a mesh that is one cell thick lies on every obstacle's face
+        thin = len(file.mesh.nodes[self.normal]) == 2
+        if not (low <= position <= high if thin else low < position < high):
+            return np.zeros(self.shape, dtype=bool)
+        across, up = (axis for axis in range(3) if axis != self.normal)
+        columns = (self.x > bounds[2 * across]) & (self.x < bounds[2 * across + 1])
+        rows = (self.y > bounds[2 * up]) & (self.y < bounds[2 * up + 1])
+        return rows[:, None] & columns
+
+
+def _union(files: Sequence[SliceFile], axis: int) -> tuple[np.ndarray, list[slice]]:
+    """All positions in order, and the range of each mesh among them, without a gap."""
+    positions = [file.positions(axis) for file in files]
+    spacing = min(float(np.diff(values).min()) for values in positions if len(values) > 1)
+    joined = np.sort(np.concatenate(positions))
+    # FDS writes coordinates with five decimals
+    joined = joined[np.concatenate([[True], np.diff(joined) > 0.1 * spacing])]
+    ranges = []
+    for values, file in zip(positions, files, strict=True):
+        first = int(np.searchsorted(joined, values[0] - 0.1 * spacing))
+        part = joined[first : first + len(values)]
+        if len(part) != len(values) or np.abs(part - values).max() > 0.1 * spacing:
+            sizes = sorted({round(float(np.diff(p).mean()), 4) for p in positions if len(p) > 1})
+            raise S2KDError(
+                f"{file.path}: mesh {file.mesh.number} has other cells along {AXES[axis]} than the "
+                f"meshes next to it ({' and '.join(f'{size:g} m' for size in sizes)}); only meshes "
+                "of one cell size join"
+            )
+        ranges.append(slice(first, first + len(values)))
+    return joined, ranges
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoredRun:
+    """The chosen quantities of one run on one plane; `numbers` are the frames at `times`."""
+
+    smv: Path
+    place: str
+    channels: tuple[str, ...]
+    units: tuple[str, ...]
+    planes: tuple[Plane, ...]
+    numbers: np.ndarray
+    times: np.ndarray
+    notices: tuple[str, ...]
+
+    def read(self, first: int, stop: int) -> Float[np.ndarray, "time channel height width"]:
+        """Frames `first` up to `stop` of `times`."""
+        low, high = int(self.numbers[first]), int(self.numbers[stop - 1]) + 1
+        chosen = self.numbers[first:stop] - low
+        return np.stack([plane.read(low, high)[chosen] for plane in self.planes], 1)
+
+
+class EvenFrames:
+    """One run's finished frames at even steps, as an array that is read by slices."""
+
+    def __init__(
+        self, run: StoredRun, clock: np.ndarray, finish: Finish, shape: tuple[int, int]
+    ) -> None:
+        self._run, self._clock, self._finish = run, clock, finish
+        self.shape = (len(clock), len(run.channels), *shape)
+        self.ndim, self.dtype = 4, np.dtype(np.float32)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        written, clock = self._run.times, self._clock[index[0]]
+        if not len(clock):
+            return np.empty((0, *self.shape[1:]), np.float32)[(slice(None), *index[1:])]
+        after = np.clip(np.searchsorted(written, clock, side="right"), 1, len(written) - 1)
+        low, high = int(after.min()) - 1, int(after.max()) + 1
+        frames = self._finish(self._run.read(low, high))
+        return resample(frames, written[low:high], clock)[(slice(None), *index[1:])]
+
+
+def open_run(smv: Path, plane: str | None, quantities: Sequence[str] | None) -> StoredRun:
+    """The plane and quantities of a run that are asked for, or that there are."""
+    planes = planes_of(read_smokeview(smv))
+    if not planes:
+        raise S2KDError(
+            f"{smv}: names no plane of slices (&SLCF with PBX, PBY or PBZ); volumes and surfaces "
+            "are not read"
+        )
+    listed = ", ".join(map(repr, planes))
+    if plane is None and len(planes) > 1:
+        raise S2KDError(f"{smv}: has planes {listed}; choose one with plane")
+    place = next(iter(planes)) if plane is None else _matching_plane(plane, planes)
+    if place is None:
+        raise S2KDError(f"{smv}: has no plane {plane!r} (there is {listed})")
+    by_channel: dict[str, list[SliceFile]] = {}
+    for file in planes[place]:
+        by_channel.setdefault(channel_name(file.quantity), []).append(file)
+    channels = tuple(by_channel if quantities is None else map(channel_name, quantities))
+    for channel in channels:
+        if channel not in by_channel:
+            raise S2KDError(
+                f"{smv}: {place} has no quantity {channel!r}{nearest(channel, by_channel)} (it has "
+                f"{', '.join(by_channel)})"
+            )
+    files = [by_channel[channel] for channel in channels]
+    # written both ways, the values of cells are the simulator's own
+    files = [[f for f in group if f.centred] or group for group in files]
+    return _stored_run(smv, place, channels, tuple(Plane(group) for group in files))
+
+
+def _stored_run(
+    smv: Path, place: str, channels: tuple[str, ...], planes: tuple[Plane, ...]
+) -> StoredRun:
+    first, count = planes[0], min(len(plane.times) for plane in planes)
+    written = first.times[:count]
+    for plane in planes[1:]:
+        if plane.shape != first.shape or not np.allclose(plane.x, first.x):
+            raise S2KDError(
+                f"{smv}: quantities on {place} do not lie on the same points (cell-centred and "
+                "not?); choose quantities that do"
+            )
+        if not np.allclose(plane.times[:count], written, atol=1e-3):
+            raise S2KDError(
+                f"{smv}: {plane.files[0].path.name} was written at other times than "
+                f"{first.files[0].path.name}; choose quantities that share them"
+            )
+    # a run that was started again writes some times twice: the later ones count
+    later = np.minimum.accumulate(written[::-1])[::-1]
+    numbers = np.flatnonzero(written < np.append(later[1:], np.inf))
+    if len(numbers) < 2:
+        raise S2KDError(
+            f"{smv}: {len(numbers)} frames of {first.files[0].path.name} are complete; two are "
+            "needed"
+        )
+    notices = []
+    cut_short = next((plane.cut_short for plane in planes if plane.cut_short), "")
+    if cut_short:
+        notices.append(
+            f"{smv}: {cut_short} ends within a frame, or before the others; {count} complete "
+            f"frames are read, to {written[numbers[-1]]:.4g} s"
+        )
+    if len(numbers) < count:
+        notices.append(
+            f"{smv}: {count - len(numbers)} frames were written again after a restart; the later "
+            "ones are read"
+        )
+    return StoredRun(
+        smv=smv,
+        place=place,
+        channels=channels,
+        units=tuple(cf_unit(plane.files[0].unit) for plane in planes),
+        planes=planes,
+        numbers=numbers,
+        times=written[numbers],
+        notices=tuple(notices),
+    )
+
+
+def planes_of(files: Iterable[SliceFile]) -> dict[str, list[SliceFile]]:
+    """The slice files by plane (`y = 3 m`), whatever the quantity, in order of appearance."""
+    groups: list[tuple[int, float, list[SliceFile]]] = []
+    for file in files:
+        if file.normal is None:
+            continue
+        position = float(file.positions(file.normal)[0])
+        thickness = float(np.diff(file.mesh.nodes[file.normal]).min())
+        for normal, place, listed in groups:
+            if normal == file.normal and abs(place - position) < 0.5 * thickness:
+                listed.append(file)
+                break
+        else:
+            groups.append((file.normal, position, [file]))
+    return {f"{AXES[n]} = {place:.4g} m": listed for n, place, listed in groups}
+
+
+def _matching_plane(text: str, planes: Iterable[str]) -> str | None:
+    """The plane meant by `y=3`, `Y = 3.0 m` and the like."""
+    axis, _, metres = text.replace(" ", "").lower().partition("=")
+    for place in planes:
+        place_axis, _, place_metres = place.replace(" ", "").partition("=")
+        try:
+            distance = float(metres.rstrip("m")) - float(place_metres.rstrip("m"))
+        except ValueError:
+            return None
+        if axis == place_axis and np.isclose(distance, 0, atol=1e-5):
+            return place
+    return None
+
+
+def _check_same_planes(runs: Mapping[str, StoredRun]) -> None:
+    first_name, first = next(iter(runs.items()))
+    for name, run in runs.items():
+        for what, value, expected in (
+            ("quantities", run.channels, first.channels),
+            ("plane", run.place, first.place),
+            ("points", run.planes[0].shape, first.planes[0].shape),
+        ):
+            if value != expected:
+                raise S2KDError(
+                    f"{run.smv}: run {name!r} has {what} {value}, run {first_name!r} {expected}; "
+                    "all runs of a dataset must share them"
+                )
+
+
+def _clock(run: StoredRun, skip: float, step: float) -> np.ndarray:
+    """(time,) seconds at even steps within what was written."""
+    begin = max(skip, float(run.times[0]))
+    if begin + step > run.times[-1]:
+        raise S2KDError(
+            f"{run.smv}: skip_seconds={skip:g} and step_seconds={step:g} leave nothing of a run "
+            f"that was written from {run.times[0]:.4g} to {run.times[-1]:.4g} s"
+        )
+    return begin + step * np.arange(int((run.times[-1] - begin) / step + 1e-6) + 1)
+
+
+def median_step(runs: Iterable[StoredRun]) -> float:
+    """Seconds, to the four digits that times in single precision allow."""
+    return float(f"{np.median(np.concatenate([np.diff(run.times) for run in runs])):.4g}")
+
+
+def channel_name(quantity: str) -> str:
+    """`U-VELOCITY` as `u_velocity`."""
+    return quantity.lower().replace(" ", "_").replace("-", "_")
+
+
+def cf_unit(unit: str) -> str:
+    """FDS's way of writing a unit in CF's: `kW/m3` as `kW m-3`, `C` as `degC`."""
+    if unit in ("C", "degC"):
+        return "degC"
+    above, _, below = unit.partition("/")
+    if above == below or unit in ("", "-"):
+        return "1"
+    if not below:
+        return unit
+    name = below.rstrip("0123456789")
+    power = below[len(name) :] or "1"
+    return f"{'' if above == '1' else above} {name}-{power}".strip()
+
+
+# --- parameters -----------------------------------------------------------------------------------
+
+
+def run_parameters(path: Path, indexes: Mapping[str, Path]) -> dict[str, dict[str, float]]:
+    """Parameters by run: of its `.fds` file, their plain names, then those of `parameters.json`."""
+    sidecar = (path if path.is_dir() else path.parent) / PARAMETERS
+    listed = read_json(sidecar) if sidecar.is_file() else {}
+    check_parameters(sidecar, listed)
+    parameters = {}
+    for name, smv in indexes.items():
+        inputs = sorted(smv.parent.glob("*.fds"))
+        paired = smv.with_suffix(".fds")
+        file = paired if paired in inputs else inputs[0] if len(inputs) == 1 else None
+        values = {} if file is None else namelist_numbers(file.read_text("utf-8", "replace"))
+        for alias, entries in ALIASES.items():
+            for entry in entries:
+                if entry in values:
+                    values.setdefault(alias, abs(values[entry]))
+        own = {key: float(v) for key, v in listed.get(name, {}).items() if v is not None}
+        parameters[name] = values | own
+    return parameters
+
+
+def namelist_numbers(text: str) -> dict[str, float]:
+    """`{"SURF.HRRPUA": 300.0, …}` of an FDS input: the number of largest magnitude per entry.
+
+    What FDS reads lies between `&GROUP` and `/`; strings are skipped, `!` begins a comment.
+    """
+    text = re.sub(r"'[^'\n]*'|\"[^\"\n]*\"", "''", text)
+    text = re.sub(r"!.*", "", text)
+    numbers: dict[str, float] = {}
+    for group, body in re.findall(r"&(\w+)(.*?)/", text, re.DOTALL):
+        for key, number in ENTRY.findall(body):
+            name = f"{group}.{key}".upper()
+            value = float(re.sub("[Dd]", "e", number))
+            numbers[name] = max(numbers.get(name, value), value, key=abs)
+    return numbers
