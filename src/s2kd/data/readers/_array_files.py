@@ -33,7 +33,7 @@ class NpzMember:
     """A C-ordered array of an `.npz`, decompressed as its first axis is read in order."""
 
     def __init__(self, path: Path, key: str) -> None:
-        self._file = zipfile.ZipFile(path).open(f"{key}.npy")
+        self._file = zipfile.ZipFile(path).open(f"{key}.npy")  # noqa: SIM115
         self.shape, _, self.dtype = _npy_header(self._file)
         self.ndim, self._offset = len(self.shape), self._file.tell()
 
@@ -57,14 +57,14 @@ def headers(path: Path) -> dict[str, Header]:
             mapped = _mapped(path)
             return {"": Header(mapped.shape, mapped.dtype)}
         case ".npz":
-            found = {}
+            arrays = {}
             with _opened_npz(path) as members:
                 for name in members.namelist():
                     if name.endswith(".npy"):
                         with members.open(name) as file:
                             shape, _, dtype = _npy_header(file)
-                        found[name.removesuffix(".npy")] = Header(shape, dtype)
-            return found
+                        arrays[name.removesuffix(".npy")] = Header(shape, dtype)
+            return arrays
         case _:
             h5py, datasets = _h5py(), {}
 
@@ -80,8 +80,10 @@ def headers(path: Path) -> dict[str, Header]:
 def choose_key(path: Path, key: str, *, axes: int | None = None) -> str:
     """`key`, or without one the only array of the file (with so many axes).
 
-    Raises:
-        S2KDError: there is no such array, or more than one.
+    Raises
+    ------
+    S2KDError
+        there is no such array, or more than one.
     """
     arrays = headers(path)
     if key in arrays:

@@ -214,16 +214,26 @@ def simulate(
 ) -> Float[Tensor, "run time 4 height width"]:
     """Runs from the moment of ignition: the fields of `CHANNELS`, row 0 at the top.
 
-    Args:
-        heat_release: kW per metre of depth, per run.
-        wind: m/s, per run.
-        seeds: per run; they set the position of the burner, its phase and its flicker.
-        height, width: cells.
-        cell: side of a cell in metres.
-        frames: per run; frame t is the state after t + 1 steps.
-        step_seconds: between frames.
-        longest_step: seconds of a time step at most.
-        dtype: of the computation.
+    Parameters
+    ----------
+    heat_release
+        kW per metre of depth, per run.
+    wind
+        m/s, per run.
+    seeds
+        per run; they set the position of the burner, its phase and its flicker.
+    height, width
+        cells.
+    cell
+        side of a cell in metres.
+    frames
+        per run; frame t is the state after t + 1 steps.
+    step_seconds
+        between frames.
+    longest_step
+        seconds of a time step at most.
+    dtype
+        of the computation.
     """
     plume = Plume(height=height, width=width, cell=cell, wind=torch.tensor(list(wind), dtype=dtype))
     generators = [np.random.default_rng(list(seed)) for seed in seeds]
@@ -243,7 +253,9 @@ def simulate(
             current = power * torch.as_tensor(1 + puff + flicker).to(dtype)[:, None, None]
             air = plume.step(air, seconds, heating=current / HEAT_CAPACITY, soot=current * SOOT)
             if step % substeps == substeps - 1:
-                states.append(torch.stack([air.rise, air.smoke, *centred(air.along, air.up)], dim=1))
+                states.append(
+                    torch.stack([air.rise, air.smoke, *centred(air.along, air.up)], dim=1)
+                )
         return torch.stack(states, dim=1).flip(-2)
 
 

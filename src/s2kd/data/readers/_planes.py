@@ -22,15 +22,23 @@ def plane_finisher(
 ) -> tuple[Finish, tuple[int, int], Bool[np.ndarray, "rows columns"] | None]:
     """The function that finishes frames, their new shape, and which of their cells exist.
 
-    Args:
-        shape: height and width of the frames as stored.
-        exists: cells that exist; others take the value of the nearest that does. None: all.
-        crop: first row, stop row, first column, stop column; None: all.
-        pool: side of the blocks of cells that are averaged; a block exists where all its cells do.
-        label: names the reader in errors.
+    Parameters
+    ----------
+    shape
+        height and width of the frames as stored.
+    exists
+        cells that exist; others take the value of the nearest that does. None: all.
+    crop
+        first row, stop row, first column, stop column; None: all.
+    pool
+        side of the blocks of cells that are averaged; a block exists where all its cells do.
+    label
+        names the reader in errors.
 
-    Raises:
-        S2KDError: a crop outside the cells, a pool that does not divide them, or no cell left.
+    Raises
+    ------
+    S2KDError
+        a crop outside the cells, a pool that does not divide them, or no cell left.
     """
     height, width = shape
     if crop is not None and len(crop) != 4:
@@ -38,13 +46,13 @@ def plane_finisher(
             f"{label}: crop={list(crop)} must be four numbers: first row, stop row, first column, "
             "stop column"
         )
-    top, bottom, left, right = (0, height, 0, width) if crop is None else crop
-    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+    top, bottom, west, east = (0, height, 0, width) if crop is None else crop
+    if not (0 <= top < bottom <= height and 0 <= west < east <= width):
         raise S2KDError(
-            f"{label}: crop={[top, bottom, left, right]} (first row, stop row, first column, stop "
+            f"{label}: crop={[top, bottom, west, east]} (first row, stop row, first column, stop "
             f"column) is outside {height}×{width} cells"
         )
-    rows, columns = bottom - top, right - left
+    rows, columns = bottom - top, east - west
     if pool < 1 or rows % pool or columns % pool:
         raise S2KDError(
             f"{label}: pool={pool} does not divide {rows}×{columns} cells; crop to a multiple"
@@ -53,14 +61,14 @@ def plane_finisher(
     source, mask = None, None
     if exists is not None and not exists.all():
         source = nearest_cells(exists, wraps=False).ravel()
-        mask = exists[top:bottom, left:right].reshape(blocks).all((1, 3))
+        mask = exists[top:bottom, west:east].reshape(blocks).all((1, 3))
         if not mask.any():
             raise S2KDError(f"{label}: no cell exists within crop={list(crop or ())}")
 
     def finish(frames: np.ndarray) -> np.ndarray:
         if source is not None:
             frames = frames.reshape(*frames.shape[:2], -1)[..., source].reshape(frames.shape)
-        part = np.ascontiguousarray(frames[:, :, top:bottom, left:right], dtype=np.float32)
+        part = np.ascontiguousarray(frames[:, :, top:bottom, west:east], dtype=np.float32)
         if pool == 1:
             return part
         return part.reshape(*part.shape[:2], *blocks).mean(axis=(3, 5), dtype=np.float32)
@@ -71,8 +79,10 @@ def plane_finisher(
 def smallest_gap(label: str, time: np.ndarray, step: float) -> int:
     """Frames that splits must be apart, so that no stored frame enters interpolations of both.
 
-    Raises:
-        S2KDError: a step that is not positive.
+    Raises
+    ------
+    S2KDError
+        a step that is not positive.
     """
     if not step > 0:
         raise S2KDError(f"{label}: step_seconds={step} must be positive")

@@ -68,8 +68,10 @@ class SliceFile:
 
         Rows run along the later axis, upwards.
 
-        Raises:
-            S2KDError: a file that cannot be read, of another run, or damaged.
+        Raises
+        ------
+        S2KDError
+            a file that cannot be read, of another run, or damaged.
         """
         try:
             size = self.path.stat().st_size
@@ -114,8 +116,10 @@ class SliceFile:
 def read_smokeview(path: Path) -> tuple[SliceFile, ...]:
     """The slice files that a `.smv` lists.
 
-    Raises:
-        S2KDError: a file that is cut short, or something else.
+    Raises
+    ------
+    S2KDError
+        a file that is cut short, or something else.
     """
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -12,6 +12,7 @@ from s2kd.core.types import Domain, S2KDError
 from s2kd.data.readers import readers
 from s2kd.data.readers._array_files import (
     ENDINGS,
+    Header,
     choose_key,
     headers,
     lazy_array,
@@ -22,6 +23,8 @@ from s2kd.data.readers._record import EPOCH, record, run_coordinate
 if TYPE_CHECKING:
     import dask.array as da
     import xarray as xr
+
+    from s2kd.data.describe import DetectedLayout
 
 JOINS = ("time", "runs")
 LETTERS = {"R": "run", "T": "time", "C": "channel", "H": "rows", "W": "columns"}
@@ -52,27 +55,41 @@ def arrays(
 ) -> "xr.Dataset":
     """Frames from `.npy`, `.npz` or HDF5 files whose axes are described.
 
-    Args:
-        path: a file, a folder, a pattern, or a list of these.
-        key: the array in an `.npz` or HDF5 file (needed where several have so many axes), or a
-            list of arrays without axis C, which are the channels.
-        layout: the axes in order: T time, H rows, W columns, C channel (absent: one channel) and
-            R run; `TCHW`, `THWC`, `THW`, `RTCHW`.
-        channels, units: of axis C; by default the keys, or `channel_0` and so on.
-        step_seconds: from frame to frame, where the file holds no times.
-        start: date of the first frame, or the date from which `time` counts; 2000-01-01.
-        time: key (or `.npy` file) with times: datetime64, text, or seconds since `start`, which
-            is required where they look like Unix time.
-        latitude, longitude: degrees, or keys (or `.npy` files) that hold them. They turn rows
-            north first and columns west first; without latitudes `south_first` turns the rows.
-        wraps: whether the columns go round the globe.
-        join: `time` makes all files one series, in order of their times (without `time` in order
-            of their names, without a gap). `runs` makes every file, and every entry of R, a run
-            named by its file (and `_` and its number in R).
-        domain, local_time: what narrators are told of the data.
+    Parameters
+    ----------
+    path
+        a file, a folder, a pattern, or a list of these.
+    key
+        the array in an `.npz` or HDF5 file (needed where several have so many axes), or a
+        list of arrays without axis C, which are the channels.
+    layout
+        the axes in order: T time, H rows, W columns, C channel (absent: one channel) and
+        R run; `TCHW`, `THWC`, `THW`, `RTCHW`.
+    channels, units
+        of axis C; by default the keys, or `channel_0` and so on.
+    step_seconds
+        from frame to frame, where the file holds no times.
+    start
+        date of the first frame, or the date from which `time` counts; 2000-01-01.
+    time
+        key (or `.npy` file) with times: datetime64, text, or seconds since `start`, which
+        is required where they look like Unix time.
+    latitude, longitude, south_first
+        degrees, or keys (or `.npy` files) that hold them. They turn rows
+        north first and columns west first; without latitudes `south_first` turns the rows.
+    wraps
+        whether the columns go round the globe.
+    join
+        `time` makes all files one series, in order of their times (without `time` in order
+        of their names, without a gap). `runs` makes every file, and every entry of R, a run
+        named by its file (and `_` and its number in R).
+    domain, local_time
+        what narrators are told of the data.
 
-    Raises:
-        S2KDError: files that cannot be read, or whose shapes do not fit the description.
+    Raises
+    ------
+    S2KDError
+        files that cannot be read, or whose shapes do not fit the description.
     """
     import dask.array as da
 
@@ -165,8 +182,8 @@ def _frames_of(path: Path, key: str | Sequence[str], layout: str) -> "da.Array":
     """(run, time, channel, row, column) of one file, lazy."""
     import dask.array as da
 
-    wanted = [key] if isinstance(key, str) else list(dict.fromkeys(key)) or [""]
-    keys = [choose_key(path, name, axes=len(layout)) for name in wanted]
+    names = [key] if isinstance(key, str) else list(dict.fromkeys(key)) or [""]
+    keys = [choose_key(path, name, axes=len(layout)) for name in names]
     if len(keys) > 1 and "C" in layout:
         raise S2KDError(
             f"{path}: several keys ({', '.join(keys)}) are the channels, so layout={layout!r} "
@@ -319,3 +336,101 @@ def _degrees(
             "rise or only fall"
         )
     return values.astype(float)
+
+
+# --- description of a file ------------------------------------------------------------------------
+
+TIMES = ("time", "times", "date", "dates", "datetime", "timestamp", "timestamps")
+LATITUDES = ("lat", "lats", "latitude", "latitudes")
+LONGITUDES = ("lon", "lons", "long", "longitude", "longitudes")
+MOST_CHANNELS = 32
+
+
+def describe_layout(path: Path) -> "DetectedLayout | None":
+    """Settings for the largest array of a file, its axes guessed from their lengths.
+
+    None for what is no array file, and for an HDF5 file without such an array.
+    """
+    from s2kd.data.describe import DetectedLayout
+
+    if not path.is_file() or path.suffix.lower() not in ENDINGS:
+        return None
+    stored = headers(path)
+    fitting = {
+        k: v for k, v in stored.items() if len(v.shape) in (3, 4, 5) and v.dtype.kind in "iuf"
+    }
+    if not fitting:
+        if path.suffix.lower() in (".h5", ".hdf5"):
+            return None
+        listed = ", ".join(f"{k or 'one array'} {v.shape}" for k, v in stored.items()) or "nothing"
+        raise S2KDError(
+            f"{path}: holds no numbers over time, rows and columns (three to five axes); it has "
+            f"{listed}"
+        )
+    key = max(fitting, key=lambda name: int(np.prod(fitting[name].shape)))
+    shape = fitting[key].shape
+    layout = _guess_layout(shape)
+    sizes = dict(zip(layout, shape, strict=True))
+    settings: dict[str, object] = {"path": str(path)} | ({"key": key} if key else {})
+    settings |= {"layout": layout} | ({"join": "runs"} if "R" in layout else {})
+    problems = [f"the axes are guessed from their lengths: layout={layout!r} of {shape}"]
+    others = ", ".join(f"{name!r} {head.shape}" for name, head in fitting.items() if name != key)
+    if others:
+        problems.append(
+            f"{key!r} is read and {others} left out: set dataset.params.key, to a list where "
+            "arrays of one shape are channels of one field"
+        )
+    for setting, names, axis in (("latitude", LATITUDES, "H"), ("longitude", LONGITUDES, "W")):
+        degrees = _key_named(stored, names, sizes[axis])
+        if degrees and stored[degrees].dtype.kind in "iuf":
+            settings[setting] = degrees
+    time_settings, time_problems = _time_settings(path, stored, sizes["T"])
+    settings |= time_settings
+    problems += time_problems
+    problems.append("channels and units are unknown: set dataset.params.channels and .units")
+    return DetectedLayout(
+        reader="arrays",
+        settings=settings,
+        recipe="",
+        lines=[
+            f"{path.suffix[1:].upper()} array",
+            *(f"{k or path.stem} {v.shape}" for k, v in stored.items()),
+        ],
+        problems=problems,
+    )
+
+
+def _guess_layout(shape: tuple[int, ...]) -> str:
+    """Time first, after runs if there are five axes; channels are the shorter of two places."""
+    prefix, rest = ("R", shape[1:]) if len(shape) == 5 else ("", shape)
+    if len(rest) == 3:
+        return "THW"
+    last = rest[3] < rest[1] and rest[3] <= MOST_CHANNELS
+    return prefix + ("THWC" if last else "TCHW")
+
+
+def _key_named(stored: dict[str, Header], names: tuple[str, ...], length: int) -> str:
+    """The key of that length with one of these names, or nothing."""
+    by_name = {key.rpartition("/")[2].lower(): key for key in stored}
+    key = next((by_name[name] for name in names if name in by_name), "")
+    return key if key and stored[key].shape == (length,) else ""
+
+
+def _time_settings(
+    path: Path, stored: dict[str, Header], length: int
+) -> tuple[dict[str, object], list[str]]:
+    """Settings for times, by name or by type datetime64, and what is assumed for them."""
+    dates = [k for k, v in stored.items() if v.shape == (length,) and v.dtype.kind == "M"]
+    key = _key_named(stored, TIMES, length) or next(iter(dates), "")
+    if not key:
+        return {"step_seconds": 1.0}, [
+            "the step from frame to frame is unknown, step_seconds=1 is assumed: set "
+            "dataset.params.step_seconds"
+        ]
+    if stored[key].dtype.kind not in "iuf":
+        return {"time": key}, []
+    start = "1970-01-01" if is_unix_time(small_array(path, key)) else str(EPOCH)[:10]
+    return {"time": key, "start": start}, [
+        f"the numbers in {key!r} are taken for seconds since {start}: set dataset.params.start if "
+        "they are not"
+    ]

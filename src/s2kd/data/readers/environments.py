@@ -8,10 +8,10 @@ environment, and a JSON file that describes them (`prometheus.json`, `environmen
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -27,6 +27,8 @@ from s2kd.data.readers._record import record, run_coordinate, seconds_after_epoc
 if TYPE_CHECKING:
     import dask.array as da
     import xarray as xr
+
+    from s2kd.data.describe import DetectedLayout
 
 AXES = ("time", "channel", "height", "width")
 PROMETHEUS, FDS = "prometheus.json", "environments.json"
@@ -44,28 +46,45 @@ RANGES = {"temperature": (20.0, 2000.0, "degC")}
 """Physical values of bytes 0 and 254; other quantities stay a fraction of their range."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layout:
+Parameters = dict[str, dict[str, float | None]]
+"""Numbers by run and parameter; null is unknown."""
+HELD_OUT = ("heat_release", "ventilation")
+"""Parameters that hold environments out by default: the first with three values or more."""
+
+
+class Layout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The content of `prometheus.json`.
 
-    `axes` names every axis of the arrays in order: time, height, width, channel (unless there is
-    one channel only) and any others, of which `pick` takes one entry each. `channels` and `units`
-    follow the channel axis. `first_row` is `top` or `bottom`. `crop` is first row, stop row, first
-    column, stop column, counted from the top. `mask` is null, `nan` (cells that are not finite in
-    an environment's first frame), `constant` (cells that never change in a sample of frames) or a
-    `.npy` of (height, width), true where a cell exists, row 0 at the top. `environments` gives
-    parameters by environment; null is unknown.
+    Attributes
+    ----------
+    axes
+        Every axis of the arrays in order: time, height, width, channel (unless there is one
+        channel only) and any others, of which `pick` takes one entry each.
+    channels, units
+        Along the channel axis.
+    step_seconds
+        From frame to frame.
+    first_row
+        `top` or `bottom`.
+    crop
+        First row, stop row, first column, stop column, counted from the top.
+    mask
+        null, `nan` (cells that are not finite in an environment's first frame), `constant` (cells
+        that never change in a sample of frames) or a `.npy` of (height, width), true where a cell
+        exists, row 0 at the top.
+    environments
+        Parameters by environment; null is unknown.
     """
 
     axes: tuple[str, ...]
     channels: tuple[str, ...]
     units: tuple[str, ...]
     step_seconds: float
-    first_row: str = "top"
+    first_row: Literal["top", "bottom"] = "top"
     crop: tuple[int, ...] | None = None
-    pick: dict[str, Any] = field(default_factory=dict)
+    pick: dict[str, int] = {}
     mask: str | None = None
-    environments: dict[str, Any] = field(default_factory=dict)
+    environments: Parameters = {}
 
 
 @readers.register("prometheus")
@@ -80,18 +99,27 @@ def prometheus(
 ) -> "xr.Dataset":
     """Fires in many environments: `a*_fds.npy` (tunnels, T) and `Prometheus-P/b*_fds.npy` (pools).
 
-    Args:
-        path: the downloaded folder, with a `prometheus.json` that describes its arrays (see
-            `Layout`); where it is missing, the error holds one to edit.
-        set: "T" or "P"; default: T where there are such files, else P.
-        channels, environments: names of those to read; default: all.
-        crop: first row, stop row, first column, stop column; default: the crop of the JSON file.
-        pool: side of the blocks of cells that are averaged.
+    Parameters
+    ----------
+    path
+        the downloaded folder, with a `prometheus.json` that describes its arrays (see
+        `Layout`); where it is missing, the error holds one to edit.
+    set
+        "T" or "P"; default: T where there are such files, else P.
+    channels, environments
+        names of those to read; default: all.
+    crop
+        first row, stop row, first column, stop column; default: the crop of the JSON file.
+    pool
+        side of the blocks of cells that are averaged.
 
-    Every environment is a run. By default the extremes of heat_release are unseen.
+    Every environment is a run. By default the environments with the lowest and the highest heat
+    release are unseen, where all are known.
 
-    Raises:
-        S2KDError: files that are cut short or do not fit the description or each other.
+    Raises
+    ------
+    S2KDError
+        files that are cut short or do not fit the description or each other.
     """
     files = prometheus_files(Path(path).expanduser(), set)
     folder = next(iter(files.values())).parent
@@ -106,9 +134,10 @@ def prometheus(
     picked = _channel_numbers(folder / PROMETHEUS, layout, channels)
     frames = {name: _environment(file, layout)[:, picked] for name, file in files.items()}
     _same_shape(files, frames)
+    parameters = {name: known_parameters(layout.environments, name) for name in files}
     return _environments(
         frames,
-        replace(
+        msgspec.structs.replace(
             layout,
             channels=tuple(layout.channels[n] for n in picked),
             units=tuple(layout.units[n] for n in picked),
@@ -116,11 +145,11 @@ def prometheus(
         ),
         exists=_existing_cells(folder, layout, frames),
         pool=pool,
-        parameters={name: environment_parameters(layout, name) for name in files},
+        parameters=parameters,
         split={
             "fractions": (0.7, 0.1, 0.2),
             "gap": 12,
-            "unseen": {"heat_release": "extremes"},
+            "unseen": suggested_unseen(parameters),
         },
         name="prometheus",
         source=f"Prometheus, {', '.join(file.name for file in files.values())}",
@@ -141,24 +170,35 @@ def fds(
 ) -> "xr.Dataset":
     """Output of the Fire Dynamics Simulator as arrays: environments, or planes of one volume.
 
-    Args:
-        path: a folder with `environments.json` and one `.npy` (time, channel, height, width) per
-            environment, or an `.npz` volume with `vol_u8` (time, quantity, z, y, x), `time`,
-            `quantities`, `y` and `z`.
-        set: folder: which of its sets, "T" (tunnels, the default) or "P" (pools).
-        skip: volume: frames left out at the start, while the fire grows; default 200.
-        planes: volume: y indices of the vertical planes, each a run; default 5 to 15.
-        quantities: volume: its channels; default temperature (°C) and soot_density (a fraction of
-            the range that FDS was told to plot).
-        step_seconds: volume: frames are interpolated linearly from the uneven times of FDS onto
-            these steps; default: the median step.
-        crop: first row, stop row, first column, stop column.
-        pool: side of the blocks of cells that are averaged.
+    Parameters
+    ----------
+    path
+        a folder with `environments.json` and one `.npy` (time, channel, height, width) per
+        environment, or an `.npz` volume with `vol_u8` (time, quantity, z, y, x), `time`,
+        `quantities`, `y` and `z`.
+    set
+        folder: which of its sets, "T" (tunnels, the default) or "P" (pools).
+    skip
+        volume: frames left out at the start, while the fire grows; default 200.
+    planes
+        volume: y indices of the vertical planes, each a run; default 5 to 15.
+    quantities
+        volume: its channels; default temperature (°C) and soot_density (a fraction of
+        the range that FDS was told to plot).
+    step_seconds
+        volume: frames are interpolated linearly from the uneven times of FDS onto
+        these steps; default: the median step.
+    crop
+        first row, stop row, first column, stop column.
+    pool
+        side of the blocks of cells that are averaged.
 
     Environments that the JSON file suggests to hold out are unseen by default.
 
-    Raises:
-        S2KDError: a set, quantity or setting that is not there, and files that cannot be read.
+    Raises
+    ------
+    S2KDError
+        a set, quantity or setting that is not there, and files that cannot be read.
     """
     location = Path(path).expanduser()
     for_volume = {
@@ -256,10 +296,10 @@ def _same_shape(files: Mapping[str, Path], frames: "Mapping[str, da.Array]") -> 
     first, *others = frames
     for name in others:
         if frames[name].shape[1:] != frames[first].shape[1:]:
-            one, reference = ("×".join(map(str, frames[n].shape[1:])) for n in (name, first))
+            shape, reference = ("×".join(map(str, frames[n].shape[1:])) for n in (name, first))
             raise S2KDError(
-                f"{files[name]}: frames have {one}, those of {files[first]} {reference} (channel × "
-                "height × width); all environments must share one grid"
+                f"{files[name]}: frames have {shape}, those of {files[first]} {reference} (channel "
+                "× height × width); all environments must share one grid"
             )
 
 
@@ -302,40 +342,28 @@ def prometheus_layout(folder: Path, files: Mapping[str, Path]) -> Layout:
         if axis not in layout.axes and (axis != "channel" or len(layout.channels) > 1):
             raise S2KDError(f"{sidecar}: axes={list(layout.axes)} lacks {axis!r}")
     further = [axis for axis in layout.axes if axis not in AXES]
-    if sorted(further) != sorted(layout.pick) or any(
-        type(number) is not int for number in layout.pick.values()
-    ):
+    if sorted(further) != sorted(layout.pick):
         raise S2KDError(
             f"{sidecar}: pick={layout.pick} must give one number for each of the axes other than "
             f"{', '.join(AXES)}, which are {further or 'none'}"
         )
-    if layout.first_row not in ("top", "bottom"):
-        raise S2KDError(f"{sidecar}: first_row={layout.first_row!r} must be 'top' or 'bottom'")
     if not layout.step_seconds > 0:
         raise S2KDError(f"{sidecar}: step_seconds={layout.step_seconds:g} must be positive")
-    check_parameters(sidecar, layout.environments, "environments.")
     return layout
 
 
-def check_parameters(path: Path, environments: Any, prefix: str = "") -> None:
-    """Refuse parameters that are not numbers (or null) by environment and name."""
-    if not isinstance(environments, dict):
-        raise S2KDError(f"{path}: must give parameters by run, got {environments!r}")
-    for name, parameters in environments.items():
-        if not isinstance(parameters, dict) or not all(
-            v is None or (isinstance(v, int | float) and np.isfinite(v))
-            for v in parameters.values()
-        ):
-            raise S2KDError(
-                f"{path}: {prefix}{name} must give numbers by parameter, such as "
-                f'{{"heat_release": 30.0}}, got {parameters!r}'
-            )
+def known_parameters(environments: Parameters, name: str) -> dict[str, float]:
+    """The parameters of one environment that are not null."""
+    return {k: float(v) for k, v in environments.get(name, {}).items() if v is not None}
 
 
-def environment_parameters(layout: Layout, name: str) -> dict[str, float]:
-    """The parameters of one environment that are known."""
-    parameters = layout.environments.get(name, {})
-    return {key: float(value) for key, value in parameters.items() if value is not None}
+def suggested_unseen(parameters: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """The extremes of a parameter that is known of all runs and varies enough; else nothing."""
+    for name in HELD_OUT:
+        values = {run.get(name) for run in parameters.values()}
+        if None not in values and len(values) >= 3:
+            return {name: "extremes"}
+    return {}
 
 
 def _channel_numbers(sidecar: Path, layout: Layout, wanted: Sequence[str] | None) -> list[int]:
@@ -442,8 +470,9 @@ def _fds_environments(
         for entry in _need(index, facts, "environments", label)
     }
     unseen = {name: suggested[key] for key, name in UNSEEN.items() if suggested.get(key)}
-    wanted = [*_need(index, suggested, "seen", "`suggested_split`"), *sum(unseen.values(), [])]
-    for name in wanted:
+    used = list(_need(index, suggested, "seen", "`suggested_split`"))
+    used += [name for names in unseen.values() for name in names]
+    for name in used:
         if name not in files:
             raise S2KDError(
                 f"{index}: `suggested_split` asks for {name!r}, the environments are "
@@ -455,7 +484,7 @@ def _fds_environments(
             raise S2KDError(
                 f"{files[name]}: no such file (there is {', '.join(listed[:12]) or 'nothing'})"
             )
-    if not wanted:
+    if not used:
         raise S2KDError(f"{index}: names no environment to learn from")
     channels = tuple(title.lower().replace(" ", "_").replace("-", "_") for title in titles)
     layout = Layout(
@@ -465,7 +494,7 @@ def _fds_environments(
         step_seconds=float(_need(index, facts, "frame_step_s", label)),
         crop=None if crop is None else tuple(crop),
     )
-    frames = {name: _environment(files[name], layout) for name in wanted}
+    frames = {name: _environment(files[name], layout) for name in used}
     _same_shape(files, frames)
     return _environments(
         frames,
@@ -474,7 +503,7 @@ def _fds_environments(
         pool=pool,
         first_seconds=float(_need(index, facts, "first_frame_s", label)),
         long_names=dict(zip(channels, (title.lower() for title in titles), strict=True)),
-        parameters={name: {} for name in wanted},
+        parameters={name: {} for name in used},
         split={"fractions": (0.6, 0.2, 0.2), "gap": 10, "unseen": unseen},
         name="fds",
         source=f"FDS, {facts.get('title', chosen)}",
@@ -578,3 +607,54 @@ def _physical(
             low, high, _ = RANGES[quantity]
             values[:, number] = low + values[:, number] * (high - low)
     return values
+
+
+# --- description of a folder or file --------------------------------------------------------------
+
+
+def describe_layout(path: Path) -> "DetectedLayout | None":
+    """Prometheus, FDS environments and FDS volumes by file names and keys."""
+    from s2kd.data.describe import DetectedLayout
+
+    if FILE_NAME.fullmatch(path.name):
+        path = path.parent
+    if path.is_dir() and any(path.glob(p) for p in ("[ab]*_fds.npy", "Prometheus-P/b*_fds.npy")):
+        return _describe_prometheus(path)
+    for folder, set_name in ((path, ""), (path.parent, path.name), (path.parent.parent,
+                           path.parent.name)):  # fmt: skip
+        if (folder / FDS).is_file():
+            settings = {"path": str(folder)} | ({"set": set_name} if set_name else {})
+            recipe = "fds_runs_p" if set_name == "P" else "fds_runs"
+            return DetectedLayout(
+                reader="fds", settings=settings, recipe=recipe, lines=["FDS runs"], problems=[]
+            )
+    if path.is_file() and path.suffix == ".npz" and {"vol_u8", "time"} <= headers(path).keys():
+        lines = ["FDS volume", *(f"{key} {head.shape}" for key, head in headers(path).items())]
+        return DetectedLayout(
+            reader="fds",
+            settings={"path": str(path)},
+            recipe="fds_pool",
+            lines=lines,
+            problems=[],
+        )
+    return None
+
+
+def _describe_prometheus(path: Path) -> "DetectedLayout":
+    """Every environment's shape; the problems of those that cannot be read."""
+    from s2kd.data.describe import DetectedLayout
+
+    lines, problems, readable = ["Prometheus folder"], [], []
+    files = prometheus_files(path)
+    for name, file in files.items():
+        try:
+            lines.append(f"{name} {headers(file)[''].shape}")
+            readable.append(name)
+        except S2KDError as error:
+            problems.append(str(error))
+    settings: dict[str, object] = {"path": str(path)}
+    if problems:
+        settings["environments"] = readable
+    return DetectedLayout(
+        reader="prometheus", settings=settings, recipe="prometheus", lines=lines, problems=problems
+    )

@@ -10,16 +10,19 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from s2kd.core.files import read_json
+from s2kd.core.recipe import read
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
 from s2kd.data.readers import readers
 from s2kd.data.readers._planes import Finish, plane_finisher, resample, smallest_gap
 from s2kd.data.readers._record import record, run_coordinate, seconds_after_epoch
 from s2kd.data.readers._smokeview import AXES, SliceFile, read_smokeview
-from s2kd.data.readers.environments import check_parameters
+from s2kd.data.readers.environments import Parameters, known_parameters, suggested_unseen
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from s2kd.data.describe import DetectedLayout
 
 PARAMETERS = "parameters.json"
 ALIASES = {"heat_release": ("SURF.HRRPUA",), "ventilation": ("SURF.VEL", "WIND.SPEED")}
@@ -42,26 +45,36 @@ def fds_slices(
 ) -> "xr.Dataset":
     """A plane of slice files out of one run of FDS, or out of several runs.
 
-    Args:
-        path: a `.smv` file, the folder of a run, or a folder with one folder per run.
-        plane: as in "y = 3 m"; may be left out where there is only one. The slices of all meshes
-            are joined.
-        quantities: FDS's names in any spelling ("TEMPERATURE", "u_velocity"), which become the
-            channels, in FDS's units; default: all that the plane has.
-        skip_seconds: where the record begins.
-        step_seconds: frames are interpolated linearly from the uneven times of FDS onto these
-            steps; default: the median step of all runs.
-        crop: first row, stop row, first column, stop column.
-        pool: side of the blocks of cells that are averaged.
+    Parameters
+    ----------
+    path
+        a `.smv` file, the folder of a run, or a folder with one folder per run.
+    plane
+        as in "y = 3 m"; may be left out where there is only one. The slices of all meshes
+        are joined.
+    quantities
+        FDS's names in any spelling ("TEMPERATURE", "u_velocity"), which become the
+        channels, in FDS's units; default: all that the plane has.
+    skip_seconds
+        where the record begins.
+    step_seconds
+        frames are interpolated linearly from the uneven times of FDS onto these
+        steps; default: the median step of all runs.
+    crop
+        first row, stop row, first column, stop column.
+    pool
+        side of the blocks of cells that are averaged.
 
     Vertical planes have the top first, horizontal ones the greatest y. Cells that no mesh covers,
     or that obstacles fill in every run, are masked. The parameters of a run are the numbers of its
     `.fds` input ("SURF.HRRPUA"), "heat_release" and "ventilation" (`ALIASES`), and those of a
     `parameters.json` in `path` by run.
 
-    Raises:
-        S2KDError: runs without slices, several planes to choose from, quantities that are not
-            there, meshes that do not join, runs on other grids, and files that are damaged.
+    Raises
+    ------
+    S2KDError
+        runs without slices, several planes to choose from, quantities that are not
+        there, meshes that do not join, runs on other grids, and files that are damaged.
     """
     import dask.array as da
 
@@ -79,6 +92,7 @@ def fds_slices(
     clocks = {name: _clock(run, float(skip_seconds), step) for name, run in runs.items()}
     frames = [EvenFrames(run, clocks[name], finish, shape) for name, run in runs.items()]
     chunks = (BLOCK_FRAMES, -1, -1, -1)
+    parameters = run_parameters(location, indexes)
     return record(
         da.concatenate([da.from_array(f, chunks=chunks, name=False) for f in frames]),
         channels=first.channels,
@@ -93,8 +107,12 @@ def fds_slices(
         domain="fire",
         source=f"FDS slices, {', '.join(smv.stem for smv in indexes.values())}",
         step_seconds=step,
-        parameters=run_parameters(location, indexes),
-        split={"fractions": (0.7, 0.1, 0.2), "gap": max(10, gap)},
+        parameters=parameters,
+        split={
+            "fractions": (0.7, 0.1, 0.2),
+            "gap": max(10, gap),
+            "unseen": suggested_unseen(parameters),
+        },
         smallest_gap=gap,
         notices=tuple(notice for run in runs.values() for notice in run.notices),
     )
@@ -205,7 +223,7 @@ class StoredRun:
     """The chosen quantities of one run on one plane; `numbers` are the frames at `times`."""
 
     smv: Path
-    place: str
+    location: str
     channels: tuple[str, ...]
     units: tuple[str, ...]
     planes: tuple[Plane, ...]
@@ -216,8 +234,8 @@ class StoredRun:
     def read(self, first: int, stop: int) -> Float[np.ndarray, "time channel height width"]:
         """Frames `first` up to `stop` of `times`."""
         low, high = int(self.numbers[first]), int(self.numbers[stop - 1]) + 1
-        chosen = self.numbers[first:stop] - low
-        return np.stack([plane.read(low, high)[chosen] for plane in self.planes], 1)
+        offsets = self.numbers[first:stop] - low
+        return np.stack([plane.read(low, high)[offsets] for plane in self.planes], 1)
 
 
 class EvenFrames:
@@ -251,34 +269,34 @@ def open_run(smv: Path, plane: str | None, quantities: Sequence[str] | None) -> 
     listed = ", ".join(map(repr, planes))
     if plane is None and len(planes) > 1:
         raise S2KDError(f"{smv}: has planes {listed}; choose one with plane")
-    place = next(iter(planes)) if plane is None else _matching_plane(plane, planes)
-    if place is None:
+    location = next(iter(planes)) if plane is None else _matching_plane(plane, planes)
+    if location is None:
         raise S2KDError(f"{smv}: has no plane {plane!r} (there is {listed})")
     by_channel: dict[str, list[SliceFile]] = {}
-    for file in planes[place]:
+    for file in planes[location]:
         by_channel.setdefault(channel_name(file.quantity), []).append(file)
     channels = tuple(by_channel if quantities is None else map(channel_name, quantities))
     for channel in channels:
         if channel not in by_channel:
             raise S2KDError(
-                f"{smv}: {place} has no quantity {channel!r}{nearest(channel, by_channel)} (it has "
-                f"{', '.join(by_channel)})"
+                f"{smv}: {location} has no quantity {channel!r}{nearest(channel, by_channel)} (it "
+                f"has {', '.join(by_channel)})"
             )
     files = [by_channel[channel] for channel in channels]
     # written both ways, the values of cells are the simulator's own
     files = [[f for f in group if f.centred] or group for group in files]
-    return _stored_run(smv, place, channels, tuple(Plane(group) for group in files))
+    return _stored_run(smv, location, channels, tuple(Plane(group) for group in files))
 
 
 def _stored_run(
-    smv: Path, place: str, channels: tuple[str, ...], planes: tuple[Plane, ...]
+    smv: Path, location: str, channels: tuple[str, ...], planes: tuple[Plane, ...]
 ) -> StoredRun:
     first, count = planes[0], min(len(plane.times) for plane in planes)
     written = first.times[:count]
     for plane in planes[1:]:
         if plane.shape != first.shape or not np.allclose(plane.x, first.x):
             raise S2KDError(
-                f"{smv}: quantities on {place} do not lie on the same points (cell-centred and "
+                f"{smv}: quantities on {location} do not lie on the same points (cell-centred and "
                 "not?); choose quantities that do"
             )
         if not np.allclose(plane.times[:count], written, atol=1e-3):
@@ -308,7 +326,7 @@ def _stored_run(
         )
     return StoredRun(
         smv=smv,
-        place=place,
+        location=location,
         channels=channels,
         units=tuple(cf_unit(plane.files[0].unit) for plane in planes),
         planes=planes,
@@ -326,40 +344,40 @@ def planes_of(files: Iterable[SliceFile]) -> dict[str, list[SliceFile]]:
             continue
         position = float(file.positions(file.normal)[0])
         thickness = float(np.diff(file.mesh.nodes[file.normal]).min())
-        for normal, place, listed in groups:
-            if normal == file.normal and abs(place - position) < 0.5 * thickness:
+        for normal, location, listed in groups:
+            if normal == file.normal and abs(location - position) < 0.5 * thickness:
                 listed.append(file)
                 break
         else:
             groups.append((file.normal, position, [file]))
-    return {f"{AXES[n]} = {place:.4g} m": listed for n, place, listed in groups}
+    return {f"{AXES[n]} = {location:.4g} m": listed for n, location, listed in groups}
 
 
 def _matching_plane(text: str, planes: Iterable[str]) -> str | None:
     """The plane meant by `y=3`, `Y = 3.0 m` and the like."""
     axis, _, metres = text.replace(" ", "").lower().partition("=")
-    for place in planes:
-        place_axis, _, place_metres = place.replace(" ", "").partition("=")
+    for location in planes:
+        plane_axis, _, plane_metres = location.replace(" ", "").partition("=")
         try:
-            distance = float(metres.rstrip("m")) - float(place_metres.rstrip("m"))
+            distance = float(metres.rstrip("m")) - float(plane_metres.rstrip("m"))
         except ValueError:
             return None
-        if axis == place_axis and np.isclose(distance, 0, atol=1e-5):
-            return place
+        if axis == plane_axis and np.isclose(distance, 0, atol=1e-5):
+            return location
     return None
 
 
 def _check_same_planes(runs: Mapping[str, StoredRun]) -> None:
     first_name, first = next(iter(runs.items()))
     for name, run in runs.items():
-        for what, value, expected in (
+        for noun, value, expected in (
             ("quantities", run.channels, first.channels),
-            ("plane", run.place, first.place),
+            ("plane", run.location, first.location),
             ("points", run.planes[0].shape, first.planes[0].shape),
         ):
             if value != expected:
                 raise S2KDError(
-                    f"{run.smv}: run {name!r} has {what} {value}, run {first_name!r} {expected}; "
+                    f"{run.smv}: run {name!r} has {noun} {value}, run {first_name!r} {expected}; "
                     "all runs of a dataset must share them"
                 )
 
@@ -405,8 +423,7 @@ def cf_unit(unit: str) -> str:
 def run_parameters(path: Path, indexes: Mapping[str, Path]) -> dict[str, dict[str, float]]:
     """Parameters by run: of its `.fds` file, their plain names, then those of `parameters.json`."""
     sidecar = (path if path.is_dir() else path.parent) / PARAMETERS
-    listed = read_json(sidecar) if sidecar.is_file() else {}
-    check_parameters(sidecar, listed)
+    listed = read(Parameters, read_json(sidecar), str(sidecar)) if sidecar.is_file() else {}
     parameters = {}
     for name, smv in indexes.items():
         inputs = sorted(smv.parent.glob("*.fds"))
@@ -417,8 +434,7 @@ def run_parameters(path: Path, indexes: Mapping[str, Path]) -> dict[str, dict[st
             for entry in entries:
                 if entry in values:
                     values.setdefault(alias, abs(values[entry]))
-        own = {key: float(v) for key, v in listed.get(name, {}).items() if v is not None}
-        parameters[name] = values | own
+        parameters[name] = values | known_parameters(listed, name)
     return parameters
 
 
@@ -436,3 +452,34 @@ def namelist_numbers(text: str) -> dict[str, float]:
             value = float(re.sub("[Dd]", "e", number))
             numbers[name] = max(numbers.get(name, value), value, key=abs)
     return numbers
+
+
+# --- description of a folder ----------------------------------------------------------------------
+
+
+def describe_layout(path: Path) -> "DetectedLayout | None":
+    """Runs of FDS, with the plane that has the most quantities."""
+    from s2kd.data.describe import DetectedLayout
+
+    location = path.parent if path.suffix == ".sf" else path
+    files = [*location.glob("*.smv"), *location.glob("*/*.smv")] if location.is_dir() else []
+    if location.suffix != ".smv" and not files:
+        return None
+    settings: dict[str, object] = {"path": str(location)}
+    lines, problems = ["FDS slices"], []
+    try:
+        indexes = run_indexes(location)
+        planes = planes_of(read_smokeview(next(iter(indexes.values()))))
+        channels = {
+            location: dict.fromkeys(channel_name(file.quantity) for file in files)
+            for location, files in planes.items()
+        }
+        lines = [f"FDS slices, {len(indexes)} run{'s' * (len(indexes) > 1)}"]
+        lines += [f"{location}: {', '.join(names)}" for location, names in channels.items()]
+        if len(channels) > 1:
+            settings["plane"] = max(channels, key=lambda location: len(channels[location]))
+    except S2KDError as error:
+        problems.append(str(error))
+    return DetectedLayout(
+        reader="fds_slices", settings=settings, recipe="", lines=lines, problems=problems
+    )

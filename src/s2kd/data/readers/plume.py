@@ -36,33 +36,49 @@ def plume(
 ) -> "xr.Dataset":
     """Temperature rise (K) and smoke (mg/m³) over a burner, in several environments.
 
-    Args:
-        heat_release: kW per metre of depth; with every `wind` (m/s) a seen environment.
-        wind: see `heat_release`.
-        unseen_heat_release: unseen environments under every `wind`.
-        unseen_wind: unseen environments at every `heat_release`.
-        members: runs per seen environment: the last `test_members` are test, the `val_members`
-            before them val, the others train.
-        val_members, test_members: see `members`; unseen environments have `test_members` runs,
-            which are the split `test_unseen`.
-        frames: per run, after `spin_up_frames` from ignition.
-        spin_up_frames: see `frames`.
-        step_seconds: between frames.
-        height, width: cells.
-        cell: side of a cell in metres.
-        velocities: add the horizontal and the vertical velocity (m/s) as channels.
-        seed: of the burners' positions and flicker.
+    Parameters
+    ----------
+    heat_release
+        kW per metre of depth; with every `wind` (m/s) a seen environment.
+    wind
+        see `heat_release`.
+    unseen_heat_release
+        unseen environments under every `wind`.
+    unseen_wind
+        unseen environments at every `heat_release`.
+    members
+        runs per seen environment: the last `test_members` are test, the `val_members`
+        before them val, the others train.
+    val_members, test_members
+        see `members`; unseen environments have `test_members` runs,
+        which are the split `test_unseen`.
+    frames
+        per run, after `spin_up_frames` from ignition.
+    spin_up_frames
+        see `frames`.
+    step_seconds
+        between frames.
+    height, width
+        cells.
+    cell
+        side of a cell in metres.
+    velocities
+        add the horizontal and the vertical velocity (m/s) as channels.
+    seed
+        of the burners' positions and flicker.
 
-    Raises:
-        S2KDError: an empty list, a heat release that is not positive, a negative wind, an
-            environment both seen and unseen, or too few members, frames or cells.
+    Raises
+    ------
+    S2KDError
+        an empty list, a heat release that is not positive, a negative wind, an
+        environment both seen and unseen, or too few members, frames or cells.
     """
-    seen = tuple(itertools.product(heat_release, wind))
+    learnt = tuple(itertools.product(heat_release, wind))
     unseen = (
         *itertools.product(unseen_heat_release, wind),
         *itertools.product(heat_release, unseen_wind),
     )
-    _check(seen, unseen, members, val_members, test_members)
+    _check(learnt, unseen, members, val_members, test_members)
     if min(frames, step_seconds, cell) <= 0 or spin_up_frames < 0 or min(height, width) < 8:
         raise S2KDError(
             f"plume: frames={frames}, step_seconds={step_seconds} and cell={cell} must be "
@@ -75,7 +91,7 @@ def plume(
         "test": test_members,
     }
     labels = [split for split, count in counts.items() for _ in range(count)]
-    runs = [(*environment, label) for environment in seen for label in labels]
+    runs = [(*environment, label) for environment in learnt for label in labels]
     runs += [(*environment, "test_unseen") for environment in unseen for _ in range(test_members)]
     fields = simulate(
         heat_release=[run[0] for run in runs],

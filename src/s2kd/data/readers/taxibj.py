@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import dask.array as da
     import xarray as xr
 
+    from s2kd.data.describe import DetectedLayout
+
 SLOT = np.timedelta64(1800, "s")
 SLOTS = 48
 CHANNELS = ("inflow", "outflow")
@@ -69,27 +71,38 @@ def taxibj(
 ) -> "xr.Dataset":
     """Taxi in- and outflow per half-hour: files by slot, or published windows.
 
-    Args:
-        path: by slot: an HDF5 file with `date` and `data`, a folder with files `*_InOut.h5`, or an
-            `.npz` with `flow` and `date` (or `time`, local seconds since 1970), optionally `valid`
-            (which slots count) and `lat_edges` and `lon_edges` (edges of cells in degrees).
-            Windows: OpenSTL's `dataset.npz` or its folder, or a TaxiBJ+ folder.
-        keep_empty: by slot: keep slots without any taxi in the city (outages).
-        whole_days: by slot: leave out days without all 48 slots, as the published preprocessing.
-        weather, holidays: by slot: read `BJ_Meteorology.h5` and `BJ_Holiday.txt` next to the
-            flows, as words for narrators.
-        val_fraction: OpenSTL: the last training windows that become the validation split.
-        maximum: OpenSTL: what its 1 stands for; 1: values are fractions of the greatest count.
-        subsample_input: windows: past frames keep every n-th row and column, repeated over n × n
-            cells (4 is TaxiBJ+'s super-resolution variant); future frames stay as they are.
-        shared: windows: `drop` leaves out windows of train and val that share a frame with a later
-            split, `keep` keeps all, as published.
+    Parameters
+    ----------
+    path
+        by slot: an HDF5 file with `date` and `data`, a folder with files `*_InOut.h5`, or an
+        `.npz` with `flow` and `date` (or `time`, local seconds since 1970), optionally `valid`
+        (which slots count) and `lat_edges` and `lon_edges` (edges of cells in degrees).
+        Windows: OpenSTL's `dataset.npz` or its folder, or a TaxiBJ+ folder.
+    keep_empty
+        by slot: keep slots without any taxi in the city (outages).
+    whole_days
+        by slot: leave out days without all 48 slots, as the published preprocessing.
+    weather, holidays
+        by slot: read `BJ_Meteorology.h5` and `BJ_Holiday.txt` next to the
+        flows, as words for narrators.
+    val_fraction
+        OpenSTL: the last training windows that become the validation split.
+    maximum
+        OpenSTL: what its 1 stands for; 1: values are fractions of the greatest count.
+    subsample_input
+        windows: past frames keep every n-th row and column, repeated over n × n
+        cells (4 is TaxiBJ+'s super-resolution variant); future frames stay as they are.
+    shared
+        windows: `drop` leaves out windows of train and val that share a frame with a later
+        split, `keep` keeps all, as published.
 
     Negative counts become 0. Slots that are invalid, not finite or empty are left out. Splits by
     slot count whole days; windows come in their published splits.
 
-    Raises:
-        S2KDError: files, keys or shapes that are not as described; bad, repeated or unsorted slots.
+    Raises
+    ------
+    S2KDError
+        files, keys or shapes that are not as described; bad, repeated or unsorted slots.
     """
     location = Path(path).expanduser()
     layout = windows_layout(location)
@@ -363,9 +376,7 @@ def _windows(
     pairs = {split: [_five_axes(array) for array in pair] for split, pair in pairs.items()}
     (past, lead), (height, width) = (a.shape[1] for a in pairs["test"]), pairs["test"][0].shape[-2:]
     if factor < 1 or height % factor or width % factor:
-        raise S2KDError(
-            f"{path}: subsample_input={factor} does not divide {height}×{width} cells"
-        )
+        raise S2KDError(f"{path}: subsample_input={factor} does not divide {height}×{width} cells")
     numbers, notices = _chosen_windows(path, pairs, val_fraction, shared)
     pairs.setdefault("val", pairs["train"])
     convert = partial(_from_unit, maximum=maximum) if layout == "openstl" else _counts
@@ -450,9 +461,7 @@ def _check_pairs(pairs: dict[str, list[tuple[str, "da.Array"]]]) -> None:
                 )
         (past_label, past), (future_label, future) = pair
         if len(past) != len(future):
-            raise S2KDError(
-                f"{future_label}: has {len(future)} windows, {past_label} {len(past)}"
-            )
+            raise S2KDError(f"{future_label}: has {len(future)} windows, {past_label} {len(past)}")
 
 
 def _five_axes(labelled: tuple[str, "da.Array"]) -> "da.Array":
@@ -494,8 +503,8 @@ def _chosen_windows(
     def give_way(split: str, later: str) -> None:
         if not drop:
             return
-        seen = looks.get(later, looks["train"])[numbers[later]]
-        free = ~np.isin(looks[split][numbers[split]], seen[seen != 0]).any(1)
+        hashes = looks.get(later, looks["train"])[numbers[later]]
+        free = ~np.isin(looks[split][numbers[split]], hashes[hashes != 0]).any(1)
         lost[split] += int((~free).sum())
         numbers[split] = numbers[split][free]
 
@@ -520,7 +529,7 @@ def _chosen_windows(
 
 
 def _frame_hashes(pair: Sequence["da.Array"]) -> np.ndarray:
-    """(window, frame) hashes of the rows in the middle; 0 where a frame is one value (an outage)."""
+    """(window, frame) hashes of the middle rows; 0 where a frame is one value (an outage)."""
     height = pair[0].shape[-2]
     rows = min(height, max(8, height // 8))
     top = (height - rows) // 2
@@ -541,3 +550,37 @@ def _frame_hashes(pair: Sequence["da.Array"]) -> np.ndarray:
         blocks = [hashes(np.asarray(block)) for block in middle.blocks.ravel()]
         halves.append(np.concatenate(blocks))
     return np.concatenate(halves, axis=1)
+
+
+# --- description of a file ------------------------------------------------------------------------
+
+
+def describe_layout(path: Path) -> "DetectedLayout | None":
+    """TaxiBJ's and TaxiBJ+'s layouts by file names and keys."""
+    from s2kd.data.describe import DetectedLayout
+
+    layout, recipe = windows_layout(path), "taxibj"
+    if layout == "openstl":
+        kind, keys = "OpenSTL's TaxiBJ", headers(openstl_file(path) or path)
+    elif layout is not None:
+        kind, recipe = "TaxiBJ+", "taxibj_plus"
+        files = [path / p.format(split=s) for s in PLUS_FILES[layout][0] for p in
+                 PLUS_FILES[layout][1:]]  # fmt: skip
+        keys = {str(f.relative_to(path)): headers(f)[""] for f in files if f.is_file()}
+    elif path.is_dir() and any(path.glob("*_InOut.h5")):
+        kind = "TaxiBJ folder"
+        keys = {f.name: headers(f).get("data") for f in sorted(path.glob("*_InOut.h5"))}
+    elif path.is_file() and path.suffix.lower() in (".npz", ".h5", ".hdf5"):
+        kind, keys = "TaxiBJ arrays", headers(path)
+        named = keys.get("flow", keys.get("data"))
+        if named is None or len(named.shape) != 4 or not {"date", "time"} & keys.keys():
+            return None
+    else:
+        return None
+    return DetectedLayout(
+        reader="taxibj",
+        settings={"path": str(path)},
+        recipe=recipe,
+        lines=[kind, *(f"{key} {head.shape}" for key, head in keys.items() if head is not None)],
+        problems=[],
+    )
