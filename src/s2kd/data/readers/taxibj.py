@@ -296,7 +296,7 @@ def _words(
             *(("holiday",) if free else ()),
             *by_slot.get(time, ()),
         )
-        for time, weekday, free in zip(times, days.dayofweek, days.isin(dates), strict=True)
+        for time, weekday, free in zip(times, days.day_of_week, days.isin(dates), strict=True)
     ]
 
 
