@@ -42,7 +42,7 @@ class Split(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Frames left out between splits, at least past + lead of them.
     unseen
         Runs held out for a test of their own, by parameter: `extremes` (the lowest and highest
-        value), the range `[low, high]` that is seen, or run names.
+        value), the range `[low, high]` that is seen, or run names; `[]` holds out none.
     """
 
     train: tuple[str, ...] = ()
@@ -222,12 +222,24 @@ _DATES = {name: f"split.{name}" for name in ("train", "val", "test")}
 _SHARES = {name: f"split.{name}" for name in ("fractions", "gap")}
 _MEMORY = {name: f"keep.{name}" for name in ("memory_gb", "cache")}
 _STORAGE = {**_MEMORY, "missing": "keep.missing"}
+_RUNS = {**_SHARES, "unseen": "split.unseen", "memory_gb": "keep.memory_gb"}
 MOVED_SETTINGS: dict[str, dict[str, str]] = {
+    "arrays": {**_DATES, **_SHARES, **_STORAGE},
+    "fds": _SHARES,
+    "fds_slices": _RUNS,
     "netcdf": {**_DATES, **_SHARES, **_STORAGE, "time_stride": "keep.time_stride"},
-    "weatherbench": {**_DATES, **_STORAGE, "gap": "split.gap"},
     "prepared": {"memory_gb": "keep.memory_gb"},
+    "prometheus": _RUNS,
+    "taxibj": {**_SHARES, "cache": "keep.cache"},
+    "weatherbench": {**_DATES, **_STORAGE, "gap": "split.gap"},
 }
 """Settings that readers had: `{"netcdf": {"gap": "split.gap", "missing": "keep.missing"}}`."""
+
+REMOVED_SETTINGS = {"fds": ("layout",), "atmosphere": ("truncation",)}
+"""Settings without an effect in this version, by reader."""
+
+DAYS = ("train_days", "val_days", "test_days")
+"""Settings that the reader of TaxiBJ had; they are `split.days`."""
 
 RENAMED_READERS: dict[str, str] = {"netcdf": "cf"}
 """Old names of readers."""
@@ -254,11 +266,17 @@ def upgrade(plain: Any, *, source: str = "recipe") -> Any:
         for section, default in sections.items():
             if isinstance(plain.get(section, {}), dict):
                 plain[section] = {**_plain(default), **plain.get(section, {})}
-        for setting, path in MOVED_SETTINGS.get(dataset.get("name", ""), {}).items():
+        name = dataset.get("name", "")
+        if name == "prometheus" and params.get("unseen") == {}:
+            params["unseen"] = {"heat_release": []}
+        if any(day in params for day in DAYS):
+            plain["split"]["days"] = [params.pop(day, None) or 0 for day in DAYS]
+        for setting, path in MOVED_SETTINGS.get(name, {}).items():
             if setting in params:
                 section, field = path.split(".")
                 plain[section][field] = params.pop(setting)
-        name = dataset.get("name")
+        for setting in REMOVED_SETTINGS.get(name, ()):
+            params.pop(setting, None)
         plain["dataset"] = {**dataset, "name": RENAMED_READERS.get(name, name), "params": params}
     if isinstance(plain.get("methods"), list | tuple):
         plain["methods"] = [_upgraded_method(method, source) for method in plain["methods"]]

@@ -182,6 +182,12 @@ def dataset_of(
     else:
         unseen = {}
     split = merged(split, _defaults(record))
+    least = record.attrs.get("smallest_gap", 0)
+    if split.gap is not None and split.gap < least:
+        raise S2KDError(
+            f"{label}: gap={split.gap} frames between splits is too short, since frames are "
+            f"interpolated between stored ones; set split.gap to at least {least}"
+        )
     if record.attrs.get("complete_years"):
         record = _named_years(label, record, split)
     step, frames, stretches = _regular(label, record, keep.time_stride)

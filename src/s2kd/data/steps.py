@@ -150,9 +150,11 @@ def step_numbers(
     inside = np.ones(len(steps), dtype=bool)
     inside[starts[starts > 0] - 1] = False
     commonest = _regularity(steps[inside], 0.0).step_seconds
-    if step_seconds and commonest and abs(commonest - step_seconds) > 0.01 * commonest:
+    # not the commonest, which is rounded to milliseconds
+    usual = float(np.median(steps[inside])) if inside.any() else 0.0
+    if step_seconds and usual > 0 and abs(usual - step_seconds) > 0.01 * usual:
         raise S2KDError(
-            f"{label}: times are {commonest:g} s apart, but step_seconds says {step_seconds:g}; "
+            f"{label}: times are {usual:g} s apart, but step_seconds says {step_seconds:g}; "
             "where the file holds times, leave it out or set dataset.params.step_seconds=null"
         )
     step = step_seconds or commonest

@@ -189,11 +189,12 @@ def _from_dataset(path: Path, part: Mapping[str, Any], forecaster: Forecaster) -
     """
     import numpy as np
 
-    from s2kd.core.recipe import Part
-    from s2kd.data import load
+    from s2kd.data import datasets
 
     params = {**part["params"], **UNCUT.get(part["name"], {}), "path": str(path)}
-    dataset = load(Part(name=part["name"], params=params))
+    if part["name"] == "fds" and path.suffix == ".npz":
+        params["layout"] = "volume"
+    dataset = datasets.build(part["name"], **params)
     ours, theirs = forecaster.grid, dataset.grid
     for what in ("channels", "units", "height", "width", "step_seconds"):
         if getattr(ours, what) != getattr(theirs, what):

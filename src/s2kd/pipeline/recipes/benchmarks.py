@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from s2kd.core.recipe import Part, Recipe, Split, TeacherSpec, Training
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
-from s2kd.data._taxibj_cut import layout_of
+from s2kd.data.readers.taxibj import windows_layout
 from s2kd.pipeline.recipes import METHODS, builtin
 from s2kd.pipeline.recipes.standins import standin
 
@@ -21,6 +21,7 @@ def paper(
     *,
     teacher: str,
     depth: int,
+    split: Split = Split(),  # noqa: B008
     lr: float = 1e-3,
     past: int = 12,
     lead: int = 12,
@@ -33,6 +34,7 @@ def paper(
     return Recipe(
         name=name,
         dataset=dataset,
+        split=split,
         past=past,
         lead=lead,
         normalise=normalise,
@@ -45,9 +47,16 @@ def paper(
     )
 
 
-def small(name: str, dataset: Part, *, stride: int = 1, test_stride: int = 1) -> Recipe:
+def small(
+    name: str,
+    dataset: Part,
+    *,
+    split: Split = Split(),  # noqa: B008
+    stride: int = 1,
+    test_stride: int = 1,
+) -> Recipe:
     """Four frames to four with a U-Net that reads and a small one that does not: two cores do."""
-    return standin(name, dataset, stride=stride, test_stride=test_stride)
+    return standin(name, dataset, split=split, stride=stride, test_stride=test_stride)
 
 
 def check_preset(recipe: str, preset: str) -> None:
@@ -83,10 +92,10 @@ def weatherbench(*, data: str, preset: str = "paper") -> Recipe:
 def prometheus(*, data: str, preset: str = "paper") -> Recipe:
     """Prometheus: fires in many environments, 12 to 12 (small: 4 to 4); the extremes unseen."""
     check_preset("prometheus", preset)
-    part = Part(name="prometheus", params={"path": existing(data), "gap": 24})
+    part, split = Part(name="prometheus", params={"path": existing(data)}), Split(gap=24)
     if preset == "paper":
-        return paper("prometheus", part, teacher="simvp", depth=2, lr=5e-4)
-    return small("prometheus_small", part, stride=8, test_stride=8)
+        return paper("prometheus", part, split=split, teacher="simvp", depth=2, lr=5e-4)
+    return small("prometheus_small", part, split=split, stride=8, test_stride=8)
 
 
 @builtin
@@ -97,11 +106,10 @@ def taxibj(*, data: str, preset: str = "paper") -> Recipe:
     """
     check_preset("taxibj", preset)
     path = existing(data)
-    if layout_of(Path(path).expanduser()) is not None:
-        return _taxi("taxibj", {"path": path}, preset, past=4)
+    if windows_layout(Path(path).expanduser()) is not None:
+        return _taxi("taxibj", path, Split(), preset, past=4)
     # the last four weeks are the test, as in the data's own paper; four before them validation
-    params = {"path": path, "val_days": 28, "test_days": 28, "gap": 24}
-    return _taxi("taxibj", params, preset, past=12)
+    return _taxi("taxibj", path, Split(days=(0, 28, 28), gap=24), preset, past=12)
 
 
 @builtin
@@ -109,19 +117,27 @@ def taxibj_plus(*, data: str, preset: str = "paper") -> Recipe:
     """TaxiBJ+: taxis on 128 × 128 cells of Beijing, published windows, 12 to 12 (small: 4 to 4)."""
     check_preset("taxibj_plus", preset)
     path = existing(data)
-    if layout_of(Path(path).expanduser()) not in ("X_c", "reshaped"):
+    if windows_layout(Path(path).expanduser()) not in ("X_c", "reshaped"):
         raise S2KDError(
             f"--data {data}: holds no TaxiBJ+ windows (train/X_c.npy and so on, or "
             "train_input_data_reshaped.npy and so on)"
         )
-    return _taxi("taxibj_plus", {"path": path}, preset, past=12)
+    return _taxi("taxibj_plus", path, Split(), preset, past=12)
 
 
-def _taxi(name: str, params: dict, preset: str, *, past: int) -> Recipe:
+def _taxi(name: str, path: str, split: Split, preset: str, *, past: int) -> Recipe:
     """Scaled by the training split's extremes, as counts usually are."""
-    part = Part(name="taxibj", params=params)
+    part = Part(name="taxibj", params={"path": path})
     if preset == "paper":
         return paper(
-            name, part, teacher="earthfarseer", depth=2, past=past, lead=past, normalise="minmax"
+            name,
+            part,
+            split=split,
+            teacher="earthfarseer",
+            depth=2,
+            past=past,
+            lead=past,
+            normalise="minmax",
         )
-    return replace(small(f"{name}_small", part, stride=4, test_stride=2), normalise="minmax")
+    recipe = small(f"{name}_small", part, split=split, stride=4, test_stride=2)
+    return replace(recipe, normalise="minmax")

@@ -58,6 +58,7 @@ def standin(
     name: str,
     dataset: Part,
     *,
+    split: Split = Split(),  # noqa: B008
     stride: int = 1,
     test_stride: int = 1,
     norm: str = "batch",
@@ -73,6 +74,7 @@ def standin(
     return Recipe(
         name=name,
         dataset=dataset,
+        split=split,
         past=4,
         lead=4,
         stride=stride,
@@ -103,56 +105,45 @@ def ncep_air(*, data: str) -> Recipe:
 @builtin
 def taxi_sf(*, data: str) -> Recipe:
     """Taxi in- and outflow over San Francisco, half-hourly, TaxiBJ's layout, 2 h to 2 h."""
-    params = {
-        "path": _file(data, "taxi_sf_32x32_30min.npz", "SF08_M32x32_T30_InOut.h5"),
-        "train_days": 16,
-        "val_days": 3,
-        "test_days": 4,
-        "gap": 8,
-    }
+    params = {"path": _file(data, "taxi_sf_32x32_30min.npz", "SF08_M32x32_T30_InOut.h5")}
     # after 14 epochs this teacher is still behind the student that it is to teach
-    return standin("taxi_sf", Part(name="taxibj", params=params), teacher_epochs=28)
+    return standin(
+        "taxi_sf",
+        Part(name="taxibj", params=params),
+        split=Split(days=(16, 3, 4), gap=8),
+        teacher_epochs=28,
+    )
 
 
 @builtin
 def fds_pool(*, data: str) -> Recipe:
     """A pool fire in vertical planes (soot, heat release, temperature), from an FDS run."""
-    params = {
-        "path": _file(data, "fds_pool_fire_hfg_21x21x21.npz"),
-        "layout": "volume",
-        "gap": 10,
-    }
-    part = Part(name="fds", params=params)
+    part = Part(name="fds", params={"path": _file(data, "fds_pool_fire_hfg_21x21x21.npz")})
     # One fire that grows: with batch norm a student's validation error jumped by half from one
     # epoch to the next, because its running means were those of other stages (docs/log.md).
-    return standin("fds_pool", part, stride=6, test_stride=3, norm="group")
+    return standin("fds_pool", part, split=Split(gap=10), stride=6, test_stride=3, norm="group")
 
 
 @builtin
 def fds_runs(*, data: str) -> Recipe:
     """Tunnel fires in eight environments, from FDS; heat release and wind unseen, scored apart."""
-    return _fires("fds_runs", data, chosen="T", fractions=[0.7, 0.1, 0.2])
+    return _fires("fds_runs", data, chosen="T", fractions=(0.7, 0.1, 0.2))
 
 
 @builtin
 def fds_runs_p(*, data: str) -> Recipe:
     """Pool fires in eight environments, from FDS; heat release and wind unseen, scored apart."""
     # 151 frames an environment: a tenth of them less the gap would hold no window
-    return _fires("fds_runs_p", data, chosen="P", fractions=[0.6, 0.2, 0.2])
+    return _fires("fds_runs_p", data, chosen="P", fractions=(0.6, 0.2, 0.2))
 
 
-def _fires(name: str, data: str, *, chosen: str, fractions: list[float]) -> Recipe:
-    params = {
-        "path": _folder(data, "fds_runs", "environments.json"),
-        "layout": "runs",
-        "set": chosen,
-        "fractions": fractions,
-        "gap": 10,
-    }
+def _fires(name: str, data: str, *, chosen: str, fractions: tuple[float, ...]) -> Recipe:
+    params = {"path": _folder(data, "fds_runs", "environments.json"), "set": chosen}
     part = Part(name="fds", params=params)
     # Not group norm: it norms every window by itself, so a fire stronger than any in training
     # loses the strength by which it differs. And longer teachers, as for taxis (docs/log.md).
-    return standin(name, part, stride=2, test_stride=2, teacher_epochs=28)
+    split = Split(fractions=fractions, gap=10)
+    return standin(name, part, split=split, stride=2, test_stride=2, teacher_epochs=28)
 
 
 def _folder(data: str, name: str, holds: str) -> str:
