@@ -232,8 +232,8 @@ def test_the_template_guesses_the_axes(shape, axes):
         ({"crop": [0, 9, 0, 6]}, r"prometheus: crop=\[0, 9, 0, 6\].* is outside 4×6"),
         ({"mask": "walls.npy"}, "walls.npy: mask must be"),
         ({"chanels": []}, "Layout has no 'chanels'; did you mean 'channels'"),
-        ({"environments": {"a1": 3}}, "environments.a1: wants settings by name, got 3"),
-        ({"environments": {"a1": {"heat_release": "big"}}}, "heat_release: wants .*float"),
+        ({"environments": {"a1": 3}}, "environments.*wants settings by name"),
+        ({"environments": {"a1": {"heat_release": "big"}}}, "environments.*wants float"),
     ],
 )
 def test_bad_descriptions_are_named(tmp_path, changed, message):
@@ -452,11 +452,9 @@ def test_planes_are_no_independent_evidence(tmp_path):
         moments = [tuple(data.times[s.first : s.stop]) for s in stretches]
         assert moments[0] == moments[1]  # both planes are cut at the same times
     assert WindowDataset(data, "test", past=2, lead=1).at_once == 2
-    single = load(
-        Part(name="fds", params={"path": path, "skip": 10, "planes": [2]}), Split(gap=3)
-    )
+    single = load(Part(name="fds", params={"path": path, "skip": 10, "planes": [2]}), Split(gap=3))
     assert WindowDataset(single, "test", past=2, lead=1).at_once == 1
-    with pytest.raises(S2KDError, match="gap=0 .* at least 3"):
+    with pytest.raises(S2KDError, match=r"gap=0 .* at least 3"):
         load(Part(name="fds", params={"path": path, **VOLUME}), Split(gap=0))
 
 

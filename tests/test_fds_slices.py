@@ -5,16 +5,18 @@ import struct
 
 import numpy as np
 import pytest
+from records import frames_of, run_names
 
 from s2kd.core.types import S2KDError
-from s2kd.data import datasets
-from s2kd.data._end_to_end import EndToEnd
-from s2kd.data._fds_input import namelist_numbers, parameters_of
-from s2kd.data._fds_slices import cf_unit, channel_name
-from s2kd.data._fds_smv import read_smokeview
-from s2kd.data.describe import describe
-from s2kd.data.windows import WindowDataset
-from s2kd.pipeline import recipes
+from s2kd.data.readers import readers
+from s2kd.data.readers._smokeview import read_smokeview
+from s2kd.data.readers.fds_slices import (
+    cf_unit,
+    channel_name,
+    describe_layout,
+    namelist_numbers,
+    run_parameters,
+)
 
 CELL = 0.1
 TIMES = np.cumsum(np.where(np.arange(60) % 2, 0.03, 0.05)).astype(np.float32)
@@ -140,44 +142,43 @@ def tunnel(folder, chid="tunnel", order="<", heat=0.0, obstacles=((), ()), times
     return case
 
 
-def build(path, **params):
-    return datasets.build("fds_slices", path=str(path), **params)
+def build(path, **settings):
+    return readers.build("fds_slices", path=str(path), **settings)
 
 
-def frames(world):
-    return world.frames[0 : world.frames.shape[0]]
+def exists(record):
+    """(row, column) bool"""
+    if "mask" not in record.coords:
+        return np.ones((record.sizes["row"], record.sizes["column"]), dtype=bool)
+    return record.mask.values
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("memory_gb", [1, 0])
-def test_two_meshes_join_into_one_plane_with_the_top_first(tmp_path, order, memory_gb):
+def test_two_meshes_join_into_one_plane_with_the_top_first(tmp_path, order):
     tunnel(tmp_path, order=order).write()
-    world = build(tmp_path, memory_gb=memory_gb, step_seconds=0.04)
-    assert world.grid.channels == ("temperature", "u_velocity")
-    assert world.grid.units == ("degC", "m s-1")
-    assert world.grid.mask is None
-    assert (world.grid.height, world.grid.width) == (9, 21)  # nodes, the shared one once
-    assert isinstance(world.frames, EndToEnd) == (memory_gb == 0)
-    held = frames(world)
+    record = build(tmp_path, step_seconds=0.04)
+    assert list(record) == ["temperature", "u_velocity"]
+    assert [variable.attrs["units"] for variable in record.values()] == ["degC", "m s-1"]
+    assert "mask" not in record.coords
+    assert (record.sizes["row"], record.sizes["column"]) == (9, 21)  # nodes, the shared one once
+    frames = frames_of(record)
     x, z = np.arange(21) * CELL, np.arange(9)[::-1, None] * CELL
-    clock = TIMES[0] + 0.04 * np.arange(len(held))
-    for k in (0, 1, 7, len(held) - 1):  # both fields are linear in time
-        np.testing.assert_allclose(held[k, 0], blob(x, z, clock[k]), rtol=1e-5)
-        np.testing.assert_allclose(held[k, 1], wind(x, z, clock[k]), atol=1e-5)
+    clock = TIMES[0] + 0.04 * np.arange(len(frames))
+    for k in (0, 1, 7, len(frames) - 1):  # both fields are linear in time
+        np.testing.assert_allclose(frames[k, 0], blob(x, z, clock[k]), rtol=1e-5)
+        np.testing.assert_allclose(frames[k, 1], wind(x, z, clock[k]), atol=1e-5)
     # (x, z) = (1.2, 0.6), in the second mesh: column 12, the third row from the top
-    assert np.unravel_index(held[0, 0].argmax(), (9, 21)) == (2, 12)
+    assert np.unravel_index(frames[0, 0].argmax(), (9, 21)) == (2, 12)
     assert clock[-1] <= TIMES[-1] < clock[-1] + 0.04
-    since = (world.times - np.datetime64("2000-01-01")) / np.timedelta64(1, "s")
+    since = (record.time.values - np.datetime64("2000-01-01")) / np.timedelta64(1, "s")
     np.testing.assert_allclose(since, clock, atol=1e-6)
 
 
 def test_cell_centred_slices_leave_their_ghosts_out(tmp_path):
     tunnel(tmp_path, centred=True).write()
-    world = build(tmp_path)
-    assert (world.grid.height, world.grid.width) == (8, 20)
+    first = build(tmp_path).temperature[0].values
     x, z = (np.arange(20) + 0.5) * CELL, (np.arange(8)[::-1, None] + 0.5) * CELL
-    np.testing.assert_allclose(world.frames[0:1][0, 0], blob(x, z, TIMES[0]), rtol=1e-5)
-    assert np.unravel_index(world.frames[0:1][0, 0].argmax(), (8, 20))[1] in (11, 12)
+    np.testing.assert_allclose(first, blob(x, z, TIMES[0]), rtol=1e-5)
 
 
 def test_uneven_times_are_interpolated_as_numpy_does(tmp_path):
@@ -193,13 +194,14 @@ def test_uneven_times_are_interpolated_as_numpy_does(tmp_path):
         y=0.3,
         times=times,
     ).write()
-    world = build(tmp_path, skip_seconds=0.5, step_seconds=0.07)
-    clock = 0.5 + 0.07 * np.arange(world.frames.shape[0])
-    wanted = np.interp(clock, times, [noise[float(t)] for t in times])
-    np.testing.assert_allclose(frames(world)[:, 0, 4, 5], wanted, atol=1e-5)
-    lazy = build(tmp_path, skip_seconds=0.5, step_seconds=0.07, memory_gb=0)
-    np.testing.assert_allclose(lazy.frames[5:9], frames(world)[5:9], atol=1e-6)
-    assert build(tmp_path).grid.step_seconds == pytest.approx(np.median(np.diff(times)), rel=1e-4)
+    record = build(tmp_path, skip_seconds=0.5, step_seconds=0.07)
+    clock = 0.5 + 0.07 * np.arange(record.sizes["time"])
+    expected = np.interp(clock, times, [noise[float(t)] for t in times])
+    np.testing.assert_allclose(record.temperature[:, 4, 5], expected, atol=1e-5)
+    part = frames_of(record.isel(time=slice(5, 9)))
+    np.testing.assert_array_equal(part, frames_of(record)[5:9])
+    step = build(tmp_path).attrs["step_seconds"]
+    assert step == pytest.approx(np.median(np.diff(times)), rel=1e-4)
 
 
 def test_obstacles_are_masked_where_every_run_has_them(tmp_path):
@@ -208,25 +210,25 @@ def test_obstacles_are_masked_where_every_run_has_them(tmp_path):
     solid = np.zeros((9, 21), dtype=bool)
     solid[8 - 2 : 8 - 0, 3:5] = True
     tunnel(tmp_path / "one", obstacles=((wall,), ())).write()
-    world = build(tmp_path / "one")
-    np.testing.assert_array_equal(world.grid.exists, ~solid)
+    record = build(tmp_path / "one")
+    np.testing.assert_array_equal(exists(record), ~solid)
     # a centred slice: cells 3 to 5 of x (2, 3, 4 from 0), 1 to 3 of z
     tunnel(tmp_path / "cells", obstacles=((wall,), ()), centred=True).write()
     cells = np.zeros((8, 20), dtype=bool)
     cells[8 - 3 :, 2:5] = True
-    np.testing.assert_array_equal(build(tmp_path / "cells").grid.exists, ~cells)
+    np.testing.assert_array_equal(exists(build(tmp_path / "cells")), ~cells)
     several = tmp_path / "several"
     tunnel(several / "a", obstacles=((wall, other), ())).write()
     tunnel(several / "b", obstacles=((wall,), ())).write()
-    np.testing.assert_array_equal(build(several).grid.exists, ~solid)
+    np.testing.assert_array_equal(exists(build(several)), ~solid)
     # one that is taken away on the way is no wall
     tunnel(tmp_path / "door", obstacles=((wall, other), ())).write(
         ["HIDE_OBST     1", "     2      3.50"]
     )
-    np.testing.assert_array_equal(build(tmp_path / "door").grid.exists, ~solid)
+    np.testing.assert_array_equal(exists(build(tmp_path / "door")), ~solid)
     beside = (2, 5, 0, 2, 0, 3)  # ends before the plane
     tunnel(tmp_path / "beside", obstacles=((beside,), ())).write()
-    assert build(tmp_path / "beside").grid.mask is None
+    assert exists(build(tmp_path / "beside")).all()
 
 
 def test_obstacles_of_a_run_that_is_one_cell_thick(tmp_path):
@@ -234,17 +236,17 @@ def test_obstacles_of_a_run_that_is_one_cell_thick(tmp_path):
     case.plane("TEMPERATURE", "temp", "C", blob, y=0.0).write()
     solid = np.zeros((9, 11), dtype=bool)
     solid[6:8, 3:5] = True  # as in test_obstacles…: the nodes within
-    np.testing.assert_array_equal(build(tmp_path).grid.exists, ~solid)
+    np.testing.assert_array_equal(exists(build(tmp_path)), ~solid)
 
 
 def test_places_that_no_mesh_covers_are_masked(tmp_path):
     case = Case(tmp_path).mesh(*TUNNEL[0]).mesh((1, 2), (0, 0.6), (0, 0.4))
     case.plane("TEMPERATURE", "temp", "C", blob, y=0.3).write()
-    world = build(tmp_path)
+    record = build(tmp_path)
     expected = np.ones((9, 21), dtype=bool)
     expected[:4, 11:] = False
-    np.testing.assert_array_equal(world.grid.exists, expected)
-    assert world.frames[0:1].min() > 20  # filled with a neighbour, not with 0
+    np.testing.assert_array_equal(exists(record), expected)
+    assert record.temperature[0].min() > 20  # filled with a neighbour, not with 0
 
 
 def test_runs_are_environments_by_folder(tmp_path):
@@ -254,20 +256,24 @@ def test_runs_are_environments_by_folder(tmp_path):
             f"&HEAD CHID='tunnel' /\n&SURF ID='FIRE / 9', HRRPUA={heat}., COLOR='RED' /\n"
             "&SURF ID='FAN', VEL=-1.5 / a comment\n&REAC SOOT_YIELD=0.01 /\n"
         )
-    world = build(tmp_path, unseen={"heat_release": "extremes"}, gap=4)
-    named = {split: [s.name for s in listed] for split, listed in world.splits.items()}
-    assert named["train"] == named["val"] == named["test"] == ["q600", "q900"]
-    assert named["test_unseen_heat_release"] == ["q1200", "q300"]
-    for split, listed in world.splits.items():
-        for stretch in listed:
-            level = {"q300": 0, "q600": 1, "q900": 2, "q1200": 3}[stretch.name]
-            held = world.frames[stretch.first : stretch.stop]
-            assert (np.abs(held[:, 0] - 1000 * level) < 300).all(), split
-    groups = WindowDataset(world, "test_unseen_heat_release", past=2, lead=2).groups
-    assert set(groups) == {"q300", "q1200"}
+    record = build(tmp_path)
+    assert run_names(record) == ["q1200", "q300", "q600", "q900"]
+    assert record.attrs["parameters"]["q300"] == {
+        "SURF.HRRPUA": 300,
+        "SURF.VEL": -1.5,
+        "REAC.SOOT_YIELD": 0.01,
+        "heat_release": 300,
+        "ventilation": 1.5,
+    }
+    assert record.attrs["split"]["unseen"] == {"heat_release": "extremes"}
+    for number, heat in enumerate((300, 600, 900, 1200)):
+        temperature = record.temperature[record.run.values == f"q{heat}"]
+        assert (np.abs(temperature - 1000 * number) < 300).all()
     (tmp_path / "parameters.json").write_text(json.dumps({"q600": {"heat_release": 5000}}))
-    world = build(tmp_path, unseen={"heat_release": [0, 1000]}, gap=4)
-    assert [s.name for s in world.splits["test_unseen_heat_release"]] == ["q1200", "q600"]
+    assert build(tmp_path).attrs["parameters"]["q600"]["heat_release"] == 5000
+    (tmp_path / "parameters.json").write_text(json.dumps({"q600": {"heat_release": "hot"}}))
+    with pytest.raises(S2KDError, match=r"parameters.json: .*wants float"):
+        build(tmp_path)
 
 
 def test_numbers_of_an_input_file(tmp_path):
@@ -281,34 +287,36 @@ SURF HRRPUA=77777 /
 &WIND SPEED=0.5D0, DIRECTION=45 /
 &MESH IJK=10,20,30, XB=0,1,0,2,0,3 /
 """
-    found = namelist_numbers(text)
-    assert found["SURF.HRRPUA"] == 150
-    assert found["SURF.TAU_Q"] == -8
-    assert found["SURF.VEL"] == -1.2
-    assert found["WIND.SPEED"] == 0.5
-    assert not any("HEAD" in name for name in found)
+    numbers = namelist_numbers(text)
+    assert numbers["SURF.HRRPUA"] == 150
+    assert numbers["SURF.TAU_Q"] == -8
+    assert numbers["SURF.VEL"] == -1.2
+    assert numbers["WIND.SPEED"] == 0.5
+    assert not any("HEAD" in name for name in numbers)
+    smv, sidecar = tmp_path / "case.smv", tmp_path / "parameters.json"
     (tmp_path / "run.fds").write_text(text)
-    known = parameters_of(tmp_path / "case.smv", "case", {"case": {"wind": 3.0}})
-    assert (known["heat_release"], known["ventilation"], known["wind"]) == (150, 1.2, 3)
+    sidecar.write_text(json.dumps({"case": {"wind": 3.0}}))
+    values = run_parameters(tmp_path, {"case": smv})["case"]
+    assert (values["heat_release"], values["ventilation"], values["wind"]) == (150, 1.2, 3)
     (tmp_path / "other.fds").write_text("&SURF HRRPUA=1 /")
-    assert "heat_release" not in parameters_of(tmp_path / "case.smv", "case", {})
+    assert "heat_release" not in run_parameters(tmp_path, {"case": smv})["case"]
     (tmp_path / "case.fds").write_text("&SURF HRRPUA=2 /")
-    assert parameters_of(tmp_path / "case.smv", "case", {})["heat_release"] == 2
+    assert run_parameters(tmp_path, {"case": smv})["case"]["heat_release"] == 2
 
 
 def test_planes_and_quantities_are_chosen(tmp_path):
     case = tunnel(tmp_path)
     case.plane("TEMPERATURE", "temp", "C", lambda x, z, t: blob(x, z, t) + 500, y=0.5).write()
-    with pytest.raises(S2KDError, match=r"has planes 'y = 0.3 m', 'y = 0.5 m'; say which"):
+    with pytest.raises(S2KDError, match=r"has planes 'y = 0.3 m', 'y = 0.5 m'; choose one"):
         build(tmp_path)
     for asked in ("y = 0.5 m", "Y=0.5", "y=0.50m"):
-        world = build(tmp_path, plane=asked)
-        assert world.grid.channels == ("temperature",)
-        assert world.frames[0:1].min() > 500
-    world = build(tmp_path, plane="y=0.3", quantities=["U-VELOCITY", "temperature"])
-    assert world.grid.channels == ("u_velocity", "temperature")
-    world = build(tmp_path / "tunnel.smv", plane="y=0.3", crop=(1, 9, 0, 20), pool=4)
-    assert world.frames.shape[1:] == (2, 2, 5)
+        record = build(tmp_path, plane=asked)
+        assert list(record) == ["temperature"]
+        assert record.temperature.min() > 500
+    record = build(tmp_path, plane="y=0.3", quantities=["U-VELOCITY", "temperature"])
+    assert list(record) == ["u_velocity", "temperature"]
+    record = build(tmp_path / "tunnel.smv", plane="y=0.3", crop=(1, 9, 0, 20), pool=4)
+    assert record.temperature.shape[1:] == (2, 5)
 
 
 @pytest.mark.parametrize(
@@ -319,13 +327,10 @@ def test_planes_and_quantities_are_chosen(tmp_path):
         ({"quantities": ["TEMPERATUR"]}, "no quantity 'temperatur'; did you mean 'temperature'"),
         ({"skip_seconds": 9}, "leave nothing of a run that was written from 0.05 to 2.4 s"),
         ({"step_seconds": -1.0}, "must be positive"),
-        ({"gap": 0}, "gap=0 frames of .* too short a gap"),
         ({"pool": 2}, "fds_slices: pool=2 does not divide 9×21 cells"),
-        ({"unseen": {"heat_release": "extremes"}}, "'tunnel' has no 'heat_release'"),
-        ({"fractions": (1.0, 0.0, 0.0)}, "three above 0"),
     ],
 )
-def test_settings_that_cannot_be(tmp_path, params, said):
+def test_bad_settings_are_named(tmp_path, params, said):
     tunnel(tmp_path).write()
     with pytest.raises(S2KDError, match=said):
         build(tmp_path, **params)
@@ -335,30 +340,30 @@ def test_settings_that_cannot_be(tmp_path, params, said):
 
 
 @pytest.mark.parametrize("cut", [1, 4, 100, 900])
-def test_a_frame_that_was_not_written_whole_is_left_out_and_said(tmp_path, cut):
+def test_an_incomplete_frame_is_left_out_with_a_notice(tmp_path, cut):
     smv = tunnel(tmp_path).write()
-    whole = build(smv, step_seconds=0.04)
-    assert whole.notices == ()
+    complete = build(smv, step_seconds=0.04)
+    assert complete.attrs["notices"] == ()
+    expected = frames_of(complete)
     torn = tmp_path / "tunnel_2_1.sf"
     torn.write_bytes(torn.read_bytes()[:-cut])
-    world = build(smv, step_seconds=0.04)
-    frame = 4 * (5 + 11 * 9)
-    lost = -(-cut // frame)
-    (notice,) = world.notices
+    record = build(smv, step_seconds=0.04)
+    lost = -(-cut // (4 * (5 + 11 * 9)))
+    (notice,) = record.attrs["notices"]
     assert "tunnel_2_1.sf ends within a frame, or before the others" in notice
-    assert f"{60 - lost} whole frames are read" in notice
-    end = (world.times[-1] - np.datetime64("2000-01-01")) / np.timedelta64(1, "s")
+    assert f"{60 - lost} complete frames are read" in notice
+    end = (record.time.values[-1] - np.datetime64("2000-01-01")) / np.timedelta64(1, "s")
     assert TIMES[59 - lost] - 0.041 < end < TIMES[59 - lost] + 1e-6
-    np.testing.assert_allclose(frames(world), frames(whole)[: len(world.times)], rtol=1e-5)
+    np.testing.assert_allclose(frames_of(record), expected[: record.sizes["time"]], rtol=1e-5)
 
 
 def test_frames_written_again_after_a_restart_count_once(tmp_path):
     times = np.concatenate([TIMES[:30], TIMES[25:]])
     tunnel(tmp_path / "restart", times=times).write()
     tunnel(tmp_path / "plain").write()
-    world, plain = (build(tmp_path / n, step_seconds=0.04) for n in ("restart", "plain"))
-    np.testing.assert_allclose(frames(world), frames(plain), rtol=1e-6)
-    assert "5 frames were written again" in world.notices[0]
+    restarted, plain = (build(tmp_path / n, step_seconds=0.04) for n in ("restart", "plain"))
+    np.testing.assert_allclose(frames_of(restarted), frames_of(plain), rtol=1e-6)
+    assert "5 frames were written again" in restarted.attrs["notices"][0]
 
 
 def test_damaged_files_are_named(tmp_path):
@@ -375,7 +380,7 @@ def test_damaged_files_are_named(tmp_path):
     refused(b"", "tunnel_1_1.sf: does not begin as a slice file")
     refused(whole[:80], "does not begin as a slice file")
     refused(b"<html>" + whole, "does not begin as a slice file")
-    refused(whole[:146], r"0 frames of tunnel_1_1.sf are whole; two are needed")
+    refused(whole[:146], r"0 frames of tunnel_1_1.sf are complete; two are needed")
     shifted = whole[:146] + b"\0\0\0\0" + whole[146:]
     refused(shifted, r"tunnel_1_1.sf: frame 0 is not where it should be")
     moved = whole[:118] + struct.pack("<6i", 0, 10, 2, 2, 0, 8) + whole[142:]
@@ -397,7 +402,7 @@ def test_a_smokeview_file_that_is_not_whole(tmp_path):
         ("a slice lies in mesh 7", text.replace("SLCF     1", "SLCF     7", 1)),
         ("gives no six bounds", text.replace("     8 !", " !", 1)),
         ("outside of mesh 1", text.replace("&     0    10", "&     0    99", 1)),
-        ("not a whole Smokeview file", text[: text.rindex(" U-VEL")]),
+        ("not a complete Smokeview file", text[: text.rindex(" U-VEL")]),
     ):
         smv.write_text(broken)
         with pytest.raises(S2KDError, match=said):
@@ -449,45 +454,26 @@ def test_names_and_units():
     assert [cf_unit(u) for u in ("m", "", "kg/m3")] == ["m", "1", "kg m-3"]
 
 
-def test_what_a_smokeview_file_holds(tmp_path):
+def test_the_index_of_a_run(tmp_path):
     wall = (2, 5, 0, 6, 0, 3)
-    found = read_smokeview(tunnel(tmp_path, obstacles=((wall,), ())).write())
-    assert len(found.meshes) == 2
-    np.testing.assert_allclose(found.meshes[1].nodes[0], np.linspace(1, 2, 11), atol=1e-6)
-    np.testing.assert_allclose(found.meshes[0].nodes[2], np.linspace(0, 0.8, 9), atol=1e-6)
-    assert [o.nodes for o in found.meshes[0].obstacles] == [wall]
-    first = found.slices[0]
+    first, second, *_ = read_smokeview(tunnel(tmp_path, obstacles=((wall,), ())).write())
+    np.testing.assert_allclose(second.mesh.nodes[0], np.linspace(1, 2, 11), atol=1e-6)
+    np.testing.assert_allclose(first.mesh.nodes[2], np.linspace(0, 0.8, 9), atol=1e-6)
+    assert first.mesh.obstacles == [wall]
     assert (first.quantity, first.unit, first.bounds) == ("TEMPERATURE", "C", (0, 10, 3, 3, 0, 8))
 
 
-# --- what a user is told of a folder -------------------------------------------------------------
-
-
-def test_a_described_folder_has_a_recipe_that_reads_it(tmp_path):
-    for heat in (300, 600, 900):
-        case = tunnel(tmp_path / f"q{heat}", times=TIMES[: 50 + heat // 100])
-        case.plane("TEMPERATURE", "temp", "C", blob, y=0.5, times=TIMES[: 50 + heat // 100]).write()
-        (tmp_path / f"q{heat}" / "tunnel.fds").write_text(f"&SURF ID='F', HRRPUA={heat} /")
-    found = describe(tmp_path)
-    assert found.kind == "FDS slices, 3 runs"
-    assert (found.height, found.width) == (9, 21)
-    assert found.frames == 53 + 56 + 59
-    assert {v.name for v in found.variables} == {"y = 0.3 m", "y = 0.5 m"}
-    recipe = recipes.for_description(found)
-    assert recipe.dataset.params["plane"] == "y = 0.3 m"
-    assert recipe.dataset.params["unseen"] == {"heat_release": "extremes"}
-    world = datasets.build(recipe.dataset.name, **recipe.dataset.params)
-    assert [s.name for s in world.splits["test_unseen_heat_release"]] == ["q300", "q900"]
-    one = describe(tmp_path / "q300" / "tunnel_1_1.sf")
-    assert one.kind == "FDS slices, 1 run"
-    assert "unseen" not in one.recipe_dataset["params"]
-    assert datasets.build("fds_slices", **one.recipe_dataset["params"]).splits["train"]
-
-
-def test_a_folder_that_cannot_be_read_is_described_with_its_problem(tmp_path):
-    smv = tunnel(tmp_path).write()
-    (tmp_path / "tunnel_1_1.sf").write_bytes(b"torn")
-    for path in (tmp_path, smv):
-        found = describe(path)
-        assert found.recipe_dataset is None
-        assert "does not begin as a slice file" in found.problems[0]
+def test_the_plane_with_most_quantities_is_described(tmp_path):
+    for heat in (300, 600):
+        case = tunnel(tmp_path / f"q{heat}")
+        case.plane("TEMPERATURE", "temp", "C", blob, y=0.5).write()
+    described = describe_layout(tmp_path)
+    assert described.reader == "fds_slices"
+    assert described.lines[0] == "FDS slices, 2 runs"
+    assert described.settings == {"path": str(tmp_path), "plane": "y = 0.3 m"}
+    assert run_names(readers.build("fds_slices", **described.settings)) == ["q300", "q600"]
+    single = describe_layout(tmp_path / "q300" / "tunnel_1_1.sf")
+    assert single.lines[0] == "FDS slices, 1 run"
+    (tmp_path / "q300" / "tunnel.smv").write_text("hello")
+    assert "it holds no GRID" in describe_layout(tmp_path / "q300").problems[0]
+    assert describe_layout(tmp_path / "q300" / "notes.txt") is None

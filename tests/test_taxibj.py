@@ -288,9 +288,7 @@ def test_openstl_windows_are_those_in_the_file(tmp_path, packed):
 def shared_frames(record, length):
     """Pairs of splits that hold the same frame."""
     looks = {
-        split: {
-            frame.tobytes() for window in windows_of(record, split, length) for frame in window
-        }
+        split: {frame.tobytes() for window in windows_of(record, split, length) for frame in window}
         for split in ("train", "val", "test")
     }
     return {(a, b) for a, b in itertools.combinations(looks, 2) if looks[a] & looks[b]}

@@ -37,7 +37,9 @@ class NpzMember:
         self.shape, _, self.dtype = _npy_header(self._file)
         self.ndim, self._offset = len(self.shape), self._file.tell()
 
-    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+    def __getitem__(self, index: tuple[slice | int, ...]) -> np.ndarray:
+        if isinstance(index[0], int):
+            return self[(slice(index[0], index[0] + 1), *index[1:])][0]
         first, stop, _ = index[0].indices(self.shape[0])
         entry = int(np.prod(self.shape[1:])) * self.dtype.itemsize
         self._file.seek(self._offset + first * entry)
@@ -119,7 +121,8 @@ def lazy_array(path: Path, key: str = "") -> "da.Array":
     entry = max(1, int(np.prod(header.shape[1:]))) * header.dtype.itemsize
     chunks = (max(1, CHUNK_BYTES // entry), *(-1,) * (len(header.shape) - 1))
     # one reader at a time: a zip member and an HDF5 file have one position
-    return da.from_array(source, chunks=chunks, lock=path.suffix.lower() != ".npy", name=False)
+    lock = path.suffix.lower() != ".npy"
+    return da.from_array(source, chunks=chunks, lock=lock, name=False, fancy=False)
 
 
 def small_array(path: Path, key: str = "") -> np.ndarray:

@@ -21,6 +21,7 @@ from s2kd.core.types import S2KDError
 AXES = "xyz"
 HEADER_BYTES = 3 * (4 + 30 + 4) + (4 + 24 + 4)
 """Before the first time in a `.sf`."""
+BLOCK_FRAMES = 256
 
 
 @dataclass(kw_only=True, eq=False)
@@ -63,15 +64,13 @@ class SliceFile:
         centres = (nodes[1:] + nodes[:-1]) / 2
         return centres[max(low, 1) - 1 : max(high, 1)] if low == high else centres[low:high]
 
-    def open(self) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Times, values (time, row, column) as a memory map, and whether a frame is incomplete.
-
-        Rows run along the later axis, upwards.
+    def open(self) -> "SliceFrames":
+        """The frames of the file.
 
         Raises
         ------
         S2KDError
-            a file that cannot be read, of another run, or damaged.
+            A file that cannot be read, of another run, or damaged.
         """
         try:
             size = self.path.stat().st_size
@@ -90,27 +89,48 @@ class SliceFile:
                 f"{self.path}: holds nodes {bounds}, the .smv file says {self.bounds}; are they "
                 "of one run?"
             )
+        return SliceFrames(self, size - HEADER_BYTES, order)
+
+
+class SliceFrames:
+    """Frames of one slice file, read and not mapped: a map crashes where a file is cut.
+
+    `times` are those of complete frames, `incomplete` says that another one was begun.
+    """
+
+    def __init__(self, file: SliceFile, size: int, order: str) -> None:
+        bounds = file.bounds
         shape = tuple(bounds[2 * a + 1] - bounds[2 * a] + 1 for a in (2, 1, 0))
         marker, length = f"{order}i4", 4 * int(np.prod(shape))
-        frame = np.dtype(
+        self._record = np.dtype(
             [("a", marker), ("time", f"{order}f4"), ("b", marker), ("c", marker),
              ("values", f"{order}f4", shape), ("d", marker)]
         )  # fmt: skip
-        count, rest = divmod(size - HEADER_BYTES, frame.itemsize)
-        frames = (
-            np.memmap(self.path, frame, "r", HEADER_BYTES, (count,))
-            if count
-            else np.empty(0, frame)
-        )
-        for name, expected in (("a", 4), ("b", 4), ("c", length), ("d", length)):
-            for number in np.flatnonzero(frames[name] != expected):
-                raise S2KDError(
-                    f"{self.path}: frame {number} is not where it should be; the file is damaged"
-                )
-        values = frames["values"]
-        if self.centred:
-            values = values[(slice(None), *(slice(int(n > 1), None) for n in shape))]
-        return frames["time"].astype(np.float64), values.squeeze(3 - (self.normal or 0)), rest > 0
+        self._path = file.path
+        self._skip = tuple(slice(int(file.centred and n > 1), None) for n in shape)
+        self._flat = 3 - (file.normal or 0)
+        count, rest = divmod(size, self._record.itemsize)
+        self.incomplete = rest > 0
+        times = []
+        for first in range(0, count, BLOCK_FRAMES):
+            records = self._records(first, min(first + BLOCK_FRAMES, count))
+            for name, expected in (("a", 4), ("b", 4), ("c", length), ("d", length)):
+                for number in first + np.flatnonzero(records[name] != expected):
+                    raise S2KDError(
+                        f"{file.path}: frame {number} is not where it should be; the file is "
+                        "damaged"
+                    )
+            times.append(records["time"].astype(np.float64))
+        self.times = np.concatenate([np.zeros(0), *times])
+
+    def _records(self, first: int, stop: int) -> np.ndarray:
+        offset = HEADER_BYTES + first * self._record.itemsize
+        return np.fromfile(self._path, self._record, stop - first, offset=offset)
+
+    def read(self, first: int, stop: int) -> np.ndarray:
+        """(time, row, column) of complete frames; rows run along the later axis, upwards."""
+        values = self._records(first, stop)["values"]
+        return values[(slice(None), *self._skip)].squeeze(self._flat)
 
 
 def read_smokeview(path: Path) -> tuple[SliceFile, ...]:

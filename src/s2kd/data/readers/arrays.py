@@ -390,6 +390,7 @@ def describe_layout(path: Path) -> "DetectedLayout | None":
     problems.append("channels and units are unknown: set dataset.params.channels and .units")
     return DetectedLayout(
         reader="arrays",
+        certain=False,
         settings=settings,
         recipe="",
         lines=[

@@ -94,7 +94,7 @@ def fds_slices(
     chunks = (BLOCK_FRAMES, -1, -1, -1)
     parameters = run_parameters(location, indexes)
     return record(
-        da.concatenate([da.from_array(f, chunks=chunks, name=False) for f in frames]),
+        da.concatenate([da.from_array(f, chunks=chunks, name=False, fancy=False) for f in frames]),
         channels=first.channels,
         units=first.units,
         times=seconds_after_epoch(np.concatenate(list(clocks.values()))),
@@ -154,21 +154,21 @@ class Plane:
         self.shape = (len(self.y), len(self.x))
         self._areas = list(zip(rows, columns, strict=True))
         opened = [file.open() for file in files]
-        self._values = [values for _, values, _ in opened]
-        count = min(len(times) for times, _, _ in opened)
-        self.times = opened[0][0][:count]
-        for file, (times, _, _) in zip(files, opened, strict=True):
-            if not np.allclose(times[:count], self.times, atol=1e-3):
+        self._opened = opened
+        count = min(len(frames.times) for frames in opened)
+        self.times = opened[0].times[:count]
+        for file, frames in zip(files, opened, strict=True):
+            if not np.allclose(frames.times[:count], self.times, atol=1e-3):
                 raise S2KDError(f"{file.path}: was written at other times than {files[0].path}")
-        shortest = min(range(len(files)), key=lambda number: len(opened[number][0]))
-        uneven = any(torn or len(times) > count for times, _, torn in opened)
+        shortest = min(range(len(files)), key=lambda number: len(opened[number].times))
+        uneven = any(frames.incomplete or len(frames.times) > count for frames in opened)
         self.cut_short = files[shortest].path.name if uneven else ""
 
     def read(self, first: int, stop: int) -> Float[np.ndarray, "time height width"]:
         """Frames with row 0 at the top; 0 where no mesh is."""
         frames = np.zeros((stop - first, *self.shape), dtype=np.float32)
-        for values, area in reversed(list(zip(self._values, self._areas, strict=True))):
-            frames[:, *area] = values[first:stop]
+        for file, area in reversed(list(zip(self._opened, self._areas, strict=True))):
+            frames[:, *area] = file.read(first, stop)
         return frames[:, ::-1]
 
     def free(self) -> Bool[np.ndarray, "height width"]:
@@ -248,7 +248,9 @@ class EvenFrames:
         self.shape = (len(clock), len(run.channels), *shape)
         self.ndim, self.dtype = 4, np.dtype(np.float32)
 
-    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+    def __getitem__(self, index: tuple[slice | int, ...]) -> np.ndarray:
+        if isinstance(index[0], int):
+            return self[(slice(index[0], index[0] + 1), *index[1:])][0]
         written, clock = self._run.times, self._clock[index[0]]
         if not len(clock):
             return np.empty((0, *self.shape[1:]), np.float32)[(slice(None), *index[1:])]
