@@ -10,7 +10,8 @@ import road
 from msgspec import to_builtins
 
 from s2kd.cli import main
-from s2kd.data import datasets
+from s2kd.core.recipe import Part
+from s2kd.data import load
 from s2kd.pipeline import recipes
 
 FOLDER = os.environ.get("S2KD_REAL_DATA", "")
@@ -98,14 +99,13 @@ def test_persistence_of_the_taxis_is_the_files_without_its_outages(lag, vehicles
 
 
 def _taxis_in_hdf5():
-    params = recipes.get("taxi_sf", data=FOLDER).dataset.params
     path = Path(FOLDER) / "SF08_M32x32_T30_InOut.h5"
-    return datasets.build("taxibj", **{**params, "path": str(path)})
+    return load(Part(name="taxibj", params={"path": str(path)}))
 
 
 def _dataset(name):
-    part = recipes.get(name, data=FOLDER).dataset
-    return datasets.build(part.name, **part.params)
+    recipe = recipes.get(name, data=FOLDER)
+    return load(recipe.dataset, recipe.split, recipe.keep)
 
 
 def test_the_pool_fire_is_in_physical_units():

@@ -261,14 +261,15 @@ def upgrade(plain: Any, *, source: str = "recipe") -> Any:
     if isinstance(dataset, dict) and isinstance(dataset.get("params", {}), dict):
         params = dict(dataset.get("params", {}))
         sections = {"split": Split(), "keep": Keep()}
-        if dataset.get("name") == "weatherbench" and "split" not in plain:
+        older = "split" not in plain
+        if dataset.get("name") == "weatherbench" and older:
             params = {**WEATHERBENCH, "gap": 0, **params}
         for section, default in sections.items():
             if isinstance(plain.get(section, {}), dict):
                 plain[section] = {**_plain(default), **plain.get(section, {})}
         name = dataset.get("name", "")
-        if name == "prometheus" and params.get("unseen") == {}:
-            params["unseen"] = {"heat_release": []}
+        if params.get("unseen", older and name == "fds_slices") in ({}, True):
+            params["unseen"] = {"heat_release": []}  # not this version's default
         if any(day in params for day in DAYS):
             plain["split"]["days"] = [params.pop(day, None) or 0 for day in DAYS]
         for setting, path in MOVED_SETTINGS.get(name, {}).items():

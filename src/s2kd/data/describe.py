@@ -40,6 +40,23 @@ KINDS = {"h5netcdf": "NetCDF-4", "scipy": "NetCDF-3", "zarr": "Zarr", "cfgrib": 
 
 
 @dataclass(frozen=True, kw_only=True)
+class DetectedLayout:
+    """A layout recognised from file names and array keys.
+
+    `reader` and its `settings` read it; `recipe` is the built-in recipe that fits, or "". `lines`
+    state what lies there, `problems` what is wrong. `certain` is false for a guess, which any
+    other reader's detection overrides.
+    """
+
+    reader: str
+    settings: dict[str, Any]
+    recipe: str = ""
+    lines: list[str] = dataclasses.field(default_factory=list)
+    problems: list[str] = dataclasses.field(default_factory=list)
+    certain: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Variable:
     """One field: what it is and, over what was read, its range in `units`.
 
