@@ -6,7 +6,7 @@ import pytest
 from records import frames_of, run_names
 
 from s2kd.core.types import S2KDError
-from s2kd.data.readers import readers
+from s2kd.data.readers import _array_files, readers
 from s2kd.data.readers.arrays import describe_layout
 
 FRAMES = np.random.default_rng(0).normal(280, 9, (3, 60, 2, 4, 6)).astype(np.float32)
@@ -69,7 +69,7 @@ def test_column_major_arrays_and_other_types(tmp_path):
 
 
 def test_a_large_packed_array_is_read_in_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr("s2kd.data.readers._array_files.CHUNK_BYTES", 4 * 2 * 4 * 6 * 7)
+    monkeypatch.setattr(_array_files, "CHUNK_BYTES", 4 * 2 * 4 * 6 * 7)
     record = read(save(tmp_path, "packed", arranged("TCHW")), step_seconds=1)
     assert set(record.chunksizes["time"]) == {7, 4}
     for first in (40, 10, 41):  # also backwards
