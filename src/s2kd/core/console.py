@@ -41,10 +41,6 @@ class Quiet:
         """The progress of one stage."""
         return lambda done, total, word="": None
 
-    def report(self, stage: str) -> Progress:
-        """An earlier name of `progress`."""
-        return self.progress(stage)
-
     def say(self, text: str) -> None:
         """Not said."""
 
