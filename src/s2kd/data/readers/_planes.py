@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from s2kd.core.types import S2KDError
-from s2kd.data._missing import nearest_cells
+from s2kd.data.gaps import nearest_cells
 
 Finish = Callable[[np.ndarray], np.ndarray]
 """(time, channel, height, width) as stored to float32 (time, channel, rows, columns)."""
