@@ -129,8 +129,8 @@ class Channel:
         height = self.coriolis / GRAVITY * (stream - self.mean_wind * self.offset)
         mean = (self.climate.warmest + self.climate.coldest) / 2
         temperature = self.to_grid(state[:, 1], self.sines) + mean + self.gradient * self.offset
-        both = np.stack([height + self.climate.mean_height, temperature], axis=1)
-        return both[:, :, ::-1].astype(np.float32)
+        channels = np.stack([height + self.climate.mean_height, temperature], axis=1)
+        return channels[:, :, ::-1].astype(np.float32)
 
     def eddies(self, generator: np.random.Generator) -> np.ndarray:
         """Coefficients of a random field of unit standard deviation, in the `STIRRED` waves."""
