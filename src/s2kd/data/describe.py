@@ -1,42 +1,56 @@
-"""What a file holds, what is wrong with it, and the dataset settings that fit."""
+"""Description of a file: its variables and times, what is wrong with them, and settings that fit."""
 
 import dataclasses
-import shlex
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from s2kd.core.types import S2KDError
-from s2kd.data import _series, datasets
-from s2kd.data._array_runs import beside, runs_of
-from s2kd.data._cf import Source, engine_of
-from s2kd.data._known_arrays import LENGTHS
-from s2kd.data._other import Known, recognise
-from s2kd.data._record import missing_steps, remedy, shown, split, step_numbers, stretches
-from s2kd.data._select import Fields, fields_of, levels_of, series_of
-from s2kd.data._series import Series
-from s2kd.data._values import Values
-from s2kd.data._weatherbench import Field, field_named, open_years, published
-from s2kd.data.weatherbench import BENCHMARK, fitting
+from s2kd.data import readers as reader_package
+from s2kd.data import split_record
+from s2kd.data.readers import readers
+from s2kd.data.readers._files import engine_of, files_of, kind_of_file
+from s2kd.data.readers.cf import Fields, fields_of, joined
+from s2kd.data.steps import date_text, regularity, resampling_advice
+from s2kd.data.values import ValueSummary
 
 if TYPE_CHECKING:
+    import xarray as xr
     from rich.console import RenderableType
 
 SCANNED_BYTES = 2**30
-"""How much is read at most for ranges and missing values; of more, an even sample."""
-
+"""At most this much is read for ranges and missing values; of more, an even sample."""
+BLOCK_BYTES = 2**26
+LENGTHS = (12, 8, 6, 4, 3, 2, 1)
+"""Numbers of past (and future) frames that are tried, the longest first."""
 MOST_CHANNELS = 6
-PAIR = (
+BENCHMARK_FIELDS = (
     (("geopotential", "z"), (500.0, 50_000.0)),
     (("temperature", "t", "ta"), (850.0, 85_000.0)),
 )
 """The two fields of the WeatherBench benchmark: names, and levels in hPa or Pa."""
 
-KINDS = {"h5netcdf": "NetCDF-4", "scipy": "NetCDF-3", "zarr": "Zarr", "cfgrib": "GRIB"}
+
+@dataclass(frozen=True, kw_only=True)
+class DetectedLayout:
+    """A layout recognised from file names and array keys.
+
+    `reader` and its `settings` read it; `recipe` is the built-in recipe that fits, or "". `lines`
+    state what lies there, `problems` what is wrong. `certain` is false for a guess, which any
+    other reader's detection overrides.
+    """
+
+    reader: str
+    settings: dict[str, Any]
+    recipe: str = ""
+    lines: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    certain: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +72,10 @@ class DetectedLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class Variable:
-    """One field: what it is and, over what was read, its range in `units`.
+    """One field, with its range over the frames read, in `units`.
 
-    `missing` counts values that are not finite; `never` counts cells that are missing at every
-    time read. `levels` are the entries of its further dimension, if it has one; `odd` says what
-    looks wrong with its values.
+    `missing` counts values that are not finite, `never` cells without a value at any time read;
+    `levels` are the entries of its further dimension; `suspicions` concern its values.
     """
 
     name: str
@@ -76,15 +89,16 @@ class Variable:
     missing: int = 0
     never: int = 0
     frames_read: int = 0
-    odd: tuple[str, ...] = ()
+    suspicions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What is at `path`; `recipe_dataset` is the dataset part that reads it, or None.
+    """What lies at `path`, and the settings that read it.
 
-    `problems` are sentences; `chosen` and `reason` say which variables the part takes and why;
-    `past` and `lead` (frames) suit the length of the record, 0 where nothing does.
+    `dataset` is the part of a recipe (None: nothing reads it), `split` and `keep` its other
+    settings. `chosen` and `reason` are the channels taken and why. `past` and `lead` (frames) suit
+    the length of the record; 0 where none does. `recipe` is a built-in recipe that fits, or "".
     """
 
     path: str
@@ -108,333 +122,296 @@ class Description:
     reason: str = ""
     past: int = 0
     lead: int = 0
-    recipe_dataset: dict[str, Any] | None = None
+    dataset: dict[str, Any] | None = None
+    split: dict[str, Any] = field(default_factory=dict)
+    keep: dict[str, Any] = field(default_factory=dict)
+    recipe: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data."""
         return dataclasses.asdict(self)
 
 
-def describe(path: Path | str) -> Description:
-    """Look into a file, folder or pattern; only what cannot be read at all is an S2KDError.
+def detect_layout(path: Path) -> DetectedLayout | None:
+    """The layout that a reader recognises at `path`; None: a CF file, or nothing known.
 
-    TaxiBJ, FDS, Prometheus and WeatherBench layouts are told by their names and keys; anything else
-    must be NetCDF, Zarr or GRIB.
+    Every module of `s2kd.data.readers` may define `describe_layout(path)`.
     """
-    path = str(path)
-    folders = published(Path(path).expanduser())
-    if folders:
-        return _of_weatherbench(path, folders)
-    known = recognise(Path(path).expanduser())
-    if known is not None:
-        return _of_other(path, known)
-    return _gridded(path, fields_of(path))
-
-
-def _of_other(path: str, known: Known) -> Description:
-    if known.part == "arrays":
-        return _of_arrays(path, known)
-    installed = known.part in datasets.names()
-    absent = f"no dataset part {known.part!r} is installed" if known.part else ""
-    return Description(
-        path=path,
-        kind=known.kind,
-        variables=tuple(Variable(name=n, dims=d) for n, d in known.arrays.items()),
-        frames=known.frames,
-        step_seconds=known.step_seconds,
-        height=known.height,
-        width=known.width,
-        problems=known.problems
-        + (() if installed else (absent or "no dataset part reads this layout",)),
-        reason=known.reason,
-        past=known.past,
-        lead=known.past,
-        recipe_dataset={"name": known.part, "params": known.params}
-        if installed and known.ready
-        else None,
-    )
-
-
-def _of_arrays(path: str, known: Known) -> Description:
-    """Arrays whose axes are guessed: their values are read as those of other files are."""
-    file = Path(path).expanduser()
-    problems, measured, sampled = list(known.problems), {}, False
-    try:
-        measured, sampled = _channels_of(file, known)
-    except S2KDError as error:
-        problems.append(str(error))
-    key = known.params.get("key", "") or file.stem
-    variables = []
-    for name, dims in known.arrays.items():
-        own = measured if name == key else {}
-        variables += [
-            _variable(f"{name}: {channel}" if len(own) > 1 else name, values, dims=dims)
-            for channel, values in own.items()
-        ] or [Variable(name=name, dims=dims)]
-    looked = [v for v in variables if v.frames_read]
-    params = known.params | _missing([v for v in looked if v.missing])
-    times = known.times
-    dated = times is not None
-    return Description(
-        path=path,
-        kind=known.kind,
-        gib=round(_size(file) / 2**30, 4),
-        variables=tuple(variables),
-        frames=known.frames,
-        first_time=shown(times[0]) if dated else "",
-        last_time=shown(times[-1]) if dated else "",
-        step_seconds=known.step_seconds,
-        calendar="standard" if dated else "",
-        height=known.height,
-        width=known.width,
-        latitude=_ends(file, known.params.get("latitude", ""), falling=True),
-        longitude=_ends(file, known.params.get("longitude", ""), falling=False),
-        scanned=_scanned(sampled=sampled) if looked else "",
-        problems=(*problems, *_of_values(looked), *(_of_times(times, EVEN) if dated else ())),
-        reason=known.reason,
-        past=known.past,
-        lead=known.past,
-        recipe_dataset={"name": known.part, "params": params} if known.ready else None,
-    )
-
-
-def _channels_of(file: Path, known: Known) -> tuple[dict[str, Values], bool]:
-    """What each channel holds, and whether only an even sample was read.
-
-    What must be unpacked is so into a folder that goes again: looking leaves nothing behind.
-    """
-    with tempfile.TemporaryDirectory(prefix="s2kd-") as cache:
-        runs = runs_of(
-            file,
-            keys=[known.params.get("key", "")],
-            layout=known.params["layout"],
-            time="",
-            start=None,
-            step_seconds=1.0,
-            cache=cache,
+    guesses, refusals = [], []
+    for module in pkgutil.iter_modules(reader_package.__path__):
+        detect = vars(importlib.import_module(f"{reader_package.__name__}.{module.name}")).get(
+            "describe_layout"
         )
-        frames, count = runs[0].shape[:2]
-        found = {f"channel_{n}": Values() for n in range(count)}
-        frame = 4 * int(np.prod(runs[0].shape[1:]))
-        size = max(1, min(frames, _series.BLOCK_BYTES // frame))
-        blocks = -(-frames // size)
-        affordable = max(1, SCANNED_BYTES // (frame * size * len(runs)))
-        chosen = np.unique(np.linspace(0, blocks - 1, min(blocks, affordable)).astype(int))
-        for run in runs:
-            for first in size * chosen:
-                block = run.raw(int(first), min(int(first) + size, frames))
-                for n, values in enumerate(found.values()):
-                    values.see(block[:, n : n + 1])
-        return found, len(chosen) < blocks
+        if detect is None:
+            continue
+        try:
+            layout = detect(path)
+        except S2KDError as error:
+            refusals.append(error)
+            continue
+        if layout is not None and layout.certain:
+            return layout
+        guesses += [] if layout is None else [layout]
+    if not guesses and refusals:
+        raise refusals[0]
+    return guesses[0] if guesses else None
 
 
-def _ends(file: Path, key: str, *, falling: bool) -> tuple[float, float] | None:
-    """The outermost degrees under this key, in the order that the data set will have."""
-    if not key:
-        return None
-    degrees = beside(file, key)[1]
-    ends = float(degrees.min()), float(degrees.max())
-    return ends[::-1] if falling else ends
+def describe(path: Path | str) -> Description:
+    """Look into a file, folder or pattern; S2KDError only where nothing can be read."""
+    label = str(path)
+    layout = None if "://" in label else detect_layout(Path(label).expanduser())
+    if layout is not None:
+        return _of_layout(label, layout)
+    return _of_fields(label, fields_of(label))
 
 
-def _scanned(*, sampled: bool) -> str:
-    return "an even sample of the frames" if sampled else "every frame"
-
-
-def _gridded(path: str, fields: Fields) -> Description:
-    files = list(dict.fromkeys(source.path for source, _ in fields))
-    whole = _whole_variables(path, fields)
-    problems = [found for found in whole.values() if isinstance(found, str)]
-    series = {name: found for name, found in whole.items() if isinstance(found, Series)}
-    if not series:
-        raise S2KDError(problems[0])
-    kind = ", ".join(sorted({KINDS[engine_of(file)] for file in files}))
-    found = _looked_at(path, kind, files, series)
-    problems += [words for file in files for words in _of_chunks(file, series)]
-    problems += [words for name, one in series.items() for words in _of_layout(name, one)]
-    chosen, reason = _choose(found.variables)
-    past, params, part = 0, {}, "netcdf"
+def _of_layout(label: str, layout: DetectedLayout) -> Description:
+    """A layout that a reader recognised."""
+    kind, *lines = layout.lines or [layout.reader]
+    shapes = tuple(_shape_line(line) for line in lines)
+    basic = Description(
+        path=label,
+        kind=kind,
+        gib=_gib([Path(label).expanduser()]),
+        variables=shapes,
+        problems=tuple(layout.problems),
+        recipe=layout.recipe,
+    )
     try:
-        past, params = _fit(path, series_of(path, fields, chosen), found.variables)
-        if _is_weatherbench2(files, found):
-            times = next(iter(series.values())).times
-            params, part, past = fitting(path, BENCHMARK, times), "weatherbench", 4
-            chosen, reason = BENCHMARK, _benchmark(path, params)
+        record = readers.build(layout.reader, **layout.settings)
+        variables, scanned = _scan(label, {str(n): record[[n]] for n in record.data_vars})
     except S2KDError as error:
-        told = str(error) in problems or _uneven(next(iter(series.values())).times)
-        problems += [] if told else [str(error)]
+        return dataclasses.replace(basic, problems=(*basic.problems, str(error)))
+    problems = [*basic.problems, *_value_problems(variables), *_time_problems(record)]
+    past, split = 0, {}
+    try:
+        past, split = _fit(label, record)
+    except S2KDError as error:
+        problems += [] if str(error) in problems else [str(error)]
     return dataclasses.replace(
-        found,
-        problems=found.problems + tuple(problems),
+        _with_grid(basic, record, variables, scanned),
+        problems=tuple(problems),
+        chosen=tuple(map(str, record.data_vars)),
+        reason="; ".join(record.attrs.get("notices", ())),
+        past=past,
+        lead=record.attrs["window"][1] if past and "window" in record.attrs else past,
+        dataset={"name": layout.reader, "params": layout.settings} if past else None,
+        split=split,
+        keep=_missing_setting(variables),
+    )
+
+
+def _shape_line(line: str) -> Variable:
+    """`flow (240, 2, 32, 32)` as a variable whose values are not read."""
+    name, _, shape = line.partition(" (")
+    return Variable(name=name, dims=tuple(shape.rstrip(")").split(", ")) if shape else ())
+
+
+def _of_fields(label: str, fields: Fields) -> Description:
+    """A file, or many, that follow CF."""
+    records, problems = _records(label, fields)
+    if not records:
+        raise S2KDError(problems[0])
+    files = [] if "://" in label else files_of(label)
+    variables, scanned = _scan(label, records)
+    variables = tuple(_with_metadata(variable, fields) for variable in variables)
+    first = next(iter(records.values()))
+    kind = ", ".join(sorted({kind_of_file(file) for file in files})) or "Zarr"
+    basic = Description(path=label, kind=kind, files=max(1, len(files)), gib=_gib(files))
+    all_problems = [*_value_problems(variables), *_time_problems(first), *problems]
+    all_problems += [text for file in files for text in _chunk_problems(file, records)]
+    all_problems += _chunk_lengths(records)
+    chosen, reason = _choose(variables)
+    past, split, domain = 0, {}, {}
+    try:
+        record = joined(label, fields, chosen)
+        past, split = _fit(label, record)
+        domain = {} if "latitude" in record.coords else {"domain": "generic"}
+    except S2KDError as error:
+        irregular = regularity(first["time"].values)
+        named = any(map(len, (irregular.repeated, irregular.backwards, irregular.between)))
+        all_problems += [] if named or str(error) in all_problems else [str(error)]
+    taken = {name.rpartition("@")[0] or name for name in chosen}
+    settings = {"path": label, "variables": list(chosen)} | domain
+    return dataclasses.replace(
+        _with_grid(basic, first, variables, scanned),
+        problems=tuple(all_problems),
         chosen=chosen,
         reason=reason,
         past=past,
         lead=past,
-        recipe_dataset={"name": part, "params": params} if past else None,
+        dataset={"name": "cf", "params": settings} if past else None,
+        split=split,
+        keep=_missing_setting([v for v in variables if v.name in taken]),
     )
 
 
-def _is_weatherbench2(files: Sequence[Path], found: Description) -> bool:
-    """A Zarr store of the whole globe with the benchmark's two fields, several times a day."""
-    if len(files) > 1 or engine_of(files[0]) != "zarr" or not found.wraps:
-        return False
-    held = {f"{v.name}@{level:.10g}" for v in found.variables for level in v.levels}
-    held |= {field_named(v.name).channel for v in found.variables if not v.levels}
-    return set(BENCHMARK) <= held and 0 < found.step_seconds <= 12 * 3600
-
-
-def _of_weatherbench(path: str, folders: Mapping[Path, Field]) -> Description:
-    """WeatherBench's folders: each is one variable, in a file a year."""
-    series, problems = {}, []
-    for folder in folders:
+def _records(label: str, fields: Fields) -> tuple[dict[str, "xr.Dataset"], list[str]]:
+    """Every variable with all its levels as a record; sentences on those that are not one."""
+    records, problems = {}, []
+    for name, pieces in fields.items():
+        if isinstance(pieces, str):
+            problems.append(pieces)
+            continue
+        levels = [f"{name}@{level:.10g}" for level in pieces[0].levels] if pieces[0].extra else []
         try:
-            whole = _whole_variables(str(folder), open_years(folder))
+            records[name] = joined(label, fields, levels or [name])
         except S2KDError as error:
-            whole = {folder.name: str(error)}
-        problems += [found for found in whole.values() if isinstance(found, str)]
-        readable = [one for one in whole.values() if isinstance(one, Series)]
-        if readable:
-            series[folder.name] = readable[0]
-    if not series:
-        raise S2KDError(problems[0])
-    files = [file for one in series.values() for file in one.files]
-    found = _looked_at(path, "WeatherBench folder", files, series)
-    names = [
-        _channels(series[folder.name], f) for folder, f in folders.items() if folder.name in series
-    ]
-    both = set(BENCHMARK) <= {channel for several in names for channel in several}
-    middle = tuple(several[len(several) // 2] for several in names)
-    chosen = BENCHMARK if both else middle[:MOST_CHANNELS]
-    past, params = 0, {}
-    try:
-        params = fitting(path, chosen, next(iter(series.values())).times)
-        past = 4
-    except S2KDError as error:
-        problems += [] if str(error) in problems else [str(error)]
+            problems.append(str(error))
+    return records, problems
+
+
+def _scan(
+    label: str, records: Mapping[str, "xr.Dataset"]
+) -> tuple[tuple[Variable, ...], str]:
+    """Ranges of every record, and whether all frames were read."""
+    budget, variables, sampled = SCANNED_BYTES // len(records), [], False
+    for name, record in records.items():
+        values = ValueSummary()
+        for block in _blocks(label, record, budget):
+            values.update(block)
+        sampled |= values.frames < record.sizes["time"]
+        attributes = record[next(iter(record.data_vars))].attrs
+        variables.append(
+            Variable(
+                name=name,
+                dims=("time", "row", "column"),
+                units=str(attributes.get("units", "")),
+                long_name=str(attributes.get("long_name", attributes.get("standard_name", ""))),
+                minimum=values.minimum,
+                maximum=values.maximum,
+                mean=values.mean,
+                missing=values.missing,
+                never=values.never,
+                frames_read=values.frames,
+                suspicions=values.suspicions(),
+            )
+        )
+    return tuple(variables), "an even sample of the frames" if sampled else "every frame"
+
+
+def _blocks(label: str, record: "xr.Dataset", budget: int) -> Iterator[np.ndarray]:
+    """(time, channel, row, column) float32 of all frames, or of evenly spread stored chunks."""
+    frames, height, width = (record.sizes[name] for name in ("time", "row", "column"))
+    frame = 4 * height * width * len(record.data_vars)
+    affordable = max(1, budget // frame)
+    size = max(1, min(BLOCK_BYTES // frame, frames))
+    starts = np.arange(0, frames, size)
+    if affordable < frames:
+        size = max(1, min(_stored_frames(record), affordable))
+        starts = np.unique(
+            np.linspace(0, frames // size - 1, max(1, affordable // size)).astype(int) * size
+        )
+    for start in map(int, starts):
+        part = record.isel(time=slice(start, start + size))
+        try:
+            arrays = [part[name].values for name in part.data_vars]
+        except Exception as error:  # every codec raises its own kinds
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise S2KDError(f"{label}: cannot be read at frame {start} ({reason})") from None
+        yield np.stack(arrays, axis=1).astype(np.float32)
+
+
+def _stored_frames(record: "xr.Dataset") -> int:
+    """How many frames lie in one stored chunk; 1 where the record does not state it."""
+    return int(record.attrs.get("stored_frames", 1))
+
+
+def _with_metadata(variable: Variable, fields: Fields) -> Variable:
+    """With the dimensions and levels of the file."""
+    pieces = fields[variable.name]
+    if isinstance(pieces, str):
+        return variable
+    piece = pieces[0]
     return dataclasses.replace(
-        found,
-        problems=found.problems + tuple(problems),
-        chosen=chosen,
-        reason=_benchmark(path, params) if both else "the middle level of what the folders hold",
-        past=past,
-        lead=past,
-        recipe_dataset={"name": "weatherbench", "params": params} if past else None,
+        variable,
+        dims=tuple(map(str, piece.array.dims)),
+        levels=piece.levels if piece.extra else (),
     )
 
 
-def _channels(series: Series, field: Field) -> list[str]:
-    """What a folder holds: one channel, or one a level."""
-    piece = series.readers[0].pieces[0]
-    extra = piece.axes.extra if not field.level else ()
-    levels = levels_of(piece.source, piece.variable, piece.axes) if extra else []
-    return [f"{field.name}@{level:.10g}" for level in levels] or [field.channel]
-
-
-def _benchmark(path: str, params: Mapping[str, Any]) -> str:
-    """Where all of the benchmark's years are there, its own experiment is a word."""
-    whole = params and "train" not in params
-    official = f"; at the paper's size: s2kd run weatherbench --data {shlex.quote(path)} --out DIR"
-    return "the two fields of the WeatherBench benchmark" + official * bool(whole)
-
-
-def _looked_at(
-    path: str, kind: str, files: Sequence[Path], series: Mapping[str, Series]
+def _with_grid(
+    basic: Description, record: "xr.Dataset", variables: Sequence[Variable], scanned: str
 ) -> Description:
-    """Ranges, times and grid of variables by name, and what is wrong with these."""
-    budget = SCANNED_BYTES // len(series)
-    variables = tuple(_look(name, one, budget) for name, one in series.items())
-    first = next(iter(series.values()))
-    sampled = [v for v in variables if v.frames_read < len(series[v.name].times)]
-    plane = first.plane
-    return Description(
-        path=path,
-        kind=kind,
-        files=len(files),
-        gib=round(sum(map(_size, files)) / 2**30, 4),
-        variables=variables,
-        frames=len(first.times),
-        first_time=shown(first.times[0]),
-        last_time=shown(first.times[-1]),
-        step_seconds=missing_steps(first.times).step_seconds,
-        calendar="standard" if first.times.dtype != object else str(first.times[0].calendar),
-        height=plane.height,
-        width=plane.width,
-        latitude=None if plane.latitude is None else (plane.latitude[0], plane.latitude[-1]),
-        longitude=None if plane.longitude is None else (plane.longitude[0], plane.longitude[-1]),
-        wraps=plane.wraps,
-        scanned=_scanned(sampled=bool(sampled)),
-        problems=(*_of_values(variables), *_of_times(first.times)),
+    """With times and grid of the record."""
+    times = record["time"].values
+    dated = not record.attrs.get("step_seconds") and "run" not in record.coords
+    ends = {
+        name: (float(record[name].values[0]), float(record[name].values[-1]))
+        if name in record.coords and record[name].ndim == 1
+        else None
+        for name in ("latitude", "longitude")
+    }
+    return dataclasses.replace(
+        basic,
+        variables=tuple(variables),
+        frames=len(times),
+        first_time=date_text(times[0]) if dated else "",
+        last_time=date_text(times[-1]) if dated else "",
+        step_seconds=float(record.attrs.get("step_seconds") or regularity(times).step_seconds),
+        calendar="" if not dated else _calendar(times),
+        height=record.sizes["row"],
+        width=record.sizes["column"],
+        wraps=bool(record.attrs.get("wraps")),
+        scanned=scanned,
+        **ends,
     )
 
 
-def _size(path: Path) -> int:
-    return sum(p.stat().st_size for p in path.rglob("*")) if path.is_dir() else path.stat().st_size
+def _calendar(times: np.ndarray) -> str:
+    return "standard" if times.dtype != object else str(times[0].calendar)
 
 
-def _whole_variables(path: str, fields: Fields) -> dict[str, Series | str]:
-    """Every variable as a series of all its levels; a sentence where it cannot be one."""
-    found: dict[str, Series | str] = {}
-    for source, axes in fields:
-        for name in axes:
-            if name not in found:
-                levels = levels_of(source, name, axes[name]) if axes[name].extra else []
-                names = [f"{name}@{level:.10g}" for level in levels] or [name]
-                try:
-                    found[name] = series_of(path, fields, names)
-                except S2KDError as error:
-                    found[name] = str(error)
-    return found
-
-
-def _look(name: str, series: Series, budget: int) -> Variable:
-    """One pass over the variable, or over an even sample of its stored chunks."""
-    index = _sample(series, budget)
-    values = Values()
-    for block in series.blocks(index):
-        values.see(block)
-    piece = series.readers[0].pieces[0]
-    source, held, axes = piece.source, piece.variable, piece.axes
-    return _variable(
-        name,
-        values,
-        dims=tuple(map(str, source.data[held].dims)),
-        units=series.units[0],
-        long_name=_long_name(source, held),
-        levels=tuple(levels_of(source, held, axes)) if axes.extra else (),
+def _gib(files: Sequence[Path]) -> float:
+    sizes = (
+        sum(p.stat().st_size for p in file.rglob("*")) if file.is_dir() else file.stat().st_size
+        for file in files
+        if file.exists()
     )
+    return round(sum(sizes) / 2**30, 4)
 
 
-def _variable(name: str, values: Values, **known: Any) -> Variable:
-    return Variable(
-        name=name,
-        minimum=values.minimum,
-        maximum=values.maximum,
-        mean=values.mean,
-        missing=values.missing,
-        never=values.never,
-        frames_read=values.frames,
-        odd=values.odd(),
-        **known,
-    )
+def _fit(label: str, record: "xr.Dataset") -> tuple[int, dict[str, Any]]:
+    """The longest past (and lead) that leaves enough windows in every split, and the split."""
+    from s2kd.core.recipe import Split
+
+    if "window" in record.attrs:
+        split_record(label, record, Split())
+        return int(record.attrs["window"][0]), {}
+    for past in LENGTHS:
+        settings = {"gap": 2 * past}
+        try:
+            splits = split_record(label, record, Split(**settings))
+        except S2KDError as error:
+            problem = error
+            continue
+        windows = {
+            name: sum(max(0, s.stop - s.first - 2 * past + 1) for s in stretches)
+            for name, stretches in splits.items()
+        }
+        if windows["train"] >= 20 and min(windows["val"], windows["test"]) >= 2:
+            return past, settings
+        problem = S2KDError(
+            f"{label}: {record.sizes['time']} frames are too few to train, validate and test on, "
+            "even one frame ahead"
+        )
+    raise problem
 
 
-def _long_name(source: Source, name: str) -> str:
-    held = source.data[name].attrs
-    return str(held.get("long_name") or held.get("standard_name") or "")
+def _missing_setting(variables: Sequence[Variable]) -> dict[str, str]:
+    """The setting of `keep` that handles the missing values of these fields."""
+    lacking = [v for v in variables if v.missing]
+    if not lacking:
+        return {}
+    only_never = all(v.missing == v.never * v.frames_read for v in lacking)
+    return {"missing": "mask" if only_never else "fill"}
 
 
-def _sample(series: Series, budget: int) -> np.ndarray:
-    """All frames, or evenly spread runs of one stored chunk each, of about `budget` bytes."""
-    frames = len(series.times)
-    affordable = max(1, budget // (4 * int(np.prod(series.shape[1:]))))
-    if affordable >= frames:
-        return np.arange(frames)
-    chunk = min(series.readers[0].pieces[0].time_chunk, affordable)
-    starts = np.linspace(0, frames // chunk - 1, max(1, affordable // chunk)).astype(int) * chunk
-    return np.unique((starts[:, None] + np.arange(chunk)).ravel())
+# --- problems -------------------------------------------------------------------------------------
 
 
-def _of_values(variables: Sequence[Variable]) -> list[str]:
+def _value_problems(variables: Sequence[Variable]) -> list[str]:
     problems = []
     for v in variables:
         if v.minimum is None:
@@ -444,45 +421,38 @@ def _of_values(variables: Sequence[Variable]) -> list[str]:
             problems.append(f"{v.name!r} has {v.missing} missing values{always}")
         elif v.minimum == v.maximum:
             problems.append(f"{v.name!r} is {v.minimum:g} at every time and place")
-        problems += [f"{v.name!r} {words}" for words in v.odd]
+        problems += [f"{v.name!r} {text}" for text in v.suspicions]
     return problems
 
 
-EVEN = "; bring the frames to even steps of time"
-"""What to do about times of an array, which xarray's own ways out do not fit."""
-
-
-def _of_times(times: np.ndarray, uneven: str = "") -> list[str]:
-    """What is wrong with them; `uneven` is the way out where they lie between steps."""
-    found, problems = missing_steps(times), []
-    uneven = uneven or (remedy(times) if len(found.between) else "")
+def _time_problems(record: "xr.Dataset") -> list[str]:
+    """Repeated, unsorted, uneven and missing times of a record of one run."""
+    if "run" in record.coords:
+        return []
+    times = record["time"].values
+    report, problems = regularity(times), []
     order = "; sort the file by time and drop repeated times"
-    for numbers, words, way_out in (
-        (found.repeated, "times repeat the one before", order),
-        (found.backwards, "times lie before the one that precedes them", order),
-        (found.between, "times lie between steps", uneven),
+    uneven = resampling_advice(times) if len(report.between) else ""
+    for numbers, text, way_out in (
+        (report.repeated, "times repeat the one before", order),
+        (report.backwards, "times lie before the one that precedes them", order),
+        (report.between, "times lie between steps", uneven),
     ):
         if len(numbers):
-            first = shown(times[numbers[0]])
-            problems.append(f"{len(numbers)} {words}, the first is {first}{way_out}")
-    if len(found.gaps):
-        places = [f"{shown(times[i - 1])} to {shown(times[i])}" for i in found.gaps[:3]]
-        more = f" and {len(found.gaps) - 3} more" if len(found.gaps) > 3 else ""
+            first = date_text(times[numbers[0]])
+            problems.append(f"{len(numbers)} {text}, the first is {first}{way_out}")
+    if len(report.gaps):
+        spans = [f"{date_text(times[i - 1])} to {date_text(times[i])}" for i in report.gaps[:3]]
+        rest = f" and {len(report.gaps) - 3} more" if len(report.gaps) > 3 else ""
         problems.append(
-            f"{found.missing} times are missing in {len(found.gaps)} gaps "
-            f"({', '.join(places)}{more}); no window bridges them"
+            f"{report.missing} times are missing in {len(report.gaps)} gaps "
+            f"({', '.join(spans)}{rest}); no window bridges them"
         )
     return problems
 
 
-def _uneven(times: np.ndarray) -> bool:
-    """Whether `_of_times` names what no window can be cut from."""
-    found = missing_steps(times)
-    return any(len(numbers) for numbers in (found.repeated, found.backwards, found.between))
-
-
-def _of_chunks(path: Path, names: Iterable[str]) -> list[str]:
-    """Chunks that a Zarr store lacks: never written, or lost in copying; both read as one value."""
+def _chunk_problems(path: Path, names: Mapping[str, Any]) -> list[str]:
+    """Chunks that a Zarr store lacks: never written, or lost in copying."""
     if engine_of(path) != "zarr":
         return []
     import zarr
@@ -498,24 +468,29 @@ def _of_chunks(path: Path, names: Iterable[str]) -> list[str]:
     return problems
 
 
-def _of_layout(name: str, series: Series) -> list[str]:
-    """Chunks so long in time that no block holds one: each is unpacked again for every block."""
-    chunk = series.readers[0].pieces[0].time_chunk
-    frame = 4 * int(np.prod(series.shape[1:]))
-    if chunk * frame <= 4 * _series.BLOCK_BYTES:
-        return []
-    return [
-        f"{name!r} is stored {chunk} frames to a chunk, which is slow to read in order of time; "
-        f"store it with at most {max(1, 4 * _series.BLOCK_BYTES // frame)} to a chunk"
-    ]
+def _chunk_lengths(records: Mapping[str, "xr.Dataset"]) -> list[str]:
+    """Chunks so long in time that each is unpacked again for every block."""
+    problems = []
+    for name, record in records.items():
+        frame = 4 * record.sizes["row"] * record.sizes["column"] * len(record.data_vars)
+        chunk = _stored_frames(record)
+        if chunk * frame > 4 * BLOCK_BYTES:
+            problems.append(
+                f"{name!r} is stored {chunk} frames to a chunk, which is slow to read in order of "
+                f"time; store it with at most {max(1, 4 * BLOCK_BYTES // frame)} to a chunk"
+            )
+    return problems
+
+
+# --- choice of channels ---------------------------------------------------------------------------
 
 
 def _choose(variables: Sequence[Variable]) -> tuple[tuple[str, ...], str]:
     """The benchmark's two fields where the file has them, else the single-level ones."""
     usable = [v for v in variables if v.minimum is not None and v.minimum != v.maximum]
-    pair = [_at_level(v, *wanted) for wanted in PAIR for v in usable]
+    pair = [_at_level(v, *field) for field in BENCHMARK_FIELDS for v in usable]
     pair = [name for name in pair if name]
-    if len(pair) == len(PAIR):
+    if len(pair) == len(BENCHMARK_FIELDS):
         return tuple(pair), "the two fields of the WeatherBench benchmark"
     single = [v.name for v in usable if not v.levels]
     if single:
@@ -534,48 +509,7 @@ def _at_level(variable: Variable, names: tuple[str, ...], levels: tuple[float, .
     return next((f"{variable.name}@{v:.10g}" for v in variable.levels if v in levels), "")
 
 
-def _fit(path: str, series: Series, variables: Sequence[Variable]) -> tuple[int, dict[str, Any]]:
-    """The longest past (and lead) that leaves enough windows in every split, and the settings."""
-    _, numbers = step_numbers(path, series.times)
-    unbroken = stretches(numbers, 1)
-    no_dates = {"train": (), "val": (), "test": ()}
-    for past in LENGTHS:
-        try:
-            splits = split(
-                path,
-                series.times,
-                unbroken,
-                ranges=no_dates,
-                fractions=(0.75, 0.1, 0.15),
-                gap=2 * past,
-            )
-        except S2KDError:
-            continue
-        windows = {
-            k: sum(max(0, s.stop - s.first - 2 * past + 1) for s in v) for k, v in splits.items()
-        }
-        if windows["train"] >= 20 and min(windows["val"], windows["test"]) >= 2:
-            params = {"path": path, "variables": list(series.channels), "gap": 2 * past}
-            return past, params | _further(series, variables)
-    raise S2KDError(
-        f"{path}: {len(series.times)} frames are too few to train, validate and test on, "
-        "even one frame ahead"
-    )
-
-
-def _further(series: Series, variables: Sequence[Variable]) -> dict[str, Any]:
-    """Settings that differ from their defaults."""
-    named = {channel.rpartition("@")[0] or channel for channel in series.channels}
-    used = [v for v in variables if v.name in named and v.missing]
-    return _missing(used) | ({} if series.plane.latitude else {"domain": "generic"})
-
-
-def _missing(lacking: Sequence[Variable]) -> dict[str, Any]:
-    """The setting that copes with these fields' missing values."""
-    if not lacking:
-        return {}
-    only_never = all(v.missing == v.never * v.frames_read for v in lacking)
-    return {"missing": "mask" if only_never else "fill"}
+# --- text for a terminal --------------------------------------------------------------------------
 
 
 def render(description: Description) -> "RenderableType":
@@ -584,43 +518,42 @@ def render(description: Description) -> "RenderableType":
     from rich.markup import escape
     from rich.table import Table
 
-    d = description
     table = Table()
-    rows = [_row(v) for v in d.variables]
+    rows = [_row(variable) for variable in description.variables]
     for heading in rows[0] if rows else ():
         if any(row[heading] for row in rows):
             table.add_column(heading)
     for row in rows:
         table.add_row(*(escape(row[str(column.header)]) for column in table.columns))
-    return Group(escape(f"{d.path}: {d.kind}"), *([table] if rows else []), *map(escape, _lines(d)))
+    title = escape(f"{description.path}: {description.kind}")
+    return Group(title, *([table] if rows else []), *map(escape, _lines(description)))
 
 
 def _row(v: Variable) -> dict[str, str]:
     levels = f", {len(v.levels)} levels {v.levels[0]:g}…{v.levels[-1]:g}" if v.levels else ""
-    known = v.minimum is not None
+    has_range = v.minimum is not None
     return {
         "variable": v.name,
         "axes": ", ".join(v.dims) + levels,
         "units": v.units,
-        "range": f"{v.minimum:.6g} … {v.maximum:.6g}" if known else "",
-        "mean": f"{v.mean:.6g}" if known else "",
+        "range": f"{v.minimum:.6g} … {v.maximum:.6g}" if has_range else "",
+        "mean": f"{v.mean:.6g}" if has_range else "",
         "missing": str(v.missing) if v.frames_read else "",
-        "what it is": v.long_name,
+        "description": v.long_name,
     }
 
 
 def _lines(d: Description) -> list[str]:
     lines = []
-    if d.frames:
-        step = f", one every {d.step_seconds:g} s" if d.step_seconds else ""
-        grid = f"grid: {d.height} × {d.width} (rows × columns){_place(d)}"
-        if not d.first_time:  # simulations, which have no dates
-            lines += [f"frames: {d.frames}{step}", grid]
+    step = f", one every {d.step_seconds:g} s" if d.step_seconds else ""
     if d.first_time:
-        lines += [
-            f"times: {d.frames}, {d.first_time} to {d.last_time}{step}, {d.calendar} calendar",
-            grid,
-        ]
+        lines.append(
+            f"times: {d.frames}, {d.first_time} to {d.last_time}{step}, {d.calendar} calendar"
+        )
+    elif d.frames:  # simulations have no dates
+        lines.append(f"frames: {d.frames}{step}")
+    if d.height:
+        lines.append(f"grid: {d.height} × {d.width} (rows × columns){_location(d)}")
     if d.scanned:
         lines.append(
             f"size: {d.gib:.3g} GiB in {d.files} file{'s' * (d.files > 1)}; ranges and missing "
@@ -628,17 +561,17 @@ def _lines(d: Description) -> list[str]:
         )
     lines += [f"problem: {problem}" for problem in d.problems]
     if d.chosen:
-        lines.append(f"chosen: {', '.join(d.chosen)} ({d.reason})")
-    elif d.reason:
-        lines.append(d.reason)
-    if d.recipe_dataset:
-        lines.append(f"dataset part: {d.recipe_dataset['name']} {d.recipe_dataset['params']}")
+        lines.append(f"chosen: {', '.join(d.chosen)}" + (f" ({d.reason})" if d.reason else ""))
+    if d.dataset:
+        lines.append(f"dataset: {d.dataset['name']} {d.dataset['params']}")
+    if d.recipe:
+        lines.append(f"built-in recipe: {d.recipe}")
     if d.past:
         lines.append(f"suggested: {d.past} past and {d.lead} future frames")
     return lines
 
 
-def _place(d: Description) -> str:
+def _location(d: Description) -> str:
     if d.latitude is None or d.longitude is None:
         return ", not geographic"
     around = ", all the way round" if d.wraps else ""

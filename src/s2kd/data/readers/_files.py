@@ -51,6 +51,11 @@ def open_files(source: "str | Path | xr.Dataset") -> list[tuple[Path, "xr.Datase
     return [(file, dataset) for file in files_of(source) for dataset in open_file(file)]
 
 
+def kind_of_file(path: Path) -> str:
+    """NetCDF-4, NetCDF-3, Zarr or GRIB."""
+    return KINDS[engine_of(path)]
+
+
 def open_file(path: Path) -> list["xr.Dataset"]:
     """Open one file or Zarr folder lazily; anything unreadable is an S2KDError that names it."""
     import xarray as xr

@@ -102,12 +102,17 @@ class Field:
         matches = (n for n, value in enumerate(self.levels) if _is_level(value, level))
         return next(matches, None)
 
+    @property
+    def stored_frames(self) -> int:
+        """How many frames are stored together; 1 where the file does not state it."""
+        sizes = self.array.encoding.get("chunksizes") or self.array.encoding.get("chunks")
+        if not sizes or self.time_dim is None or len(sizes) != self.array.ndim:
+            return 1
+        return int(sizes[self.array.dims.index(self.time_dim)])
+
     def _frames_per_chunk(self) -> int:
         """A bounded number of frames that splits no stored chunk without need."""
-        sizes = self.array.encoding.get("chunksizes") or self.array.encoding.get("chunks")
-        stored = 1
-        if sizes and self.time_dim is not None and len(sizes) == self.array.ndim:
-            stored = int(sizes[self.array.dims.index(self.time_dim)])
+        stored = self.stored_frames
         frame = 4 * len(self.plane.rows.order) * len(self.plane.columns.order)
         bound = max(1, CHUNK_BYTES // frame)
         whole_chunks = bound // stored * stored or stored
@@ -174,6 +179,7 @@ def joined(path: str, fields: Fields, variables: Sequence[str] | str = ()) -> "x
         wraps=int(first.plane.wraps),
         axes=(first.plane.rows, first.plane.columns),
         places=_places(first),
+        stored_frames=first.stored_frames,
         history=str(first.file.attrs.get("history", "")),
     )
 
