@@ -24,9 +24,9 @@ def forecast(
     ] = False,
 ) -> None:
     """The latest frames in, a CF forecast out."""
-    from s2kd.deploy import service
+    from s2kd.deploy.forecast import forecast_file
 
-    name = service.forecast_file(
+    name = forecast_file(
         folder,
         latest,
         out,

@@ -1,4 +1,4 @@
-"""Description of a file: its variables and times, what is wrong with them, and settings that fit."""
+"""Description of a file: variables, times, problems, and the settings of a recipe that fit."""
 
 import dataclasses
 import importlib
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from s2kd.core.recipe import Keep, Split
 from s2kd.core.types import S2KDError
-from s2kd.data import readers as reader_package
-from s2kd.data import split_record
+from s2kd.data.loading import dataset_of
 from s2kd.data.readers import readers
 from s2kd.data.readers._files import engine_of, files_of, kind_of_file
 from s2kd.data.readers.cf import Fields, fields_of, joined
@@ -98,7 +98,7 @@ class Description:
 
     `dataset` is the part of a recipe (None: nothing reads it), `split` and `keep` its other
     settings. `chosen` and `reason` are the channels taken and why. `past` and `lead` (frames) suit
-    the length of the record; 0 where none does. `recipe` is a built-in recipe that fits, or "".
+    the length of the record; 0 where none does. `builtin_recipe` is one that fits, or "".
     """
 
     path: str
@@ -125,7 +125,7 @@ class Description:
     dataset: dict[str, Any] | None = None
     split: dict[str, Any] = field(default_factory=dict)
     keep: dict[str, Any] = field(default_factory=dict)
-    recipe: str = ""
+    builtin_recipe: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data."""
@@ -138,8 +138,9 @@ def detect_layout(path: Path) -> DetectedLayout | None:
     Every module of `s2kd.data.readers` may define `describe_layout(path)`.
     """
     guesses, refusals = [], []
-    for module in pkgutil.iter_modules(reader_package.__path__):
-        detect = vars(importlib.import_module(f"{reader_package.__name__}.{module.name}")).get(
+    package = importlib.import_module(readers.package)
+    for module in pkgutil.iter_modules(package.__path__):
+        detect = vars(importlib.import_module(f"{readers.package}.{module.name}")).get(
             "describe_layout"
         )
         if detect is None:
@@ -176,7 +177,7 @@ def _of_layout(label: str, layout: DetectedLayout) -> Description:
         gib=_gib([Path(label).expanduser()]),
         variables=shapes,
         problems=tuple(layout.problems),
-        recipe=layout.recipe,
+        builtin_recipe=layout.recipe,
     )
     try:
         record = readers.build(layout.reader, **layout.settings)
@@ -262,9 +263,7 @@ def _records(label: str, fields: Fields) -> tuple[dict[str, "xr.Dataset"], list[
     return records, problems
 
 
-def _scan(
-    label: str, records: Mapping[str, "xr.Dataset"]
-) -> tuple[tuple[Variable, ...], str]:
+def _scan(label: str, records: Mapping[str, "xr.Dataset"]) -> tuple[tuple[Variable, ...], str]:
     """Ranges of every record, and whether all frames were read."""
     budget, variables, sampled = SCANNED_BYTES // len(records), [], False
     for name, record in records.items():
@@ -374,15 +373,14 @@ def _gib(files: Sequence[Path]) -> float:
 
 def _fit(label: str, record: "xr.Dataset") -> tuple[int, dict[str, Any]]:
     """The longest past (and lead) that leaves enough windows in every split, and the split."""
-    from s2kd.core.recipe import Split
-
+    keep = Keep(missing="fill")
     if "window" in record.attrs:
-        split_record(label, record, Split())
+        dataset_of(label, record, Split(), keep)
         return int(record.attrs["window"][0]), {}
     for past in LENGTHS:
         settings = {"gap": 2 * past}
         try:
-            splits = split_record(label, record, Split(**settings))
+            splits = dataset_of(label, record, Split(**settings), keep)[0].splits
         except S2KDError as error:
             problem = error
             continue
@@ -564,8 +562,8 @@ def _lines(d: Description) -> list[str]:
         lines.append(f"chosen: {', '.join(d.chosen)}" + (f" ({d.reason})" if d.reason else ""))
     if d.dataset:
         lines.append(f"dataset: {d.dataset['name']} {d.dataset['params']}")
-    if d.recipe:
-        lines.append(f"built-in recipe: {d.recipe}")
+    if d.builtin_recipe:
+        lines.append(f"built-in recipe: {d.builtin_recipe}")
     if d.past:
         lines.append(f"suggested: {d.past} past and {d.lead} future frames")
     return lines

@@ -103,7 +103,9 @@ def _matching(record: "xr.Dataset", grid: GridSpec, label: str) -> "xr.Dataset":
     for channel, units in zip(grid.channels, grid.units, strict=True):
         own = str(record[channel].attrs.get("units", ""))
         if not same_units(own, units):
-            raise S2KDError(f"{label}: {channel!r} is in {own!r}, the model was trained on {units!r}")
+            raise S2KDError(
+                f"{label}: {channel!r} is in {own!r}, the model was trained on {units!r}"
+            )
     size = (record.sizes["row"], record.sizes["column"])
     if size != (grid.height, grid.width):
         raise S2KDError(

@@ -175,6 +175,7 @@ def joined(path: str, fields: Fields, variables: Sequence[str] | str = ()) -> "x
     first_field = next(pieces[0] for pieces in fields.values() if isinstance(pieces, list))
     return dataset.assign_coords(coordinates).assign_attrs(
         name=Path(path).stem,
+        domain="weather",
         source=_origin(first_field),
         wraps=int(first.plane.wraps),
         axes=(first.plane.rows, first.plane.columns),

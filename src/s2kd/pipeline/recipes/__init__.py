@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from s2kd.core.recipe import ALL_METHODS as ALL_METHODS
-from s2kd.core.recipe import Part, Recipe, TeacherSpec, Training, method_named, s2kd
+from s2kd.core.recipe import Keep, Part, Recipe, Split, TeacherSpec, Training, method_named, s2kd
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
 from s2kd.data.describe import Description
@@ -105,23 +105,19 @@ def for_dataset(part: Part, *, past: int, lead: int, name: str, cells: int) -> R
 
 def for_description(description: Description) -> Recipe | None:
     """A ready recipe for what `s2kd data describe` found, or None where nothing fits."""
-    if description.recipe_dataset is None:
+    if description.dataset is None:
         return None
-    part = Part(**description.recipe_dataset)
+    part = Part(**description.dataset)
+    settings = {"split": Split(**description.split), "keep": Keep(**description.keep)}
     if part.name == "weatherbench":
         from s2kd.pipeline.recipes.benchmarks import small
 
-        return _upgraded(small("weatherbench_small", part, stride=6, test_stride=4))
+        return replace(small("weatherbench_small", part, stride=6, test_stride=4), **settings)
     past = description.past or 4
     name = "".join(c if c.isalnum() else "_" for c in Path(description.path).stem) or "mine"
     cells = max(1, description.height * description.width)
-    recipe = for_dataset(part, past=past, lead=description.lead or past, name=name, cells=cells)
-    return _upgraded(recipe)
-
-
-def _upgraded(recipe: Recipe) -> Recipe:
-    """With the splits that its reader's settings hold in their own field."""
-    return Recipe.from_dict(recipe.to_dict())
+    lead = description.lead or past
+    return replace(for_dataset(part, past=past, lead=lead, name=name, cells=cells), **settings)
 
 
 # --- the demo ------------------------------------------------------------------------------------
