@@ -13,16 +13,19 @@ import xarray as xr
 from msgspec import structs, to_builtins
 
 import s2kd
-from s2kd.core.recipe import Part
+from s2kd.core.recipe import Part, Split
 from s2kd.core.types import S2KDError
-from s2kd.data import load, netcdf, prepare
+from s2kd.data import load, prepare
+from s2kd.data.latest import latest_frames
+from s2kd.data.readers.cf import cf
 from s2kd.data.statistics import statistics
-from s2kd.deploy import service
+from s2kd.deploy.forecast import forecast_file
 from s2kd.deploy.forecaster import Forecaster
 from s2kd.models.checkpoint import Setting, build_student, metadata_of, save_model
 from s2kd.pipeline.recipes import BASELINE
 
 PAST, LEAD = 3, 2
+THIRDS = Split(gap=5, fractions=(0.6, 0.2, 0.2))
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +39,8 @@ def folder(tmp_path_factory, file):
     recipe = structs.replace(
         road.tiny(),
         name="waves",
-        dataset=Part(
-            name="netcdf", params={"path": str(file), "gap": 5, "fractions": [0.6, 0.2, 0.2]}
-        ),
+        dataset=of_file(file),
+        split=THIRDS,
         methods=(BASELINE,),
         past=PAST,
         lead=LEAD,
@@ -56,7 +58,7 @@ def expected(folder, file):
 
 
 def forecast(folder, latest, out, **settings):
-    service.forecast_file(folder, latest, out, **settings)
+    forecast_file(folder, latest, out, **settings)
     return xr.open_zarr(out).load() if out.suffix == ".zarr" else xr.load_dataset(out)
 
 
@@ -303,9 +305,9 @@ def test_new_extremes_are_forecast_from(folder, file, expected, tmp_path):
 SEAM = np.concatenate([np.arange(340, 360, 2.5), np.arange(0, 20, 2.5)])
 
 
-def student_of(dataset, folder, *, past=PAST, lead=LEAD):
+def student_of(dataset, folder, *, split=THIRDS, past=PAST, lead=LEAD):
     """The folder of a student of this part that repeats the last frame: its weights are nought."""
-    made = load(dataset)
+    made = load(dataset, split)
     part, train_stats = Part(name="unet", params={"width": 4}), statistics(made, lead=lead)
     setting = Setting(
         grid=made.grid, past=past, lead=lead, statistics=train_stats, predict="change"
@@ -320,7 +322,7 @@ def student_of(dataset, folder, *, past=PAST, lead=LEAD):
 
 
 def of_file(path):
-    return Part(name="netcdf", params={"path": str(path), "gap": 5, "fractions": [0.6, 0.2, 0.2]})
+    return Part(name="cf", params={"path": str(path)})
 
 
 @pytest.mark.parametrize("ending", [".nc", ".zarr"])
@@ -385,8 +387,9 @@ def test_a_globe_may_begin_at_another_meridian(tmp_path, west, repeated):
     difference = made["t2m"].isel(time=0, drop=True) - other["t2m"].isel(time=-1, drop=True)
     assert difference.sizes == {"lead_time": LEAD, "latitude": 12, "longitude": len(lon)}
     assert float(abs(difference).max()) == 0, "every cell beside its own"
-    past, _ = netcdf.latest(str(latest), Forecaster.load(folder).grid, PAST)
-    np.testing.assert_array_equal(past[:, 0], globe["t2m"].values[-PAST:])
+    record = cf(path=str(latest))
+    past = latest_frames(record, Forecaster.load(folder).grid, PAST, label="latest")
+    np.testing.assert_array_equal(past.frames[:, 0], globe["t2m"].values[-PAST:])
 
 
 def test_rows_of_a_projection_stay_where_they_were(tmp_path):
@@ -539,7 +542,7 @@ def test_frames_that_differ_in_kind_give_a_past_of_the_right_kind(tmp_path):
 
 
 def test_a_student_of_prepared_data_forecasts_from_the_files_they_were_made_of(tmp_path, file):
-    prepare(of_file(file), tmp_path / "prepared")
+    prepare(of_file(file), tmp_path / "prepared", split=THIRDS)
     part = Part(name="prepared", params={"path": str(tmp_path / "prepared")})
     recipe = structs.replace(road.tiny(), dataset=part, methods=(BASELINE,), past=PAST, lead=LEAD)
     road.walk(recipe, tmp_path / "run")
@@ -551,7 +554,7 @@ def test_a_student_of_prepared_data_forecasts_from_the_files_they_were_made_of(t
 
 
 def test_a_prepared_folder_holds_the_latest_frames_too(tmp_path, file):
-    prepare(of_file(file), tmp_path / "prepared")
+    prepare(of_file(file), tmp_path / "prepared", split=THIRDS)
     part = Part(name="prepared", params={"path": str(tmp_path / "prepared")})
     folder = student_of(part, tmp_path / "student")
     made = forecast(folder, tmp_path / "prepared", tmp_path / "out.nc")

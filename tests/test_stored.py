@@ -14,9 +14,9 @@ from s2kd import pipeline
 from s2kd.core.recipe import Part, Stored, Training
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.dataset import Dataset, Stretch
-from s2kd.data.output import to_xarray, write
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
+from s2kd.data.write import to_xarray, write
 from s2kd.models.checkpoint import Setting, build_student, build_teacher
 from s2kd.models.normaliser import Normaliser
 from s2kd.training.loop import fit, validation_error

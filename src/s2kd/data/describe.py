@@ -12,7 +12,7 @@ import numpy as np
 
 from s2kd.core.recipe import Keep, Split
 from s2kd.core.types import S2KDError
-from s2kd.data.loading import dataset_of
+from s2kd.data.loading import split_record
 from s2kd.data.readers import readers
 from s2kd.data.readers._files import engine_of, files_of, kind_of_file
 from s2kd.data.readers.cf import Fields, fields_of, joined
@@ -375,12 +375,12 @@ def _fit(label: str, record: "xr.Dataset") -> tuple[int, dict[str, Any]]:
     """The longest past (and lead) that leaves enough windows in every split, and the split."""
     keep = Keep(missing="fill")
     if "window" in record.attrs:
-        dataset_of(label, record, Split(), keep)
+        split_record(label, record, Split(), keep)
         return int(record.attrs["window"][0]), {}
     for past in LENGTHS:
         settings = {"gap": 2 * past}
         try:
-            splits = dataset_of(label, record, Split(**settings), keep)[0].splits
+            splits = split_record(label, record, Split(**settings), keep)
         except S2KDError as error:
             problem = error
             continue

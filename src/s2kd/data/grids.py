@@ -1,5 +1,6 @@
 """Horizontal grids of files: rows turned north first, columns west first, and the way back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,7 +58,11 @@ class Plane:
         return ""
 
 
-def coordinate_difference(name: str, first: np.ndarray | None, second: np.ndarray | None) -> str:
+def coordinate_difference(
+    name: str,
+    first: Sequence[float] | np.ndarray | None,
+    second: Sequence[float] | np.ndarray | None,
+) -> str:
     """How two coordinates of equal length differ; "" where they agree to 0.001 degrees."""
     if first is None or second is None:
         if first is second:

@@ -14,8 +14,8 @@ import numpy as np
 
 from s2kd.core.files import whole_folder, write_whole
 from s2kd.core.types import GridSpec, S2KDError
-from s2kd.data._cf import is_zarr
-from s2kd.data._plane import FileAxis
+from s2kd.data.grids import FileAxis
+from s2kd.data.readers._files import is_zarr
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -65,7 +65,7 @@ def forecast(
     student_folder = find_student(Path(folder), student)
     forecaster = Forecaster.load(student_folder)
     metadata = forecaster.metadata
-    recipe = upgrade(metadata["recipe"])
+    recipe = _trained_recipe(metadata)
     fill = fill or recipe["keep"]["missing"] == "fill"
     record = _open_latest(latest, _trained_part(latest, label, metadata), forecaster.grid)
     past = latest_frames(
@@ -110,12 +110,14 @@ def forecast_file(
     return student_folder.name
 
 
-def _trained_part(
-    latest: "Path | xr.Dataset", label: str, metadata: Mapping[str, Any]
-) -> Part:
+def _trained_recipe(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe of a student's data in the form of this version."""
+    return upgrade(metadata.get("recipe") or {"dataset": metadata["dataset"]})
+
+
+def _trained_part(latest: "Path | xr.Dataset", label: str, metadata: Mapping[str, Any]) -> Part:
     """The reader and settings of the student's data; of prepared data, those of their source."""
-    recipe = upgrade(metadata["recipe"])
-    part = Part(**recipe["dataset"])
+    part = Part(**_trained_recipe(metadata)["dataset"])
     if part.name != "prepared" or (isinstance(latest, Path) and (latest / FACTS).exists()):
         return part
     if metadata.get("origin") is None:
@@ -126,9 +128,7 @@ def _trained_part(
     return Part(**upgrade({"dataset": metadata["origin"]})["dataset"])
 
 
-def _open_latest(
-    latest: "Path | xr.Dataset", part: Part, grid: "GridSpec"
-) -> "xr.Dataset":
+def _open_latest(latest: "Path | xr.Dataset", part: Part, grid: "GridSpec") -> "xr.Dataset":
     """The record of the latest frames, by the reader of the student's data.
 
     Students of CF data and of simulated worlds, which have no files, forecast from CF data.

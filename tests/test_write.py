@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from s2kd.core.types import GridSpec, S2KDError
-from s2kd.data.output import to_xarray, write
+from s2kd.data.write import to_xarray, write
 
 GRID = GridSpec(
     channels=("t2m", "z@500"),
