@@ -10,10 +10,11 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
+from s2kd.core.recipe import Keep, Part, Split
 from s2kd.core.types import S2KDError
-from s2kd.data import datasets
 from s2kd.data import describe as looking
-from s2kd.data.describe import describe, render
+from s2kd.data import load, readers
+from s2kd.data.describe import describe, detect_layout, render
 from s2kd.data.windows import WindowDataset
 
 REAL = os.environ.get("S2KD_REAL_DATA")
@@ -49,6 +50,12 @@ def spoken(description):
     return console.file.getvalue()
 
 
+def built(description):
+    """The dataset that the suggested settings read."""
+    part = Part(**description.dataset)
+    return load(part, Split(**description.split), Keep(**description.keep))
+
+
 def test_a_sound_file(tmp_path):
     data = made()
     path = save(data, tmp_path / "a.nc")
@@ -72,9 +79,9 @@ def test_the_settings_it_gives_make_a_dataset(tmp_path):
     found = describe(save(made(), tmp_path / "a.nc"))
     # 10 % of 300 hours less the gap of 2 × 6 leaves 18 frames, 7 windows of 12; 8 + 8 would not fit
     assert (found.past, found.lead) == (6, 6)
-    part = json.loads(json.dumps(found.to_dict(), allow_nan=False))["recipe_dataset"]
-    assert part["name"] == "netcdf"
-    dataset = datasets.build(part["name"], **part["params"])
+    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert plain["dataset"]["name"] == "cf"
+    dataset = built(found)
     for split in ("train", "val", "test"):
         assert len(WindowDataset(dataset, split, past=found.past, lead=found.lead)) >= 2
 
@@ -95,10 +102,10 @@ def test_what_is_wrong_with_the_values(tmp_path):
         "'void' is missing at every time and place",
     )
     assert found.chosen == ("holed", "sea")
-    assert found.recipe_dataset["params"]["missing"] == "fill"
-    assert datasets.build("netcdf", **found.recipe_dataset["params"]).grid.exists.sum() == 11
+    assert found.keep == {"missing": "fill"}
+    assert built(found).grid.exists.sum() == 11
     only = describe(save(data[["sea"]], tmp_path / "b.nc"))
-    assert only.recipe_dataset["params"]["missing"] == "mask"
+    assert only.keep == {"missing": "mask"}
     json.dumps(found.to_dict(), allow_nan=False)
     assert "problem: 'void' is missing" in spoken(found)
 
@@ -130,7 +137,7 @@ def test_gaps_in_time(tmp_path):
         "4 times are missing in 2 gaps (2001-01-05T03:00:00 to 2001-01-05T07:00:00, "
         "2001-01-09T07:00:00 to 2001-01-09T09:00:00); no window bridges them"
     )
-    assert found.recipe_dataset is not None
+    assert found.dataset is not None
 
 
 def test_times_that_rule_a_recipe_out(tmp_path):
@@ -142,10 +149,10 @@ def test_times_that_rule_a_recipe_out(tmp_path):
         "1 times lie before the one that precedes them, the first is 2001-01-07T07:00:00" + order,
     )
     assert len(found.problems) == 3, "each is said once, and the one gap"
-    assert found.recipe_dataset is None
+    assert found.dataset is None
     assert (found.past, found.lead) == (0, 0)
     short = describe(save(made().isel(time=slice(0, 20)), tmp_path / "b.nc"))
-    assert short.recipe_dataset is None
+    assert short.dataset is None
     assert "20 frames are too few" in short.problems[0]
 
 
@@ -161,7 +168,7 @@ def test_levels(tmp_path):
     assert found.chosen == ("z@500", "t@850")
     assert found.variables[0].levels == (500, 700, 850)
     assert found.variables[0].maximum == float(data["z"].max())
-    assert datasets.build("netcdf", **found.recipe_dataset["params"]).grid.channels == found.chosen
+    assert built(found).grid.channels == found.chosen
     found = describe(save(data[["humidity"]], tmp_path / "b.nc"))
     assert found.chosen == ("humidity@700",)
     assert "3 levels 500…850" in spoken(found)
@@ -182,7 +189,7 @@ def test_a_large_store_is_sampled_evenly(tmp_path, monkeypatch):
 
 
 def test_chunks_that_are_slow_to_read_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(looking._series, "BLOCK_BYTES", 4 * 12 * 5)
+    monkeypatch.setattr(looking, "BLOCK_BYTES", 4 * 12 * 5)
     path = tmp_path / "a.zarr"
     made().to_zarr(path, zarr_format=2, encoding={"t": {"chunks": (21, 2, 2)}})
     (problem,) = describe(path).problems
@@ -201,34 +208,28 @@ def test_chunks_that_a_store_lacks_are_told(tmp_path, version):
     assert any("'t' lacks 1 of 6 stored chunks" in problem for problem in describe(path).problems)
 
 
-def test_layouts_of_other_parts(tmp_path):
+def test_layouts_of_other_readers(tmp_path):
     with h5py.File(tmp_path / "BJ16_M32x32_T30_InOut.h5", "w") as file:
         file["data"], file["date"] = np.zeros((3, 2, 4, 4)), np.array([b"2015110101"] * 3)
     np.savez(tmp_path / "dataset.npz", X_train=np.zeros((1, 4, 2, 4, 4)), Y_train=np.zeros(1))
     np.savez(tmp_path / "fire.npz", vol_u8=np.zeros((2, 1, 3, 3, 3), "u1"), time=np.zeros(2))
     np.save(tmp_path / "a1_fds.npy", np.zeros((5, 3, 4, 4), np.float16))
-    for name, part, further in (
-        ("BJ16_M32x32_T30_InOut.h5", "taxibj", {}),
-        ("fire.npz", "fds", {"layout": "volume"}),
-    ):
-        params = {"path": str(tmp_path / name)} | further
-        found = describe(tmp_path / name)
-        assert found.recipe_dataset == {"name": part, "params": params}
-        assert f"dataset part: {part}" in spoken(found)
-        datasets.check(part, params)
-    windows = describe(tmp_path / "dataset.npz")
-    assert windows.recipe_dataset == {
-        "name": "taxibj",
-        "params": {"path": str(tmp_path / "dataset.npz")},
-    }
-    assert (windows.past, windows.lead) == (4, 4)
-    assert "cut already" in spoken(windows)
-    assert describe(tmp_path / "a1_fds.npy").kind == "Prometheus folder"
+    np.savez(tmp_path / "any.npz", speed=np.zeros((40, 4, 4)))
     (tmp_path / "runs" / "T").mkdir(parents=True)
     (tmp_path / "runs" / "environments.json").write_text("{}")
-    params = {"path": str(tmp_path / "runs"), "layout": "runs"}
-    assert describe(tmp_path / "runs").recipe_dataset == {"name": "fds", "params": params}
-    assert describe(tmp_path / "runs" / "T").recipe_dataset["params"] == params | {"set": "T"}
+    for name, reader, recipe in (
+        ("BJ16_M32x32_T30_InOut.h5", "taxibj", "taxibj"),
+        ("dataset.npz", "taxibj", "taxibj"),
+        ("fire.npz", "fds", "fds_pool"),
+        ("a1_fds.npy", "prometheus", "prometheus"),
+        ("runs", "fds", "fds_runs"),
+        ("runs/T", "fds", "fds_runs"),
+        ("any.npz", "arrays", ""),
+    ):
+        layout = detect_layout(tmp_path / name)
+        assert (layout.reader, layout.recipe) == (reader, recipe), name
+        readers.check(layout.reader, layout.settings)
+        assert describe(tmp_path / name).problems, "nothing of these can be trained on"
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
     with pytest.raises(S2KDError, match=r"other\.npz: holds no numbers over time"):
         describe(tmp_path / "other.npz")
@@ -267,19 +268,22 @@ def test_a_single_snapshot_is_described_but_has_no_recipe():
     assert found.chosen == ("geopotential@500", "temperature@850")
     assert found.latitude[0] > found.latitude[1]
     assert found.wraps
-    assert found.recipe_dataset is None
+    assert found.dataset is None
     assert "holds a single time" in found.problems[0]
 
 
 @real
-def test_real_files_of_other_parts():
-    for name, part in (
+@pytest.mark.parametrize(
+    ("name", "reader"),
+    [
         ("taxi_sf_32x32_30min.npz", "taxibj"),
         ("SF08_M32x32_T30_InOut.h5", "taxibj"),
         ("fds_pool_fire_hfg_21x21x21.npz", "fds"),
         ("fds_runs", "fds"),
         ("fds_runs/P/b01.npy", "fds"),
-    ):
-        found = describe(f"{REAL}/{name}").recipe_dataset
-        assert found["name"] == part
-        assert datasets.build(part, **found["params"]).splits["train"]
+    ],
+)
+def test_real_files_of_other_readers(name, reader):
+    description = describe(f"{REAL}/{name}")
+    assert description.dataset["name"] == reader
+    assert built(description).splits["train"]

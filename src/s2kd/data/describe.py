@@ -377,24 +377,23 @@ def _fit(label: str, record: "xr.Dataset") -> tuple[int, dict[str, Any]]:
     if "window" in record.attrs:
         split_record(label, record, Split(), keep)
         return int(record.attrs["window"][0]), {}
+    split_record(label, record, Split(gap=0), keep)  # refuses times that no window can be cut from
     for past in LENGTHS:
         settings = {"gap": 2 * past}
         try:
             splits = split_record(label, record, Split(**settings), keep)
-        except S2KDError as error:
-            problem = error
-            continue
+        except S2KDError:
+            continue  # nothing is left of a split
         windows = {
             name: sum(max(0, s.stop - s.first - 2 * past + 1) for s in stretches)
             for name, stretches in splits.items()
         }
         if windows["train"] >= 20 and min(windows["val"], windows["test"]) >= 2:
             return past, settings
-        problem = S2KDError(
-            f"{label}: {record.sizes['time']} frames are too few to train, validate and test on, "
-            "even one frame ahead"
-        )
-    raise problem
+    raise S2KDError(
+        f"{label}: {record.sizes['time']} frames are too few to train, validate and test on, "
+        "even one frame ahead"
+    )
 
 
 def _missing_setting(variables: Sequence[Variable]) -> dict[str, str]:
