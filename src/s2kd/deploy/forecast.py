@@ -136,9 +136,11 @@ def _open_latest(latest: "Path | xr.Dataset", part: Part, grid: "GridSpec") -> "
     options = readers.options(part.name)
     if part.name == "cf" or "path" not in options:
         return _open_cf(latest, grid)
+    if part.name == "weatherbench":  # whose names of fields may be long or short
+        from s2kd.data.readers.weatherbench import field_named, open_fields
+
+        return open_fields(latest, [field_named(channel) for channel in grid.channels])
     if not isinstance(latest, Path):
-        if part.name == "weatherbench":
-            return _open_cf(latest, grid)
         raise S2KDError(
             f"{IN_MEMORY}: the student was trained on {part.name!r}, which is no CF data; give the "
             "path of such a file, or arrays to Forecaster.predict"
