@@ -67,12 +67,17 @@ def use_store(path: Path, cache: Path) -> None:
     """What a training does with its data, without the training."""
     import torch
 
-    from s2kd.data import datasets
+    from s2kd.core.recipe import Keep, Part, Split
+    from s2kd.data import load
     from s2kd.data.statistics import statistics
     from s2kd.data.windows import WindowDataset
 
     torch.set_num_threads(1)
-    dataset = datasets.build("netcdf", path=str(path), cache=str(cache), variables=VARIABLES)
+    dataset = load(
+        Part(name="cf", params={"path": str(path), "variables": VARIABLES}),
+        Split(),
+        Keep(cache=str(cache)),
+    )
     print(f"  {dataset.frames.shape} frames, fingerprint {dataset.fingerprint[:8]}", flush=True)
     known = statistics(dataset, lead=LEAD)
     print(f"  std {known.std}", flush=True)

@@ -127,12 +127,12 @@ def measure(folder: Path) -> dict:
     import torch
     from common import compare
 
-    from s2kd.data import datasets
     from s2kd.data.dataset import chronological
+    from s2kd.data.frames import open_store
     from s2kd.data.statistics import statistics
 
     torch.set_num_threads(1)
-    store = datasets.build("prepared", path=str(folder), memory_gb=0)
+    store = open_store(folder, memory_gb=0.0)
     frames = min(store.frames.shape[0], int(2**30 / (4 * CHANNELS * HEIGHT * WIDTH)))
     run = replace(store.splits["train"][0], first=0, stop=frames)
     memory = replace(
@@ -158,11 +158,11 @@ def use(folder: Path) -> None:
     """What a training does: statistics in one pass, then steps."""
     import torch
 
-    from s2kd.data import datasets
+    from s2kd.data.frames import open_store
     from s2kd.data.statistics import statistics
 
     torch.set_num_threads(1)
-    store = datasets.build("prepared", path=str(folder))
+    store = open_store(folder)
     train, read = trainer(store, statistics(store, lead=LEAD))
     train()
     for _ in range(20):

@@ -147,7 +147,8 @@ def with_sheets(page: str, shown: dict) -> str:
 
 def sheets() -> None:
     """Draw one window of each simulated world, and keep what is said of it."""
-    from s2kd.data import datasets
+    from s2kd.core.recipe import Part
+    from s2kd.data import load
     from s2kd.core.files import write_json
     from s2kd.narration.narrators import narrators
     from s2kd.narration.prompts import VERSION, prompt
@@ -157,7 +158,7 @@ def sheets() -> None:
 
     shown, draw = {}, Sheets()
     for domain, world in WORLDS.items():
-        dataset = datasets.build(world)
+        dataset = load(Part(name=world))
         windows = WindowDataset(dataset, "train", past=12, lead=6)
         past = windows.past_of(len(windows) // 2, statistics(dataset, lead=6))
         (NARRATION.parent / f"sheet-{domain}.png").write_bytes(png(draw(past)))

@@ -304,7 +304,6 @@ def test_list_is_pure_json_and_knows_every_kind(verb):
         "recipes",
         "methods",
         "readers",
-        "datasets",
         "narrators",
         "encoders",
         "backbones",

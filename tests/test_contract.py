@@ -6,16 +6,14 @@ import torch
 from torch import nn
 
 from s2kd.core.types import S2KDError, Tokens
-from s2kd.data import datasets
+from s2kd.data import readers
 from s2kd.models.backbones import backbones
 from s2kd.narration.narrators import narrators
 from s2kd.narration.text import encoders
 from s2kd.pipeline import contracts, parts
 from s2kd.training.losses import losses
 
-HEAVY = {"encoders:minilm"} | {
-    f"{k}:{n}" for k in ("readers", "datasets") for n in ("atmosphere", "plume")
-}
+HEAVY = {"encoders:minilm"} | {f"readers:{name}" for name in ("atmosphere", "plume")}
 """Parts that take seconds: they load a language model, or simulate a world."""
 
 CHECKS = [
@@ -328,7 +326,7 @@ def test_what_cannot_be_checked_is_named(what, said):
 
 
 def test_names_are_those_of_the_registries():
-    registries = (datasets, narrators, encoders, backbones, losses)
+    registries = (readers, narrators, encoders, backbones, losses)
     assert tuple(parts.REGISTRIES.values()) == registries
     rows = parts.check("losses:semantic")
     assert [row["check"] for row in rows] == [check.__name__ for check in contracts.LOSS_CHECKS]

@@ -227,7 +227,7 @@ def _pretend_installed(folder: Path, entry: str) -> None:
 def test_the_examples_of_new_parts_keep_their_contracts(extended):
     checks, found = extended
     kinds = {row["part"].partition(":")[0] for rows in found["checks"].values() for row in rows}
-    assert kinds == {"datasets", "backbones", "losses", "narrators", "encoders"}
+    assert kinds == {"readers", "backbones", "losses", "narrators", "encoders"}
     for name in checks:
         rows = found["checks"][name]
         assert rows, f"{name}: nothing was checked"

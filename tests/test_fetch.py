@@ -23,9 +23,10 @@ from benchmark_files import times_of_year, weatherbench2
 
 from s2kd import cli
 from s2kd.core.console import Quiet
+from s2kd.core.recipe import Part, Split
 from s2kd.core.types import S2KDError
-from s2kd.data import datasets
 from s2kd.data import fetch as fetching
+from s2kd.data import load
 from s2kd.data.fetch import SUMS, fetch, resume, unzip
 
 WAITS = (0.0, 0.0)
@@ -361,10 +362,14 @@ def test_weatherbench2_is_copied_field_by_field(store, server, tmp_path):
             expected = bucket.temperature.sel(level=850).transpose("time", "latitude", "longitude")
             np.testing.assert_array_equal(copy.temperature_850[:, ::-1], expected)
             np.testing.assert_array_equal(copy.time, bucket.time)
-    dataset = datasets.build(
-        "weatherbench", path=str(out / "weatherbench2.zarr"), train=["1990", "1990"],
-        val=["1991-01-01", "1991-01-10"], test=["1991-01-11", "1991-01-20"],
-    )  # fmt: skip
+    dates = Split(
+        train=("1990", "1990"),
+        val=("1991-01-01", "1991-01-10"),
+        test=("1991-01-11", "1991-01-20"),
+        gap=0,
+    )
+    part = Part(name="weatherbench", params={"path": str(out / "weatherbench2.zarr")})
+    dataset = load(part, dates)
     assert dataset.grid.channels == ("geopotential@500", "temperature@850")
     count = len(server.ranges)
     fetch("weatherbench2", out, **options)

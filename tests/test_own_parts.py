@@ -19,25 +19,20 @@ pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="s2kd is not instal
 
 WAVES = """
 import numpy as np
-from s2kd.data import datasets
-from s2kd.data.dataset import Dataset, Stretch, chronological
-from s2kd.core.types import GridSpec
+import xarray as xr
+from s2kd.data import readers
 
 
-@datasets.register("waves")
-def waves(*, length: int = 80) -> Dataset:
+@readers.register("waves")
+def waves(*, length: int = 80) -> xr.Dataset:
     \"\"\"A wave that runs east.\"\"\"
     phase = np.arange(16) / 2 - np.arange(length)[:, None] / 4
-    frames = np.repeat(np.sin(phase)[:, None, None], 16, axis=2).astype(np.float32)
-    return Dataset(
-        name="waves",
-        domain="generic",
-        grid=GridSpec(channels=("height",), units=("m",), height=16, width=16, step_seconds=60.0),
-        frames=frames,
-        times=np.datetime64("2000-01-01", "ns") + np.arange(length) * np.timedelta64(1, "m"),
-        splits=chronological(
-            (Stretch(first=0, stop=length, name="run"),), fractions=(0.6, 0.2, 0.2), gap=1
-        ),
+    frames = np.repeat(np.sin(phase)[:, None], 16, axis=1).astype(np.float32)
+    times = np.datetime64("2000-01-01", "ns") + np.arange(length) * np.timedelta64(1, "m")
+    return xr.Dataset(
+        {"height": (("time", "row", "column"), frames, {"units": "m"})},
+        {"time": times},
+        {"domain": "generic", "split": {"fractions": (0.6, 0.2, 0.2), "gap": 1}},
     )
 """
 
@@ -59,7 +54,7 @@ def test_a_file_in_the_current_folder_is_checked(tmp_path):
     done = call(tmp_path, "check", "waves:waves", "--json")
     assert done.returncode == 0, done.stderr + done.stdout
     rows = json.loads(done.stdout)
-    assert {row["part"] for row in rows} == {"datasets:waves"}
+    assert {row["part"] for row in rows} == {"readers:waves"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from s2kd.core.console import print_json, print_table
 
 def list_(
     kind: Annotated[
-        str, typer.Argument(help="recipes, methods, datasets, backbones, …; all if left out.")
+        str, typer.Argument(help="recipes, methods, readers, backbones, …; all if left out.")
     ] = "",
     measure: Annotated[
         bool,

@@ -1,10 +1,7 @@
 """Data: readers give one `xarray.Dataset`; `load` splits it and keeps its frames for training."""
 
-from s2kd.core.registry import Registry
 from s2kd.data.dataset import Dataset
 from s2kd.data.loading import check_part, load, prepare, read_record
 from s2kd.data.readers import readers
 
-__all__ = ["Dataset", "check_part", "datasets", "load", "prepare", "read_record", "readers"]
-
-datasets: Registry[Dataset] = Registry("dataset", "s2kd.data", group="s2kd.data")
+__all__ = ["Dataset", "check_part", "load", "prepare", "read_record", "readers"]

@@ -19,7 +19,7 @@ from s2kd.core.console import Progress, Quiet
 from s2kd.core.errors import S2KDError
 from s2kd.core.files import digest, locked, read_json, write_json, write_text
 from s2kd.core.registry import nearest
-from s2kd.data._weatherbench import Field, field_named
+from s2kd.data.readers.weatherbench import BenchmarkField, field_named
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -454,7 +454,7 @@ def copy_fields(
     return target.name
 
 
-def _selected(address: str, fields: Sequence[Field], years: Sequence[int]) -> "xr.Dataset":
+def _selected(address: str, fields: Sequence[BenchmarkField], years: Sequence[int]) -> "xr.Dataset":
     """These fields and years of a store, lazily, one variable per field and level."""
     import xarray as xr
 

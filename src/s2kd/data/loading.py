@@ -14,7 +14,6 @@ from jaxtyping import Int
 
 from s2kd.core.files import digest, locked
 from s2kd.core.recipe import Keep, Part, Split, upgrade
-from s2kd.core.registry import Registry
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import frames as storage
 from s2kd.data.dataset import SPLITS, Dataset, Stretch
@@ -56,10 +55,6 @@ def load(part: Part, split: Split = DEFAULT_SPLIT, keep: Keep = DEFAULT_KEEP) ->
         return storage.open_store(
             Path(part.params["path"]).expanduser(), memory_gb=float(keep.memory_gb)
         )
-    if part.name not in readers.names():
-        from s2kd.data import datasets
-
-        return datasets.build(part.name, **part.params)
     dataset, gaps = open_record(part, split, keep)
     remote = "://" in str(part.params.get("path", ""))
     if _size(dataset) <= keep.memory_gb * 2**30 and not remote:
@@ -91,11 +86,8 @@ def _current(part: Part, split: Split, keep: Keep) -> tuple[Part, Split, Keep]:
 
 def check_part(part: Part) -> None:
     """Refuse an unknown reader or setting."""
-    from s2kd.data import datasets
-
     part, _, _ = _current(part, DEFAULT_SPLIT, DEFAULT_KEEP)
-    registry: Registry[Any] = readers if part.name in readers.names() else datasets
-    registry.check(part.name, part.params)
+    readers.check(part.name, part.params)
 
 
 def prepare(

@@ -325,6 +325,5 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "narrators": (one_text_per_window, declares_itself),
     "encoders": (padding_does_not_matter,),
     "readers": (frames_are_finite_and_split,),
-    "datasets": (frames_are_finite_and_split,),
 }
 """The checks of kinds whose parts are built without arguments."""

@@ -12,7 +12,7 @@ from s2kd.core.errors import S2KDError
 from s2kd.core.recipe import ALL_METHODS, Method, Part
 from s2kd.core.registry import Registry, import_own, nearest
 from s2kd.core.types import GridSpec
-from s2kd.data import datasets, load, readers
+from s2kd.data import load, readers
 from s2kd.models.backbones import backbones
 from s2kd.narration.narrators import narrators
 from s2kd.narration.text import encoders
@@ -21,7 +21,6 @@ from s2kd.training.losses import losses
 
 REGISTRIES: dict[str, Registry] = {
     "readers": readers,
-    "datasets": datasets,
     "narrators": narrators,
     "encoders": encoders,
     "backbones": backbones,

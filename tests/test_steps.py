@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2kd.data.times import (
+from s2kd.data.steps import (
     day_of_year,
     hour_of_day,
     is_weekend,
