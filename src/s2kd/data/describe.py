@@ -48,23 +48,6 @@ class DetectedLayout:
     reader: str
     settings: dict[str, Any]
     recipe: str = ""
-    lines: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    certain: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectedLayout:
-    """A layout recognised from file names and array keys.
-
-    `reader` and its `settings` read it; `recipe` is the built-in recipe that fits, or "". `lines`
-    state what lies there, `problems` what is wrong. `certain` is false for a guess, which any
-    other reader's detection overrides.
-    """
-
-    reader: str
-    settings: dict[str, Any]
-    recipe: str = ""
     lines: list[str] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
     certain: bool = True
