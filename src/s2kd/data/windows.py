@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from s2kd.core.types import Batch, Past, S2KDError, Statistics
-from s2kd.data import times as clock
+from s2kd.data import steps as clock
 from s2kd.data.dataset import Dataset
 
 

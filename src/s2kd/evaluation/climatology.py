@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from s2kd.core.types import GridSpec, S2KDError
-from s2kd.data import times as clock
+from s2kd.data import steps as clock
 from s2kd.data.dataset import Dataset
 from s2kd.data.statistics import training_blocks
 from s2kd.data.windows import WindowDataset
