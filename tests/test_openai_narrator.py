@@ -279,6 +279,49 @@ def test_a_retry_has_another_seed_and_temperature():
     assert (server.bodies[0]["seed"], server.bodies[0]["temperature"]) == (5, 0.7)
 
 
+CLAIM = {"quantity": "trend", "value": "rising", "channel": "a"}
+
+
+@pytest.mark.parametrize(
+    ("items", "claims"),
+    [
+        ([CLAIM], (Claim(quantity="trend", value="rising", channel="a"),)),
+        ([], ()),
+        ([{**CLAIM, "value": "purple"}], None),
+    ],
+)
+def test_a_form_gives_claims_beside_the_text(items, claims, store):
+    text = "It rises. And so"
+    with ChatServer(form=json.dumps({"text": text, "claims": items})) as server:
+        texts = narrate(server, 1, store, claims=True)
+    assert texts == ["It rises."]
+    (line,) = read_narratives(store)
+    assert line.claims == claims
+    form = server.bodies[0]["response_format"]["json_schema"]
+    assert form["strict"] is True
+    assert set(form["schema"]["properties"]) == {"text", "claims"}
+    assert "JSON" in server.bodies[0]["messages"][0]["content"][1]["text"]
+
+
+def test_an_answer_outside_the_form_is_unusable(store):
+    with (
+        ChatServer(form="It rises.") as server,
+        pytest.raises(S2KDError, match="an answer that is not the form"),
+    ):
+        narrate(server, 1, store, claims=True, retries=1)
+    assert server.requests == 2
+
+
+def test_a_question_without_a_picture_is_answered_in_the_form():
+    with ChatServer(form='{"claims": []}') as server:
+        narrator = narrator_at(server)
+        assert narrator.ask("Which claims?", {"type": "object"}) == '{"claims": []}'
+        assert server.bodies[0]["response_format"]["json_schema"]["schema"] == {"type": "object"}
+        server.behave = lambda number, key: "500"
+        with pytest.raises(S2KDError, match=r"gave no usable answer .status 500"):
+            narrator_at(server, retries=0).ask("Which claims?", {"type": "object"})
+
+
 def _narrate(url, store, count):
     """The work of a process that is killed."""
     windows, train_stats = windows_of(count)

@@ -203,7 +203,9 @@ def test_recipes_of_older_versions_are_read():
     plain = tiny(methods=recipes.ALL_METHODS).to_dict()
     old = json.loads(json.dumps(plain).replace("no_text", "blind"))
     del old["split"], old["keep"]
-    assert Recipe.from_dict(old) == tiny(methods=recipes.ALL_METHODS)
+    old["narrator"] = {"name": "openai", "params": {"model": "m", "backoff": 2.0}}
+    narrator = Part(name="openai", params={"model": "m"})
+    assert Recipe.from_dict(old) == tiny(methods=recipes.ALL_METHODS, narrator=narrator)
     assert key_form(method_named("s2kd_no_text"))["name"] == "s2kd_blind"
 
 

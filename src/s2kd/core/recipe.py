@@ -235,8 +235,12 @@ MOVED_SETTINGS: dict[str, dict[str, str]] = {
 }
 """Settings that readers had: `{"netcdf": {"gap": "split.gap", "missing": "keep.missing"}}`."""
 
-REMOVED_SETTINGS = {"fds": ("layout",), "atmosphere": ("truncation",)}
-"""Settings without an effect in this version, by reader."""
+REMOVED_SETTINGS = {
+    "fds": ("layout",),
+    "atmosphere": ("truncation",),
+    "openai": ("backoff",),
+}
+"""Settings without an effect in this version, by reader or narrator."""
 
 DAYS = ("train_days", "val_days", "test_days")
 """Settings that the reader of TaxiBJ had; they are `split.days`."""
@@ -279,6 +283,11 @@ def upgrade(plain: Any, *, source: str = "recipe") -> Any:
         for setting in REMOVED_SETTINGS.get(name, ()):
             params.pop(setting, None)
         plain["dataset"] = {**dataset, "name": RENAMED_READERS.get(name, name), "params": params}
+    narrator = plain.get("narrator")
+    if isinstance(narrator, dict) and isinstance(narrator.get("params"), dict):
+        removed = REMOVED_SETTINGS.get(narrator.get("name", ""), ())
+        params = {k: v for k, v in narrator["params"].items() if k not in removed}
+        plain["narrator"] = {**narrator, "params": params}
     if isinstance(plain.get("methods"), list | tuple):
         plain["methods"] = [_upgraded_method(method, source) for method in plain["methods"]]
     return plain

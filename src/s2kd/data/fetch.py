@@ -365,7 +365,7 @@ def unzip(archive: Path, folder: Path) -> None:
     try:
         with (
             zipfile.ZipFile(archive) as opened,
-            tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as beside,
+            tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as temporary,
         ):
             members = [member for member in opened.infolist() if not member.is_dir()]
             names = [PurePosixPath(member.filename) for member in members]
@@ -378,12 +378,12 @@ def unzip(archive: Path, folder: Path) -> None:
             if len(set(names)) < len(names):
                 raise S2KDError(f"{archive}: holds a name twice")
             check_room(folder, sum(member.file_size for member in members))
-            opened.extractall(beside)
+            opened.extractall(temporary)
             skip = len({n.parts[0] for n in names}) == 1 and all(len(n.parts) > 1 for n in names)
             for name in names:
                 target = folder.joinpath(*name.parts[skip:])
                 target.parent.mkdir(parents=True, exist_ok=True)
-                Path(beside, name).replace(target)
+                Path(temporary, name).replace(target)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         archive.unlink()
         raise S2KDError(f"{archive}: was a damaged archive ({error}); fetch it again") from None

@@ -152,14 +152,14 @@ class Sheets:
             if self.labels:
                 panel.set_title(heading, fontsize=FONT_POINTS, pad=2)
         if self.labels:
-            left, top, width, height = boxes[0]
+            x, y, width, height = boxes[0]
             name, unit = shown_labels(grid, past.domain)[channel], written_unit(grid.units[channel])
             title = f"{name} ({unit})" if unit not in ("", "1") else name
-            title = title[: round(boxes[3][0] + width - left) // 5]
-            above = 1 - (top - HEADING) / self.size
-            figure.text(left / self.size, above, title, va="bottom", fontsize=FONT_POINTS + 1)
-            beside = {0: ("left", -3 * BAR // 2), 3: ("right", width + BAR // 2)}
-            for number, (side, shift) in beside.items():
+            title = title[: (boxes[3][0] + width - x) // 5]
+            above = 1 - (y - HEADING) / self.size
+            figure.text(x / self.size, above, title, va="bottom", fontsize=FONT_POINTS + 1)
+            bars = {0: ("left", -3 * BAR // 2), 3: ("right", width + BAR // 2)}
+            for number, (side, shift) in bars.items():
                 bar = add_axes(boxes[number][0] + shift, boxes[number][1], BAR, height)
                 ends = images[number].get_clim()
                 colour_bar = figure.colorbar(images[number], cax=bar)

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from s2kd.core.types import Past, S2KDError
+from s2kd.narration.claims import parse, schema
 from s2kd.narration.narrators import Answer, narrators
 from s2kd.narration.prompts import FORM, VERSION, prompt, shown_labels, tidied
 from s2kd.narration.sheet import Sheets, png
@@ -197,8 +198,6 @@ class OpenAI:
             image["detail"] = self._detail
         text, form = prompt(past, channels=self.sheets.channels), None
         if self._claims:
-            from s2kd.narration.claims import schema
-
             fields = {"text": {"type": "string"}, "claims": schema(past.domain, labels_of(past))}
             text, form = text + FORM, object_schema(fields)
         return self._body(
@@ -284,8 +283,6 @@ def read_text(answer: Answer) -> Answer:
 
 def read_form(past: Past, answer: Answer) -> Answer:
     """The text and claims of a form; claims outside the schema are dropped with all others."""
-    from s2kd.narration.claims import parse
-
     try:
         form = json.loads(answer.text)
         text, items = str(form["text"]), form["claims"]
