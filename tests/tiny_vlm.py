@@ -27,10 +27,10 @@ def tokenizer():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    made = Tokenizer(models.BPE(unk_token=None))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.train_from_iterator(
+    tokens = Tokenizer(models.BPE(unk_token=None))
+    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokens.decoder = decoders.ByteLevel()
+    tokens.train_from_iterator(
         CORPUS,
         trainers.BpeTrainer(
             vocab_size=400,
@@ -40,7 +40,7 @@ def tokenizer():
         ),
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=made,
+        tokenizer_object=tokens,
         pad_token="<pad>",
         bos_token="<s>",
         eos_token="</s>",

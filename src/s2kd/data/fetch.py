@@ -49,6 +49,10 @@ TAXIBJ_PLUS = tuple(
 )
 
 
+class Unreachable(S2KDError):
+    """An address gives no file."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:
     """A file of a data set: its path in the folder, and its address or that of its zip archive.
@@ -246,19 +250,19 @@ def fetch_files(
         path = out / file.path
         if path.exists():
             shown.say(f"checking {path}")
-            if pooch.file_hash(path) != sums.get(file.path, pooch.file_hash(path)):
-                raise S2KDError(
-                    f"{path}: has changed since it was downloaded (its SHA-256 differs from the "
-                    f"one in {out / SUMS}); delete it, and the same command downloads it again"
-                )
         elif file.url:
             try:
                 _download(file, out, shown.progress(path.name), waits)
-            except S2KDError as error:
+            except Unreachable as error:
                 raise S2KDError(f"{error}; by hand: {by_hand}; put {path.name} there") from None
         else:
             continue
-        sums[file.path] = pooch.file_hash(path)
+        value = pooch.file_hash(path)
+        if sums.setdefault(file.path, value) != value:
+            raise S2KDError(
+                f"{path}: has changed since it was downloaded (its SHA-256 differs from the one in "
+                f"{out / SUMS}); delete it and its line there, and the same command downloads it"
+            )
         write_text(out / SUMS, "".join(f"{v}  {p}\n" for p, v in sorted(sums.items())))
     if missing := [file.path for file in files if not (out / file.path).exists()]:
         raise S2KDError(
@@ -308,7 +312,7 @@ def resume(
         failures = 0 if size > best else failures + 1
         best = max(best, size)
         if failures > len(waits):
-            raise S2KDError(
+            raise Unreachable(
                 f"{url}: gave up after {failures} attempts without progress ({reason}) with "
                 f"{size} bytes in {part}; the same command continues from there"
             )
@@ -335,7 +339,7 @@ def _append(url: str, part: Path, note: Path, progress: Progress) -> None:
                 part.unlink()
             raise requests.ConnectionError(f"the server answers {status}")
         if not answer.ok:
-            raise S2KDError(f"{url}: the server answers {status} {answer.reason}")
+            raise Unreachable(f"{url}: the server answers {status} {answer.reason}")
         if status == 206 and not answer.headers["Content-Range"].startswith(f"bytes {size}-"):
             part.unlink()
             raise requests.ConnectionError("the server answers with other bytes")
@@ -349,7 +353,7 @@ def _append(url: str, part: Path, note: Path, progress: Progress) -> None:
         with part.open("ab" if size else "wb") as file:
             for block in answer.iter_content(BLOCK):
                 if size == 0 and block[:200].lstrip().lower().startswith((b"<!doctype", b"<html")):
-                    raise S2KDError(f"{url}: gives a web page instead of a file")
+                    raise Unreachable(f"{url}: gives a web page instead of a file")
                 file.write(block)
                 size += len(block)
                 progress(size // MIB, -(-max(total, size) // MIB), "MiB")
@@ -439,13 +443,17 @@ def copy_fields(
     progress = shown.progress(target.name)
     for first in range(done, frames, FRAMES_PER_BLOCK):
         stop = min(first + FRAMES_PER_BLOCK, frames)
-        try:
-            block = data.isel(time=slice(first, stop)).load()
-        except Exception as error:  # every file system raises its own kinds
-            raise S2KDError(
-                f"{address}: cannot be read ({error}); the same command continues from frame "
-                f"{first} of {frames}"
-            ) from None
+        for wait in (*WAITS[:4], None):
+            try:
+                block = data.isel(time=slice(first, stop)).load()
+                break
+            except Exception as error:  # every file system raises its own kinds
+                if wait is None:
+                    raise S2KDError(
+                        f"{address}: cannot be read ({error}); the same command continues from "
+                        f"frame {first} of {frames}"
+                    ) from None
+                time.sleep(wait)
         block = block.drop_vars(["latitude", "longitude"])
         block.to_zarr(part, region={"time": slice(first, stop)}, consolidated=False)
         write_json(note, {"key": key, "selection": selection, "done": stop})
