@@ -92,25 +92,6 @@ def test_the_request_and_the_stored_answer(store):
     }
 
 
-def test_a_form_holds_text_and_claims(store):
-    claim = {"quantity": "trend", "channel": "a", "value": "rising"}
-    form = json.dumps({"text": "It rises. And so on", "claims": [claim]})
-    with ChatServer(form=form) as server:
-        assert narrate(server, 2, store, claims=True) == ["It rises."] * 2
-        schema = server.bodies[0]["response_format"]["json_schema"]["schema"]
-        answer = narrator_at(server).ask("Is it so?", schema)
-    assert schema["required"] == ["text", "claims"]
-    assert answer == form
-    assert server.bodies[-1]["messages"][0]["content"] == [{"type": "text", "text": "Is it so?"}]
-    assert {line.claims for line in read_narratives(store)} == {(Claim(**claim),)}
-
-
-def test_claims_outside_the_form_leave_a_text_unchecked(store):
-    with ChatServer(form=json.dumps({"text": "It is odd.", "claims": ["odd"]})) as server:
-        assert narrate(server, 1, store, claims=True) == ["It is odd."]
-    assert read_narratives(store)[0].claims is None
-
-
 def test_every_window_gets_its_own_answer_once_whatever_the_server_does(store):
     windows, train_stats = windows_of(40)
     with ChatServer(at_random(0, share=0.4)) as server:
@@ -317,6 +298,8 @@ def test_a_question_without_a_picture_is_answered_in_the_form():
         narrator = narrator_at(server)
         assert narrator.ask("Which claims?", {"type": "object"}) == '{"claims": []}'
         assert server.bodies[0]["response_format"]["json_schema"]["schema"] == {"type": "object"}
+        content = [{"type": "text", "text": "Which claims?"}]
+        assert server.bodies[0]["messages"][0]["content"] == content
         server.behave = lambda number, key: "500"
         with pytest.raises(S2KDError, match=r"gave no usable answer .status 500"):
             narrator_at(server, retries=0).ask("Which claims?", {"type": "object"})

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
-from test_narrators import past_of
+from test_narrators import make_past
 
 from s2kd.core.types import Domain
 from s2kd.narration import prompts
@@ -33,7 +33,7 @@ DOMAINS = get_args(Domain)
 
 def ask(domain="weather", *, steps=12, channels=("z500", "t850"), units=("m", "K"), **rest):
     frames = np.zeros((steps, len(channels), 4, 4))
-    return prompt(past_of(frames, domain=domain, channels=channels, units=units, **rest))
+    return prompt(make_past(frames, domain=domain, channels=channels, units=units, **rest))
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -78,7 +78,7 @@ def test_one_frame_has_no_change_to_tell():
 
 
 def test_shown_channels_alone_are_named():
-    past = past_of(
+    past = make_past(
         np.zeros((2, 3, 4, 4)), domain="generic", channels=("a", "b", "c"), units=("K", "1", "")
     )
     assert variables(past) == "a (K), b, c"

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import colormaps
-from test_narrators import known as statistics_of
-from test_narrators import past_of
+from test_narrators import make_past, unit_stats
 
 from s2kd.core.types import S2KDError, Statistics
 from s2kd.narration.sheet import (
@@ -34,7 +33,7 @@ def colour(name, share):
 def stats(low=0.0, high=1.0, *, channels=1):
     """Every quantile within the extremes, so that the range is theirs."""
     return dataclasses.replace(
-        statistics_of(low=low, high=high, channels=channels), change=(0.1,) * channels
+        unit_stats(low=low, high=high, channels=channels), change=(0.1,) * channels
     )
 
 
@@ -65,7 +64,7 @@ def frames(**cells):
 
 
 def test_a_hot_cell_is_at_its_place_in_the_hottest_colour_and_nowhere_else():
-    past = past_of(
+    past = make_past(
         frames(last={(1, 12): 1.0}), domain="fire", channels=("TEMP",), units=("C",), stats=stats()
     )
     (cells,) = cells_of(UNLABELLED, past)
@@ -77,11 +76,11 @@ def test_a_hot_cell_is_at_its_place_in_the_hottest_colour_and_nowhere_else():
 
 
 def test_first_middle_and_last_are_those_frames_with_row_0_on_top():
-    past = past_of(np.linspace(0, 1, 7)[:, None, None] * np.ones((7, 4, 4)), stats=stats())
+    past = make_past(np.linspace(0, 1, 7)[:, None, None] * np.ones((7, 4, 4)), stats=stats())
     (cells,) = cells_of(UNLABELLED, past)
     for heading, value in (("first", 0.0), ("middle", 0.5), ("last", 1.0)):
         assert (cells[heading] == colour("viridis", value)).all(), heading
-    (cells,) = cells_of(UNLABELLED, past_of(frames(first={(0, 3): 1.0}), stats=stats()))
+    (cells,) = cells_of(UNLABELLED, make_past(frames(first={(0, 3): 1.0}), stats=stats()))
     assert np.argwhere((cells["first"] == colour("viridis", 1.0)).all(-1)).tolist() == [[0, 3]]
 
 
@@ -89,16 +88,16 @@ def test_first_middle_and_last_are_those_frames_with_row_0_on_top():
 @settings(max_examples=10)
 def test_equal_values_have_equal_colours_in_every_window(value, other):
     """The range is fixed: the remaining values of a window change no colour."""
-    training = statistics_of(low=-2.0, high=2.0)
+    training = unit_stats(low=-2.0, high=2.0)
     pasts = [
-        past_of(frames(last={(2, 2): value, (5, 5): v}), stats=training) for v in (other, 100.0)
+        make_past(frames(last={(2, 2): value, (5, 5): v}), stats=training) for v in (other, 100.0)
     ]
     first, second = (cells_of(UNLABELLED, past)[0]["last"][2, 2] for past in pasts)
     assert (first == second).all()
 
 
 def test_no_change_is_neutral_and_rise_and_fall_are_opposite():
-    past = past_of(frames(first={(1, 1): 0.1}, last={(1, 1): 0.3, (3, 3): -0.2}), stats=stats())
+    past = make_past(frames(first={(1, 1): 0.1}, last={(1, 1): 0.3, (3, 3): -0.2}), stats=stats())
     (cells,) = cells_of(UNLABELLED, past)
     share = 0.2 / change_limit(past.statistics, 0) / 2
     near = {"atol": 2}  # a step of the colour map
@@ -112,14 +111,14 @@ def test_exactly_the_cells_that_do_not_exist_are_grey():
     mask[2, 3] = False
     values = np.random.default_rng(0).random((3, 8, 16)).astype(np.float32)
     values[:, 2, 3] = np.nan
-    past = past_of(values, stats=stats(), mask=tuple(map(tuple, mask.tolist())))
+    past = make_past(values, stats=stats(), mask=tuple(map(tuple, mask.tolist())))
     (cells,) = cells_of(UNLABELLED, past)
     for heading in HEADINGS:
         np.testing.assert_array_equal((cells[heading] == MISSING).all(-1), ~mask)
     for name in ("viridis", "magma", "RdBu_r"):
         assert not (colormaps[name](np.arange(256), bytes=True)[:, :3] == MISSING).all(1).any()
     with pytest.raises(S2KDError, match="'c0' has values that are not finite"):
-        UNLABELLED(past_of(frames(middle={(1, 1): np.nan}), stats=stats()))
+        UNLABELLED(make_past(frames(middle={(1, 1): np.nan}), stats=stats()))
 
 
 @given(seed=st.integers(0, 99))
@@ -130,8 +129,8 @@ def test_only_three_frames_and_the_training_range_show(seed):
     values = rng.random((7, 1, 6, 9)).astype(np.float32)
     changed = values.copy()
     changed[[1, 2, 4, 5]] = rng.random((4, 1, 6, 9))
-    past = past_of(values, stats=training, channels=("wind",), units=("m/s",))
-    other = past_of(
+    past = make_past(values, stats=training, channels=("wind",), units=("m/s",))
+    other = make_past(
         changed,
         stats=training,
         channels=("wind 2016-08-01",),
@@ -144,7 +143,7 @@ def test_only_three_frames_and_the_training_range_show(seed):
 
 def test_windows_drawn_before_leave_no_trace():
     rng, sheets = np.random.default_rng(1), Sheets()
-    past = past_of(rng.random((4, 2, 9, 12)), stats=stats(channels=2))
+    past = make_past(rng.random((4, 2, 9, 12)), stats=stats(channels=2))
     expected = Sheets()(past)
     sheets(dataclasses.replace(past, frames=rng.random(past.frames.shape, np.float32)))
     np.testing.assert_array_equal(sheets(past), expected)
@@ -153,7 +152,7 @@ def test_windows_drawn_before_leave_no_trace():
 def test_a_users_matplotlib_settings_do_not_change_a_sheet():
     import matplotlib
 
-    past = past_of(frames(last={(1, 2): 1.0}), stats=stats())
+    past = make_past(frames(last={(1, 2): 1.0}), stats=stats())
     expected = Sheets()(past)
     with matplotlib.rc_context({"figure.facecolor": "black", "font.size": 20, "axes.grid": True}):
         np.testing.assert_array_equal(Sheets()(past), expected)
@@ -203,13 +202,13 @@ def test_maps_lie_apart_and_within_the_sheet(height, width, channels, size, labe
 @pytest.mark.parametrize("size", [224, 384, 1024])
 @pytest.mark.parametrize("labels", [True, False])
 def test_a_sheet_has_its_size(size, labels):
-    past = past_of(np.zeros((4, 2, 32, 64)))
+    past = make_past(np.zeros((4, 2, 32, 64)))
     assert Sheets(size=size, labels=labels)(past).shape == (size, size, 3)
 
 
 def test_a_fine_grid_is_averaged():
     checks = np.indices((300, 400)).sum(0) % 2
-    past = past_of(np.stack([checks, checks]), stats=stats())
+    past = make_past(np.stack([checks, checks]), stats=stats())
     sheet = Sheets(size=224, labels=False)(past)
     (left, top, wide, high), *_ = arrange(300, 400, 1, size=224, labels=False)[0]
     cells = sheet[top + 3 : top + high - 3, left + 3 : left + wide - 3].astype(int)
@@ -218,16 +217,16 @@ def test_a_fine_grid_is_averaged():
 
 def test_too_much_for_a_sheet_is_refused_with_the_way_out():
     with pytest.raises(S2KDError, match="do not fit on 224×224 pixels; choose a larger size, or"):
-        Sheets(size=224)(past_of(np.zeros((2, 30, 32, 64))))
+        Sheets(size=224)(make_past(np.zeros((2, 30, 32, 64))))
     with pytest.raises(S2KDError, match="no channel called 't'"):
-        Sheets(channels=("t",))(past_of(np.zeros((2, 2, 8, 8))))
+        Sheets(channels=("t",))(make_past(np.zeros((2, 2, 8, 8))))
 
 
 def test_selected_channels_are_shown_alone_and_larger():
     values = np.zeros((2, 4, 16, 16))
     values[:, 3] = 2.0
     sheets = Sheets(size=336, labels=False, channels=("c3",))
-    (cells,) = cells_of(sheets, past_of(values))
+    (cells,) = cells_of(sheets, make_past(values))
     assert (cells["last"] == colour("viridis", 1.0)).all()
     (_, _, one, _), (_, _, four, _) = (
         arrange(16, 16, count, size=336, labels=True)[0][0] for count in (1, 4)
@@ -236,7 +235,7 @@ def test_selected_channels_are_shown_alone_and_larger():
 
 
 def test_labels_change_no_cell():
-    past = past_of(np.random.default_rng(0).random((3, 2, 16, 16)), stats=stats(channels=2))
+    past = make_past(np.random.default_rng(0).random((3, 2, 16, 16)), stats=stats(channels=2))
     labelled, plain = (cells_of(Sheets(size=384, labels=on), past) for on in (True, False))
     for first, second in zip(labelled, plain, strict=True):
         for heading in HEADINGS:
@@ -256,7 +255,7 @@ def test_numbers_beside_the_bars_are_short(value, text):
 def test_png_holds_the_sheet():
     from PIL import Image
 
-    sheet = Sheets(size=224)(past_of(np.random.default_rng(0).random((3, 1, 16, 16))))
+    sheet = Sheets(size=224)(make_past(np.random.default_rng(0).random((3, 1, 16, 16))))
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png(sheet)))), sheet)
 
 

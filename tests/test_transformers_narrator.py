@@ -7,10 +7,10 @@ import sys
 import pytest
 import tiny_vlm
 import torch
-from test_narrators import moving, past_of
+from test_narrators import make_past, moving
+from worlds import world
 
 from s2kd.core.types import S2KDError
-from s2kd.data import datasets
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.narration.narrators import Narrator, narrators, transformers
@@ -18,11 +18,11 @@ from s2kd.narration.store import narrate_windows, read_narratives
 
 MOVING = moving(east=1, south=0)
 PASTS = [
-    past_of(MOVING),
-    past_of(2 * MOVING, season="winter", part_of_day="evening", context=("rain",)),
-    past_of(4 * MOVING - 2),
-    past_of(MOVING[::-1].copy(), domain="fire", channels=("soot density",), units=("mg/m3",)),
-    past_of(2 - 4 * MOVING),
+    make_past(MOVING),
+    make_past(2 * MOVING, season="winter", part_of_day="evening", context=("rain",)),
+    make_past(4 * MOVING - 2),
+    make_past(MOVING[::-1].copy(), domain="fire", channels=("soot density",), units=("mg/m3",)),
+    make_past(2 - 4 * MOVING),
 ]
 
 
@@ -124,7 +124,7 @@ def test_all_parts_of_a_hub_model_are_of_the_recorded_commit(llava, monkeypatch)
 
 
 def test_stored_narratives_need_no_weights(llava, tmp_path):
-    dataset = datasets.build("blobs", size=8, runs=3, length=8)
+    dataset = world("blobs", size=8, runs=3, length=8)
     windows = WindowDataset(dataset, "train", past=3, lead=2)
     train_stats, store = statistics(dataset), tmp_path / "narratives.jsonl"
     narrator, again = (build(llava, max_new_tokens=4) for _ in range(2))
