@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from s2kd.cli import app
-from s2kd.pipeline import recipes
+from s2kd.pipeline import parts, recipes
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
