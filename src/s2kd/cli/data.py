@@ -100,18 +100,18 @@ def describe(
     path: Annotated[Path, typer.Argument(help="A file or folder.")], as_json: Json = False
 ) -> None:
     """What the file holds, what is wrong with it, and a recipe that fits."""
-    from s2kd.data import describe as looking
+    from s2kd.data import describe as describing
     from s2kd.pipeline import recipes
 
-    found = looking.describe(path)
-    recipe = recipes.for_description(found)
+    description = describing.describe(path)
+    recipe = recipes.for_description(description)
     if as_json:
-        print_json({**found.to_dict(), "recipe": recipe.to_dict() if recipe else None})
+        print_json({**description.to_dict(), "recipe": recipe.to_dict() if recipe else None})
         return
     from rich.console import Console
 
     console = Console()
-    console.print(looking.render(found))
+    console.print(describing.render(description))
     if recipe:
         # not by rich, which would break the command into lines
         print(
