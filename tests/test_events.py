@@ -24,7 +24,7 @@ from s2kd.evaluation.events import (
 )
 from s2kd.evaluation.results import describe_model
 from s2kd.evaluation.score import persistence, score
-from s2kd.evaluation.significance import function_interval
+from s2kd.evaluation.significance import smooth_estimate
 
 UPPER = ("above 90 %", "above 95 %", "above 98 %", "above 99.5 %")
 
@@ -285,7 +285,7 @@ def test_bounds_of_an_event_score_stay_within_its_range():
         estimate = event_interval(scores, score=name, **AT)
         assert least <= estimate.low < estimate.value < estimate.high <= most, name
     csi = event_interval(scores, **AT)
-    bare = function_interval(
+    bare = smooth_estimate(
         event_series(scores, **AT),
         lambda means: means[..., 0] / means[..., :3].sum(-1),
         block=csi.block,

@@ -1,6 +1,5 @@
-"""The verbs of the proof: `s2kd reproduce`."""
+"""`s2kd reproduce`: the paper's tables and figures from results, and the trainings they lack."""
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -11,18 +10,18 @@ from s2kd.cli.options import Accelerator, Json, Minutes, Precision
 OUT, PRESET, SEEDS = Path("runs/proof"), "small", "42,43,44,45,46"
 
 
-def _pairs(texts: list[str] | None) -> dict[str, str]:
+def _named_files(texts: list[str] | None) -> dict[str, str]:
     from s2kd.core.types import S2KDError
 
-    found = {}
+    paths = {}
     for text in texts or []:
         name, equals, path = text.partition("=")
         if not equals or not Path(path).expanduser().exists():
             raise S2KDError(
-                f"--narratives {text}: wants NAME=FILE with a file of recorded narratives"
+                f"--narratives {text}: must be NAME=FILE with a file of recorded narratives"
             )
-        found[name] = str(Path(path).expanduser().resolve())
-    return found
+        paths[name] = str(Path(path).expanduser().resolve())
+    return paths
 
 
 def reproduce(
@@ -68,33 +67,23 @@ def reproduce(
     plan: Annotated[bool, typer.Option("--plan", help="Only say what there is to train.")] = False,
     as_json: Json = False,
 ) -> None:
-    """The paper's tables and figures, beside the published ones; goes on where it stopped."""
+    """The paper's tables and figures, beside the published ones; continues where it stopped."""
     from s2kd.evaluation.results import read_results
-    from s2kd.evaluation.rows import rows as nested_rows
-    from s2kd.paper import proof_page
+    from s2kd.paper import page as results_page
     from s2kd.paper.studies import check_tables
 
-    wanted = check_tables(what or [])
+    tables = check_tables(what or [])
+    names = [name for name in on.split(",") if name]
     if data:
-        _train(
-            wanted,
-            data,
-            on=on,
-            out=out,
-            results=results,
-            preset=preset,
-            seeds=seeds,
-            minutes=minutes,
-            jobs=jobs,
-            narratives=_pairs(narratives),
-            settings=set_ or [],
-            accelerator=accelerator,
-            precision=precision,
-            plan=plan,
-            quiet=as_json,
+        jobs_to_run = _jobs(
+            tables, data, names, preset=preset, seeds=seeds, narratives=narratives, settings=set_
         )
+        maps = not tables or "fig5" in tables
         if plan:
+            _print_plan(jobs_to_run, out, results, maps=maps, as_json=as_json)
             return
+        machine = {"accelerator": accelerator, "precision": precision}
+        _run(jobs_to_run, out, results, minutes, jobs, machine, maps=maps, quiet=as_json)
     else:
         _only_with_data(
             plan=plan,
@@ -108,86 +97,99 @@ def reproduce(
             accelerator=accelerator != "auto",
             precision=precision != "32-true",
         )
-    rows = nested_rows(read_results(results))
-    asked = [name for name in on.split(",") if name]
-    if asked:
-        rows = [row for row in rows if row["data"] in asked]
+    files = read_results(results)
+    if names:
+        files = {n: scores for n, scores in files.items() if scores["data"].values[0] in names}
     if page is not None:
-        print(proof_page.write(page, rows, results))
+        print(results_page.write(page, files, results))
     else:
-        proof_page.show(rows, wanted, results, as_json=as_json)
+        results_page.show(files, tables, results, as_json=as_json)
 
 
 def _only_with_data(**given: object) -> None:
-    """Refuse what only a training would read."""
+    """Refuse options that only a training reads."""
     from s2kd.core.types import S2KDError
 
     for name, value in given.items():
         if value:
-            raise S2KDError(f"--{name} wants --data FOLDER: without it nothing is trained")
+            raise S2KDError(f"--{name} needs --data FOLDER: without it nothing is trained")
 
 
-def _train(
-    wanted: list[str],
+def _jobs(
+    tables: list[str],
     data: str,
+    names: list[str],
     *,
-    on: str,
-    out: Path,
-    results: Path,
     preset: str,
     seeds: str,
+    narratives: list[str] | None,
+    settings: list[str] | None,
+) -> list:
+    """The training jobs of these tables, for the data sets in the folder."""
+    from s2kd.core.types import S2KDError
+    from s2kd.paper.studies import recipes_in, training_jobs, variants_of
+
+    if not all(seed.strip().isdigit() for seed in seeds.split(",")):
+        raise S2KDError(f"--seeds {seeds}: must be whole numbers by comma, as in 42,43,44")
+    variants = [
+        variant
+        for name, recipe in recipes_in(data, preset=preset, names=names).items()
+        for variant in variants_of(
+            recipe.with_settings(settings or []),
+            data=name,
+            preset=preset,
+            seeds=[int(seed) for seed in seeds.split(",")],
+            narratives=_named_files(narratives),
+        )
+    ]
+    return training_jobs(variants, tables)
+
+
+def _print_plan(jobs: list, out: Path, results: Path, *, maps: bool, as_json: bool) -> None:
+    from s2kd.core import console
+    from s2kd.paper.reproduce import to_do
+
+    left = {job.name for job in to_do(jobs, out, results, maps=maps)}
+    if as_json:
+        rows = [{"name": j.name, "level": j.level, "done": j.name not in left} for j in jobs]
+        console.print_json({"trainings": rows})
+        return
+    for job in jobs:
+        print(f"{'to do' if job.name in left else 'done'}  level {job.level}  {job.name}")
+
+
+def _run(
+    jobs: list,
+    out: Path,
+    results: Path,
     minutes: float,
-    jobs: int,
-    narratives: dict[str, str],
-    settings: list[str],
-    accelerator: str,
-    precision: str,
-    plan: bool,
+    parallel: int,
+    machine: dict[str, str],
+    *,
+    maps: bool,
     quiet: bool,
 ) -> None:
     from s2kd.core import console
     from s2kd.core.types import S2KDError
-    from s2kd.paper import harness
-    from s2kd.paper import reproduce as proof
+    from s2kd.paper.reproduce import HORIZON, reproduce
     from s2kd.pipeline import Machine
+    from s2kd.pipeline.queue import JobContext
 
-    if not all(seed.strip().isdigit() for seed in seeds.split(",")):
-        raise S2KDError(f"--seeds {seeds}: wants whole numbers by comma, as in 42,43,44")
-    if jobs < 1 or minutes < 0:
+    if parallel < 1 or minutes < 0:
         raise S2KDError(
-            f"--jobs must be at least 1 and --minutes at least 0, got {jobs}, {minutes}"
+            f"--jobs must be at least 1 and --minutes at least 0, got {parallel}, {minutes}"
         )
-    asked = [name for name in on.split(",") if name]
-    made = proof.all_studies(
-        proof.sources_in(data, preset=preset, asked=asked),
-        preset=preset,
-        seeds=[int(seed) for seed in seeds.split(",")],
-        narratives=narratives,
-        settings=settings,
-    )
-    place = harness.Place(
-        out=out,
-        results=results,
-        deadline=time.time() + 60 * minutes if minutes else None,
-        machine=Machine(accelerator=accelerator, precision=precision),
-    )
-    if plan:
-        listed = proof.planned(made, wanted)
-        models = proof.for_maps(made, wanted, place)
-        left = {unit.name for unit in harness.to_do(listed, place, models=models)}
-        if quiet:
-            units = [{"name": u.name, "level": u.level, "done": u.name not in left} for u in listed]
-            console.print_json({"trainings": units})
-            return
-        for unit in listed:
-            word = "to do" if unit.name in left else "done"
-            print(f"{word}  level {unit.level}  {unit.name}")
-        return
     with console.shown(quiet=quiet) as shown:
-        # with several trainings at once, their bars would be each other's noise
-        report = shown.progress if jobs == 1 else console.Quiet().progress
-        outcome = proof.reproduce(made, wanted, place, jobs=jobs, report=report, say=shown.say)
+        context = JobContext(
+            minutes=minutes,
+            parallel=parallel,
+            machine=Machine(**machine),
+            horizon=HORIZON,
+            progress=shown.progress,
+            say=shown.say,
+        )
+        summary = reproduce(jobs, out, results, context, maps=maps)
         shown.say(
-            f"{outcome.now} trainings done now, {outcome.before} before, {outcome.left} left"
-            + ("; the same command goes on from here" if outcome.left else "")
+            f"{summary.finished} trainings finished now, {summary.left} left"
+            + ("; the same command continues from here" if summary.left else "")
         )

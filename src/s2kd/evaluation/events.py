@@ -17,14 +17,8 @@ from torch import Tensor
 from s2kd.core.errors import S2KDError
 from s2kd.data.dataset import Dataset
 from s2kd.data.statistics import training_blocks
-from s2kd.evaluation.bootstrap import Interval, linear_part
 from s2kd.evaluation.results import window_runs
-from s2kd.evaluation.significance import (
-    Comparison,
-    block_for,
-    function_comparison,
-    function_interval,
-)
+from s2kd.evaluation.significance import Estimate, block_for, linear_part, smooth_estimate
 
 UPPER = (0.9, 0.95, 0.98, 0.995)
 LOWER = (0.005, 0.02, 0.05, 0.1)
@@ -230,7 +224,7 @@ def event_series(
 
 def event_interval(
     scores: xr.Dataset, *, channel: str, event: str, score: str = "csi", lead: int | None = None
-) -> Interval:
+) -> Estimate:
     """A score with its bounds, counts of all models (the seeds of one method) pooled.
 
     From three seeds on they count too. Bounds end where the score's range does.
@@ -241,7 +235,7 @@ def event_interval(
     def pooled(means: np.ndarray) -> np.ndarray:
         return event_score(score, means * size)
 
-    interval = function_interval(counts, pooled, block=_block(scores, counts, pooled))
+    interval = smooth_estimate(counts, pooled, block=_block(scores, counts, pooled))
     if interval.low is None or interval.high is None:
         return interval
     least, most = RANGES[score]
@@ -256,7 +250,7 @@ def event_difference(
     event: str,
     score: str = "csi",
     lead: int | None = None,
-) -> Comparison:
+) -> Estimate:
     """Score of `first` minus that of `second`, paired by window and, in order, by seed."""
     pair = [event_series(side, channel=channel, event=event, lead=lead) for side in (first, second)]
     seeds, windows, _ = pair[0].shape
@@ -271,7 +265,7 @@ def event_difference(
         return event_score(score, first_sums) - event_score(score, second_sums)
 
     counts = np.concatenate(pair, -1)
-    return function_comparison(counts, difference, block=_block(first, counts, difference))
+    return smooth_estimate(counts, difference, block=_block(first, counts, difference))
 
 
 def _block(

@@ -19,9 +19,10 @@ from s2kd.core.files import write_text, write_whole
 from s2kd.core.recipe import Recipe
 from s2kd.core.types import GridSpec
 from s2kd.evaluation import figures
+from s2kd.evaluation.compare import KEYS, compare_methods
 from s2kd.evaluation.events import event_interval, event_scores
 from s2kd.evaluation.results import select
-from s2kd.evaluation.summary import HEAD, KEYS, cells_of, label_of, summary
+from s2kd.evaluation.summary import HEAD, cells_of, label_of
 from s2kd.evaluation.tables import Table, interval, number, p_text
 
 EVENTS = ("below 5 %", "above 95 %", "above 99.5 %")
@@ -139,7 +140,7 @@ def _across_splits(page: _Page) -> Section:
     """MSE of every model on each test split, and how many times that on the first."""
     keys = [key for key in KEYS if key != "split"]
     splits = list(page.scores)
-    frame = pd.concat([summary(scores) for scores in page.scores.values()])
+    frame = pd.concat([compare_methods(scores) for scores in page.scores.values()])
     errors = frame.pivot_table(index=keys, columns="split", values="mse", sort=False)[splits]
     lines = []
     for key, row in errors.iterrows():
@@ -158,7 +159,7 @@ def _across_splits(page: _Page) -> Section:
 
 
 def _split_section(page: _Page, split: str, scores: xr.Dataset) -> Section:
-    caption, frame = _caption(scores), summary(scores)
+    caption, frame = _caption(scores), compare_methods(scores)
     style = figures.colours(scores["method"].values.tolist())
     section = Section(heading=f"Results on the {split} split")
     section.tables = [_main_table(frame, caption)]

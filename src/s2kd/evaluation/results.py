@@ -264,7 +264,8 @@ def select(scores: xr.Dataset, **fields: Any) -> xr.Dataset:
     mask = np.ones(scores.sizes["model"], bool)
     for name, value in fields.items():
         mask &= scores[name].values == value
-    return scores.isel(model=mask).sortby("seed")
+    places = np.flatnonzero(mask)
+    return scores.isel(model=places[np.argsort(scores["seed"].values[places], kind="stable")])
 
 
 def each_model(scores: xr.Dataset) -> Iterator[xr.Dataset]:

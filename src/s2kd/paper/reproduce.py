@@ -1,252 +1,244 @@
-"""`s2kd reproduce`: train what the paper's tables and figures need, and make them from the results.
+"""Training what the paper's tables lack, and the results that they are made from.
 
-The official data where they are given; else stand-ins, under their own names.
+What the results hold of the same recipe, data and version is done, wherever it was trained; so
+another machine goes on from the result files alone. A model that is needed there (a teacher, a
+student for a map) is trained again, and its results stay as they are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 
+import s2kd
 from s2kd import pipeline
-from s2kd.core.console import Progress
 from s2kd.core.files import read_json, write_json
-from s2kd.core.recipe import Part
-from s2kd.core.types import S2KDError
-from s2kd.evaluation.results import Row
+from s2kd.evaluation.results import (
+    each_model,
+    read_results,
+    relabel,
+    same_training,
+    save_result,
+    select,
+)
 from s2kd.models.checkpoint import load_student
-from s2kd.paper import harness
-from s2kd.paper.proof_figures import region
-from s2kd.paper.studies import Study, Unit, studies, units, worth
-from s2kd.pipeline import recipes
-from s2kd.pipeline.recipes.standins import FULL_GRID_TEACHERS
+from s2kd.paper.figures import detailed_region
+from s2kd.paper.studies import TrainingJob, Variant
+from s2kd.pipeline.evaluate import (
+    REFERENCES,
+    TEACHER_METHODS,
+    score_references,
+    score_student,
+    score_teacher,
+)
+from s2kd.pipeline.queue import Job, JobContext, JobSummary, opened_folders, run_jobs
+from s2kd.pipeline.run import Run
 from s2kd.training.objectives import predict
 
+HORIZON = 4
+"""Roll-outs go to so many times the trained lead."""
 
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A data set of the proof: what kind of field it is, and whether it is the paper's own."""
-
-    kind: str
-    official: bool
+SAMPLED = ("baseline", "s2kd", "s2kd_plus")
+"""Methods on the maps of figure 5."""
 
 
-SOURCES: dict[str, Source] = {
-    "weatherbench": Source(kind="weather", official=True),
-    "taxibj_plus": Source(kind="traffic", official=True),
-    "prometheus": Source(kind="fire", official=True),
-    "ncep_air": Source(kind="weather", official=False),
-    "taxi_sf": Source(kind="traffic", official=False),
-    "fds_pool": Source(kind="fire", official=False),
-    "fds_runs": Source(kind="fire", official=False),
-    "fds_runs_p": Source(kind="fire", official=False),
-}
+def to_do(
+    jobs: Sequence[TrainingJob], out: Path, results: Path, *, maps: bool
+) -> list[TrainingJob]:
+    """Jobs without results, and with `maps` those of a missing map whose student is missing."""
+    files = {} if not results.is_dir() else _coordinates(read_results(results))
+    runs: dict[str, Run] = {}
+    missing = []
+    for job in jobs:
+        folder = job.variant.folder
+        if folder not in runs:
+            runs[folder] = _run(job.variant, out, tuple(runs.values()))
+        drawn = maps and _is_drawn(job) and not _sample_path(results, job.variant).exists()
+        has_model = (_student_folder(job, out) / "model.json").exists()
+        if (drawn and not has_model) or not is_done(job, files, runs[folder]):
+            missing.append(job)
+    return missing
 
 
-def kind_of(data: str) -> str:
-    """What kind of field it is; "" for data that the proof does not know."""
-    return SOURCES[data].kind if data in SOURCES else ""
+def is_done(job: TrainingJob, results: Mapping[str, xr.Dataset], run: Run) -> bool:
+    """Whether every test split has results of this very training, of its teacher and references."""
+    return all(
+        _is_of(select(results[name], **fields), job, run)
+        for name in _result_names(job, run)
+        for fields in _models(job)
+        if name in results
+    ) and set(_result_names(job, run)) <= set(results)
 
 
-def sources_in(data: str, *, preset: str, asked: Sequence[str] = ()) -> dict[str, Any]:
-    """Recipes of the data sets whose files lie in the folder `data`, by the data set's name.
-
-    Those `asked` for must be there; else the official ones are taken, and the stand-ins for kinds
-    of field of which there is no official one.
-    """
-    for name in asked:
-        if name not in SOURCES:
-            raise S2KDError(f"reproduce: no data set {name!r} (there are {', '.join(SOURCES)})")
-    found, refused = {}, {}
-    for name, source in SOURCES.items():
-        if asked and name not in asked:
-            continue
-        there = {SOURCES[other].kind for other in found if SOURCES[other].official}
-        if not asked and not source.official and source.kind in there:
-            continue
-        try:
-            found[name] = _recipe(name, data, preset if source.official else "small")
-        except S2KDError as error:
-            refused[name] = str(error)
-    missing = [refused[name] for name in asked if name in refused]
-    if missing:
-        raise S2KDError(missing[0])
-    if not found:
-        raise S2KDError(
-            f"--data {data}: holds none of {', '.join(SOURCES)}; `s2kd data fetch` gets the "
-            "official ones"
-        )
-    return found
+def _result_names(job: TrainingJob, run: Run) -> list[str]:
+    return [f"{job.variant.data}-{job.variant.preset}-{split}" for split in run.test_splits]
 
 
-def _recipe(name: str, data: str, preset: str) -> Any:
-    from s2kd.data import load
-
-    if name not in recipes.names():
-        raise S2KDError(f"there is no recipe {name!r}")
-    # results hold files by their name alone, which a relative folder would hide
-    folder = Path(data).expanduser().resolve()
-    inner = folder / name  # as `data fetch` lays them side by side
-    place = str(inner if inner.is_dir() else folder)
-    if not SOURCES[name].official:
-        return recipes.get(name, data=place)
-    recipe = recipes.get(name, data=place, preset=preset)
-    load(recipe.dataset, recipe.split, recipe.keep)  # is it really there?
-    return recipe
+def _models(job: TrainingJob) -> list[dict[str, Any]]:
+    """Coordinates of the models that a job adds to the results: its own, teacher, references."""
+    variant = {"variant": job.variant.name}
+    models = [{"backbone": job.student, "method": job.method, "seed": job.seed}]
+    kind = job.recipe.methods[0].teacher
+    if kind != "none":
+        backbone = job.recipe.teacher.backbone.name
+        models.append({"backbone": backbone, "method": TEACHER_METHODS[kind], "seed": job.seed})
+    if job.variant.is_main:
+        models += [{"backbone": name, "method": name, "seed": -1} for name in REFERENCES]
+    return [{**variant, **fields} for fields in models]
 
 
-def small_students(unet: Part) -> tuple[Part, ...]:
-    """The three students at a size for two cores; the ResNet has the U-Net's norm."""
-    norm = {key: value for key, value in unet.params.items() if key == "norm"}
-    return (
-        Part(name="unet", params={"width": 8, **norm}),
-        Part(name="resnet", params={"preset": "small", **norm}),
-        Part(name="mixer", params={"preset": "small"}),
-    )
+def _is_of(scores: xr.Dataset, job: TrainingJob, run: Run) -> bool:
+    """Whether a selection is the one model of this recipe, data, narrator and version."""
+    if scores.sizes["model"] != 1 or scores["fingerprint"].values[0] != run.dataset.fingerprint:
+        return False
+    narrator, version = (str(scores[n].values[0]) for n in ("narrator", "narrator_version"))
+    if (
+        narrator != "none"
+        and (version or narrator == "recorded")
+        and version != run.narrator.version
+    ):
+        return False
+    return same_training(scores, job.recipe.to_dict(), s2kd.__version__)
 
 
-def all_studies(
-    found: Mapping[str, Any],
-    *,
-    preset: str,
-    seeds: Sequence[int],
-    narratives: Mapping[str, str] | None = None,
-    settings: Sequence[str] = (),
-) -> list[Study]:
-    """Every study of these recipes; `settings` change every recipe alike."""
-    made = []
-    for name, recipe in found.items():
-        official = SOURCES[name].official
-        published = official and preset == "paper"
-        students = recipe.students if published else small_students(recipe.students[0])
-        made += studies(
-            recipe.with_settings(settings),
-            data=name,
-            preset=preset if official else "small",
-            students=students,
-            seeds=seeds,
-            narratives=narratives,
-            full_grid=None if official else FULL_GRID_TEACHERS.get(name),
-        )
-    return made
+def _coordinates(results: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    return {name: scores.drop_vars(list(scores.data_vars)) for name, scores in results.items()}
 
 
-def tables_for(what: Sequence[str], kind: str) -> list[str]:
-    """Of the tables asked for, those that this kind of field has a part in."""
-    only = {"table1": ("weather",), "table2": ("traffic",), "table3": ("fire",)}
-    only |= {"table4": ("traffic",), "fig3": ("weather", "fire")}
-    return [name for name in what if kind in only.get(name, (kind,))]
-
-
-def planned(made: Sequence[Study], what: Sequence[str]) -> list[Unit]:
-    """The work list of these studies: what every data set needs first comes first."""
-    listed: list[Unit] = []
-    for study in made:
-        asked = tables_for(what, SOURCES[study.data].kind)
-        if asked or not what:
-            listed += units([study], tables=asked)
-    return sorted(listed, key=worth)  # so that every data set has a row before any has five seeds
+def _run(variant: Variant, out: Path, loaded: Sequence[Run] = ()) -> Run:
+    """The run of a variant, with the data of a loaded run of the same data."""
+    run = Run(recipe=variant.recipe, out=out / variant.folder)
+    for other in loaded:
+        if other.recipe.dataset == run.recipe.dataset:
+            run.dataset = other.dataset
+    return run
 
 
 def reproduce(
-    made: Sequence[Study],
-    what: Sequence[str],
-    place: harness.Place,
+    jobs: Sequence[TrainingJob],
+    out: Path,
+    results: Path,
+    context: JobContext,
     *,
-    jobs: int = 1,
-    report: Callable[[str], Progress] = pipeline.silent,
-    say: Callable[[str], None] = lambda text: None,
-) -> harness.Outcome:
-    """Do the work list as far as the time goes, then the map samples that can be made."""
-    outcome = harness.work(
-        planned(made, what),
-        place,
-        models=for_maps(made, what, place),
-        jobs=jobs,
-        report=report,
-        say=say,
-    )
-    if not what or "fig5" in what:
-        for study in made:
-            save_sample(study, place)
-    return outcome
+    maps: bool,
+) -> JobSummary:
+    """Run the jobs that are left until the time is up, then draw the maps that can be made.
+
+    Args:
+        jobs: In order of worth.
+        out: Folder of the run folders.
+        results: Folder of the result files.
+        context: Minutes, parallel jobs, machine.
+        maps: Whether figure 5 is wanted.
+    """
+    left = to_do(jobs, out, results, maps=maps)
+    context.say(f"{len(jobs) - len(left)} of {len(jobs)} trainings are done already")
+    variants = {out / job.variant.folder: job.variant for job in left}
+    queued = [
+        Job(
+            recipe=job.recipe,
+            folder=out / job.variant.folder,
+            finish=partial(store_results, results=results, job=job),
+        )
+        for job in left
+    ]
+    with opened_folders({folder: variant.recipe for folder, variant in variants.items()}):
+        summary = run_jobs(queued, context)
+    if maps:
+        for variant in {job.variant.folder: job.variant for job in jobs}.values():
+            if variant.is_main:
+                save_sample(variant, out, results)
+    return summary
+
+
+def store_results(run: Run, *, results: Path, job: TrainingJob) -> None:
+    """Score the models of a job that the results lack, and add them."""
+    files = _coordinates(read_results(results)) if results.is_dir() else {}
+    scorers: list[Callable[[], list[xr.Dataset]]] = []
+    (part,), (method,) = run.recipe.students, run.recipe.methods
+    scorers.append(lambda: score_student(run, part, method, job.seed))
+    if method.teacher != "none":
+        scorers.append(lambda: score_teacher(run, method.teacher, job.seed))
+    if job.variant.is_main:
+        scorers.append(lambda: score_references(run))
+    for fields, score in zip(_models(job), scorers, strict=False):
+        listed = [select(files[n], **fields) for n in _result_names(job, run) if n in files]
+        if len(listed) == len(run.test_splits) and all(_is_of(s, job, run) for s in listed):
+            continue
+        for scores in score():
+            labels = {"data": job.variant.data, "preset": job.variant.preset}
+            for model in each_model(scores):
+                save_result(results, relabel(model, **labels, variant=job.variant.name))
 
 
 # --- figure 5 ------------------------------------------------------------------------------------
 
-SHOWN = ("baseline", "s2kd", "s2kd_plus")
+
+def _is_drawn(job: TrainingJob) -> bool:
+    """Whether the student of a job is on a map: first student, first seed."""
+    recipe = job.variant.recipe
+    first = job.student == recipe.students[0].name and job.seed == recipe.seeds[0]
+    return job.variant.is_main and first and job.method in SAMPLED
 
 
-def for_maps(made: Sequence[Study], what: Sequence[str], place: harness.Place) -> set[str]:
-    """Names of the units whose models a map that is asked for, and not made yet, is drawn from."""
-    return {
-        unit.name
-        for study in made
-        if (not what or "fig5" in what)
-        and not sample_path(place.results, study.data, study.preset).exists()
-        for unit in units([study], tables=["fig5"])
-        if unit.role == "student" and unit.seed == study.recipe.seeds[0] and unit.method in SHOWN
-    }
+def _student_folder(job: TrainingJob, out: Path) -> Path:
+    narrow = job.recipe
+    run = Run(recipe=narrow, out=out / job.variant.folder)
+    return pipeline.student_folder(run, narrow.students[0], narrow.methods[0], job.seed)
 
 
-def sample_path(results: Path, data: str, preset: str) -> Path:
-    """Where the sample of an experiment lies."""
-    return results / "maps" / f"{data}-{preset}.json"
+def _sample_path(results: Path, variant: Variant) -> Path:
+    return results / "maps" / f"{variant.data}-{variant.preset}.json"
 
 
 @torch.no_grad()
-def save_sample(study: Study, place: harness.Place) -> None:
+def save_sample(variant: Variant, out: Path, results: Path) -> None:
     """The middle test window: truth and forecasts of its first channel at the last lead.
 
     Neither window, channel nor region is chosen by looking at a forecast.
     """
-    recipe, seed = study.recipe, study.recipe.seeds[0]
-    path = sample_path(place.results, study.data, study.preset)
-    part, there = recipe.students[0], {method.name: method for method in recipe.methods}
-    run = pipeline.Run(recipe=recipe, out=place.out / study.folder, machine=place.machine)
-    wanted = [there[name] for name in SHOWN if name in there]
-    folders = {m.name: pipeline.student_folder(run, part, m, seed) for m in wanted}
-    ready = {name: folder for name, folder in folders.items() if (folder / "model.json").exists()}
-    if path.exists() or not {"baseline", "s2kd"} <= set(ready):
+    recipe, path = variant.recipe, _sample_path(results, variant)
+    run, seed = _run(variant, out), recipe.seeds[0]
+    folders = {
+        method.name: pipeline.student_folder(run, recipe.students[0], method, seed)
+        for method in recipe.methods
+        if method.name in SAMPLED
+    }
+    folders = {name: f for name, f in folders.items() if (f / "model.json").exists()}
+    if path.exists() or not {"baseline", "s2kd"} <= set(folders):
         return
-    windows = run.windows("test")
+    windows, grid = run.windows("test"), run.dataset.grid
     number = len(windows) // 2
-    window, grid = windows.gather(torch.tensor([number])), run.dataset.grid
-    forecasts = {}
-    for name, folder in ready.items():
-        model = load_student(folder)[0].eval()
-        forecasts[name] = predict(model, window.past, window.index, None)[0, -1, 0].numpy()
-    truth = np.where(grid.exists, window.future[0, -1, 0].numpy(), np.nan)
-    write_json(
-        path,
-        {
-            "data": study.data,
-            "preset": study.preset,
-            "seed": seed,
-            "window": number,
-            "lead": recipe.lead,
-            "channel": grid.channels[0],
-            "unit": grid.units[0],
-            "first_row_on_top": grid.latitude is None or grid.latitude[0] > grid.latitude[-1],
-            "region": region(truth),
-            "truth": _rounded(truth),
-            "forecasts": {name: _rounded(field) for name, field in forecasts.items()},
-        },
-    )
+    batch = windows.gather(torch.tensor([number]))
+    truth = np.where(grid.exists, batch.future[0, -1, 0].numpy(), np.nan)
+    forecasts = {
+        name: predict(load_student(folder)[0].eval(), batch.past, batch.index, None)[0, -1, 0]
+        for name, folder in folders.items()
+    }
+    sample = {
+        "data": variant.data,
+        "preset": variant.preset,
+        "seed": seed,
+        "window": number,
+        "lead": recipe.lead,
+        "channel": grid.channels[0],
+        "unit": grid.units[0],
+        "first_row_on_top": grid.latitude is None or grid.latitude[0] > grid.latitude[-1],
+        "region": detailed_region(truth),
+        "truth": _rounded(truth),
+        "forecasts": {name: _rounded(field.numpy()) for name, field in forecasts.items()},
+    }
+    write_json(path, sample)
 
 
 def _rounded(field: np.ndarray) -> list[list[float | None]]:
     return [[None if np.isnan(v) else float(f"{v:.5g}") for v in row] for row in field.tolist()]
 
 
-def samples(results: Path, rows: Sequence[Row]) -> dict[str, Any]:
-    """The samples that there are, by data and preset."""
-    found = {}
-    for data, preset in dict.fromkeys((row["data"], row["preset"]) for row in rows):
-        path = sample_path(results, data, preset)
-        if path.exists():
-            found[f"{data}, {preset}"] = read_json(path)
-    return found
+def read_samples(results: Path) -> list[dict[str, Any]]:
+    """The map samples beside the results, in order of their names."""
+    return [read_json(path) for path in sorted((results / "maps").glob("*.json"))]

@@ -1,87 +1,109 @@
-"""What the proof trains: each data set's recipe and its controls, cut into single trainings.
+"""Which trainings the tables of the paper need, in order of worth.
 
-A *study* is one recipe in one folder. The study called by its narrator's name is the experiment
-itself; others differ from it in one field (controls, students that train longer) or in the teacher
-and its training. A *unit* is one training with its scores. Units come in an order in which a run
-that is cut short has whole tables already: the comparison of table 1 for every seed, then ablation
-and controls, then the other students.
+A *variant* is a recipe in a folder: the experiment itself (called by its narrator), or one that
+differs from it in a field. A *training job* is one student of a variant by one method and seed,
+with the teacher that it needs.
 """
 
-import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from msgspec import to_builtins
 from msgspec.structs import replace
 
-import s2kd
-from s2kd.core.files import digest
-from s2kd.core.recipe import Method, Part, Recipe, method_named
+from s2kd.core.methods import ALL_METHODS, Part, method_named
+from s2kd.core.recipe import Recipe
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
-from s2kd.pipeline import REFERENCES, TEACHER_METHODS
+from s2kd.pipeline import recipes
+from s2kd.pipeline.recipes.standins import FULL_GRID_TEACHERS
+from s2kd.pipeline.run import Run
+
+SOURCES: dict[str, tuple[str, bool]] = {
+    "weatherbench": ("weather", True),
+    "taxibj_plus": ("traffic", True),
+    "prometheus": ("fire", True),
+    "ncep_air": ("weather", False),
+    "taxi_sf": ("traffic", False),
+    "fds_pool": ("fire", False),
+    "fds_runs": ("fire", False),
+    "fds_runs_p": ("fire", False),
+}
+"""Data sets: kind of field, and whether it is the paper's own (else a stand-in)."""
 
 CONTROLS: dict[str, dict[str, Any]] = {
     "empty": {"narrator": Part(name="none")},
     "shuffled": {"narrator": Part(name="shuffled")},
     "random": {"text": Part(name="random")},
 }
-"""Controls by the field that they change: no words, another window's words, states of noise."""
+"""Variants by the field that they change: no text, another window's text, random token states."""
 
-PATIENT = "patient"
-"""A study whose students train `PATIENCE` times as long (Beyer et al. 2022, section 3.3)."""
-PATIENCE = 3
-PATIENTLY = ("baseline", "output", "s2kd_plus")
+LONG_TRAINING, LONGER = "patient", 3
+"""A variant whose students train `LONGER` times the epochs (Beyer et al. 2022, section 3.3)."""
 
 FULL_GRID = "full_grid"
-"""A study with another teacher, one that keeps the full grid, where the recipe names one."""
-TAUGHT = ("output", "fitnet", "s2kd", "s2kd_plus")
-"""What it trains; the plain student has no teacher, so that of the experiment stands beside."""
+"""A variant whose teacher keeps the full grid, for data that name one."""
 
 FIRST = ("baseline", "output", "fitnet", "s2kd")
 ABLATION = ("baseline", "spectral", "semantic", "s2kd")
 OTHERS = ("review", "relational", "sdkd")
-EXTRA = ("s2kd_no_text", "s2kd_plus", "mixup", "output_plus")
-"""S²-KD from the text-free teacher; our documented variant beside the paper's form, and the same
-without teacher and without the terms of S²-KD."""
 
-TABLES: dict[str, str] = {
-    "table1": "weather: three students, every way to distil, and the teacher",
-    "table2": "traffic: the same",
-    "table3": "fire: the same",
-    "table4": "the parts of the loss, on traffic",
-    "fig3": "the parts of the loss, on weather and fire",
-    "fig4": "who narrates, and controls: does the text help, and is it its meaning?",
-    "fig5": "maps of truth, teacher and students",
-    "extremes": "rare events (RQ3)",
-    "spectra": "power spectra by lead time",
-    "horizon": "roll-outs to four times the lead time",
+MAIN_TABLES = {"weather": "table1", "traffic": "table2", "fire": "table3"}
+TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "table1": ("three students by every method, and the teacher", ("weather",)),
+    "table2": ("the same", ("traffic",)),
+    "table3": ("the same", ("fire",)),
+    "table4": ("the parts of the loss", ("traffic",)),
+    "fig3": ("the parts of the loss", ("weather", "fire")),
+    "fig4": ("narrators and controls", ("weather", "traffic", "fire")),
+    "fig5": ("maps of truth, teacher and students", ("weather", "traffic", "fire")),
+    "extremes": ("rare events", ("weather", "traffic", "fire")),
+    "spectra": ("power spectra at the last lead", ("weather", "traffic", "fire")),
+    "horizon": ("roll-outs to four times the lead", ("weather", "traffic", "fire")),
 }
-KINDS = {"weather": "table1", "traffic": "table2", "fire": "table3"}
+"""What it shows, and the kinds of field that it is made of."""
+
+LEVELS: tuple[tuple[int, bool, tuple[str, ...], frozenset[str]], ...] = (
+    (1, True, (*FIRST, "s2kd_plus"), frozenset(TABLES) - {"table4", "fig3"}),
+    (2, True, ABLATION, frozenset({"table4", "fig3"})),
+    (2, True, ("s2kd_no_text",), frozenset({"fig4"})),
+    (2, True, ("mixup", "output_plus"), frozenset(MAIN_TABLES.values())),
+    (3, False, (*FIRST, "s2kd_plus"), frozenset(MAIN_TABLES.values())),
+    (4, True, OTHERS, frozenset(MAIN_TABLES.values())),
+    (5, False, OTHERS, frozenset(MAIN_TABLES.values())),
+)
+"""Level, whether of the first student (else of the others), methods, tables that need them."""
+
+VARIANT_LEVELS = {LONG_TRAINING: 3, FULL_GRID: 3}
+"""Level of the variants that the main tables need; the others are of figure 4, at level 2."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Study:
-    """One recipe in one folder; `data`, `preset` and `variant` are what its results are called."""
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A recipe in a folder; `data`, `preset` and `name` are what its results are called by."""
 
     data: str
     preset: str
-    variant: str
+    name: str
     recipe: Recipe
 
     @property
     def folder(self) -> str:
-        """Its folder's name."""
-        return f"{self.data}-{self.preset}-{self.variant}"
+        """Name of its run folder."""
+        return f"{self.data}-{self.preset}-{self.name}"
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it is the experiment itself."""
+        return self.name == self.recipe.narrator.name and len(self.recipe.methods) > 1
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Unit:
-    """One training and its scores: a teacher (`method` is its kind), a student, or references."""
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """One student by one method and seed; lower levels come first."""
 
-    study: Study
-    role: str
+    variant: Variant
     student: str
     method: str
     seed: int
@@ -89,169 +111,153 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """As its log calls it."""
-        if self.role == "reference":
-            return f"{self.study.folder} references"
-        who = self.method if self.role == "teacher" else f"{self.student} {self.method}"
-        return f"{self.study.folder} {self.role} {who} seed {self.seed}"
+        """Variant, student, method and seed."""
+        return f"{self.variant.folder} {self.student} {self.method} seed {self.seed}"
 
     @property
-    def needs(self) -> "tuple[Unit, ...]":
-        """The teacher that this student learns from."""
-        if self.role != "student" or method_of(self.study, self.method).teacher == "none":
-            return ()
-        kind = method_of(self.study, self.method).teacher
-        return (dataclasses.replace(self, role="teacher", student="", method=kind),)
-
-    @property
-    def rows(self) -> tuple[dict[str, Any], ...]:
-        """What its results are called by, in every field but the split."""
-        about = {"data": self.study.data, "preset": self.study.preset, "role": self.role}
-        about |= {"variant": self.study.variant, "seed": self.seed}
-        if self.role == "reference":
-            names = ((name, name) for name in REFERENCES)
-            about["seed"] = None
-        elif self.role == "teacher":
-            names = ((self.study.recipe.teacher.backbone.name, TEACHER_METHODS[self.method]),)
-        else:
-            names = ((self.student, self.method),)
-        return tuple({**about, "backbone": a, "method": b} for a, b in names)
-
-    @property
-    def key(self) -> str:
-        """A name for exactly this training, and for its teacher's."""
-        plain = self.study.recipe.to_dict()
-        shared = {k: v for k, v in plain.items() if k not in ("seeds", "methods", "students")}
-        parts = [to_builtins(p) for p in self.study.recipe.students if p.name == self.student]
-        method = to_builtins(method_of(self.study, self.method)) if self.role == "student" else None
-        return digest([shared, parts, method, self.role, self.method, self.seed, s2kd.__version__])
+    def recipe(self) -> Recipe:
+        """The variant's recipe, narrowed to this training."""
+        whole = self.variant.recipe
+        return replace(
+            whole,
+            students=tuple(part for part in whole.students if part.name == self.student),
+            methods=tuple(method for method in whole.methods if method.name == self.method),
+            seeds=(self.seed,),
+        )
 
 
-def method_of(study: Study, name: str) -> Method:
-    """The study's method of that name."""
-    return next(method for method in study.recipe.methods if method.name == name)
+def recipes_in(folder: str, *, preset: str, names: Sequence[str] = ()) -> dict[str, Recipe]:
+    """Recipes of the data sets whose files lie in `folder`, by the data set's name.
+
+    Those of `names` must be there; else the official ones are taken, and the stand-ins for kinds
+    of field without an official one.
+    """
+    for name in names:
+        if name not in SOURCES:
+            raise S2KDError(f"reproduce: no data set {name!r} (there are {', '.join(SOURCES)})")
+    available: dict[str, Recipe] = {}
+    for name, (kind, official) in SOURCES.items():
+        covered = {SOURCES[other][0] for other in available if SOURCES[other][1]}
+        if (names and name not in names) or (not names and not official and kind in covered):
+            continue
+        try:
+            available[name] = _recipe(name, folder, preset if official else "small")
+        except S2KDError:
+            if names:
+                raise
+    if not available:
+        raise S2KDError(
+            f"--data {folder}: holds none of {', '.join(SOURCES)}; `s2kd data fetch` gets the "
+            "official ones"
+        )
+    return available
 
 
-def studies(
+def _recipe(name: str, data: str, preset: str) -> Recipe:
+    # results hold files by their name alone, which a relative folder would hide
+    folder = Path(data).expanduser().resolve()
+    inner = folder / name  # as `data fetch` lays them side by side
+    path = str(inner if inner.is_dir() else folder)
+    if not SOURCES[name][1]:
+        return recipes.get(name, data=path)
+    recipe = recipes.get(name, data=path, preset=preset)
+    _ = Run(recipe=recipe, out=folder).dataset  # raises where files are missing
+    return recipe
+
+
+def small_students(unet: Part) -> tuple[Part, ...]:
+    """The three students at a size for two cores; the ResNet has the U-Net's norm."""
+    norm = {key: value for key, value in unet.params.items() if key == "norm"}
+    return (
+        Part(name="unet", params={"width": 8, **norm}),
+        Part(name="resnet", params={"preset": "small", **norm}),
+        Part(name="mixer", params={"preset": "small"}),
+    )
+
+
+def variants_of(
     recipe: Recipe,
     *,
     data: str,
     preset: str,
-    students: Sequence[Part],
     seeds: Sequence[int],
     narratives: Mapping[str, str] | None = None,
-    full_grid: Mapping[str, Any] | None = None,
-) -> list[Study]:
-    """The experiment and its variants; `narratives` are recorded ones by their narrator's name.
+) -> list[Variant]:
+    """The experiment and its variants.
 
-    `full_grid` is what a recipe with a teacher on the full grid has in place of its own.
+    Args:
+        recipe: Of the data set.
+        data: Name of the data set in results.
+        preset: `paper` or `small`; stand-ins are always small.
+        seeds: Of every training.
+        narratives: Files of recorded narratives by their narrator's name.
     """
-    every = dict.fromkeys((*FIRST, *ABLATION, *OTHERS, *EXTRA))
-    whole = replace(
-        recipe,
-        students=tuple(students),
-        methods=tuple(method_named(name) for name in every),
-        seeds=tuple(seeds),
+    official = SOURCES.get(data, ("", False))[1]
+    students = recipe.students
+    if not official or preset != "paper":
+        students = small_students(recipe.students[0])
+    needed = {name for _, _, methods, _ in LEVELS for name in methods}
+    methods = tuple(method for method in ALL_METHODS if method.name in needed)
+    whole = replace(recipe, students=students, methods=methods, seeds=tuple(seeds))
+    one = replace(whole, students=students[:1], methods=(method_named("s2kd"),))
+    epochs = LONGER * recipe.student_training.epochs
+    named = {recipe.narrator.name: whole}
+    named |= {name: replace(one, **change) for name, change in CONTROLS.items()}
+    named[LONG_TRAINING] = replace(
+        one,
+        methods=tuple(method_named(name) for name in ("baseline", "output", "s2kd_plus")),
+        student_training=replace(recipe.student_training, epochs=epochs),
     )
-    narrow = replace(whole, students=whole.students[:1], methods=(method_named("s2kd"),))
-    found = [Study(data=data, preset=preset, variant=recipe.narrator.name, recipe=whole)]
-    for name, change in CONTROLS.items():
-        found.append(
-            Study(data=data, preset=preset, variant=name, recipe=replace(narrow, **change))
-        )
-    training = replace(whole.student_training, epochs=PATIENCE * whole.student_training.epochs)
-    longer = replace(
-        whole,
-        students=whole.students[:1],
-        methods=tuple(method_named(name) for name in PATIENTLY),
-        student_training=training,
-    )
-    found.append(Study(data=data, preset=preset, variant=PATIENT, recipe=longer))
-    if full_grid:
-        methods = tuple(method_named(name) for name in TAUGHT)
-        taught = replace(whole, students=whole.students[:1], methods=methods, **full_grid)
-        found.append(Study(data=data, preset=preset, variant=FULL_GRID, recipe=taught))
+    if data in FULL_GRID_TEACHERS:
+        taught = tuple(method_named(n) for n in ("output", "fitnet", "s2kd", "s2kd_plus"))
+        named[FULL_GRID] = replace(one, methods=taught, **FULL_GRID_TEACHERS[data])
     for name, path in (narratives or {}).items():
-        part = Part(name="recorded", params={"path": path})
-        found.append(
-            Study(data=data, preset=preset, variant=name, recipe=replace(narrow, narrator=part))
-        )
-    return found
+        named[name] = replace(one, narrator=Part(name="recorded", params={"path": path}))
+    preset = preset if official else "small"
+    return [Variant(data=data, preset=preset, name=n, recipe=r) for n, r in named.items()]
 
 
-def check_tables(tables: Sequence[str]) -> list[str]:
-    """These names of tables and figures; one that there is not is refused, the nearest named."""
-    for name in tables:
+def check_tables(names: Sequence[str]) -> list[str]:
+    """These names of tables and figures; an unknown one is refused, the nearest named."""
+    for name in names:
         if name not in TABLES:
             raise S2KDError(
                 f"reproduce: no table or figure {name!r}{nearest(name, TABLES)} "
                 f"(there are {', '.join(TABLES)})"
             )
-    return list(tables)
+    return list(names)
 
 
-def units(all_studies: Iterable[Study], *, tables: Sequence[str] = ()) -> list[Unit]:
-    """Every training that these tables need (all of them: none named), in order of worth."""
-    check_tables(tables)
-    wanted = set(tables) or set(TABLES)
-    found: dict[str, Unit] = {}
-    for study in all_studies:
-        for unit in _units_of(study, wanted):
-            for one in (*unit.needs, unit):  # a teacher is wanted as early as its first student
-                if one.name not in found or one.level < found[one.name].level:
-                    found[one.name] = one
-    return sorted(found.values(), key=worth)
+def training_jobs(variants: Iterable[Variant], tables: Sequence[str] = ()) -> list[TrainingJob]:
+    """Every training that these tables need (all tables without names), in order of worth.
+
+    By level, then whole seeds, so that a list that is cut short has whole tables already.
+    """
+    jobs: dict[str, TrainingJob] = {}
+    for variant in variants:
+        kind = SOURCES.get(variant.data, ("", False))[0]
+        wanted = {name for name in tables or TABLES if kind in (*TABLES[name][1], "")}
+        for level, student, method in _needed(variant, wanted):
+            for seed in variant.recipe.seeds:
+                job = TrainingJob(
+                    variant=variant, student=student, method=method, seed=seed, level=level
+                )
+                if job.name not in jobs or level < jobs[job.name].level:
+                    jobs[job.name] = job
+    return sorted(jobs.values(), key=lambda j: (j.level, j.variant.recipe.seeds.index(j.seed)))
 
 
-def worth(unit: Unit) -> tuple[int, int, int]:
-    """Sorts units: seed by seed within a level, and a teacher before its students."""
-    role = ("reference", "teacher", "student").index(unit.role)
-    return unit.level, unit.study.recipe.seeds.index(unit.seed), role
-
-
-def _units_of(study: Study, wanted: set[str]) -> Iterator[Unit]:
-    recipe = study.recipe
-    whole = study.variant not in CONTROLS and len(recipe.methods) > 1
-    main = wanted & {"table1", "table2", "table3"}
-    first = recipe.students[0].name
-    for seed in recipe.seeds:
-
-        def student(name: str, method: str, level: int, seed: int = seed) -> Unit:
-            return Unit(
-                study=study, role="student", student=name, method=method, seed=seed, level=level
-            )
-
-        if study.variant in (PATIENT, FULL_GRID):
-            for method in (m.name for m in recipe.methods) if main else ():
-                yield student(first, method, 3)
-            continue
-        if not whole:
-            if "fig4" in wanted:
-                yield student(first, "s2kd", 2)
-            continue
-        if seed == recipe.seeds[0]:
-            yield Unit(study=study, role="reference", student="", method="", seed=seed, level=0)
-        if wanted - {"table4", "fig3"}:
-            yield Unit(study=study, role="teacher", student="", method="text", seed=seed, level=1)
-            yield Unit(
-                study=study, role="teacher", student="", method="no_text", seed=seed, level=1
-            )
-            for method in FIRST:
-                yield student(first, method, 1)
-            yield student(first, "s2kd_plus", 1)
-        if wanted & {"table4", "fig3"}:
-            for method in ABLATION:
-                yield student(first, method, 2)
-        if "fig4" in wanted:
-            yield student(first, "s2kd_no_text", 2)
-        if main:
-            for method in ("mixup", "output_plus"):
-                yield student(first, method, 2)
-            for part in recipe.students[1:]:
-                for method in (*FIRST, "s2kd_plus"):
-                    yield student(part.name, method, 3)
-            for method in OTHERS:
-                yield student(first, method, 4)
-            for part in recipe.students[1:]:
-                for method in OTHERS:
-                    yield student(part.name, method, 5)
+def _needed(variant: Variant, wanted: set[str]) -> list[tuple[int, str, str]]:
+    """(level, student, method) of a variant."""
+    first, *others = (part.name for part in variant.recipe.students)
+    if variant.is_main:
+        return [
+            (level, student, method)
+            for level, of_first, methods, tables in LEVELS
+            if wanted & tables
+            for student in ([first] if of_first else others)
+            for method in methods
+        ]
+    tables = set(MAIN_TABLES.values()) if variant.name in VARIANT_LEVELS else {"fig4"}
+    level = VARIANT_LEVELS.get(variant.name, 2)
+    return [(level, first, m.name) for m in variant.recipe.methods if wanted & tables]

@@ -10,7 +10,7 @@ from s2kd.core.files import write_json
 from s2kd.core.hardware import hardware, versions
 from s2kd.core.recipe import Method
 from s2kd.data.windows import WindowDataset
-from s2kd.evaluation.summary import BASELINE
+from s2kd.evaluation.compare import BASELINE
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.pipeline.evaluate import EvaluatedModel, evaluated_student, evaluated_teacher
 from s2kd.pipeline.run import Run
