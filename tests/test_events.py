@@ -240,7 +240,7 @@ def test_intervals_of_event_scores_and_of_their_difference():
     assert better.p_value < 0.05
     assert not event_difference(good, again, score="sedi", **at).excludes_zero
     itself = event_difference(good, good, lead=2, **at)
-    assert (itself.difference, itself.low, itself.high) == (0, 0, 0)
+    assert (itself.value, itself.low, itself.high) == (0, 0, 0)
     seeds = joined(good, again, good)
     assert event_interval(seeds, **at).seeds == 3
     with pytest.raises(S2KDError, match=r"1 seeds and .* against 3"):
@@ -277,9 +277,9 @@ def test_planes_of_one_moment_are_counted_together():
 
 
 def test_bounds_of_an_event_score_stay_within_its_range():
-    # all hits fall in three windows: bare, the lower bound lies below 0
+    # all hits fall in two windows: bare, the lower bound lies below 0
     hits = np.zeros((120, 2), np.int64)
-    hits[::40] = 50
+    hits[::60] = 50
     scores = counts_of(hits, np.full((120, 2), 1), hits + 3, cells=99)
     for name, (least, most) in RANGES.items():
         estimate = event_interval(scores, score=name, **AT)

@@ -216,7 +216,7 @@ def test_a_ratio_is_covered(seeds):
         estimates.append(ratio_estimate(base - student, base - teacher, block=12))
         expected = (base - student).mean() / (base - teacher).mean()
         assert estimates[-1].value == pytest.approx(expected)
-    assert 0.92 <= coverage(estimates, 0.6) <= 0.99
+    assert coverage(estimates, 0.6) >= 0.92
 
 
 def test_a_ratio_has_fiellers_bounds():

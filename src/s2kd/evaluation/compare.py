@@ -208,7 +208,7 @@ def _order(scores: xr.Dataset):
         parts = settings_of(students.isel(model=[0])).get("students", [])
         backbones = [*(part["name"] for part in parts), *backbones]
     names = [
-        "persistence", "climatology", "teacher",
+        "persistence", "climatology", "teacher", "teacher-no-text",
         *(entry.method.name for entry in methods.BUILT_IN), *dict.fromkeys(scores["method"].values),
     ]  # fmt: skip
 
