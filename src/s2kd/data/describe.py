@@ -16,7 +16,7 @@ from s2kd.data.loading import split_record
 from s2kd.data.readers import readers
 from s2kd.data.readers._files import engine_of, files_of, kind_of_file
 from s2kd.data.readers.cf import Fields, fields_of, joined
-from s2kd.data.steps import date_text, regularity, resampling_advice
+from s2kd.data.steps import date_text, regularity, resampling_advice, step_numbers
 from s2kd.data.values import ValueSummary
 
 if TYPE_CHECKING:
@@ -360,7 +360,9 @@ def _fit(label: str, record: "xr.Dataset") -> tuple[int, dict[str, Any]]:
     if "window" in record.attrs:
         split_record(label, record, Split(), keep)
         return int(record.attrs["window"][0]), {}
-    split_record(label, record, Split(gap=0), keep)  # refuses times that no window can be cut from
+    times = record["time"].values
+    if "run" not in record.coords:  # refuses times that no window can be cut from
+        step_numbers(label, times, step_seconds=float(record.attrs.get("step_seconds") or 0))
     for past in LENGTHS:
         settings = {"gap": 2 * past}
         try:

@@ -618,7 +618,8 @@ def describe_layout(path: Path) -> "DetectedLayout | None":
 
     if FILE_NAME.fullmatch(path.name):
         path = path.parent
-    if path.is_dir() and any(path.glob(p) for p in ("[ab]*_fds.npy", "Prometheus-P/b*_fds.npy")):
+    patterns = ("[ab]*_fds.npy", "Prometheus-P/b*_fds.npy")
+    if path.is_dir() and any(any(path.glob(pattern)) for pattern in patterns):
         return _describe_prometheus(path)
     for folder, set_name in ((path, ""), (path.parent, path.name), (path.parent.parent,
                            path.parent.name)):  # fmt: skip
