@@ -14,9 +14,10 @@ test: .venv/.done
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 check: .venv/.done
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks tools
+	$(BIN)/ruff check src tests benchmarks tools
 	$(BIN)/lint-imports
+	$(BIN)/python tools/check_source.py
 
 bench: .venv/.done
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

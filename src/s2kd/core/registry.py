@@ -47,7 +47,7 @@ def import_own(module: str) -> ModuleType:
             raise S2KDError(
                 f"cannot import {module!r}: neither in {folder} nor installed"
             ) from None
-        raise S2KDError(f"cannot import {module!r}: {_failure(error, here)}") from None
+        raise S2KDError(f"cannot import {module!r}: {_failure(error, folder)}") from None
 
 
 def _failure(error: BaseException, folder: str) -> str:
@@ -128,9 +128,9 @@ class Registry(Generic[T]):
             kinds = set(get_args(kind)) if isinstance(kind, UnionType) else {kind}
             if not kinds <= {int, float, NoneType} or (value is None and NoneType in kinds):
                 continue
-            wanted, said = (Real, "number") if float in kinds else (Integral, "whole number")
-            if isinstance(value, bool) or not isinstance(value, wanted):  # NumPy's will do too
-                raise S2KDError(f"{self.kind} {name!r}: {key}={value!r} must be a {said}")
+            base, noun = (Real, "number") if float in kinds else (Integral, "whole number")
+            if isinstance(value, bool) or not isinstance(value, base):  # NumPy's will do too
+                raise S2KDError(f"{self.kind} {name!r}: {key}={value!r} must be a {noun}")
 
     def build(self, name: str, /, *args: object, **params: object) -> T:
         """Make the part; a setting it does not know, or one that is missing, is an error."""

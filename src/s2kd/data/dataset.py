@@ -158,10 +158,11 @@ class Dataset:
                     f"{self.name}: split {split!r} has a stretch from frame {first} to {stop}, "
                     f"but there are {count} frames"
                 )
-        for (_, stop, one), (first, _, other) in itertools.pairwise(taken):
+        for (_, stop, split_a), (first, _, split_b) in itertools.pairwise(taken):
             if first < stop:
                 raise S2KDError(
-                    f"{self.name}: splits {one!r} and {other!r} share frames {first} to {stop - 1}"
+                    f"{self.name}: splits {split_a!r} and {split_b!r} share frames {first} to "
+                    f"{stop - 1}"
                 )
 
     @cached_property
@@ -200,10 +201,10 @@ def chronological(
     splits: dict[str, list[Stretch]] = {split: [] for split in SPLITS}
     for run in runs:
         length = run.stop - run.first
-        one = run.first + round(length * fractions[0])
-        two = run.first + round(length * (fractions[0] + fractions[1]))
+        train_stop = run.first + round(length * fractions[0])
+        val_stop = run.first + round(length * (fractions[0] + fractions[1]))
         end = min(run.stop, run.first + round(length * sum(fractions)))
-        cuts = ((run.first, one), (one + gap, two), (two + gap, end))
+        cuts = ((run.first, train_stop), (train_stop + gap, val_stop), (val_stop + gap, end))
         for split, (first, stop) in zip(SPLITS, cuts, strict=True):
             if stop > first:
                 splits[split].append(Stretch(first=first, stop=stop, name=run.name))

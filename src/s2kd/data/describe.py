@@ -14,8 +14,8 @@ from s2kd.core.recipe import Keep, Split
 from s2kd.core.types import S2KDError
 from s2kd.data.loading import split_record
 from s2kd.data.readers import readers
-from s2kd.data.readers._files import engine_of, files_of, kind_of_file
 from s2kd.data.readers.cf import Fields, fields_of, joined
+from s2kd.data.readers.files import engine_of, files_of, kind_of_file
 from s2kd.data.steps import date_text, regularity, resampling_advice, step_numbers
 from s2kd.data.values import ValueSummary
 
@@ -206,22 +206,22 @@ def _of_fields(label: str, fields: Fields) -> Description:
     all_problems = [*_value_problems(variables), *_time_problems(first), *problems]
     all_problems += [text for file in files for text in _chunk_problems(file, records)]
     all_problems += _chunk_lengths(records)
-    chosen, reason = _choose(variables)
+    channels, reason = _choose(variables)
     past, split, domain = 0, {}, {}
     try:
-        record = joined(label, fields, chosen)
+        record = joined(label, fields, channels)
         past, split = _fit(label, record)
         domain = {} if "latitude" in record.coords else {"domain": "generic"}
     except S2KDError as error:
         irregular = regularity(first["time"].values)
         named = any(map(len, (irregular.repeated, irregular.backwards, irregular.between)))
         all_problems += [] if named or str(error) in all_problems else [str(error)]
-    taken = {name.rpartition("@")[0] or name for name in chosen}
-    settings = {"path": label, "variables": list(chosen)} | domain
+    taken = {name.rpartition("@")[0] or name for name in channels}
+    settings = {"path": label, "variables": list(channels)} | domain
     return dataclasses.replace(
         _with_grid(basic, first, variables, scanned),
         problems=tuple(all_problems),
-        chosen=chosen,
+        chosen=channels,
         reason=reason,
         past=past,
         lead=past,

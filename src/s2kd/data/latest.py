@@ -101,10 +101,10 @@ def _matching(record: "xr.Dataset", grid: GridSpec, label: str) -> "xr.Dataset":
             f"{', '.join(map(str, record.data_vars))})"
         )
     for channel, units in zip(grid.channels, grid.units, strict=True):
-        own = str(record[channel].attrs.get("units", ""))
-        if not same_units(own, units):
+        record_values = str(record[channel].attrs.get("units", ""))
+        if not same_units(record_values, units):
             raise S2KDError(
-                f"{label}: {channel!r} is in {own!r}, the model was trained on {units!r}"
+                f"{label}: {channel!r} is in {record_values!r}, the model was trained on {units!r}"
             )
     size = (record.sizes["row"], record.sizes["column"])
     if size != (grid.height, grid.width):
@@ -115,8 +115,8 @@ def _matching(record: "xr.Dataset", grid: GridSpec, label: str) -> "xr.Dataset":
     if grid.wraps and grid.longitude is not None:
         record = starting_at(record, grid.longitude[0])
     for name in ("latitude", "longitude"):
-        own = record[name].values if name in record.coords else None
-        text = coordinate_difference(name, own, getattr(grid, name))
+        record_values = record[name].values if name in record.coords else None
+        text = coordinate_difference(name, record_values, getattr(grid, name))
         if text:
             raise S2KDError(f"{label}: {text} as the model was trained on; regrid or cut the file")
     return record

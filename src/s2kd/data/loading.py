@@ -291,12 +291,12 @@ def _ordered_by_unseen(
     names = record.run.values
     parameters = record.attrs.get("parameters", {})
     listed = {str(name): parameters.get(str(name), {}) for name in dict.fromkeys(names)}
-    known = {
+    numbers = {
         name: {key: value for key, value in values.items() if value is not None}
         for name, values in listed.items()
     }
-    seen, unseen = held_out(label, known, split.unseen)
-    order = [*seen, *(name for runs in unseen.values() for name in runs)]
+    seen_runs, unseen = held_out(label, numbers, split.unseen)
+    order = [*seen_runs, *(name for runs in unseen.values() for name in runs)]
     if order != list(listed):
         frames = np.concatenate([np.flatnonzero(names == name) for name in order])
         record = record.isel(time=frames)

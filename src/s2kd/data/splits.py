@@ -289,18 +289,18 @@ def held_out(
     Raises:
         S2KDError: nothing is held out by a parameter, or no run remains.
     """
-    seen, splits = list(parameters), {}
+    remaining, splits = list(parameters), {}
     for parameter, rule in unseen.items():
         names = _unseen_runs(label, parameters, parameter, rule)
         if not names and rule == []:
             continue
         if not names:
             raise S2KDError(f"{label}: unseen {parameter}={rule!r} holds no environment out")
-        splits[unseen_split(parameter)] = tuple(name for name in seen if name in names)
-        seen = [name for name in seen if name not in names]
-    if not seen:
+        splits[unseen_split(parameter)] = tuple(name for name in remaining if name in names)
+        remaining = [name for name in remaining if name not in names]
+    if not remaining:
         raise S2KDError(f"{label}: unseen={dict(unseen)!r} leaves no environment to learn from")
-    return tuple(seen), {name: runs for name, runs in splits.items() if runs}
+    return tuple(remaining), {name: runs for name, runs in splits.items() if runs}
 
 
 def unseen_split(parameter: str) -> str:

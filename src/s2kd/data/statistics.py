@@ -35,7 +35,7 @@ def statistics(dataset: Dataset, *, lead: int = 1) -> Statistics:
     large against the spread (geopotential). Quantiles come from an even sample of frames.
     """
     count, mean, squares = 0, 0.0, 0.0
-    low, high, sample, seen = np.inf, -np.inf, [], 0
+    low, high, sample, counted = np.inf, -np.inf, [], 0
     total = sum(s.stop - s.first for s in dataset.splits["train"])
     if total == 0:
         raise S2KDError(f"{dataset.name}: the training split is empty")
@@ -53,8 +53,8 @@ def statistics(dataset: Dataset, *, lead: int = 1) -> Statistics:
         mean = mean + delta * n / (count + n)
         # thinned across blocks, which may be shorter than the spacing; copied, since a view would
         # keep its whole block, and so the series, in memory
-        sample.append(block[-seen % keep :: keep].copy())
-        seen += len(block)
+        sample.append(block[-counted % keep :: keep].copy())
+        counted += len(block)
         count += n
         low = np.minimum(low, wide.min((0, 2)))
         high = np.maximum(high, wide.max((0, 2)))

@@ -15,7 +15,7 @@ import numpy as np
 from s2kd.core.files import whole_folder, write_whole
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.grids import FileAxis
-from s2kd.data.readers._files import is_zarr
+from s2kd.data.readers.files import is_zarr
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -66,13 +66,13 @@ def to_xarray(
     """
     import xarray as xr
 
-    whole = forecast[None] if forecast.ndim == 4 else forecast
+    batch = forecast[None] if forecast.ndim == 4 else forecast
     times = _as_times(initial_times)
-    _check(whole, grid, times)
-    lead = _steps(grid.step_seconds, whole.shape[1])
+    _check(batch, grid, times)
+    lead = _steps(grid.step_seconds, batch.shape[1])
     rows, columns = axes or _grid_axes(grid)
     names = _variable_names(grid.channels)
-    fields = np.where(grid.exists, whole, np.nan).astype(np.float32)
+    fields = np.where(grid.exists, batch, np.nan).astype(np.float32)
     fields = fields[..., rows.order, :][..., columns.order]
     variables = {
         name: (
@@ -84,29 +84,29 @@ def to_xarray(
         for number, name in enumerate(names)
     }
     line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {done}" if done else ""
-    said = {
+    texts = {
         "Conventions": CONVENTIONS,
         "title": title,
         "source": source,
         "history": "\n".join(part for part in (history.rstrip(), line) if part),
     }
-    made = xr.Dataset(
+    dataset = xr.Dataset(
         variables,
         _times(times, lead) | _places(rows, columns, geographic=grid.latitude is not None),
-        {key: value for key, value in said.items() if value} | dict(facts or {}),
+        {key: value for key, value in texts.items() if value} | dict(facts or {}),
     )
-    return made if places is None else _placed(made, places)
+    return dataset if places is None else _placed(dataset, places)
 
 
-def _placed(made: "xr.Dataset", places: "xr.Dataset") -> "xr.Dataset":
+def _placed(combined: "xr.Dataset", places: "xr.Dataset") -> "xr.Dataset":
     """With the coordinates and the grid mapping of another file with the same rows and columns."""
-    fields = list(made.data_vars)
-    made = made.merge(
-        places.drop_vars([name for name in places.variables if name in made.variables])
+    fields = list(combined.data_vars)
+    combined = combined.merge(
+        places.drop_vars([name for name in places.variables if name in combined.variables])
     )
     for name in fields:
-        made[name].attrs |= places.attrs
-    return made
+        combined[name].attrs |= places.attrs
+    return combined
 
 
 def _as_times(initial_times: np.ndarray) -> np.ndarray:
@@ -158,21 +158,21 @@ def _grid_axes(grid: GridSpec) -> tuple[FileAxis, FileAxis]:
         FileAxis(
             dimension=name,
             name=name,
-            values=None if grid.latitude is None or own is None else np.array(own),
+            values=None if grid.latitude is None or degrees is None else np.array(degrees),
             attributes={},
             order=np.arange(size),
         )
-        for name, own, size in zip(names, values, sizes, strict=True)
+        for name, degrees, size in zip(names, values, sizes, strict=True)
     )
     return rows, columns
 
 
 def _places(rows: FileAxis, columns: FileAxis, *, geographic: bool) -> dict[str, tuple]:
     """The coordinates of rows and columns, where they have any."""
-    told = GEOGRAPHIC if geographic else ({}, {})
+    conventions = GEOGRAPHIC if geographic else ({}, {})
     return {
-        axis.name: (axis.dimension, axis.values, axis.attributes | said, {"_FillValue": None})
-        for axis, said in zip((rows, columns), told, strict=True)
+        axis.name: (axis.dimension, axis.values, axis.attributes | metadata, {"_FillValue": None})
+        for axis, metadata in zip((rows, columns), conventions, strict=True)
         if axis.values is not None
     }
 
@@ -234,11 +234,11 @@ def check_out(out: Path, read: Path) -> None:
     store = next((parent for parent in to.parents if is_zarr(parent)), None)
     if store is not None:
         raise S2KDError(f"{out}: lies in the Zarr store {store}; give an --out outside of it")
-    given, found = read.expanduser(), []
-    if not given.exists():  # a pattern: what is written now it would find the next time
-        found = [Path(file) for file in glob.glob(str(given), recursive=True)]  # noqa: PTH207
-        found += [to] * to.match(str(given.parent.resolve() / given.name))
-    if any(_overlap(to, file) for file in (given, *found)):
+    source, matches = read.expanduser(), []
+    if not source.exists():  # a pattern: what is written now it would find the next time
+        matches = [Path(file) for file in glob.glob(str(source), recursive=True)]  # noqa: PTH207
+        matches += [to] * to.match(str(source.parent.resolve() / source.name))
+    if any(_overlap(to, file) for file in (source, *matches)):
         raise S2KDError(
             f"{out}: would overwrite, lie in or hold {read}, which the forecast is made from; "
             "give another --out"
@@ -277,10 +277,10 @@ def write(dataset: "xr.Dataset", path: Path | str) -> None:
 def _write_zarr(dataset: "xr.Dataset", path: Path) -> None:
     if path.exists() and not is_zarr(path) and (not path.is_dir() or any(path.iterdir())):
         raise S2KDError(f"{path}: exists and is no Zarr store, so it is not replaced")
-    with whole_folder(path) as beside:
+    with whole_folder(path) as partial:
         # format 2 with its metadata in one place is what most tools can read
-        dataset.to_zarr(beside, mode="w", zarr_format=2, consolidated=True)
-        _flush(beside)
+        dataset.to_zarr(partial, mode="w", zarr_format=2, consolidated=True)
+        _flush(partial)
         _move_away(path)
 
 

@@ -117,9 +117,9 @@ def run_onnx(
 def _prove(forecaster: Forecaster, path: Path) -> None:
     """Three windows (not the two it was traced with) through both."""
     past = _sample(forecaster, 3).numpy()
-    ours, theirs = forecaster.predict(past), run_onnx(path, past)
-    scale = np.maximum(np.abs(ours).max((0, 1, 3, 4), keepdims=True), np.finfo(np.float32).tiny)
-    worst = float((np.abs(ours - theirs) / scale).max())
+    expected, exported = forecaster.predict(past), run_onnx(path, past)
+    scale = np.maximum(np.abs(expected).max((0, 1, 3, 4), keepdims=True), np.finfo(np.float32).tiny)
+    worst = float((np.abs(expected - exported) / scale).max())
     if not worst <= TOLERANCE:  # NaN is no agreement
         raise S2KDError(
             f"export: the ONNX file differs from PyTorch by {worst:.1e} relative, "
@@ -129,11 +129,11 @@ def _prove(forecaster: Forecaster, path: Path) -> None:
 
 def _sample(forecaster: Forecaster, batch: int) -> Float[Tensor, "batch past channel h w"]:
     """Plausible inputs: the training mean with noise of the training spread, seeded."""
-    grid, known = forecaster.grid, forecaster.metadata["statistics"]
+    grid, train_stats = forecaster.grid, forecaster.metadata["statistics"]
     generator = torch.Generator().manual_seed(0)
     shape = (batch, forecaster.past, len(grid.channels), grid.height, grid.width)
     noise = torch.randn(shape, generator=generator)
-    mean, std = (torch.tensor(known[k])[:, None, None] for k in ("mean", "std"))
+    mean, std = (torch.tensor(train_stats[k])[:, None, None] for k in ("mean", "std"))
     return mean + std * noise
 
 

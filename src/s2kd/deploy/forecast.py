@@ -12,7 +12,7 @@ from s2kd.data.frames import FACTS
 from s2kd.data.latest import LatestFrames, latest_frames
 from s2kd.data.loading import read_record
 from s2kd.data.readers import readers
-from s2kd.data.readers._files import IN_MEMORY
+from s2kd.data.readers.files import IN_MEMORY
 from s2kd.deploy.forecaster import Forecaster, find_student
 
 if TYPE_CHECKING:

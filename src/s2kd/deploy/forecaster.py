@@ -67,11 +67,11 @@ def find_student(folder: Path, name: str = "") -> Path:
         return folder
     if not folder.exists():
         raise S2KDError(f"{folder}: no such folder")
-    found = {path.parent.name: path.parent for path in folder.glob("students/*/model.json")}
-    if not found:
+    students = {path.parent.name: path.parent for path in folder.glob("students/*/model.json")}
+    if not students:
         raise S2KDError(f"{folder}: holds no trained student (students/…/model.json)")
     if not name:
-        return min(found.values(), key=lambda path: load_metadata(path)["validation"])
-    if name not in found:
-        raise S2KDError(f"{folder}: no student {name!r} (there are {', '.join(sorted(found))})")
-    return found[name]
+        return min(students.values(), key=lambda path: load_metadata(path)["validation"])
+    if name not in students:
+        raise S2KDError(f"{folder}: no student {name!r} (there are {', '.join(sorted(students))})")
+    return students[name]

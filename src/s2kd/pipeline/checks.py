@@ -6,7 +6,7 @@ from s2kd.core.errors import S2KDError
 from s2kd.core.recipe import Method, Part, Recipe
 from s2kd.core.registry import Registry
 from s2kd.data import check_part
-from s2kd.data.readers._files import files_of
+from s2kd.data.readers.files import files_of
 from s2kd.models.backbones import backbones
 from s2kd.models.checkpoint import build_student, build_teacher
 from s2kd.narration.narrators import narrators

@@ -11,7 +11,7 @@ from s2kd.core.registry import nearest
 from s2kd.core.types import Domain, S2KDError
 from s2kd.data.grids import AXIS_ATTRIBUTES, FileAxis, Plane, geographic_plane, projected_plane
 from s2kd.data.readers import readers
-from s2kd.data.readers._files import open_files
+from s2kd.data.readers.files import open_files
 from s2kd.data.steps import date_text
 from s2kd.data.units import same_units
 
@@ -156,16 +156,16 @@ def joined(path: str, fields: Fields, variables: Sequence[str] | str = ()) -> "x
     names = names or tuple(fields)
     if len(set(names)) < len(names):
         raise S2KDError(f"{path}: variables names the same one twice ({', '.join(names)})")
-    chosen = {name: _pieces(path, fields, name) for name in names}
-    _check_agreement(path, chosen)
+    pieces_by_channel = {name: _pieces(path, fields, name) for name in names}
+    _check_agreement(path, pieces_by_channel)
     channels = {}
-    for name, pieces in chosen.items():
+    for name, pieces in pieces_by_channel.items():
         parts = [field.channel(level) for field, level in pieces]
         array = parts[0] if len(parts) == 1 else xr.concat(parts, "time")
         channels[name] = array.assign_attrs(_attributes(pieces[0][0]))
-    first = chosen[names[0]][0][0]
+    first = pieces_by_channel[names[0]][0][0]
     dataset = xr.Dataset({name: array.variable for name, array in channels.items()})
-    times = np.concatenate([field.times for field, _ in chosen[names[0]]])
+    times = np.concatenate([field.times for field, _ in pieces_by_channel[names[0]]])
     coordinates: dict[str, Any] = {"time": ("time", times)}
     if first.plane.latitude is not None:
         coordinates |= {
@@ -259,8 +259,8 @@ def _check_agreement(path: str, chosen: dict[str, list[tuple[Field, str]]]) -> N
     lead_name, lead = next(iter(chosen.items()))
     times = np.concatenate([field.times for field, _ in lead])
     for name, pieces in chosen.items():
-        own = np.concatenate([field.times for field, _ in pieces])
-        _check_times(path, lead_name, times, name, own)
+        channel_times = np.concatenate([field.times for field, _ in pieces])
+        _check_times(path, lead_name, times, name, channel_times)
         for field, _ in pieces:
             text = field.plane.difference(lead[0][0].plane)
             if text:

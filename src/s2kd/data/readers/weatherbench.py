@@ -12,7 +12,7 @@ from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
 from s2kd.data.readers import cf as gridded
 from s2kd.data.readers import readers
-from s2kd.data.readers._files import IN_MEMORY, is_zarr
+from s2kd.data.readers.files import IN_MEMORY, is_zarr
 from s2kd.data.steps import date_text, hour_of_day, iso, regularity
 from s2kd.data.units import same_units
 
@@ -160,7 +160,7 @@ def _in_folders(
     label: str, folders: Mapping[Path, BenchmarkField], field: BenchmarkField
 ) -> gridded.Fields:
     """The files of one field: of its level's own folder, or of the folder with all levels."""
-    by_channel = {held.channel: folder for folder, held in folders.items()}
+    by_channel = {fields_by_folder.channel: folder for folder, fields_by_folder in folders.items()}
     folder = by_channel.get(field.channel) or by_channel.get(field.name)
     if folder is None:
         raise S2KDError(
@@ -308,6 +308,6 @@ def _available_channels(folders: Mapping[Path, BenchmarkField]) -> list[str]:
         pieces = next(iter(gridded.fields_of(folder).values()))
         levels = pieces[0].levels if isinstance(pieces, list) and pieces[0].extra else ()
         names = [f"{field.name}@{level:.10g}" for level in levels] or [field.channel]
-        wanted = [name for name in names if name in BENCHMARK]
-        middle += wanted or [names[len(names) // 2]]
+        official = [name for name in names if name in BENCHMARK]
+        middle += official or [names[len(names) // 2]]
     return list(dict.fromkeys(middle))[:6]
