@@ -28,14 +28,15 @@ STEPS, ROUNDS = 4, 9
 
 
 def make(folder: Path, gigabytes: float, dtype: str) -> None:
-    """Write the store through `s2kd.data.frames` from frames made on demand."""
+    """Write the store through `s2kd.data.store` from frames made on demand."""
     import numpy as np
 
     from s2kd.core.types import GridSpec
-    from s2kd.data.dataset import Dataset, chronological
+    from s2kd.data.dataset import Dataset
     from s2kd.data.dataset import Stretch as Run
-    from s2kd.data.frames import write_store
     from s2kd.data.loading import no_gaps
+    from s2kd.data.splits import chronological
+    from s2kd.data.store import write_store
 
     count = int(gigabytes * 2**30 / (4 * CHANNELS * HEIGHT * WIDTH))
     shape = (CHANNELS, HEIGHT, WIDTH)
@@ -127,9 +128,9 @@ def measure(folder: Path) -> dict:
     import torch
     from common import compare
 
-    from s2kd.data.dataset import chronological
-    from s2kd.data.frames import open_store
+    from s2kd.data.splits import chronological
     from s2kd.data.statistics import statistics
+    from s2kd.data.store import open_store
 
     torch.set_num_threads(1)
     store = open_store(folder, memory_gb=0.0)
@@ -158,8 +159,8 @@ def use(folder: Path) -> None:
     """What a training does: statistics in one pass, then steps."""
     import torch
 
-    from s2kd.data.frames import open_store
     from s2kd.data.statistics import statistics
+    from s2kd.data.store import open_store
 
     torch.set_num_threads(1)
     store = open_store(folder)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from s2kd.core.types import GridSpec, S2KDError
-from s2kd.data.dataset import Dataset, Stretch, chronological
+from s2kd.data.dataset import Dataset, Stretch
+from s2kd.data.splits import chronological
 from s2kd.evaluation.climatology import Climatology
 
 SHAPE = (2, 2, 3)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2kd.core.types import GridSpec, S2KDError
-from s2kd.data.dataset import SPLITS, Dataset, FrameFile, Frames, Stretch, chronological
+from s2kd.data.dataset import SPLITS, Dataset, Frames, StoredFrames, Stretch
+from s2kd.data.splits import chronological
 
 GRID = GridSpec(channels=("a", "b"), units=("1", "K"), height=2, width=3, step_seconds=60.0)
 NOISE = np.random.default_rng(0).standard_normal((12, 2, 2, 3)).astype(np.float32)
@@ -36,15 +37,15 @@ def dataset(frames=NOISE, **changes):
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("frames") / "noise.npy"
     np.save(path, NOISE)
-    return FrameFile(path)
+    return StoredFrames(path)
 
 
 @given(first=st.integers(-20, 20), stop=st.integers(-20, 20))
-def test_a_frame_file_slices_like_the_array(file, first, stop):
+def test_stored_frames_slice_like_the_array(file, first, stop):
     np.testing.assert_array_equal(file[first:stop], NOISE[first:stop])
 
 
-def test_a_frame_file_is_frames(file):
+def test_stored_frames_are_frames(file):
     assert isinstance(file, Frames)
     assert file.shape == NOISE.shape
     np.testing.assert_array_equal(file[:], NOISE)
@@ -61,7 +62,7 @@ def test_a_frame_file_is_frames(file):
 def test_a_file_of_other_things_is_refused(tmp_path, content):
     np.save(tmp_path / "other.npy", content)
     with pytest.raises(S2KDError, match=r"other\.npy: .*wants four axes"):
-        FrameFile(tmp_path / "other.npy")
+        StoredFrames(tmp_path / "other.npy")
 
 
 @pytest.mark.parametrize("keep", [0, 50, 200])
@@ -70,11 +71,11 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
     np.save(path, NOISE)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(S2KDError, match=r"torn\.npy: truncated"):
-        FrameFile(path)
+        StoredFrames(path)
 
 
 @pytest.mark.parametrize(
-    ("splits", "said"),
+    ("splits", "message"),
     [
         ({"train": ((0, 5),), "val": ((4, 8),), "test": ((8, 12),)},
          "'train' and 'val' share frames 4 to 4"),
@@ -90,20 +91,20 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
         ({"train": ((0, 4),), "val": ((4, 8),)}, "no split called 'test'"),
     ],
 )  # fmt: skip
-def test_splits_that_share_or_lack_frames_are_refused(splits, said):
-    with pytest.raises(S2KDError, match=said):
+def test_splits_that_share_or_lack_frames_are_refused(splits, message):
+    with pytest.raises(S2KDError, match=message):
         dataset(splits={name: stretches(*bounds) for name, bounds in splits.items()})
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"frames": NOISE[:, :1]}, r"frames have shape \(12, 1, 2, 3\), the grid wants \(time, 2"),
         ({"times": np.arange(11).astype("datetime64[ns]")}, "12 frames but 11 times"),
     ],
 )
-def test_frames_and_their_description_must_agree(changes, said):
-    with pytest.raises(S2KDError, match=said):
+def test_frames_and_their_description_must_agree(changes, message):
+    with pytest.raises(S2KDError, match=message):
         dataset(**changes)
 
 
@@ -125,11 +126,11 @@ def test_splits_by_time_are_apart_and_in_order(lengths, train, val, gap):
         parts = [s for split in SPLITS for s in splits[split] if s.name == run.name]
         for part in parts:
             assert run.first <= part.first < part.stop <= run.stop
-        for one, other in itertools.pairwise(parts):
-            assert other.first - one.stop >= gap, "splits must be a gap apart"
+        for earlier, later in itertools.pairwise(parts):
+            assert later.first - earlier.stop >= gap, "splits must be a gap apart"
         # nothing but the two gaps is thrown away
-        kept = sum(part.stop - part.first for part in parts)
-        assert kept >= run.stop - run.first - 2 * gap
+        frames = sum(part.stop - part.first for part in parts)
+        assert frames >= run.stop - run.first - 2 * gap
 
 
 def test_splits_by_time_by_hand():
@@ -159,17 +160,15 @@ def test_fractions_of_one_reach_the_last_frame(fractions, length):
 
 
 def test_a_fingerprint_names_frames_grid_and_splits(file):
-    one = dataset()
-    told = one.fingerprint
-    assert dataset().fingerprint == told
-    assert dataset(file).fingerprint == told, "the same frames on disk are the same data"
-    other = NOISE.copy()
-    other[7, 1, 0, 2] += 1e-3
-    splits = {**one.splits, "train": stretches((0, 3))}
+    fingerprint = dataset().fingerprint
+    assert dataset(file).fingerprint == fingerprint, "the same frames on disk are the same data"
+    noise = NOISE.copy()
+    noise[7, 1, 0, 2] += 1e-3
+    splits = {**dataset().splits, "train": stretches((0, 3))}
     changed = [
-        dataset(other).fingerprint,
+        dataset(noise).fingerprint,
         dataset(splits=splits).fingerprint,
         dataset(grid=replace(GRID, units=("1", "C"))).fingerprint,
     ]
-    assert told not in changed
+    assert fingerprint not in changed
     assert len(set(changed)) == 3

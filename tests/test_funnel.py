@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from s2kd.core.recipe import Keep, Split
 from s2kd.core.types import S2KDError
-from s2kd.data import frames as storage
+from s2kd.data import frames as blocks
 from s2kd.data.gaps import GapFilter, nearest_cells
 from s2kd.data.loading import dataset_of, split_record
 from s2kd.data.readers._record import record, words_coordinate
+from s2kd.data.store import open_store, write_store
 
 HOUR = np.timedelta64(1, "h")
 START = np.datetime64("2001-01-01", "ns")
@@ -40,7 +41,7 @@ def made_record(hours, *, runs=None, values=None, coords=None, **attrs):
 
 def loaded(made, split=THIRDS, keep=Keep()):  # noqa: B008
     """The dataset of a record, in memory."""
-    return storage.copied_to_memory(*dataset_of("made.nc", made, split, keep))
+    return blocks.copied_to_memory(*dataset_of("made.nc", made, split, keep))
 
 
 def bounds(splits):
@@ -341,29 +342,29 @@ def test_cells_that_the_reader_knows_not_to_exist_may_be_missing():
 
 def test_memory_and_store_are_the_same_dataset(tmp_path, monkeypatch):
     """Lazy chunks or an array, gaps filled across blocks, one fingerprint."""
-    monkeypatch.setattr(storage, "BLOCK_BYTES", 4 * 12 * 7)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * 12 * 7)
     made = with_gaps(SEA, LATE)
     keep = Keep(missing="fill")
     in_memory = loaded(made, keep=keep)
     for number, variant in enumerate((made, made.chunk({"time": 5}), made.chunk({"time": 40}))):
         dataset, gaps = dataset_of("made.nc", variant, THIRDS, keep)
         folder = tmp_path / str(number)
-        storage.write_store(dataset, gaps, folder, key="key")
-        stored = storage.open_store(folder, memory_gb=0.0)
+        write_store(dataset, gaps, folder, key="key")
+        stored = open_store(folder, memory_gb=0.0)
         assert stored.fingerprint == in_memory.fingerprint
         assert stored.grid == in_memory.grid
 
 
 def test_blocks_end_along_stored_chunks(monkeypatch):
-    monkeypatch.setattr(storage, "BLOCK_BYTES", 4 * 12 * 10)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * 12 * 10)
     made = made_record(np.arange(60))
     for chunk, expected in (
         (4, [*range(0, 60, 8), 60]),
         (20, [0, 20, 40, 60]),
         (60, list(range(0, 61, 10))),
     ):
-        frames = storage.RecordFrames(made.chunk({"time": chunk}), "made")
-        assert storage.block_edges(frames) == expected, chunk
+        frames = blocks.RecordFrames(made.chunk({"time": chunk}), "made")
+        assert blocks.block_edges(frames) == expected, chunk
 
 
 def test_a_frame_that_cannot_be_read_is_named():

@@ -7,7 +7,7 @@ import torch
 
 from s2kd.core.types import GridSpec
 from s2kd.data import statistics as normalise
-from s2kd.data.dataset import Dataset, FrameFile, Stretch
+from s2kd.data.dataset import Dataset, StoredFrames, Stretch
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 
@@ -28,7 +28,7 @@ def on_disk(folder, length: int) -> Dataset:
         name="long",
         domain="generic",
         grid=GridSpec(channels=("a",), units=("1",), height=64, width=64, step_seconds=1.0),
-        frames=FrameFile(folder / f"{length}.npy"),
+        frames=StoredFrames(folder / f"{length}.npy"),
         times=np.datetime64("2000-01-01", "ns") + np.arange(length) * np.timedelta64(1, "s"),
         splits=splits,
     )

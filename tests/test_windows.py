@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2kd.core.types import GridSpec, S2KDError, Statistics
-from s2kd.data.dataset import Dataset, FrameFile, Stretch, chronological
+from s2kd.data.dataset import Dataset, StoredFrames, Stretch
+from s2kd.data.splits import chronological
 from s2kd.data.windows import WindowDataset
 
 KNOWN = Statistics(mean=(0.0,), std=(1.0,), minimum=(0.0,), maximum=(1.0,), quantiles={})
@@ -91,7 +92,7 @@ def test_a_gather_is_a_slice_a_window(noise, where, tmp_path):
     frames = noise
     if where == "disk":
         np.save(tmp_path / "noise.npy", noise)
-        frames = FrameFile(tmp_path / "noise.npy")
+        frames = StoredFrames(tmp_path / "noise.npy")
     windows = WindowDataset(numbered(30, SPLITS, frames=frames), "train", past=3, lead=2, stride=2)
     assert windows.starts.tolist() == [0, 2, 4, 11, 13]
     batch = windows.gather(torch.tensor([4, 0, 4, 1]))

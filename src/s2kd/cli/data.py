@@ -67,7 +67,7 @@ def prepare(
     from s2kd.core.files import write_json
     from s2kd.core.recipe import Keep, Part, Split
     from s2kd.data import prepare as prepare_data
-    from s2kd.data.frames import FRAMES
+    from s2kd.data.store import FRAMES
 
     recipe = options.recipe_of(what, out, data, "", preset, set_)
     with pipeline.locked(out), console.shown(quiet=as_json) as shown:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float
 
 from s2kd.core.files import digest
 from s2kd.core.types import Domain, GridSpec, S2KDError
@@ -36,7 +37,7 @@ class FrameHash:
 
 @runtime_checkable
 class Frames(Protocol):
-    """Anything that gives frames by slice: an array in memory, or `FrameFile` on disk."""
+    """Anything that gives frames by slice: an array in memory, or `StoredFrames` on disk."""
 
     shape: tuple[int, ...]
 
@@ -49,41 +50,60 @@ def will_need(file: int, offset: int, size: int) -> None:
         os.posix_fadvise(file, offset, size, os.POSIX_FADV_WILLNEED)
 
 
-class FrameFile:
-    """A `.npy` of (time, channel, height, width) float32, read by slice and never mapped.
+class StoredFrames:
+    """A `.npy` of frames, read by slice and never mapped: (time, channel, height, width) float32.
 
-    Reading by `pread` rather than by memory map keeps what has been read out of the resident
-    set, so that a series larger than memory costs no more than one batch.
+    Reading into a fresh array rather than by memory map keeps what has been read out of the
+    resident set, so that a series larger than memory costs no more than one batch. An int16 value
+    is `code * scale + offset`, per channel. `content` is the hash of all frames as they are read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        *,
+        scale: Sequence[float] = (1.0,),
+        offset: Sequence[float] = (0.0,),
+        content: str = "",
+    ) -> None:
+        self.path, self.content = path, content
         try:
             mapped = np.load(path, mmap_mode="r")
-        except (ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise S2KDError(f"{path}: truncated or not a .npy of frames ({error})") from None
-        if mapped.ndim != 4 or mapped.dtype != np.dtype("<f4") or not mapped.flags.c_contiguous:
+        if mapped.ndim != 4 or mapped.dtype.str not in ("<f4", "<i2") or mapped.flags.f_contiguous:
             raise S2KDError(
                 f"{path}: has shape {mapped.shape} and type {mapped.dtype}, "
-                "wants four axes (time, channel, height, width) of float32"
+                "wants four axes (time, channel, height, width) of float32 or int16"
             )
-        self.shape = mapped.shape
-        self._offset = mapped.offset
-        self._frame = int(np.prod(mapped.shape[1:]))
+        self.shape, self.dtype, self.offset = mapped.shape, mapped.dtype, mapped.offset
+        self._values = int(np.prod(mapped.shape[1:]))
+        self._scale = np.asarray(scale, dtype=np.float32)[:, None, None]
+        self._shift = np.asarray(offset, dtype=np.float32)[:, None, None]
         self._file = path.open("rb")
 
     def expect(self, first: int, stop: int) -> None:
-        """These frames will be asked for soon."""
-        size = self._frame * 4
-        will_need(self._file.fileno(), self._offset + first * size, (stop - first) * size)
+        """Let the system begin to read these frames."""
+        size = self._values * self.dtype.itemsize
+        will_need(self._file.fileno(), self.offset + first * size, (stop - first) * size)
 
-    def __getitem__(self, frames: slice) -> np.ndarray:
+    def __getitem__(self, frames: slice) -> Float[np.ndarray, "time channel height width"]:
         first, stop, step = frames.indices(self.shape[0])
         if step != 1:
             raise S2KDError(f"{self.path}: frames are read in unbroken slices, got step {step}")
-        self._file.seek(self._offset + first * self._frame * 4)
-        count = max(0, stop - first) * self._frame
-        return np.fromfile(self._file, "<f4", count).reshape(-1, *self.shape[1:])
+        return self.decoded(self.stored(first, stop))
+
+    def stored(self, first: int, stop: int) -> np.ndarray:
+        """Frames as they lie on disk."""
+        self._file.seek(self.offset + first * self._values * self.dtype.itemsize)
+        count = max(0, stop - first) * self._values
+        return np.fromfile(self._file, self.dtype, count).reshape(-1, *self.shape[1:])
+
+    def decoded(self, stored: np.ndarray) -> np.ndarray:
+        """Stored values as float32 in physical units."""
+        if stored.dtype == np.dtype("<f4"):
+            return stored
+        return stored.astype(np.float32) * self._scale + self._shift
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,10 +178,10 @@ class Dataset:
                     f"{self.name}: split {split!r} has a stretch from frame {first} to {stop}, "
                     f"but there are {count} frames"
                 )
-        for (_, stop, split_a), (first, _, split_b) in itertools.pairwise(taken):
+        for (_, stop, name), (first, _, following) in itertools.pairwise(taken):
             if first < stop:
                 raise S2KDError(
-                    f"{self.name}: splits {split_a!r} and {split_b!r} share frames {first} to "
+                    f"{self.name}: splits {name!r} and {following!r} share frames {first} to "
                     f"{stop - 1}"
                 )
 
@@ -171,7 +191,7 @@ class Dataset:
 
         Frames that know the hash of their content (`content`) are not read for it.
         """
-        content = getattr(self.frames, "content", "")
+        content = self.frames.content if isinstance(self.frames, StoredFrames) else ""
         if not content:
             hashed = FrameHash()
             block = max(1, 2**24 // int(np.prod(self.frames.shape[1:])))
@@ -184,28 +204,3 @@ class Dataset:
         """`fingerprint` where the hash of all frames is `content`."""
         splits = {k: [(s.first, s.stop, s.name) for s in v] for k, v in self.splits.items()}
         return digest([content, self.grid.to_dict(), splits])
-
-
-def uncut(stretches: Sequence[Stretch]) -> dict[str, tuple[Stretch, ...]]:
-    """Splits of frames that nobody learns from, to forecast from: all are test."""
-    return {"train": (), "val": (), "test": tuple(stretches)}
-
-
-def chronological(
-    runs: tuple[Stretch, ...], *, fractions: tuple[float, float, float], gap: int
-) -> dict[str, tuple[Stretch, ...]]:
-    """Cut every run into train, val and test by time, `gap` frames left out between them.
-
-    Fractions that sum to less than 1 leave out the end of every run.
-    """
-    splits: dict[str, list[Stretch]] = {split: [] for split in SPLITS}
-    for run in runs:
-        length = run.stop - run.first
-        train_stop = run.first + round(length * fractions[0])
-        val_stop = run.first + round(length * (fractions[0] + fractions[1]))
-        end = min(run.stop, run.first + round(length * sum(fractions)))
-        cuts = ((run.first, train_stop), (train_stop + gap, val_stop), (val_stop + gap, end))
-        for split, (first, stop) in zip(SPLITS, cuts, strict=True):
-            if stop > first:
-                splits[split].append(Stretch(first=first, stop=stop, name=run.name))
-    return {split: tuple(stretches) for split, stretches in splits.items()}

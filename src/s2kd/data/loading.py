@@ -15,8 +15,9 @@ from jaxtyping import Int
 from s2kd.core.files import digest, locked
 from s2kd.core.recipe import Keep, Part, Split, upgrade
 from s2kd.core.types import GridSpec, S2KDError
-from s2kd.data import frames as storage
+from s2kd.data import store as storage
 from s2kd.data.dataset import SPLITS, Dataset, Stretch
+from s2kd.data.frames import RecordFrames, copied_to_memory
 from s2kd.data.gaps import GapFilter
 from s2kd.data.readers import readers
 from s2kd.data.splits import (
@@ -58,7 +59,7 @@ def load(part: Part, split: Split = DEFAULT_SPLIT, keep: Keep = DEFAULT_KEEP) ->
     dataset, gaps = open_record(part, split, keep)
     remote = "://" in str(part.params.get("path", ""))
     if _size(dataset) <= keep.memory_gb * 2**30 and not remote:
-        return storage.copied_to_memory(dataset, gaps)
+        return copied_to_memory(dataset, gaps)
     folder = _cache_folder(part, keep) / _cache_key(part, split, keep)
     folder.mkdir(parents=True, exist_ok=True)
     busy = S2KDError(f"{folder}: another process is writing these frames; try again later")
@@ -210,7 +211,7 @@ def dataset_of(
         name=attrs.get("name", label),
         domain=attrs["domain"],
         grid=grid,
-        frames=storage.RecordFrames(record, label),
+        frames=RecordFrames(record, label),
         times=record.time.values,
         splits=splits,
         local_time=bool(attrs.get("local_time", 0)),
@@ -278,7 +279,7 @@ def _regular(
     frames = np.flatnonzero(numbers % stride == 0)
     names = None if names is None else names[frames]
     starts = run_starts(times[frames], names)
-    stretches = unbroken(numbers[frames], starts=starts, spacing=stride, names=names)
+    stretches = unbroken(numbers[frames], spacing=stride, names=names)
     return step * stride, frames, stretches
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int, Shaped
 from s2kd.core.recipe import Split
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
-from s2kd.data.dataset import SPLITS, Stretch, chronological
+from s2kd.data.dataset import SPLITS, Stretch
 from s2kd.data.steps import date_text, iso
 
 FRACTIONS = (0.75, 0.1, 0.15)
@@ -36,12 +36,11 @@ def run_starts(
 def unbroken(
     numbers: Int[np.ndarray, " time"],
     *,
-    starts: Int[np.ndarray, " run"],
     spacing: int = 1,
     names: Shaped[np.ndarray, " time"] | None = None,
 ) -> tuple[Stretch, ...]:
-    """Stretches of frames whose step numbers are `spacing` apart, none across two runs."""
-    ends = np.union1d(np.flatnonzero(np.diff(numbers) != spacing) + 1, starts[starts > 0])
+    """Stretches of frames whose step numbers are `spacing` apart; every run begins again at 0."""
+    ends = np.flatnonzero(np.diff(numbers) != spacing) + 1
     bounds = [0, *map(int, ends), len(numbers)]
     return tuple(
         Stretch(first=a, stop=b, name="" if names is None else str(names[a]))
@@ -123,6 +122,26 @@ def make_splits(
         unseen_runs = [run for unseen_name in names for run in runs if run.name == unseen_name]
         splits[name] = _intersection(stretches, unseen_runs)
     return splits
+
+
+def chronological(
+    runs: tuple[Stretch, ...], *, fractions: tuple[float, float, float], gap: int
+) -> dict[str, tuple[Stretch, ...]]:
+    """Cut every run into train, val and test by time, `gap` frames left out between them.
+
+    Fractions that sum to less than 1 leave out the end of every run.
+    """
+    splits: dict[str, list[Stretch]] = {split: [] for split in SPLITS}
+    for run in runs:
+        length = run.stop - run.first
+        first, second, third = (
+            min(run.stop, run.first + round(length * sum(fractions[:count]))) for count in (1, 2, 3)
+        )
+        cuts = ((run.first, first), (first + gap, second), (second + gap, third))
+        for split, (first, stop) in zip(SPLITS, cuts, strict=True):
+            if stop > first:
+                splits[split].append(Stretch(first=first, stop=stop, name=run.name))
+    return {split: tuple(stretches) for split, stretches in splits.items()}
 
 
 def _published(stretches: Sequence[Stretch], labels: np.ndarray) -> Splits:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from s2kd.data.frames import FRAMES, open_store, store_facts
 from s2kd.data.readers import readers
 from s2kd.data.readers._record import record, words_coordinate
+from s2kd.data.store import FRAMES, open_store, store_facts
 
 if TYPE_CHECKING:
     import xarray as xr
