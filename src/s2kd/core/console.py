@@ -1,4 +1,4 @@
-"""What the command line prints: progress bars with time left, or plain lines; JSON."""
+"""Output of the command line: progress bars or plain lines, tables, JSON."""
 
 import json
 import os

@@ -1,13 +1,16 @@
-"""Files that are whole or not there at all: write beside, flush to disk, rename."""
+"""Atomic files and folders, JSON, digests and locks."""
 
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from s2kd.core.types import S2KDError
 
@@ -56,28 +59,21 @@ def digest(value: object) -> str:
 
 @contextmanager
 def locked(path: Path, busy: S2KDError) -> Iterator[None]:
-    """The file at `path`, made if need be, for this process alone; `busy` if another has it.
-
-    Where the system knows no such locks nothing is locked, and no file made.
-    """
+    """Lock `path`, made if need be, for this process alone; raises `busy` if another has it."""
+    lock = FileLock(path, timeout=0)
     try:
-        import fcntl
-    except ImportError:
+        lock.acquire()
+    except Timeout:
+        raise busy from None
+    try:
         yield
-        return
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise busy from None
-        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` to fill, renamed to `path` (which must not exist) on success."""
-    import shutil
-
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     try:

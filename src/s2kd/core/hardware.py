@@ -1,4 +1,4 @@
-"""What a result was made with: versions, hardware, and how long one forecast takes there."""
+"""Versions, hardware and latency of one forecast: facts that every result is stored with."""
 
 import platform
 import statistics
