@@ -156,7 +156,7 @@ def test_a_setting_of_a_part_misspelt(run_refused):
         ("=3", ""),
         ("predict=wishes", "change"),
         ("normalise=loudly", "zscore"),
-        ("students.0.params.width=wide", "width='wide' must be a whole number"),
+        ("students.0.params.width=wide", "width: wants int, got 'wide'"),
     ],
 )
 def test_a_setting_that_cannot_be(run_refused, setting, hint):

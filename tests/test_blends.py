@@ -193,5 +193,6 @@ def test_windows_may_be_stored_where_their_more_numerous_blends_must_be_live(nam
     held = sum(path.stat().st_size for path in store.glob("*.npy"))
     run.machine = Machine(target_gigabytes=1.5 * held / 2**30)
     pipeline.distill(run)
-    assert [path.name for path in (run.out / "targets").glob("[!.]*")] == [store.name], "the premise"
+    names = [path.name for path in (run.out / "targets").glob("[!.]*")]
+    assert names == [store.name], "the premise"
     assert len(list(run.out.glob("students/*/model.json"))) == 1

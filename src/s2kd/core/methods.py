@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, to_builtins
 
-from s2kd.core.errors import S2KDError
-from s2kd.core.registry import nearest
+from s2kd.core.errors import S2KDError, nearest
 
 Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]
 Count = Annotated[int, Meta(ge=0)]

@@ -1,22 +1,19 @@
 """Recipes: one experiment as frozen, typed data, its JSON form and `--set PATH=VALUE`."""
 
 import json
-import re
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from s2kd.core.errors import S2KDError
+from s2kd.core.errors import S2KDError, nearest
 from s2kd.core.files import digest
 from s2kd.core.methods import ALL_METHODS as ALL_METHODS
 from s2kd.core.methods import BLENDS as BLENDS
 from s2kd.core.methods import OLD_NAMES, Count, Method, Part, method_named, s2kd
 from s2kd.core.methods import Term as Term
-from s2kd.core.registry import nearest
+from s2kd.core.reading import bare, field_type, is_struct, read, unknown_field
 
 __all__ = ["Keep", "Method", "Part", "Recipe", "Split", "Stored", "TeacherSpec", "Term", "Training"]
 __all__ += ["ALL_METHODS", "BLENDS", "json_schema", "method_named", "read", "s2kd", "upgrade"]
@@ -310,68 +307,7 @@ def _plain(struct: Struct) -> dict[str, Any]:
     return json.loads(json.dumps(msgspec.to_builtins(struct)))
 
 
-# --- reading plain data --------------------------------------------------------------------------
-
-
-def read(kind: Any, plain: Any, source: str) -> Any:
-    """Plain data as a `kind`; an error names `source`, the field, its value and what is allowed."""
-    try:
-        return msgspec.convert(plain, kind)
-    except msgspec.ValidationError as error:
-        problem, _, path_text = str(error).partition(" - at `$")
-    path = re.findall(r"[^.\[\]`]+", path_text)
-    value = plain
-    for key in path:
-        kind = _field_type(kind, key)
-        value = value[int(key)] if isinstance(value, list | tuple) else value[key]
-    name = path_text.strip("`").removeprefix(".")
-    field = f"{source}: {name}" if name else source
-    raise S2KDError(f"{field}: {_explained(problem, _bare(kind), value)}")
-
-
-def _explained(problem: str, kind: Any, value: Any) -> str:
-    """A message of msgspec with the value that came and the way out."""
-    unknown = re.fullmatch("Object contains unknown field `(.*)`", problem)
-    if unknown:
-        return _unknown(kind, unknown[1])
-    if problem.startswith("Object missing"):
-        needed = [field.name for field in msgspec.structs.fields(kind) if field.required]
-        return f"{kind.__name__} lacks {', '.join(n for n in needed if n not in value)}"
-    if typing.get_origin(kind) is Literal:
-        choices = typing.get_args(kind)
-        near = nearest(value, choices) if isinstance(value, str) else ""
-        return f"must be one of {', '.join(choices)}, got {value!r}{near}"
-    if _is_struct(kind) and not isinstance(value, dict):
-        return f"wants {kind.__name__} with its fields, got {value!r}"
-    expected = problem.partition(", got")[0].replace("`", "").removeprefix("Expected ")
-    expected = expected.replace("array", "a list").replace("object", "settings by name")
-    return f"wants {expected}, got {value!r}"
-
-
-def _unknown(kind: Any, name: str) -> str:
-    fields = kind.__struct_fields__
-    return f"{kind.__name__} has no {name!r}{nearest(name, fields)} (it has {', '.join(fields)})"
-
-
-def _is_struct(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Struct)
-
-
-def _bare(kind: Any) -> Any:
-    """A type without its bounds and without `| None`."""
-    if typing.get_origin(kind) is Annotated:
-        return _bare(typing.get_args(kind)[0])
-    if isinstance(kind, types.UnionType):
-        return _bare(next(k for k in typing.get_args(kind) if k is not types.NoneType))
-    return kind
-
-
-def _field_type(kind: Any, key: str) -> Any:
-    """The type of a struct's field or of a list's items; Any inside free settings."""
-    kind = _bare(kind)
-    if _is_struct(kind):
-        return typing.get_type_hints(kind, include_extras=True)[key]
-    return typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else Any
+# --- settings of the command line -----------------------------------------------------------------
 
 
 def _changed(node: Any, path: list[str], value: Any, source: str, kind: Any) -> Any:
@@ -387,11 +323,11 @@ def _changed(node: Any, path: list[str], value: Any, source: str, kind: Any) -> 
                 f" (there are {', '.join(names) or len(node)})"
             )
         number = names.index(head) if head in names else int(head)
-        item = _changed(node[number], rest, value, source, _field_type(kind, head))
+        item = _changed(node[number], rest, value, source, field_type(kind, head))
         return [*node[:number], item, *node[number + 1 :]]
-    if _is_struct(_bare(kind)) and head not in _bare(kind).__struct_fields__:
-        raise S2KDError(f"{source}: {_unknown(_bare(kind), head)}")
+    if is_struct(bare(kind)) and head not in bare(kind).__struct_fields__:
+        raise S2KDError(f"{source}: {unknown_field(bare(kind), head)}")
     if not isinstance(node, Mapping):
         raise S2KDError(f"{source}: {head!r} is no field of a plain value")
-    inner = _field_type(kind, head)
+    inner = field_type(kind, head)
     return {**node, head: _changed(node.get(head, {}), rest, value, source, inner)}

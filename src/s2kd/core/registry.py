@@ -1,20 +1,22 @@
-"""Names for parts: define one, decorate it, and it can be asked for by name."""
+"""Registries of parts: a decorated class or function is built by its name and settings."""
 
-import difflib
 import importlib
 import inspect
 import os
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from numbers import Integral, Real
 from pathlib import Path
-from types import ModuleType, NoneType, UnionType
-from typing import Any, Generic, TypeVar, get_args
+from types import ModuleType
+from typing import Any, Generic, TypeVar
 
-from s2kd.core.types import S2KDError
+from s2kd.core.errors import S2KDError, nearest
+from s2kd.core.reading import read
+
+PLAIN = (str, bool, int, float, list, tuple, dict, type(None))
+"""Values as JSON has them; only these are checked against the annotation of a setting."""
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Callable[..., object])
@@ -22,12 +24,6 @@ C = TypeVar("C", bound=Callable[..., object])
 
 IMPORT = "S2KD_IMPORT"
 """The environment variable that names modules with parts of the user's own, by comma."""
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing where no known name is near."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def import_own(module: str) -> ModuleType:
@@ -76,7 +72,7 @@ class Registry(Generic[T]):
         self._loaded = False
 
     def register(self, name: str) -> Callable[[C], C]:
-        """Decorator: from now on this part can be asked for by `name`."""
+        """Decorator that registers a part under `name`."""
         return lambda part: self._add(name, part)
 
     def _add(self, name: str, part: C) -> C:
@@ -114,23 +110,21 @@ class Registry(Generic[T]):
         defaults = {k: p.default for k, p in self.options(name).items() if p.default is not p.empty}
         return {**defaults, **params}
 
-    def check(self, name: str, given: Mapping[str, object]) -> None:
-        """Refuse a setting that the part does not have, or that must be a number and is none."""
+    def check(self, name: str, params: Mapping[str, object]) -> None:
+        """Refuse a setting that the part does not have, or whose value has another type."""
         options = self.options(name)
-        for key in given:
+        for key, value in params.items():
             if key not in options:
                 raise S2KDError(
                     f"{self.kind} {name!r} has no setting {key!r}{nearest(key, options)}"
                     f" (it has {', '.join(options) or 'none'})"
                 )
-        for key, value in given.items():
             kind = options[key].annotation
-            kinds = set(get_args(kind)) if isinstance(kind, UnionType) else {kind}
-            if not kinds <= {int, float, NoneType} or (value is None and NoneType in kinds):
-                continue
-            base, noun = (Real, "number") if float in kinds else (Integral, "whole number")
-            if isinstance(value, bool) or not isinstance(value, base):  # NumPy's will do too
-                raise S2KDError(f"{self.kind} {name!r}: {key}={value!r} must be a {noun}")
+            if isinstance(value, PLAIN) and kind is not inspect.Parameter.empty:
+                try:
+                    read(kind, value, f"{self.kind} {name!r}: {key}")
+                except TypeError:  # an annotation that no JSON value can have, or text
+                    continue
 
     def build(self, name: str, /, *args: object, **params: object) -> T:
         """Make the part; a setting it does not know, or one that is missing, is an error."""
