@@ -93,7 +93,7 @@ def test_every_verb_knows_the_parts_of_modules_that_the_environment_names(tmp_pa
     road.saved_recipe(tmp_path, recipe)
     without = call(tmp_path, "run", "tiny.json", "--out", "run")
     assert without.returncode == 2
-    assert "no dataset called 'waves'" in without.stderr
+    assert "no reader called 'waves'" in without.stderr
     assert "S2KD_IMPORT" in without.stderr
     for arguments in (("run", "tiny.json"), ("evaluate",), ("report",)):
         done = call(tmp_path, *arguments, "--out", "run", S2KD_IMPORT=" waves ")
