@@ -451,9 +451,9 @@ def test_planes_are_no_independent_evidence(tmp_path):
     for stretches in data.splits.values():
         moments = [tuple(data.times[s.first : s.stop]) for s in stretches]
         assert moments[0] == moments[1]  # both planes are cut at the same times
-    assert WindowDataset(data, "test", past=2, lead=1).at_once == 2
+    assert WindowDataset(data, "test", past=2, lead=1).windows_per_time == 2
     single = load(Part(name="fds", params={"path": path, "skip": 10, "planes": [2]}), Split(gap=3))
-    assert WindowDataset(single, "test", past=2, lead=1).at_once == 1
+    assert WindowDataset(single, "test", past=2, lead=1).windows_per_time == 1
     with pytest.raises(S2KDError, match=r"gap=0 .* at least 3"):
         load(Part(name="fds", params={"path": path, **VOLUME}), Split(gap=0))
 

@@ -1,5 +1,6 @@
-"""A dataset: one long array of frames, where each split's unbroken stretches lie in it."""
+"""Dataset: frames of all runs end to end, and the stretches of each split."""
 
+import hashlib
 import itertools
 import os
 from collections.abc import Mapping, Sequence
@@ -15,23 +16,21 @@ from s2kd.core.files import digest
 from s2kd.core.types import Domain, GridSpec, S2KDError
 
 SPLITS = ("train", "val", "test")
-"""What every dataset has; further test splits are named `test_…` (`test_unseen`)."""
+"""Splits of every dataset; further test splits are named `test_…` (`test_unseen`)."""
 
 
 class FrameHash:
-    """The hash of frames' content, block by block and whatever the blocks."""
+    """Hash of the content of frames, whatever the blocks in which they come."""
 
     def __init__(self) -> None:
-        import hashlib
-
         self._hash = hashlib.blake2b(digest_size=16)
 
     def update(self, frames: np.ndarray) -> None:
-        """Go on with these; nothing is copied that lies in one piece already."""
+        """Add the next frames, without a copy where they are contiguous."""
         self._hash.update(np.ascontiguousarray(frames).reshape(-1).view(np.uint8))
 
     def hexdigest(self) -> str:
-        """The hash so far."""
+        """The hash of all frames so far."""
         return self._hash.hexdigest()
 
 
@@ -117,18 +116,22 @@ class Stretch:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """Frames in physical units, and who may learn from which.
+    """Frames in physical units, and their splits.
 
-    `frames` is (time, channel, height, width) float32 with all runs end to end; cells that do not
-    exist (`grid.mask`) hold any finite number. `times` is (time,): datetime64[ns], or cftime
-    objects for other calendars. `splits` maps "train", "val", "test" (and "test_…") to stretches
-    that share no frame. `local_time` says that the hour of `times` is the hour on the spot.
-    `context` gives facts for narrators by frame, aligned with `times`. `attributes` are CF
-    attributes by channel, `source` is a word on origin for the history of what is written.
-    `notices` are sentences on what was left out in reading, told once when a run opens its data.
-    `window` is the only (past, lead) that windows may have, where a stretch's first frames are
-    not like its last ones. `simultaneous` says that the stretches of a split are parts of one
-    scene at the same moments (planes of a volume): their windows are no independent evidence.
+    Attributes:
+        frames: (time, channel, height, width) float32, all runs end to end; cells that do not
+            exist (`grid.mask`) hold any finite number.
+        times: (time,) datetime64[ns], or cftime objects of another calendar.
+        splits: "train", "val", "test" (and "test_…") as stretches that share no frame.
+        local_time: the hour of `times` is the local hour.
+        context: facts for narrators, per frame.
+        attributes: CF attributes by channel.
+        source: origin, for the history of files written.
+        notices: sentences on what was left out in reading, printed when a run opens its data.
+        window: the only (past, lead) of windows, where a stretch's first frames differ in kind
+            from its last ones.
+        simultaneous: the stretches of a split are parts of one scene at the same moments (planes
+            of a volume), so that their windows are no independent evidence.
     """
 
     name: str

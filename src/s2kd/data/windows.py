@@ -1,4 +1,4 @@
-"""Windows: where the past and future frames of every example lie, and one gather a batch."""
+"""Windows of past and future frames, cut from one split and gathered in batches."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from s2kd.core.types import Batch, Past, S2KDError, Statistics
 from s2kd.data import steps as clock
-from s2kd.data.dataset import Dataset
+from s2kd.data.dataset import Dataset, StoredFrames
 
 
 class WindowDataset:
@@ -68,8 +68,8 @@ class WindowDataset:
         return names
 
     @property
-    def at_once(self) -> int:
-        """How many windows, one of each stretch, are of the same moment (1: none)."""
+    def windows_per_time(self) -> int:
+        """Windows of one moment: as many as simultaneous stretches, else 1."""
         return len(self.dataset.splits[self.split]) if self.dataset.simultaneous else 1
 
     def gather(self, index: Tensor) -> Batch:
@@ -79,12 +79,12 @@ class WindowDataset:
             clip = self._frames[starts.to(self.device)[:, None] + self._reach]
         else:
             length = self.past + self.lead
-            # all of a batch at once, so that a disk that serves many at a time can
-            expect = getattr(self.dataset.frames, "expect", None)
-            for start in starts.tolist() if expect is not None else ():
-                expect(start, start + length)
-            read = [self.dataset.frames[s : s + length] for s in starts.tolist()]
-            clip = torch.from_numpy(np.stack(read)).to(self.device)
+            frames = self.dataset.frames
+            if isinstance(frames, StoredFrames):  # announced, so that a disk can serve them at once
+                for start in starts.tolist():
+                    frames.expect(start, start + length)
+            clips = [frames[start : start + length] for start in starts.tolist()]
+            clip = torch.from_numpy(np.stack(clips)).to(self.device)
         return Batch(
             past=clip[:, : self.past], future=clip[:, self.past :], index=index.to(self.device)
         )
@@ -94,21 +94,21 @@ class WindowDataset:
         for index in torch.arange(len(self)).split(size):
             yield self.gather(index)
 
-    def past_of(self, number: int, known: Statistics) -> Past:
-        """What a narrator may see of one window."""
+    def past_of(self, number: int, train_stats: Statistics) -> Past:
+        """The part of one window that a narrator may see."""
         dataset, start = self.dataset, int(self.starts[number])
         last = start + self.past - 1
         return Past(
             frames=np.array(dataset.frames[start : last + 1]),
             grid=dataset.grid,
             domain=dataset.domain,
-            statistics=known,
+            statistics=train_stats,
             context=dataset.context[last] if dataset.context is not None else (),
             **self.calendar(last),
         )
 
     def calendar(self, frame: int) -> dict[str, str | None]:
-        """What the calendar says of a frame's time, known long before: season, part of day."""
+        """Season and part of day of a frame, or None where they do not apply."""
         dataset = self.dataset
         time, latitude = dataset.times[frame : frame + 1], dataset.grid.latitude
         # a season is a fact of one hemisphere: a grid that spans both has none

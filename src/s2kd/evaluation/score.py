@@ -293,7 +293,7 @@ def _conventions(windows: WindowDataset, climatology: Climatology | None) -> dic
         "lead": windows.lead,
         "step_seconds": grid.step_seconds,
         "overlap": overlap(windows),
-        "windows_per_time": windows.at_once,
+        "windows_per_time": windows.windows_per_time,
         "cells": int(grid.exists.sum()),
         "normalised": "divided by the training standard deviation of each channel",
         "ssim": gaussian if size >= 3 else "",
