@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -290,9 +291,13 @@ def test_a_large_file_is_not_read_whole(tmp_path):
         np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + 30_000 * 2 * 100 * 300 * 4)
     (tmp_path / "prometheus.json").write_text(json.dumps(sidecar(environments={})))
+    tracemalloc.start()
     record = prometheus(tmp_path)
     assert record.sizes["time"] == 30_000
     assert frames_of(record.isel(time=slice(29_990, 29_998))).shape == (8, 2, 100, 300)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**29  # dask copies arrays that have a method `copy`
 
 
 def test_the_documents_show_a_description_that_is_one(tmp_path):

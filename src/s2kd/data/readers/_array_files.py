@@ -29,6 +29,17 @@ class Header:
     dtype: np.dtype
 
 
+class MappedArray:
+    """A memory map without the method `copy`, by which dask would read all of it."""
+
+    def __init__(self, values: np.memmap) -> None:
+        self._values = values
+        self.shape, self.dtype, self.ndim = values.shape, values.dtype, values.ndim
+
+    def __getitem__(self, index: tuple[slice | int, ...]) -> np.ndarray:
+        return np.array(self._values[index])
+
+
 class NpzMember:
     """A C-ordered array of an `.npz`, decompressed as its first axis is read in order."""
 
@@ -110,7 +121,7 @@ def lazy_array(path: Path, key: str = "") -> "da.Array":
         raise S2KDError(f"{label}: holds {header.dtype}, but numbers are needed")
     match path.suffix.lower():
         case ".npy":
-            source: Any = _mapped(path)
+            source: Any = MappedArray(_mapped(path))
         case ".npz":
             with _opened_npz(path) as members, members.open(f"{key}.npy") as file:
                 columns_first = _npy_header(file)[1]
@@ -150,7 +161,7 @@ def _checked_ending(path: Path) -> str:
     return ending
 
 
-def _mapped(path: Path) -> np.ndarray:
+def _mapped(path: Path) -> np.memmap:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:

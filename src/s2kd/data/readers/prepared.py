@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from s2kd.data.readers import readers
+from s2kd.data.readers._array_files import lazy_array
 from s2kd.data.readers._record import record, words_coordinate
 from s2kd.data.store import FRAMES, open_store, store_facts
 
 if TYPE_CHECKING:
     import xarray as xr
-
-CHUNK_BYTES = 2**24
 
 
 @readers.register("prepared")
@@ -22,15 +21,11 @@ def prepared(*, path: str | Path) -> "xr.Dataset":
     Raises `S2KDError` for a folder that is not finished, that another version wrote, or whose
     frames differ from those written (an even sample is checked).
     """
-    import dask.array as da
-
     folder = Path(path).expanduser()
     dataset = open_store(folder, memory_gb=0.0)
     storage, grid = store_facts(folder)["frames"], dataset.grid
-    stored = np.load(folder / FRAMES, mmap_mode="r")
-    length = max(1, CHUNK_BYTES // (4 * int(np.prod(stored.shape[1:]))))
-    frames = da.from_array(stored, chunks=(length, -1, -1, -1))
-    if stored.dtype.kind == "i":
+    frames = lazy_array(folder / FRAMES)
+    if frames.dtype.kind == "i":
         scale, offset = (
             np.asarray(storage[name], dtype=np.float32)[:, None, None]
             for name in ("scale", "offset")
