@@ -32,8 +32,6 @@ from s2kd.core.errors import S2KDError
 from s2kd.core.files import read_json, write_json, write_whole
 from s2kd.core.recipe import upgrade
 
-Row = Mapping[str, Any]
-
 FIELDS = (
     "data", "preset", "variant", "split", "role", "backbone", "method", "seed", "narrator",
     "narrator_version", "reads_future", "parameters", "latency_ms", "validation", "key",
@@ -291,7 +289,7 @@ def window_runs(scores: xr.Dataset) -> tuple[int, ...]:
 
 
 def settings_of(scores: xr.Dataset) -> dict[str, Any]:
-    """The recipe of a dataset of one model, as plain data in today's words."""
+    """The recipe of a dataset of one model, as plain data in the form of this version."""
     return upgrade(json.loads(str(scores["recipe"].values[0])) or {})
 
 
@@ -363,20 +361,15 @@ def _fixed(
     return fixed
 
 
-NEW_NAMES = {"s2kd_blind": "s2kd_no_text", "teacher-blind": "teacher-no-text", "blind": "no_text"}
-"""Methods and kinds of teachers by what they were once called."""
-
-
 # --- searches ------------------------------------------------------------------------------------
 
 
-def save_search(folder: Path, search: Row) -> Path:
+def save_search(folder: Path, search: Mapping[str, Any]) -> Path:
     """Write the result of `s2kd sweep`."""
     parts = [search[part] for part in ("preset", "backbone", "method", "sampler")]
     name = "-".join([*parts, *search["axes"]]).lower()
     path = folder / "searches" / f"{name}.json"
-    recipe = _without_folders(search["recipe"])
-    write_json(path, {**_six_digits(dict(search)), "recipe": recipe})
+    write_json(path, {**_six_digits(search), "recipe": _without_folders(search["recipe"])})
     return path
 
 
