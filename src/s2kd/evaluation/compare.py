@@ -66,8 +66,8 @@ def common_seeds(*groups: xr.Dataset) -> list[list[int]]:
         return [[] for _ in groups]
     seeds = sorted(set.intersection(*(s for s in trained if s))) if any(trained) else [-1]
     return [
-        [own.index(seed) for seed in seeds] if is_trained else [0] * len(seeds)
-        for own, is_trained in zip(listed, trained, strict=True)
+        [seeds_of_group.index(seed) for seed in seeds] if is_trained else [0] * len(seeds)
+        for seeds_of_group, is_trained in zip(listed, trained, strict=True)
     ]
 
 
@@ -83,7 +83,7 @@ def _paired_errors(*groups: xr.Dataset) -> tuple[list[np.ndarray], int] | None:
     if not places[0]:
         return None
     errors = [window_errors(group)[at] for group, at in zip(groups, places, strict=True)]
-    differences = [(errors[0] - other).mean(0) for other in errors[1:]]
+    differences = [(errors[0] - compared).mean(0) for compared in errors[1:]]
     overlap = int(first.attrs.get("overlap", 1))
     return errors, block_for(differences, overlap=overlap, runs=window_runs(first))
 
@@ -115,10 +115,11 @@ def gap_closed(baseline: xr.Dataset, student: xr.Dataset, teacher: xr.Dataset) -
     paired, lead = _paired_errors(baseline, student, teacher), difference(teacher, baseline)
     if paired is None or lead is None:
         return None
-    (base, own, best), block = paired
+    (base_errors, student_errors, teacher_errors), block = paired
     if lead.value >= 0 or verdict(lead) in ("worse", "unclear"):
-        return Estimate(value=None, windows=base.shape[1], block=block, note=NO_GAP)
-    return ratio_estimate(base - own, base - best, block=block)
+        return Estimate(value=None, windows=base_errors.shape[1], block=block, note=NO_GAP)
+    gap = base_errors - teacher_errors
+    return ratio_estimate(base_errors - student_errors, gap, block=block)
 
 
 def excess_share(
@@ -131,8 +132,9 @@ def excess_share(
     paired = _paired_errors(baseline, student, other)
     if paired is None:
         return None
-    (base, own, others), block = paired
-    return difference_estimate(base - own, times * (base - others), block=block)
+    (base_errors, student_errors, other_errors), block = paired
+    gain = base_errors - student_errors
+    return difference_estimate(gain, times * (base_errors - other_errors), block=block)
 
 
 def best_method(groups: Mapping[str, xr.Dataset]) -> str | None:

@@ -264,11 +264,11 @@ def _window_covariance(series: Float[np.ndarray, "window k"], block: int) -> np.
         means = (sums[length:] - sums[:-length]) / length - series.mean(0)
         return means.T @ means / len(series) / (len(series) / length - 1)
 
-    whole = covariance(block)
+    covariance_of_blocks = covariance(block)
     if block == 1:
-        return whole
-    values, vectors = np.linalg.eigh(whole - covariance(block // 2))
-    return whole + (vectors * np.maximum(values, 0)) @ vectors.T
+        return covariance_of_blocks
+    values, vectors = np.linalg.eigh(covariance_of_blocks - covariance(block // 2))
+    return covariance_of_blocks + (vectors * np.maximum(values, 0)) @ vectors.T
 
 
 def _gradient(function: SmoothFunction, at: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
@@ -295,12 +295,12 @@ def _student_cdf(freedom: float, value: float) -> float:
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """P-values adjusted for being many (Holm 1979); None stays None and is not counted."""
-    ranked = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    ranked = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0
-    for rank, (p, place) in enumerate(ranked):
+    for rank, (p, index) in enumerate(ranked):
         highest = max(highest, min(1.0, (len(ranked) - rank) * p))
-        adjusted[place] = highest
+        adjusted[index] = highest
     return adjusted
 
 
@@ -318,7 +318,7 @@ def winner(
     `compare(first, second)` estimates the difference of their errors.
     """
     best = min(errors, key=errors.__getitem__)
-    versus = with_holm([compare(best, other) for other in errors if other != best])
+    versus = with_holm([compare(best, method) for method in errors if method != best])
     clear = [e is not None and e.high is not None and e.high < 0 and e.p_holm is not None
              and e.p_holm < LEVEL for e in versus]  # fmt: skip
     return best if clear and all(clear) else None

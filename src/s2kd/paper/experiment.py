@@ -73,6 +73,11 @@ class Experiment:
         students = self.table[self.table["method"] == BASELINE]
         return "" if students.empty else str(students["backbone"].iloc[0])
 
+    def student_row(self, method: str) -> pd.DataFrame:
+        """The row of the first student by this method, as a table of one row or none."""
+        table = self.table
+        return table[(table["backbone"] == self.backbone) & (table["method"] == method)]
+
     def student(self, method: str) -> xr.Dataset:
         """The seeds of the first student by this method; of length 0 where there is none."""
         return select(self.scores, role="student", backbone=self.backbone, method=method)
@@ -147,17 +152,17 @@ def experiments(results: Results) -> list[Experiment]:
     for scores in results.values():
         names = {n: str(scores[n].values[0]) for n in ("data", "preset", "split")}
         if "rules" in scores["variant"].values:
-            found = experiment(results, **names)
-            rank = order.index(found.data) if found.data in order else len(order)
-            if found.backbone:
-                listed.append((rank, found.title, found))
-    return [found for *_, found in sorted(listed, key=lambda entry: entry[:2])]
+            entry = experiment(results, **names)
+            rank = order.index(entry.data) if entry.data in order else len(order)
+            if entry.backbone:
+                listed.append((rank, entry.title, entry))
+    return [entry for *_, entry in sorted(listed, key=lambda entry: entry[:2])]
 
 
 def variant_scores(results: Results, main: Experiment, variant: str) -> xr.Dataset:
     """The models of a variant of this experiment; of length 0 where there are none."""
-    whole = results[f"{main.data}-{main._field('preset')}-{main.split}"]
-    return select(whole, variant=variant)
+    scores_of_split = results[f"{main.data}-{main.preset}-{main.split}"]
+    return select(scores_of_split, variant=variant)
 
 
 def longer_training(results: Results, main: Experiment) -> Experiment | None:
@@ -180,7 +185,7 @@ def full_grid_teacher(results: Results, main: Experiment) -> Experiment | None:
         return None
     references = select(main.scores, role="reference")["model"].values
     names = [*references, *main.student(BASELINE)["model"].values, *variant["model"].values]
-    whole = results[f"{main.data}-{main._field('preset')}-{main.split}"]
-    scores = whole.sel(model=names)
+    scores_of_split = results[f"{main.data}-{main.preset}-{main.split}"]
+    scores = scores_of_split.sel(model=names)
     one_recipe(scores, free=("teacher", "teacher_training"))
     return Experiment(scores=scores, note="teacher on the full grid")

@@ -36,11 +36,11 @@ def _panels(titles: Sequence[str], height: float, *, columns: int = 3, **shared:
 def _estimates_by_row(axes: Any, rows: Sequence[str], estimates: Mapping[str, Estimate]) -> None:
     """Values with bounds on the rows of their names; hollow with fewer than three seeds."""
     for name, estimate in estimates.items():
-        place = rows.index(name)
+        position = rows.index(name)
         fill = BLUE if estimate.seeds >= FEWEST_SEEDS else "white"
-        axes.plot(estimate.value, place, "o", color=BLUE, markerfacecolor=fill, zorder=3)
+        axes.plot(estimate.value, position, "o", color=BLUE, markerfacecolor=fill, zorder=3)
         if estimate.low is not None:
-            axes.plot([estimate.low, estimate.high], [place, place], "-", color=BLUE)
+            axes.plot([estimate.low, estimate.high], [position, position], "-", color=BLUE)
     axes.axvline(0, color="#888888", linewidth=1)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
 
@@ -61,19 +61,19 @@ def gap_shares(panels: Mapping[str, Experiment]) -> Any:
 
     Hollow where there are no bounds; an arrow at the edge for what lies beyond the axis.
     """
-    tables = {title: one.table[(one.table["backbone"] == one.backbone)
-                               & one.table["gap_closed_percent"].notna()]
-              for title, one in panels.items()}  # fmt: skip
+    tables = {title: experiment.table[(experiment.table["backbone"] == experiment.backbone)
+                               & experiment.table["gap_closed_percent"].notna()]
+              for title, experiment in panels.items()}  # fmt: skip
     rows = list(dict.fromkeys(name for table in tables.values() for name in table["label"]))
     figure, grid = _panels(list(panels), 3.1, sharex=True, sharey=True)
     for axes, table in zip(grid, tables.values(), strict=True):
         for row in table.to_dict("records"):
-            place, share = rows.index(row["label"]), row["gap_closed_percent"]
+            position, share = rows.index(row["label"]), row["gap_closed_percent"]
             mark = ">" if share > SHARES[1] else "<" if share < SHARES[0] else "o"
             fill = "white" if np.isnan(row["gap_closed_low"]) else BLUE
             bounds = np.clip([row["gap_closed_low"], row["gap_closed_high"]], *SHARES)
-            axes.plot(bounds, [place, place], "-", color=BLUE)
-            axes.plot(np.clip(share, *SHARES), place, mark, color=BLUE, markerfacecolor=fill)
+            axes.plot(bounds, [position, position], "-", color=BLUE)
+            axes.plot(np.clip(share, *SHARES), position, mark, color=BLUE, markerfacecolor=fill)
         if table.empty:
             axes.text(20, (len(rows) - 1) / 2, "no clear gap", ha="center", fontsize=8)
         axes.axvline(0, color="#888888", linewidth=1)
@@ -88,8 +88,8 @@ def gap_shares(panels: Mapping[str, Experiment]) -> Any:
 def ablation_bars(panels: Mapping[str, Experiment]) -> Any:
     """Figure 3: MSE (bars, left axis) and SSIM (line, right axis) of the rows of the ablation."""
     figure, grid = _panels(list(panels), 2.9, columns=2)
-    for axes, one in zip(grid, panels.values(), strict=True):
-        table = one.restricted(ABLATION).table
+    for axes, experiment in zip(grid, panels.values(), strict=True):
+        table = experiment.restricted(ABLATION).table
         at = np.arange(len(table))
         mse, deviation = table["mse"].to_numpy(), table["mse_std"].fillna(0).to_numpy()
         axes.bar(at, mse, yerr=deviation, color=BLUE, width=0.6, capsize=3)
@@ -137,8 +137,8 @@ def detailed_region(truth: Float[np.ndarray, "height width"]) -> tuple[int, int,
     detail = np.nan_to_num(np.square(truth - smooth))
     rows, columns = (max(2, -(-length // 3)) for length in truth.shape)
     mean = np.lib.stride_tricks.sliding_window_view(detail, (rows, columns)).mean((-1, -2))
-    top, left = np.unravel_index(int(mean.argmax()), mean.shape)
-    return int(top), int(top) + rows, int(left), int(left) + columns
+    top, west = np.unravel_index(int(mean.argmax()), mean.shape)
+    return int(top), int(top) + rows, int(west), int(west) + columns
 
 
 def region_maps(sample: Mapping[str, Any]) -> Any:
@@ -147,14 +147,14 @@ def region_maps(sample: Mapping[str, Any]) -> Any:
 
     truth = np.asarray(sample["truth"], float)
     fields = {"truth": truth, **{n: np.asarray(f, float) for n, f in sample["forecasts"].items()}}
-    top, bottom, left, right = sample["region"]
+    top, bottom, west, right = sample["region"]
     low, high = np.nanquantile(truth, [0.005, 0.995])
     aspect = truth.shape[1] / truth.shape[0]
     figure = new_figure(WIDTH, 1.0 + 2 * min(2.2, WIDTH / len(fields) / aspect))
     grid = figure.subplots(2, len(fields), squeeze=False)
     origin = "upper" if sample.get("first_row_on_top", True) else "lower"
     for (upper, lower), (name, field) in zip(grid.T, fields.items(), strict=True):
-        part = field[top:bottom, left:right]
+        part = field[top:bottom, west:right]
         for axes, values in ((upper, field), (lower, part)):
             image = axes.imshow(
                 values, cmap="viridis", vmin=low, vmax=high, origin=origin, aspect="auto"
@@ -162,10 +162,10 @@ def region_maps(sample: Mapping[str, Any]) -> Any:
             axes.set_xticks([])
             axes.set_yticks([])
         upper.set_title(label(name), fontsize=9)
-        corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+        corner, size = (west - 0.5, top - 0.5), (right - west, bottom - top)
         upper.add_patch(Rectangle(corner, *size, fill=False, edgecolor="red", linestyle="--"))
         if name != "truth":
-            rmse = np.sqrt(np.nanmean((part - truth[top:bottom, left:right]) ** 2))
+            rmse = np.sqrt(np.nanmean((part - truth[top:bottom, west:right]) ** 2))
             lower.set_title(f"RMSE {rmse:.3g}", fontsize=8)
     bar = figure.colorbar(image, ax=grid, location="right", shrink=0.8, aspect=30)
     bar.set_label(f"{sample['channel']} ({sample['unit']})", fontsize=8)

@@ -34,64 +34,72 @@ class NamedFigure:
 
 
 def contents(
-    name: str, every: Sequence[Experiment], results: Results, folder: Path
+    name: str, all_experiments: Sequence[Experiment], results: Results, folder: Path
 ) -> list[Table | NamedFigure]:
     """The tables and figures that go by this name (`studies.TABLES`, `searches`)."""
-    listed = [one for one in every if _shows(name, one)]
-    usual = [one for one in listed if one.split == "test"]
+    listed = [experiment for experiment in all_experiments if _shows(name, experiment)]
+    usual = [experiment for experiment in listed if experiment.split == "test"]
     title = name.capitalize()
     match name:
         case "table1" | "table2" | "table3":
-            return [t for one in listed for t in main_tables(one, results, name)]
+            return [t for experiment in listed for t in main_tables(experiment, results, name)]
         case "table4" | "fig3":
-            made = [tables.ablation_table(listed, title="Parts of the loss")]
-            drawn = {one.name: one for one in usual if one.student("semantic").sizes["model"]}
+            entries = [tables.ablation_table(listed, title="Parts of the loss")]
+            drawn = {
+                experiment.name: experiment
+                for experiment in usual
+                if experiment.student("semantic").sizes["model"]
+            }
             if drawn:
-                made.append(NamedFigure(name="ablation", figure=figures.ablation_bars(drawn)))
+                entries.append(NamedFigure(name="ablation", figure=figures.ablation_bars(drawn)))
         case "fig4":
-            made = [tables.narrator_table(results, listed, title="What the teacher reads")]
-            made += narrator_figure(results, listed)
+            entries = [tables.narrator_table(results, listed, title="What the teacher reads")]
+            entries += narrator_figure(results, listed)
         case "fig5":
-            made = [
+            entries = [
                 NamedFigure(name=f"maps-{sample['data']}", figure=figures.region_maps(sample))
                 for sample in read_samples(folder)
-                if sample["data"] in {one.data for one in listed}
+                if sample["data"] in {experiment.data for experiment in listed}
             ]
         case "extremes":
-            made = [tables.event_detail_table(one) for one in listed] + event_figure(listed)
+            entries = [
+                tables.event_detail_table(experiment) for experiment in listed
+            ] + event_figure(listed)
         case "spectra":
-            made = [tables.spectra_table(listed, title=title)]
+            entries = [tables.spectra_table(listed, title=title)]
         case "horizon":
-            made = [tables.rollout_table(listed, title="Roll-outs")]
+            entries = [tables.rollout_table(listed, title="Roll-outs")]
         case "searches":
-            made = search_contents(folder)
+            entries = search_contents(folder)
         case _:
             raise S2KDError(f"no table or figure {name!r} (there are {', '.join(TABLES)})")
-    return [one for one in made if one is not None]
+    return [entry for entry in entries if entry is not None]
 
 
-def _shows(name: str, one: Experiment) -> bool:
+def _shows(name: str, experiment: Experiment) -> bool:
     """Whether a table shows this data's kind of field; unknown data are shown everywhere."""
-    kind = SOURCES.get(one.data, ("", False))[0]
+    kind = SOURCES.get(experiment.data, ("", False))[0]
     return name not in TABLES or not kind or kind in TABLES[name][1]
 
 
-def main_tables(one: Experiment, results: Results, name: str) -> list[Table]:
+def main_tables(experiment: Experiment, results: Results, name: str) -> list[Table]:
     """The table of an experiment, of longer training, and of the teacher on the full grid."""
-    more = [longer_training(results, one), full_grid_teacher(results, one)]
+    variants = [longer_training(results, experiment), full_grid_teacher(results, experiment)]
     title = f"Table {name[-1]}"
-    return [tables.main_table(one, title=f"{title}: {one.title}", beside=name)] + [
-        tables.main_table(other, title=f"{title}: {other.title}") for other in more if other
+    return [tables.main_table(experiment, title=f"{title}: {experiment.title}", beside=name)] + [
+        tables.main_table(variant, title=f"{title}: {variant.title}")
+        for variant in variants
+        if variant
     ]
 
 
 def narrator_figure(results: Results, listed: Iterable[Experiment]) -> list[NamedFigure]:
     """Figure 4, where there is a control."""
     panels = {}
-    for one in listed:
-        effects = tables.control_effects(results, one)
+    for experiment in listed:
+        effects = tables.control_effects(results, experiment)
         points = {tables.READS.get(n, n): pair[1] for n, pair in effects.items() if pair[1]}
-        panels |= {one.name: points} if points else {}
+        panels |= {experiment.name: points} if points else {}
     figure = figures.narrator_points(panels) if panels else None
     return [NamedFigure(name="narrators", figure=figure)] if figure else []
 
@@ -99,19 +107,19 @@ def narrator_figure(results: Results, listed: Iterable[Experiment]) -> list[Name
 def event_figure(listed: Iterable[Experiment]) -> list[NamedFigure]:
     """CSI above the 95 % quantile by lead, less the baseline's, first channel."""
     panels = {}
-    for one in listed:
-        if ("above 95 %") not in {event for _, event in tables.events_of(one)}:
+    for experiment in listed:
+        if ("above 95 %") not in {event for _, event in tables.events_of(experiment)}:
             continue
-        channel, base = str(one.scores["channel"].values[0]), one.student(BASELINE)
+        channel, base = str(experiment.scores["channel"].values[0]), experiment.student(BASELINE)
         curves = {
             method: [
                 tables.event_gain(group, base, channel, "above 95 %", lead=int(lead))
-                for lead in one.scores["lead"].values
+                for lead in experiment.scores["lead"].values
             ]
-            for method, group in one.forecasters.items()
+            for method, group in experiment.forecasters.items()
             if method in ("teacher", "fitnet", "s2kd", "s2kd_plus")
         }
-        panels[one.name] = {m: points for m, points in curves.items() if all(points)}
+        panels[experiment.name] = {m: points for m, points in curves.items() if all(points)}
     figure = figures.csi_by_lead(panels) if panels else None
     return [NamedFigure(name="extremes", figure=figure)] if figure else []
 
@@ -133,8 +141,8 @@ def show(results: Results, names: Sequence[str], folder: Path, *, as_json: bool)
     from s2kd.core.console import print_json
 
     names = names or [*TABLES, "searches"]
-    every = experiments(results)
-    listed = {name: contents(name, every, results, folder) for name in names}
+    all_experiments = experiments(results)
+    listed = {name: contents(name, all_experiments, results, folder) for name in names}
     if not any(listed.values()):
         raise S2KDError(
             f"{folder}: holds no results for {', '.join(names)} yet; train them with --data FOLDER"
@@ -157,12 +165,24 @@ def write(page: Path, results: Results, folder: Path) -> Path:
     listed = experiments(results)
     if not listed:
         raise S2KDError(f"{folder}: holds no results of students yet")
-    by_kind = {SOURCES.get(one.data, (one.data, False))[0]: one for one in reversed(listed)}
-    usual = [one for one in listed if one in by_kind.values()]  # the first of each kind of field
-    variants = [f(results, one) for f in (longer_training, full_grid_teacher) for one in listed]
-    further = [one for one in (*listed, *variants) if one and one not in usual]
+    by_kind = {
+        SOURCES.get(experiment.data, (experiment.data, False))[0]: experiment
+        for experiment in reversed(listed)
+    }
+    usual = [experiment for experiment in listed if experiment in by_kind.values()]
+    variants = [
+        f(results, experiment)
+        for f in (longer_training, full_grid_teacher)
+        for experiment in listed
+    ]
+    further = [
+        experiment for experiment in (*listed, *variants) if experiment and experiment not in usual
+    ]
     drawn: list[NamedFigure] = [
-        NamedFigure(name="gap", figure=figures.gap_shares({one.name: one for one in listed}))
+        NamedFigure(
+            name="gap",
+            figure=figures.gap_shares({experiment.name: experiment for experiment in listed}),
+        )
     ]
     for name in ("fig3", "fig4", "fig5", "extremes"):
         drawn += [f for f in contents(name, listed, results, folder) if isinstance(f, NamedFigure)]
@@ -179,8 +199,8 @@ def write(page: Path, results: Results, folder: Path) -> Path:
     }
     text = {name: table.markdown() if table else "" for name, table in parts.items()}
     main = [
-        tables.main_table(one, title=one.title, beside=MAIN_TABLES.get(kind, ""))
-        for kind, one in sorted(by_kind.items(), key=lambda entry: usual.index(entry[1]))
+        tables.main_table(experiment, title=experiment.title, beside=MAIN_TABLES.get(kind, ""))
+        for kind, experiment in sorted(by_kind.items(), key=lambda entry: usual.index(entry[1]))
     ]
     source = (files("s2kd.paper") / "results.md.j2").read_text(encoding="utf-8")
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
@@ -206,13 +226,15 @@ def summary_numbers(listed: Sequence[Experiment], results: Results) -> dict[str,
     persistence = first.table.set_index("method")["mse"].get("persistence")
     unet = students[students["backbone"] == first.backbone].set_index("method")["gain_percent"]
     changes = [
-        (difference(one.student("s2kd"), one.student(BASELINE)),
-         one.table[(one.table["backbone"] == one.backbone) & (one.table["method"] == "s2kd")])
-        for one in listed
-        if one.student("s2kd").sizes["model"]
+        (difference(experiment.student("s2kd"), experiment.student(BASELINE)),
+         experiment.student_row("s2kd"))
+        for experiment in listed
+        if experiment.student("s2kd").sizes["model"]
     ]  # fmt: skip
     effects = [
-        pair[1] for one in listed for pair in tables.control_effects(results, one).values()
+        pair[1]
+        for experiment in listed
+        for pair in tables.control_effects(results, experiment).values()
         if pair[1] and pair[1].seeds >= FEWEST_SEEDS
     ]  # fmt: skip
     return {

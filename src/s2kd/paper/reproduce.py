@@ -112,9 +112,9 @@ def _coordinates(results: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
 def _run(variant: Variant, out: Path, loaded: Sequence[Run] = ()) -> Run:
     """The run of a variant, with the data of a loaded run of the same data."""
     run = Run(recipe=variant.recipe, out=out / variant.folder)
-    for other in loaded:
-        if other.recipe.dataset == run.recipe.dataset:
-            run.dataset = other.dataset
+    for candidate in loaded:
+        if candidate.recipe.dataset == run.recipe.dataset:
+            run.dataset = candidate.dataset
     return run
 
 
@@ -135,16 +135,16 @@ def reproduce(
         context: Minutes, parallel jobs, machine.
         maps: Whether figure 5 is wanted.
     """
-    left = to_do(jobs, out, results, maps=maps)
-    context.say(f"{len(jobs) - len(left)} of {len(jobs)} trainings are done already")
-    variants = {out / job.variant.folder: job.variant for job in left}
+    unfinished = to_do(jobs, out, results, maps=maps)
+    context.say(f"{len(jobs) - len(unfinished)} of {len(jobs)} trainings are done already")
+    variants = {out / job.variant.folder: job.variant for job in unfinished}
     queued = [
         Job(
             recipe=job.recipe,
             folder=out / job.variant.folder,
             finish=partial(store_results, results=results, job=job),
         )
-        for job in left
+        for job in unfinished
     ]
     with opened_folders({folder: variant.recipe for folder, variant in variants.items()}):
         summary = run_jobs(queued, context)

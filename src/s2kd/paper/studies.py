@@ -117,11 +117,11 @@ class TrainingJob:
     @property
     def recipe(self) -> Recipe:
         """The variant's recipe, narrowed to this training."""
-        whole = self.variant.recipe
+        full = self.variant.recipe
         return replace(
-            whole,
-            students=tuple(part for part in whole.students if part.name == self.student),
-            methods=tuple(method for method in whole.methods if method.name == self.method),
+            full,
+            students=tuple(part for part in full.students if part.name == self.student),
+            methods=tuple(method for method in full.methods if method.name == self.method),
             seeds=(self.seed,),
         )
 
@@ -137,7 +137,7 @@ def recipes_in(folder: str, *, preset: str, names: Sequence[str] = ()) -> dict[s
             raise S2KDError(f"reproduce: no data set {name!r} (there are {', '.join(SOURCES)})")
     available: dict[str, Recipe] = {}
     for name, (kind, official) in SOURCES.items():
-        covered = {SOURCES[other][0] for other in available if SOURCES[other][1]}
+        covered = {SOURCES[source][0] for source in available if SOURCES[source][1]}
         if (names and name not in names) or (not names and not official and kind in covered):
             continue
         try:
@@ -198,21 +198,21 @@ def variants_of(
         students = small_students(recipe.students[0])
     needed = {name for _, _, methods, _ in LEVELS for name in methods}
     methods = tuple(method for method in ALL_METHODS if method.name in needed)
-    whole = replace(recipe, students=students, methods=methods, seeds=tuple(seeds))
-    one = replace(whole, students=students[:1], methods=(method_named("s2kd"),))
+    full = replace(recipe, students=students, methods=methods, seeds=tuple(seeds))
+    single = replace(full, students=students[:1], methods=(method_named("s2kd"),))
     epochs = LONGER * recipe.student_training.epochs
-    named = {recipe.narrator.name: whole}
-    named |= {name: replace(one, **change) for name, change in CONTROLS.items()}
+    named = {recipe.narrator.name: full}
+    named |= {name: replace(single, **change) for name, change in CONTROLS.items()}
     named[LONG_TRAINING] = replace(
-        one,
+        single,
         methods=tuple(method_named(name) for name in ("baseline", "output", "s2kd_plus")),
         student_training=replace(recipe.student_training, epochs=epochs),
     )
     if data in FULL_GRID_TEACHERS:
         taught = tuple(method_named(n) for n in ("output", "fitnet", "s2kd", "s2kd_plus"))
-        named[FULL_GRID] = replace(one, methods=taught, **FULL_GRID_TEACHERS[data])
+        named[FULL_GRID] = replace(single, methods=taught, **FULL_GRID_TEACHERS[data])
     for name, path in (narratives or {}).items():
-        named[name] = replace(one, narrator=Part(name="recorded", params={"path": path}))
+        named[name] = replace(single, narrator=Part(name="recorded", params={"path": path}))
     preset = preset if official else "small"
     return [Variant(data=data, preset=preset, name=n, recipe=r) for n, r in named.items()]
 
@@ -236,8 +236,8 @@ def training_jobs(variants: Iterable[Variant], tables: Sequence[str] = ()) -> li
     jobs: dict[str, TrainingJob] = {}
     for variant in variants:
         kind = SOURCES.get(variant.data, ("", False))[0]
-        wanted = {name for name in tables or TABLES if kind in (*TABLES[name][1], "")}
-        for level, student, method in _needed(variant, wanted):
+        names_of_kind = {name for name in tables or TABLES if kind in (*TABLES[name][1], "")}
+        for level, student, method in _needed(variant, names_of_kind):
             for seed in variant.recipe.seeds:
                 job = TrainingJob(
                     variant=variant, student=student, method=method, seed=seed, level=level
@@ -247,17 +247,17 @@ def training_jobs(variants: Iterable[Variant], tables: Sequence[str] = ()) -> li
     return sorted(jobs.values(), key=lambda j: (j.level, j.variant.recipe.seeds.index(j.seed)))
 
 
-def _needed(variant: Variant, wanted: set[str]) -> list[tuple[int, str, str]]:
+def _needed(variant: Variant, names_of_kind: set[str]) -> list[tuple[int, str, str]]:
     """(level, student, method) of a variant."""
     first, *others = (part.name for part in variant.recipe.students)
     if variant.is_main:
         return [
             (level, student, method)
             for level, of_first, methods, tables in LEVELS
-            if wanted & tables
+            if names_of_kind & tables
             for student in ([first] if of_first else others)
             for method in methods
         ]
     tables = set(MAIN_TABLES.values()) if variant.name in VARIANT_LEVELS else {"fig4"}
     level = VARIANT_LEVELS.get(variant.name, 2)
-    return [(level, first, m.name) for m in variant.recipe.methods if wanted & tables]
+    return [(level, first, m.name) for m in variant.recipe.methods if names_of_kind & tables]

@@ -80,21 +80,21 @@ def pivot(cells: Mapping[tuple[str, str], str], *, corner: str, title: str, capt
 def short_table(experiments: Iterable[Experiment]) -> Table:
     """Gain, share of the gap, and the two claims of the paper: yes, no or undecided."""
     lines = []
-    for one in experiments:
-        base = one.student(BASELINE)
+    for experiment in experiments:
+        base = experiment.student(BASELINE)
         for method in ("s2kd", "s2kd_plus"):
-            group = one.student(method)
+            group = experiment.student(method)
             if not group.sizes["model"]:
                 continue
-            closed = gap_closed(base, group, one.teacher)
+            closed = gap_closed(base, group, experiment.teacher)
             lines.append(
                 (
-                    one.name,
+                    experiment.name,
                     label(method),
                     text_of(gain_percent(group, base)),
                     share_text(closed),
                     reaches(closed, CLAIMED_SHARE),
-                    doubles_fitnet(one, method),
+                    doubles_fitnet(experiment, method),
                     str(group.sizes["model"]),
                 )
             )
@@ -121,9 +121,9 @@ def reaches(closed: Estimate | None, threshold: float) -> str:
     return "yes" if closed.low >= threshold else "no" if closed.high < threshold else "undecided"
 
 
-def doubles_fitnet(one: Experiment, method: str) -> str:
+def doubles_fitnet(experiment: Experiment, method: str) -> str:
     """Whether a method gains, and more than twice what FitNet gains: yes, no or undecided."""
-    base, group, fitnet = (one.student(name) for name in (BASELINE, method, "fitnet"))
+    base, group, fitnet = (experiment.student(name) for name in (BASELINE, method, "fitnet"))
     change = verdict(difference(group, base))
     excess = excess_share(base, group, fitnet)
     if change == "worse":
@@ -138,14 +138,14 @@ def doubles_fitnet(one: Experiment, method: str) -> str:
 # --- tables 1 to 3 -------------------------------------------------------------------------------
 
 
-def main_table(one: Experiment, *, title: str, beside: str = "") -> Table:
+def main_table(experiment: Experiment, *, title: str, beside: str = "") -> Table:
     """Every student by every method, references and teachers; the clear winner in bold.
 
     `beside` is the table of the paper (`table1`) whose relative results stand in two columns.
     """
     printed = published(beside) if beside else None
     lines = []
-    for row in one.table.to_dict("records"):
+    for row in experiment.table.to_dict("records"):
         student = row["role"] == "student"
         compared = student and row["method"] != BASELINE
         key = (row["backbone"], row["method"])
@@ -175,12 +175,13 @@ def main_table(one: Experiment, *, title: str, beside: str = "") -> Table:
                 str(row["seeds"]) if row["role"] != "reference" else "",
             )
         )
-    more = ("published: gain %", "gap closed %") if beside else ()
+    published_head = ("published: gain %", "gap closed %") if beside else ()
     head = ("model", "method", "parameters (M)", "latency (ms)", "MSE", "MAE", "SSIM",
-            "gain over baseline %", "p (Holm)", "verdict", "gap closed %", *more,
+            "gain over baseline %", "p (Holm)", "verdict", "gap closed %", *published_head,
             "seeds")  # fmt: skip
     caption = (
-        f"{one.caption}. MSE, MAE: per element, in training standard deviations; ± over seeds. "
+        f"{experiment.caption}. MSE, MAE: per element, in training standard deviations; ± over "
+        "seeds. "
         f"{HOLM}. Verdict: by the interval. Bold: clearly better than every other method of that "
         f"student with {FEWEST_SEEDS} seeds or more."
     )
@@ -201,13 +202,15 @@ def teacher_label(row: Mapping[str, object]) -> str:
 def gains_table(experiments: Iterable[Experiment], *, title: str) -> Table:
     """Gain over the baseline of every student and method, a column per experiment."""
     cells = {}
-    for one in experiments:
-        students = one.table[(one.table["role"] == "student") & (one.table["verdict"] != "")]
+    for experiment in experiments:
+        students = experiment.table[
+            (experiment.table["role"] == "student") & (experiment.table["verdict"] != "")
+        ]
         for row in students.to_dict("records"):
             text = interval(row["gain_percent"], row["gain_low"], row["gain_high"], "+.1f")
             bold = row["verdict"] != "unclear" and not row["p_value"] >= 0.05
             name = f"{label(row['backbone'])}, {row['label']}"
-            cells[name, one.name] = f"**{text}**" if bold else text
+            cells[name, experiment.name] = f"**{text}**" if bold else text
     caption = f"Gain over the baseline %, {HOLM}. Bold: clear after this adjustment."
     return pivot(cells, corner="student, method", title=title, caption=caption)
 
@@ -218,11 +221,13 @@ def gains_table(experiments: Iterable[Experiment], *, title: str) -> Table:
 def ablation_table(experiments: Iterable[Experiment], *, title: str) -> Table | None:
     """Gain of each half of L_distill, and of both, over the prediction loss alone."""
     cells = {}
-    for one in (one for one in experiments if one.student("semantic").sizes["model"]):
-        for row in one.restricted(ABLATION).table.to_dict("records"):
+    for experiment in (
+        experiment for experiment in experiments if experiment.student("semantic").sizes["model"]
+    ):
+        for row in experiment.restricted(ABLATION).table.to_dict("records"):
             if row["method"] != BASELINE:
                 gain = interval(row["gain_percent"], row["gain_low"], row["gain_high"], "+.1f")
-                cells[row["label"], one.name] = f"{gain} (p {p_text(row['p_value'])})"
+                cells[row["label"], experiment.name] = f"{gain} (p {p_text(row['p_value'])})"
     printed = published("table2")["gain"]["unet"]
     for method in ABLATION[1:]:
         if cells:
@@ -237,32 +242,32 @@ def ablation_table(experiments: Iterable[Experiment], *, title: str) -> Table | 
 # --- figure 4 and the controls -------------------------------------------------------------------
 
 
-def readers(results: Results, one: Experiment) -> dict[str, tuple[xr.Dataset, xr.Dataset]]:
+def readers(results: Results, experiment: Experiment) -> dict[str, tuple[xr.Dataset, xr.Dataset]]:
     """(teacher, S²-KD student) by what the teacher read: a key of `READS`, or another narrator."""
     groups = {
         "no-text": (
-            select(one.scores, role="teacher", method="teacher-no-text"),
-            one.student("s2kd_no_text"),
+            select(experiment.scores, role="teacher", method="teacher-no-text"),
+            experiment.student("s2kd_no_text"),
         )
     }
-    whole = results[f"{one.data}-{one.preset}-{one.split}"]
-    variants = dict.fromkeys((*CONTROLS, "rules", *sorted(set(whole["variant"].values))))
+    scores_of_split = results[f"{experiment.data}-{experiment.preset}-{experiment.split}"]
+    variants = dict.fromkeys((*CONTROLS, "rules", *sorted(set(scores_of_split["variant"].values))))
     for variant in variants:
-        scores = variant_scores(results, one, variant)
+        scores = variant_scores(results, experiment, variant)
         if variant not in (LONG_TRAINING, FULL_GRID) and scores.sizes["model"]:
-            student = select(scores, role="student", backbone=one.backbone, method="s2kd")
+            student = select(scores, role="student", backbone=experiment.backbone, method="s2kd")
             groups[variant] = select(scores, role="teacher", method="teacher"), student
     return groups
 
 
 def control_effects(
-    results: Results, one: Experiment
+    results: Results, experiment: Experiment
 ) -> dict[str, tuple[Estimate | None, Estimate | None]]:
     """Percent by which teacher and student err more than with the rule narrator's narratives.
 
     By what the teacher read instead; p-values adjusted over all of them.
     """
-    groups = readers(results, one)
+    groups = readers(results, experiment)
     reference = groups.pop("rules")
     effects = {
         (name, role): difference(group, base)
@@ -279,12 +284,12 @@ def narrator_table(
 ) -> Table | None:
     """Whether text helps, and whether it is its meaning: error against the rule narrator's."""
     cells = {}
-    for one in experiments:
-        for name, pair in control_effects(results, one).items():
+    for experiment in experiments:
+        for name, pair in control_effects(results, experiment).items():
             for role, effect in zip(("teacher", "student"), pair, strict=True):
                 if effect is not None:
                     row = f"{role}: {READS.get(name, f'recorded ({name})')}"
-                    cells[row, one.name] = f"{text_of(effect)} (p {p_text(effect.p_holm)})"
+                    cells[row, experiment.name] = f"{text_of(effect)} (p {p_text(effect.p_holm)})"
     caption = (
         "Error of teacher and S²-KD student % more than with the rule narrator's narratives "
         f"(below 0: less); {HOLM}."
@@ -301,10 +306,10 @@ def narrator_table(
 def event_table(experiments: Iterable[Experiment], *, title: str) -> Table | None:
     """CSI of rare events by forecaster, and the difference of students to the baseline."""
     cells = {}
-    for one in experiments:
-        for channel, event in events_of(one):
-            row = f"{one.name}: {channel} {event}"
-            for name, group in one.forecasters.items():
+    for experiment in experiments:
+        for channel, event in events_of(experiment):
+            row = f"{experiment.name}: {channel} {event}"
+            for name, group in experiment.forecasters.items():
                 if name in SHOWN:
                     csi = event_interval(group, channel=channel, event=event)
                     cells[row, label(name)] = text_of(csi, ".3f")
@@ -315,23 +320,23 @@ def event_table(experiments: Iterable[Experiment], *, title: str) -> Table | Non
     return pivot(cells, corner="event", title=title, caption=caption) if cells else None
 
 
-def events_of(one: Experiment) -> list[tuple[str, str]]:
+def events_of(experiment: Experiment) -> list[tuple[str, str]]:
     """(channel, event) of the tables that the scores hold."""
-    if "hits" not in one.scores:
+    if "hits" not in experiment.scores:
         return []
     return [
         (str(channel), event)
-        for channel in one.scores["channel"].values
+        for channel in experiment.scores["channel"].values
         for event in EVENTS
-        if event in one.scores["event"].values
+        if event in experiment.scores["event"].values
     ]
 
 
-def event_detail_table(one: Experiment) -> Table | None:
+def event_detail_table(experiment: Experiment) -> Table | None:
     """CSI less the baseline's with interval, POD, FAR, bias and SEDI, by event and forecaster."""
-    base, differences, lines = one.student(BASELINE), {}, []
-    groups = {n: g for n, g in one.forecasters.items() if g["hits"].notnull().all()}
-    for channel, event in events_of(one):
+    base, differences, lines = experiment.student(BASELINE), {}, []
+    groups = {n: g for n, g in experiment.forecasters.items() if g["hits"].notnull().all()}
+    for channel, event in events_of(experiment):
         for name, group in groups.items():
             key = (channel, event, name)
             student = group["role"].values[0] == "student" and name != BASELINE
@@ -351,8 +356,12 @@ def event_detail_table(one: Experiment) -> Table | None:
         )
     head = ("event", "forecaster", "CSI", "CSI − baseline's", "p (Holm)", "POD", "FAR", "bias",
             "SEDI")  # fmt: skip
-    title = f"Rare events: {one.title}"
-    return Table(title=title, head=head, lines=tuple(lines), caption=one.caption) if lines else None
+    title = f"Rare events: {experiment.title}"
+    return (
+        Table(title=title, head=head, lines=tuple(lines), caption=experiment.caption)
+        if lines
+        else None
+    )
 
 
 def event_gain(
@@ -378,12 +387,12 @@ def spectra_table(experiments: Iterable[Experiment], *, title: str) -> Table | N
     """Distance of the mean power spectrum to the truth's, and energy of fine detail, last lead."""
     cells = {}
     names = ("log_spectral_distance_by_lead", "high_frequency_ratio_by_lead")
-    for one in experiments:
-        for name, group in one.forecasters.items():
+    for experiment in experiments:
+        for name, group in experiment.forecasters.items():
             if name in SHOWN and names[0] in group:
                 last = group[list(names)].isel(lead=-1).mean()
                 values = (float(last[n]) for n in names)
-                cells[label(name), one.name] = " / ".join(number(v, ".2f") for v in values)
+                cells[label(name), experiment.name] = " / ".join(number(v, ".2f") for v in values)
     caption = (
         "Last lead: distance of the radial power spectrum to the truth's in decades (0: equal) / "
         "ratio of the energy in the upper half of the wavenumbers (1: equal, below 1: blurred)."
@@ -394,8 +403,8 @@ def spectra_table(experiments: Iterable[Experiment], *, title: str) -> Table | N
 def rollout_table(experiments: Iterable[Experiment], *, title: str) -> Table | None:
     """Error at the trained lead and at four times that, each model fed its own output."""
     cells = {}
-    for one in experiments:
-        for name, group in one.forecasters.items():
+    for experiment in experiments:
+        for name, group in experiment.forecasters.items():
             if name not in SHOWN or "rollout_mse" not in group:
                 continue
             rolled = group.isel(model=group["rollout_stable"].notnull().values)
@@ -403,7 +412,9 @@ def rollout_table(experiments: Iterable[Experiment], *, title: str) -> Table | N
                 curve = rolled["rollout_mse"].mean("model").values
                 unstable = int((rolled["rollout_stable"] == 0).sum())
                 text = " / ".join(number(float(curve[i]), ".3f") for i in (len(curve) // 4 - 1, -1))
-                cells[label(name), one.name] = text + (f" ({unstable} unstable)" * bool(unstable))
+                cells[label(name), experiment.name] = text + (
+                    f" ({unstable} unstable)" * bool(unstable)
+                )
     caption = "MSE at T_out / 4 T_out. Unstable: not finite, or beyond 4 times the variance."
     return pivot(cells, corner="forecaster", title=title, caption=caption) if cells else None
 
