@@ -71,6 +71,29 @@ def _cell(text: str) -> str:
     return text.replace("|", r"\|").replace("\n", " ")
 
 
+README = Path(__file__).parent.parent / "README.md"
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+def with_numbers(page: str) -> str:
+    """`page` with the size, speed and skill of the best student on air temperature."""
+    from s2kd.evaluation.results import read_results
+    from s2kd.paper.experiment import experiments
+    from s2kd.paper.page import summary_numbers
+
+    results = read_results(RESULTS)
+    best = summary_numbers(experiments(results), results)["best"]
+    text = (
+        f"Forecasting air temperature over North America (`{best['place']}`), the best of the "
+        f"compared students has **{best['parameters']} parameters**, needs "
+        f"**{best['latency']} ms** per forecast on one thread ({best['machine']}), and closes **{best['share']} %** of the gap "
+        f"between a student without distillation and the teacher; its error is "
+        f"{best['of_persistence']} % of that of persistence ({best['student']}, {best['method']}; "
+        "[results](docs/results.md))."
+    )
+    return between(page, "numbers", text)
+
+
 METHOD = Path(__file__).parent / "method.md"
 MEASURED = Path(__file__).parent.parent / "results" / "backbones.json"
 
@@ -180,12 +203,13 @@ def narration() -> None:
 
 
 def main(folder: Path = FOLDER) -> None:
-    """Write both pages, and the made parts of docs/method.md and docs/narration.md."""
+    """Write both pages, and the generated parts of README.md, docs/method.md and docs/narration.md."""
     if folder == Path("sheets"):
         sheets()
         narration()
         return
     narration()
+    README.write_text(with_numbers(README.read_text(encoding="utf-8")), encoding="utf-8")
     if MEASURED.exists():
         rows = json.loads(MEASURED.read_text(encoding="utf-8"))
         page = with_sizes(METHOD.read_text(encoding="utf-8"), rows)

@@ -254,11 +254,22 @@ def test_nothing_names_the_place_it_was_written_in():
         assert not found, f"{path.relative_to(ROOT)} holds {found}"
 
 
-def test_the_table_of_sizes_is_the_generated_one():
+def generate():
+    """docs/generate.py as a module."""
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
-    generate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generate)
-    page = generate.METHOD.read_text(encoding="utf-8")
-    rows = json.loads(generate.MEASURED.read_text(encoding="utf-8"))
-    assert generate.with_sizes(page, rows) == page
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_numbers_of_the_readme_are_the_generated_ones():
+    page = generate().README.read_text(encoding="utf-8")
+    assert generate().with_numbers(page) == page
+
+
+def test_the_table_of_sizes_is_the_generated_one():
+    module = generate()
+    page = module.METHOD.read_text(encoding="utf-8")
+    rows = json.loads(module.MEASURED.read_text(encoding="utf-8"))
+    assert module.with_sizes(page, rows) == page
     assert f"{rows[0]['parameters'] / 1e6:.2f}" in page
