@@ -325,10 +325,11 @@ def prometheus_layout(folder: Path, files: Mapping[str, Path]) -> Layout:
     sidecar = folder / PROMETHEUS
     if not sidecar.is_file():
         first = headers(next(iter(files.values())))[""]
+        text = json.dumps(template(first.shape, files), indent=1)
         raise S2KDError(
             f"{folder}: {len(files)} environments are here, the first of shape {first.shape} and "
             f"type {first.dtype}, but no {PROMETHEUS} describes their axes, channels and units; "
-            f"save this as {sidecar} and correct it:\n{_json_lines(template(first.shape, files))}"
+            f"save this as {sidecar} and correct it:\n{text}"
         )
     layout = read(Layout, read_json(sidecar), str(sidecar))
     if len(layout.channels) != len(layout.units) or not layout.channels:
@@ -415,17 +416,6 @@ def _changing_cells(run: "da.Array") -> Bool[np.ndarray, "height width"]:
     for number in numbers:
         changed |= (run[int(number)].compute() != start).any(0)
     return changed
-
-
-def _json_lines(content: Mapping[str, Any]) -> str:
-    """JSON with one setting, and one environment, per line."""
-    listed = ",\n".join(
-        f"    {json.dumps(name)}: {json.dumps(parameters)}"
-        for name, parameters in content["environments"].items()
-    )
-    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()][:-1]
-    lines.append(f'  "environments": {{\n{listed}\n  }}')
-    return "{\n" + ",\n".join(lines) + "\n}"
 
 
 def template(shape: tuple[int, ...], names: Iterable[str]) -> dict[str, Any]:
