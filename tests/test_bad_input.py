@@ -115,7 +115,7 @@ def test_values_that_are_missing(run_refused, tmp_path):
     waves = gridded.waves()
     waves["t2m"][7, 2, 3:5] = np.nan
     path = gridded.write(waves, tmp_path / "holes.nc")
-    sentence = run_refused(path, "--set", "dataset.params.missing=error")
+    sentence = run_refused(path, "--set", "keep.missing=error")
     assert "t2m" in sentence
     assert "2 " in sentence, "how many"
     assert "missing" in sentence, "which setting helps"
