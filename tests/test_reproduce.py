@@ -148,9 +148,9 @@ def test_a_missing_map_has_its_models_trained_again_and_results_stay(trained, tm
     reproduce(listed, runs, results, JobContext(), maps=True)
     assert read_scores(results / RESULTS).identical(before)
     (sample,) = read_samples(results)
-    truth = np.array(sample["truth"])
-    assert set(sample["forecasts"]) == {"baseline", "s2kd"}
-    assert sample["region"] == list(detailed_region(truth))
+    truth = sample["field"].sel(name="truth").values
+    assert sample["name"].values.tolist() == ["truth", "baseline", "s2kd"]
+    assert tuple(sample.attrs["region"]) == detailed_region(truth)
     assert to_do(listed, runs, results, maps=True) == []
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from jaxtyping import Float
 
 from s2kd.evaluation.compare import BASELINE, label
@@ -141,18 +142,18 @@ def detailed_region(truth: Float[np.ndarray, "height width"]) -> tuple[int, int,
     return int(top), int(top) + rows, int(west), int(west) + columns
 
 
-def region_maps(sample: Mapping[str, Any]) -> Any:
+def region_maps(sample: xr.Dataset) -> Any:
     """Figure 5: truth beside forecasts, whole and within the region of most detail."""
     from matplotlib.patches import Rectangle
 
-    truth = np.asarray(sample["truth"], float)
-    fields = {"truth": truth, **{n: np.asarray(f, float) for n, f in sample["forecasts"].items()}}
-    top, bottom, west, right = sample["region"]
+    fields = {str(n): sample["field"].sel(name=n).values for n in sample["name"].values}
+    truth = fields["truth"]
+    top, bottom, west, right = sample.attrs["region"]
     low, high = np.nanquantile(truth, [0.005, 0.995])
     aspect = truth.shape[1] / truth.shape[0]
     figure = new_figure(WIDTH, 1.0 + 2 * min(2.2, WIDTH / len(fields) / aspect))
     grid = figure.subplots(2, len(fields), squeeze=False)
-    origin = "upper" if sample.get("first_row_on_top", True) else "lower"
+    origin = "upper" if sample.attrs["first_row_on_top"] else "lower"
     for (upper, lower), (name, field) in zip(grid.T, fields.items(), strict=True):
         part = field[top:bottom, west:right]
         for axes, values in ((upper, field), (lower, part)):
@@ -168,5 +169,5 @@ def region_maps(sample: Mapping[str, Any]) -> Any:
             rmse = np.sqrt(np.nanmean((part - truth[top:bottom, west:right]) ** 2))
             lower.set_title(f"RMSE {rmse:.3g}", fontsize=8)
     bar = figure.colorbar(image, ax=grid, location="right", shrink=0.8, aspect=30)
-    bar.set_label(f"{sample['channel']} ({sample['unit']})", fontsize=8)
+    bar.set_label(f"{sample.attrs['channel']} ({sample.attrs['unit']})", fontsize=8)
     return figure

@@ -57,9 +57,9 @@ def contents(
             entries += narrator_figure(results, listed)
         case "fig5":
             entries = [
-                NamedFigure(name=f"maps-{sample['data']}", figure=figures.region_maps(sample))
+                NamedFigure(name=f"maps-{sample.attrs['data']}", figure=figures.region_maps(sample))
                 for sample in read_samples(folder)
-                if sample["data"] in {experiment.data for experiment in listed}
+                if sample.attrs["data"] in {experiment.data for experiment in listed}
             ]
         case "extremes":
             entries = [

@@ -16,7 +16,7 @@ import xarray as xr
 
 import s2kd
 from s2kd import pipeline
-from s2kd.core.files import read_json, write_json
+from s2kd.core.files import write_whole
 from s2kd.evaluation.results import (
     each_model,
     read_results,
@@ -192,7 +192,7 @@ def _student_folder(job: TrainingJob, out: Path) -> Path:
 
 
 def _sample_path(results: Path, variant: Variant) -> Path:
-    return results / "maps" / f"{variant.data}-{variant.preset}.json"
+    return results / "maps" / f"{variant.data}-{variant.preset}.nc"
 
 
 @torch.no_grad()
@@ -219,7 +219,8 @@ def save_sample(variant: Variant, out: Path, results: Path) -> None:
         name: predict(load_student(folder)[0].eval(), batch.past, batch.index, None)[0, -1, 0]
         for name, folder in folders.items()
     }
-    sample = {
+    fields = {"truth": truth, **{name: field.numpy() for name, field in forecasts.items()}}
+    attributes = {
         "data": variant.data,
         "preset": variant.preset,
         "seed": seed,
@@ -227,18 +228,18 @@ def save_sample(variant: Variant, out: Path, results: Path) -> None:
         "lead": recipe.lead,
         "channel": grid.channels[0],
         "unit": grid.units[0],
-        "first_row_on_top": grid.latitude is None or grid.latitude[0] > grid.latitude[-1],
+        "first_row_on_top": int(grid.latitude is None or grid.latitude[0] > grid.latitude[-1]),
         "region": detailed_region(truth),
-        "truth": _rounded(truth),
-        "forecasts": {name: _rounded(field.numpy()) for name, field in forecasts.items()},
     }
-    write_json(path, sample)
+    stack = np.stack(list(fields.values())).astype(np.float32)
+    sample = xr.Dataset(
+        {"field": (("name", "row", "column"), stack)}, {"name": list(fields)}, attributes
+    )
+    encoding = {"field": {"zlib": True, "shuffle": True}}
+    write_whole(path, lambda new: sample.to_netcdf(new, engine="h5netcdf", encoding=encoding))
 
 
-def _rounded(field: np.ndarray) -> list[list[float | None]]:
-    return [[None if np.isnan(v) else float(f"{v:.5g}") for v in row] for row in field.tolist()]
-
-
-def read_samples(results: Path) -> list[dict[str, Any]]:
-    """The map samples beside the results, in order of their names."""
-    return [read_json(path) for path in sorted((results / "maps").glob("*.json"))]
+def read_samples(results: Path) -> list[xr.Dataset]:
+    """The map samples beside the results, in order of their names: `field` by name, row, column."""
+    paths = sorted((results / "maps").glob("*.nc"))
+    return [xr.load_dataset(path, engine="h5netcdf") for path in paths]
