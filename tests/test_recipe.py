@@ -5,7 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from s2kd.core.methods import BUILT_IN, key_form, label, method_named
-from s2kd.core.recipe import Method, Part, Recipe, TeacherSpec, Term, Training
+from s2kd.core.recipe import Method, Part, Recipe, TeacherSpec, Term, Training, json_schema
 from s2kd.core.types import S2KDError
 from s2kd.pipeline import recipes
 
@@ -214,3 +214,12 @@ def test_every_built_in_method_has_a_label_of_its_own():
     assert len(set(labels)) == len(labels) == 17
     assert label("s2kd_plus") == "S²-KD plus (ours)"
     assert label("mine") == "mine"
+
+
+def test_the_schema_holds_bounds_and_choices():
+    fields = json_schema()["$defs"]["Training"]["properties"]
+    assert fields["lr"]["exclusiveMinimum"] == 0
+    assert fields["epochs"]["minimum"] == 1
+    assert set(fields["schedule"]["enum"]) == {"plateau", "cosine", "constant"}
+    with pytest.raises(S2KDError, match="only recipes have a schema"):
+        json_schema("backbones")
