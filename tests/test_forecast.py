@@ -485,8 +485,8 @@ def test_a_past_across_missing_times_is_refused(tmp_path):
     times = np.arange(20) * 3600
     times[-1] += 50 * 3600
     np.savez(tmp_path / "latest.npz", x=noise(20, 1, 8, 8), t=times)
-    said = "last 2 frames 3600 s apart, but 2000-01-01T18:00:00 is followed by 2000-01-03T21:00:00"
-    with pytest.raises(S2KDError, match=f"latest.npz: the student needs the {said}"):
+    said = "2 frames up to 2000-01-03T21:00:00, 3600 s apart, but there is none 3600 s before"
+    with pytest.raises(S2KDError, match=f"latest.npz: the model needs the {said}"):
         written(folder, tmp_path / "latest.npz", tmp_path)
 
 
@@ -498,7 +498,7 @@ def test_a_past_across_two_runs_is_refused(tmp_path):
     for name, first, count in (("a", 0, 9), ("b", 9, 2)):
         times = (first + np.arange(count)) * 3600
         np.savez(latest / f"{name}.npz", x=noise(count, 1, 8, 8), t=times)
-    with pytest.raises(S2KDError, match="latest: run 'b' has 2 frames, the student wants 3"):
+    with pytest.raises(S2KDError, match="latest: run 'b' holds 2 frames, the model needs the last 3"):
         written(folder, latest, tmp_path)
 
 

@@ -145,7 +145,9 @@ def _open_latest(latest: "Path | xr.Dataset", part: Part, grid: "GridSpec") -> "
             f"{IN_MEMORY}: the student was trained on {part.name!r}, which is no CF data; give the "
             "path of such a file, or arrays to Forecaster.predict"
         )
-    settings = {key: value for key, value in part.params.items() if key != "environments"}
+    # settings that leave out environments or days of the training data
+    skipped = ("environments", "whole_days")
+    settings = {key: value for key, value in part.params.items() if key not in skipped}
     if "variables" in options:
         settings["variables"] = list(grid.channels)
     return read_record(Part(name=part.name, params={**settings, "path": str(latest)}))
