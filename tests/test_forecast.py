@@ -498,7 +498,9 @@ def test_a_past_across_two_runs_is_refused(tmp_path):
     for name, first, count in (("a", 0, 9), ("b", 9, 2)):
         times = (first + np.arange(count)) * 3600
         np.savez(latest / f"{name}.npz", x=noise(count, 1, 8, 8), t=times)
-    with pytest.raises(S2KDError, match="latest: run 'b' holds 2 frames, the model needs the last 3"):
+    with pytest.raises(
+        S2KDError, match="latest: run 'b' holds 2 frames, the model needs the last 3"
+    ):
         written(folder, latest, tmp_path)
 
 
