@@ -10,7 +10,6 @@ Welch (1947) and Satterthwaite (1946). Every interval has 95 % confidence.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -78,10 +77,6 @@ class Estimate:
         )
         low, high = bounds if factor > 0 else reversed(bounds)
         return replace(self, value=value, low=low, high=high)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return dict(vars(self))
 
 
 # --- block length --------------------------------------------------------------------------------
