@@ -208,7 +208,7 @@ def test_a_later_default_does_not_change_a_saved_model(blobs, tmp_path, monkeypa
     torch.testing.assert_close(loaded(frames).future, student(frames).future, rtol=0, atol=0)
     loaded, metadata = load_teacher(tmp_path / "teacher")
     assert metadata["part"]["backbone"]["params"]["layer_scale"] == 1e-2
-    tokens = words(2)
+    tokens = narrative_tokens(2)
     torch.testing.assert_close(
         loaded(frames, tokens).future, teacher(frames, tokens).future, rtol=0, atol=0
     )
