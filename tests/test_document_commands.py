@@ -3,12 +3,16 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import tiny_vlm
 import torch
 import xarray as xr
+from chat_server import ChatServer
 from gridded import waves, write
 
 from s2kd.cli import main
@@ -92,3 +96,58 @@ def test_the_readme(folder, capsys):
         assert status == expected, f"{shlex.join(words)}: {capsys.readouterr().err}"
     assert (folder / "forecast.nc").exists()
     assert (folder / "runs/mine/report.html").exists()
+
+
+CLOSED = "http://127.0.0.1:9"
+"""No server listens there, so that no test fetches gigabytes."""
+
+
+def refused(words: list[str], changes: dict, capsys) -> None:
+    """The command ends with exit status 2 and one sentence."""
+    assert execute(words, changes) == 2, shlex.join(words)
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("s2kd: "), message
+
+
+@pytest.mark.slow
+def test_the_page_on_narration(folder, capsys, monkeypatch):
+    """A hub is out of reach here: what needs one is refused, all else runs on a tiny model."""
+    changes = {"stride": 200, "test_stride": 200, "text.name": "hashed"}
+    model = "models/deepseek-vl-1.3b-chat"
+    tiny_vlm.deepseek(folder / model)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with ChatServer() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        for words in commands("docs/narration.md"):
+            words = [word.replace("http://localhost:8000/v1", server.url) for word in words]
+            line = shlex.join(words)
+            own = WORLD | changes if "demo" in words else changes
+            if "--verify" in words or "pretrained" in line:
+                own = {}
+            if "narrator.name=recorded" in words:
+                shutil.copy(folder / "runs/air/narratives.jsonl", folder / "narratives.jsonl")
+                texts = (json.loads(row) for row in (folder / "narratives.jsonl").open())
+                rows = [{"window": row["window"], "text": row["text"]} for row in texts]
+                pd.DataFrame(rows).to_csv(folder / "texts.csv", index=False)
+            words += small_settings(own)
+            needs_hub = ("transformers" in line and model not in line) or "pretrained" in line
+            if needs_hub:
+                refused(words, {}, capsys)
+            else:
+                assert execute(words, {}) == 0, f"{line}: {capsys.readouterr().err}"
+
+
+@pytest.mark.slow
+def test_the_page_on_data(folder, capsys):
+    """An array of one's own is read to the end; what is not on this disk is refused."""
+    rng = np.random.default_rng(0)
+    np.save(folder / "smoke.npy", rng.normal(size=(160, 1, 12, 16)).astype(np.float32))
+    assert execute(["s2kd", "data", "describe", "smoke.npy", "--json"], {}) == 0
+    (folder / "recipe.json").write_text(capsys.readouterr().out)
+    for words in commands("docs/data.md"):
+        local = {"smoke.npy", "recipe.json", "FAST/recipe.json"} & set(words)
+        if words[0] == "python" or local:
+            assert execute(words, SMALL) == 0, f"{shlex.join(words)}: {capsys.readouterr().err}"
+        else:
+            refused([*words, "--from", CLOSED] if "fetch" in words else words, {}, capsys)
