@@ -68,10 +68,15 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """The paper's tables and figures, beside the published ones; continues where it stopped."""
+    from s2kd.core.errors import S2KDError
     from s2kd.evaluation.results import read_results
     from s2kd.paper import page as results_page
     from s2kd.paper.studies import check_tables
 
+    if jobs < 1 or minutes < 0:
+        raise S2KDError(
+            f"--jobs must be at least 1 and --minutes at least 0, got {jobs}, {minutes}"
+        )
     tables = check_tables(what or [])
     names = [name for name in on.split(",") if name]
     if data:
@@ -149,13 +154,13 @@ def _print_plan(jobs: list, out: Path, results: Path, *, maps: bool, as_json: bo
     from s2kd.core import console
     from s2kd.paper.reproduce import to_do
 
-    left = {job.name for job in to_do(jobs, out, results, maps=maps)}
+    remaining = {job.name for job in to_do(jobs, out, results, maps=maps)}
     if as_json:
-        rows = [{"name": j.name, "level": j.level, "done": j.name not in left} for j in jobs]
+        rows = [{"name": j.name, "level": j.level, "done": j.name not in remaining} for j in jobs]
         console.print_json({"trainings": rows})
         return
     for job in jobs:
-        print(f"{'to do' if job.name in left else 'done'}  level {job.level}  {job.name}")
+        print(f"{'to do' if job.name in remaining else 'done'}  level {job.level}  {job.name}")
 
 
 def _run(
@@ -170,15 +175,10 @@ def _run(
     quiet: bool,
 ) -> None:
     from s2kd.core import console
-    from s2kd.core.types import S2KDError
     from s2kd.paper.reproduce import HORIZON, reproduce
     from s2kd.pipeline import Machine
     from s2kd.pipeline.queue import JobContext
 
-    if parallel < 1 or minutes < 0:
-        raise S2KDError(
-            f"--jobs must be at least 1 and --minutes at least 0, got {parallel}, {minutes}"
-        )
     with console.shown(quiet=quiet) as shown:
         context = JobContext(
             minutes=minutes,
