@@ -12,11 +12,12 @@ import numpy as np
 
 from s2kd.core.recipe import Keep, Split
 from s2kd.core.types import S2KDError
+from s2kd.data.frames import RecordFrames
 from s2kd.data.loading import split_record
 from s2kd.data.readers import readers
 from s2kd.data.readers.cf import Fields, fields_of, joined
 from s2kd.data.readers.files import engine_of, files_of, kind_of_file
-from s2kd.data.steps import date_text, regularity, resampling_advice, step_numbers
+from s2kd.data.steps import calendar_of, date_text, regularity, resampling_advice, step_numbers
 from s2kd.data.values import ValueSummary
 
 if TYPE_CHECKING:
@@ -285,14 +286,9 @@ def _blocks(label: str, record: "xr.Dataset", budget: int) -> Iterator[np.ndarra
         starts = np.unique(
             np.linspace(0, frames // size - 1, max(1, affordable // size)).astype(int) * size
         )
+    stored = RecordFrames(record, label)
     for start in map(int, starts):
-        part = record.isel(time=slice(start, start + size))
-        try:
-            arrays = [part[name].values for name in part.data_vars]
-        except Exception as error:  # every codec raises its own kinds
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise S2KDError(f"{label}: cannot be read at frame {start} ({reason})") from None
-        yield np.stack(arrays, axis=1).astype(np.float32)
+        yield stored[start : start + size]
 
 
 def _stored_frames(record: "xr.Dataset") -> int:
@@ -332,17 +328,13 @@ def _with_grid(
         first_time=date_text(times[0]) if dated else "",
         last_time=date_text(times[-1]) if dated else "",
         step_seconds=float(record.attrs.get("step_seconds") or regularity(times).step_seconds),
-        calendar="" if not dated else _calendar(times),
+        calendar="" if not dated else calendar_of(times),
         height=record.sizes["row"],
         width=record.sizes["column"],
         wraps=bool(record.attrs.get("wraps")),
         scanned=scanned,
         **ends,
     )
-
-
-def _calendar(times: np.ndarray) -> str:
-    return "standard" if times.dtype != object else str(times[0].calendar)
 
 
 def _gib(files: Sequence[Path]) -> float:

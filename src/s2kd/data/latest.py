@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from s2kd.core.types import GridSpec, S2KDError
+from s2kd.data.frames import RecordFrames
 from s2kd.data.gaps import GapFilter
 from s2kd.data.grids import coordinate_difference
 from s2kd.data.readers.cf import starting_at
@@ -65,13 +66,8 @@ def latest_frames(
         raise S2KDError(f"missing={missing!r}: must be 'error' or 'fill' here")
     record = _matching(record, grid, label)
     numbers = _last_frames(record, grid, past, until, label)
-    part = record.isel(time=numbers)
-    try:
-        arrays = [part[channel].values for channel in grid.channels]
-    except Exception as error:  # every codec raises its own kinds
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise S2KDError(f"{label}: the last {past} frames cannot be read ({reason})") from None
-    frames, times = np.stack(arrays, axis=1).astype(np.float32), part["time"].values
+    part = record[list(grid.channels)].isel(time=numbers)
+    frames, times = RecordFrames(part, label)[0:past], part["time"].values
     absent = ~np.isfinite(frames) & grid.exists
     if absent.any():
         _check_missing(label, grid, times, absent, fill=missing == "fill")

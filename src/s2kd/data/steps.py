@@ -20,6 +20,11 @@ def _calendar_fields(times: Times) -> Any:
     return xr.DataArray(np.asarray(times), dims="time").dt
 
 
+def calendar_of(times: Times) -> str:
+    """`standard`, or the name of the times' cftime calendar."""
+    return "standard" if times.dtype != object else str(times[0].calendar)
+
+
 def hour_of_day(times: Times) -> Float[np.ndarray, " time"]:
     """Hours since midnight, with fraction."""
     fields = _calendar_fields(times)

@@ -12,7 +12,7 @@ from s2kd.core.types import Domain, S2KDError
 from s2kd.data.grids import AXIS_ATTRIBUTES, FileAxis, Plane, geographic_plane, projected_plane
 from s2kd.data.readers import readers
 from s2kd.data.readers.files import open_files
-from s2kd.data.steps import date_text
+from s2kd.data.steps import calendar_of, date_text
 from s2kd.data.units import same_units
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def _pieces(path: str, fields: Fields, channel: str) -> list[tuple[Field, str]]:
     for field in matching:
         if field.extra and not level:
             _refuse_levels(field)
-    if len({_calendar(field.times) for field in matching}) > 1:
+    if len({calendar_of(field.times) for field in matching}) > 1:
         raise S2KDError(f"{path}: files of several calendars")
     return [(field, level) for field in sorted(matching, key=lambda f: f.times[0])]
 
@@ -286,10 +286,6 @@ def _check_times(path: str, lead: str, times: np.ndarray, name: str, own: np.nda
             f"{path}: {lead!r} and {name!r} must have the same times, but frame {at} is "
             f"{texts[0]} in the one and {texts[1]} in the other"
         )
-
-
-def _calendar(times: np.ndarray) -> str:
-    return "standard" if times.dtype != object else str(times[0].calendar)
 
 
 def _is_level(value: float, level: str) -> bool:
