@@ -1,10 +1,27 @@
 """What several tests share: one thread, no deadlines, one Fabric, one small world."""
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
-import torch
 from hypothesis import settings
 
-torch.set_num_threads(1)  # sums in one order, and room for other test runs beside this one
+if sys.dont_write_bytecode:
+    # without compiled modules, every process of a test would compile all of torch again
+    compiled = Path(__file__).parent.parent / ".pytest_cache" / "compiled"
+    sys.pycache_prefix, sys.dont_write_bytecode = str(compiled), False
+    os.environ["PYTHONPYCACHEPREFIX"] = str(compiled)
+    del os.environ["PYTHONDONTWRITEBYTECODE"]
+
+
+def pytest_configure():
+    """One thread: sums in one order, and room for other test runs beside this one."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 # a busy machine is no failure, and a failure comes again on the next run
 settings.register_profile("s2kd", deadline=None, derandomize=True)
 settings.load_profile("s2kd")

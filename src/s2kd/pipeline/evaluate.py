@@ -1,6 +1,7 @@
 """Stages `evaluate` and `report`: every model of a run on the test splits, and the run's page."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,6 +176,7 @@ def _score_all(run: Run, models: Sequence[EvaluatedModel], split: str) -> list[x
     """One dataset per model, from the file of scores where that is of these weights and windows.
 
     Windows and version are noted in the attribute `measured`; models of others are scored again.
+    The file is written at the end, and every `save_seconds` on the way.
     """
     path, windows = _scores_path(run.out, split), run.windows(split, device=run.fabric.device)
     measured = digest([run.dataset.fingerprint, windows.starts.tolist(), SCORES_VERSION])
@@ -184,14 +186,21 @@ def _score_all(run: Run, models: Sequence[EvaluatedModel], split: str) -> list[x
         before = results.read_scores(path)
         if before.attrs.get("rollout_horizon", run.horizon) != run.horizon:
             results.write_scores(path, results.without_roll_outs(before))
-    scored = []
-    for model in models:
-        before = _known_scores(path, model)
-        scores = _scores_of(run, model, windows, before)
-        scores = scores.assign_attrs(measured=measured)
-        if before is None or not scores.identical(before):
-            results.add_models(path, scores)
-        scored.append(scores)
+    scored, unsaved, saved = [], [], time.monotonic()
+    try:
+        for model in models:
+            before = _known_scores(path, model)
+            scores = _scores_of(run, model, windows, before)
+            scores = scores.assign_attrs(measured=measured)
+            scored.append(scores)
+            if before is None or not scores.identical(before):
+                unsaved.append(scores)
+            if unsaved and time.monotonic() - saved >= run.save_seconds:
+                results.add_models(path, results.join_models(unsaved))
+                unsaved, saved = [], time.monotonic()
+    finally:  # also of the models before one that fails
+        if unsaved:
+            results.add_models(path, results.join_models(unsaved))
     return scored
 
 
