@@ -64,14 +64,14 @@ def scratch() -> Path:
     return folder
 
 
-def walk(recipe: Recipe, out: Path) -> list[str]:
-    """The whole road; the stages that had work to do, in order."""
+def walk(recipe: Recipe, out: Path, *, until: str = pipeline.STAGES[-1]) -> list[str]:
+    """The road to a stage; the stages that had work to do, in order."""
     stages: dict[str, None] = {}
 
     def progress(stage: str):
         return lambda done, total, word="": stages.setdefault(stage)
 
-    pipeline.run_all(pipeline.open_run(recipe, out, progress=progress))
+    pipeline.run_all(pipeline.open_run(recipe, out, progress=progress), until=until)
     return list(stages)
 
 

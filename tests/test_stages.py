@@ -61,7 +61,7 @@ def _kept(out):
 
 def test_a_further_seed_trains_its_own_models_alone(mine):
     before = road.weights(mine)
-    stages = road.walk(structs.replace(road.tiny(), seeds=(42, 7)), mine)
+    stages = road.walk(structs.replace(road.tiny(), seeds=(42, 7)), mine, until="evaluate")
     trained = [stage for stage in stages if stage.startswith("train ")]
     assert trained == [f"train {m.split('/')[1].replace('42', '7')}" for m in road.MODELS]
     after = road.weights(mine)
@@ -75,7 +75,7 @@ def test_a_further_seed_trains_its_own_models_alone(mine):
 def test_a_further_method_trains_its_student_alone(mine):
     recipe = road.tiny()
     recipe = structs.replace(recipe, methods=(*recipe.methods, s2kd(beta=0.0, name="semantic")))
-    stages = road.walk(recipe, mine)
+    stages = road.walk(recipe, mine, until="evaluate")
     assert [stage for stage in stages if not stage.startswith("score ")] == [
         "train unet-semantic-seed42"
     ]
@@ -85,7 +85,7 @@ def test_a_further_method_trains_its_student_alone(mine):
 def test_a_further_student_trains_alone(mine):
     recipe = road.tiny()
     more = Part(name="simvp", params=road.TEACHER.backbone.params)
-    stages = road.walk(structs.replace(recipe, students=(*recipe.students, more)), mine)
+    stages = road.walk(structs.replace(recipe, students=(*recipe.students, more)), mine, until="distil")
     trained = [stage for stage in stages if stage.startswith("train ")]
     assert trained == [f"train simvp-{m.name}-seed42" for m in recipe.methods]
     assert not any(stage.startswith("targets") for stage in stages)
@@ -101,7 +101,7 @@ def test_another_setting_in_a_used_folder_is_refused_by_name(mine):
 
 def test_changed_settings_of_a_method_train_it_again(mine):
     before = road.weights(mine)
-    stages = road.walk(road.tiny().with_settings(["methods.s2kd.weight=0.25"]), mine)
+    stages = road.walk(road.tiny().with_settings(["methods.s2kd.weight=0.25"]), mine, until="distil")
     assert [s for s in stages if s.startswith("train ")] == ["train unet-s2kd-seed42"]
     after = road.weights(mine)
     name = "students/unet-s2kd-seed42/model.safetensors"
@@ -129,7 +129,7 @@ def test_a_changed_teacher_makes_its_targets_and_pupils_stale(mine):
     metadata = json.loads((folder / "model.json").read_text())
     metadata["weights"] = file_digest(folder / "model.safetensors")
     write_json(folder / "model.json", sealed(metadata))
-    stages = road.walk(road.tiny(), mine)
+    stages = road.walk(road.tiny(), mine, until="evaluate")
     assert stages == [
         "targets text-seed42",
         "train unet-s2kd-seed42",
@@ -292,7 +292,7 @@ def test_unseen_test_splits_are_scored_apart(tmp_path):
         stride=4,
         test_stride=4,
     )
-    road.walk(recipe, tmp_path / "run")
+    road.walk(recipe, tmp_path / "run", until="evaluate")
     rows = json.loads((tmp_path / "run/scores.json").read_text())
     names = ["persistence", "climatology", "baseline"]
     dataset = world("plume", **_PLUME)
