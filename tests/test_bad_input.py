@@ -189,8 +189,8 @@ def test_an_option_that_nothing_would_read(refused, run_refused, file, mine, tmp
         ("strategy", "garbage", "not on this machine"),
     ],
 )
-def test_a_machine_that_cannot_be(run_refused, option, value, hint):
-    said = run_refused("demo", f"--{option}", value)
+def test_a_machine_that_cannot_be(run_refused, tmp_path, option, value, hint):
+    said = run_refused(road.saved_recipe(tmp_path), f"--{option}", value)
     assert f"--{option} {value}" in said
     assert hint in said
 

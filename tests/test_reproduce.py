@@ -81,7 +81,7 @@ def trained(tmp_path_factory):
     """Table 4 of one seed, on blobs."""
     folder = tmp_path_factory.mktemp("paper")
     runs, results = folder / "runs", folder / "results"
-    summary = reproduce(jobs(seeds=(42,)), runs, results, JobContext(horizon=4), maps=False)
+    summary = reproduce(jobs(seeds=(42,)), runs, results, JobContext(), maps=False)
     assert (summary.finished, summary.left) == (4, 0)
     return runs, results
 

@@ -18,6 +18,7 @@ from s2kd.data.windows import WindowDataset
 from s2kd.deploy.forecaster import Forecaster
 from s2kd.evaluation.results import each_model, settings_of
 from s2kd.models.checkpoint import file_digest, load_teacher, sealed
+from s2kd.pipeline.evaluate import references
 from s2kd.pipeline.recipes import BASELINE, s2kd
 
 
@@ -85,7 +86,9 @@ def test_a_further_method_trains_its_student_alone(mine):
 def test_a_further_student_trains_alone(mine):
     recipe = road.tiny()
     more = Part(name="simvp", params=road.TEACHER.backbone.params)
-    stages = road.walk(structs.replace(recipe, students=(*recipe.students, more)), mine, until="distil")
+    stages = road.walk(
+        structs.replace(recipe, students=(*recipe.students, more)), mine, until="distil"
+    )
     trained = [stage for stage in stages if stage.startswith("train ")]
     assert trained == [f"train simvp-{m.name}-seed42" for m in recipe.methods]
     assert not any(stage.startswith("targets") for stage in stages)
@@ -101,7 +104,9 @@ def test_another_setting_in_a_used_folder_is_refused_by_name(mine):
 
 def test_changed_settings_of_a_method_train_it_again(mine):
     before = road.weights(mine)
-    stages = road.walk(road.tiny().with_settings(["methods.s2kd.weight=0.25"]), mine, until="distil")
+    stages = road.walk(
+        road.tiny().with_settings(["methods.s2kd.weight=0.25"]), mine, until="distil"
+    )
     assert [s for s in stages if s.startswith("train ")] == ["train unet-s2kd-seed42"]
     after = road.weights(mine)
     name = "students/unet-s2kd-seed42/model.safetensors"
@@ -231,7 +236,7 @@ def test_scores_kept_from_an_earlier_recipe_say_the_present_one(mine):
     training = structs.replace(recipe.teacher_training, epochs=99)
     changed = structs.replace(recipe, name="later", teacher_training=training)
     before = pipeline.read_scores(mine)["test"]
-    (scores,) = pipeline.score_references(pipeline.Run(recipe=changed, out=mine))
+    (scores,) = pipeline.score_models(pipeline.Run(recipe=changed, out=mine), list(references()))
     assert set(scores["preset"].values) == {"later"}
     for model in each_model(scores):
         assert settings_of(model)["teacher_training"]["epochs"] == 99

@@ -184,7 +184,7 @@ def _read(path: Path, version: tuple[int, int]) -> xr.Dataset:
 
 
 def save_result(folder: Path, scores: xr.Dataset) -> Path:
-    """Add one model to the results in `folder`, in place of an earlier one of the same name.
+    """Add models of one file to the results in `folder`, in place of earlier ones of their names.
 
     Without the folders of this machine, and with the events of `EVENTS` alone.
     """

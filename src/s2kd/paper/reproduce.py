@@ -5,7 +5,7 @@ another machine goes on from the result files alone. A model that is needed ther
 student for a map) is trained again, and its results stay as they are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from s2kd import pipeline
 from s2kd.core.files import write_whole
 from s2kd.evaluation.results import (
     each_model,
+    join_models,
     read_results,
     relabel,
     same_training,
@@ -31,9 +32,10 @@ from s2kd.paper.studies import TrainingJob, Variant
 from s2kd.pipeline.evaluate import (
     REFERENCES,
     TEACHER_METHODS,
-    score_references,
-    score_student,
-    score_teacher,
+    evaluated_student,
+    evaluated_teacher,
+    references,
+    score_models,
 )
 from s2kd.pipeline.queue import Job, JobContext, JobSummary, opened_folders, run_jobs
 from s2kd.pipeline.run import Run
@@ -158,21 +160,23 @@ def reproduce(
 def store_results(run: Run, *, results: Path, job: TrainingJob) -> None:
     """Score the models of a job that the results lack, and add them."""
     files = _coordinates(read_results(results)) if results.is_dir() else {}
-    scorers: list[Callable[[], list[xr.Dataset]]] = []
     (part,), (method,) = run.recipe.students, run.recipe.methods
-    scorers.append(lambda: score_student(run, part, method, job.seed))
+    models = [evaluated_student(run, part, method, job.seed)]
     if method.teacher != "none":
-        scorers.append(lambda: score_teacher(run, method.teacher, job.seed))
+        models.append(evaluated_teacher(run, method.teacher, job.seed))
     if job.variant.is_main:
-        scorers.append(lambda: score_references(run))
-    for fields, score in zip(_models(job), scorers, strict=False):
+        models += references()
+
+    def is_stored(fields: dict[str, Any]) -> bool:
         listed = [select(files[n], **fields) for n in _result_names(job, run) if n in files]
-        if len(listed) == len(run.test_splits) and all(_is_of(s, job, run) for s in listed):
-            continue
-        for scores in score():
-            labels = {"data": job.variant.data, "preset": job.variant.preset}
-            for model in each_model(scores):
-                save_result(results, relabel(model, **labels, variant=job.variant.name))
+        return len(listed) == len(run.test_splits) and all(_is_of(s, job, run) for s in listed)
+
+    pairs = zip(_models(job), models, strict=True)
+    if not (missing := [model for fields, model in pairs if not is_stored(fields)]):
+        return
+    labels = {"data": job.variant.data, "preset": job.variant.preset, "variant": job.variant.name}
+    for scores in score_models(run, missing):
+        save_result(results, join_models([relabel(m, **labels) for m in each_model(scores)]))
 
 
 # --- figure 5 ------------------------------------------------------------------------------------

@@ -26,9 +26,7 @@ from s2kd.pipeline.evaluate import (
     is_reported,
     read_scores,
     report,
-    score_references,
-    score_student,
-    score_teacher,
+    score_models,
 )
 from s2kd.pipeline.folder import Busy, load_recipe, locked, open_run
 from s2kd.pipeline.narrate import (
@@ -99,9 +97,7 @@ __all__ = [
     "run_all",
     "run_job",
     "run_jobs",
-    "score_references",
-    "score_student",
-    "score_teacher",
+    "score_models",
     "silent",
     "stage_number",
     "store_teacher_outputs",

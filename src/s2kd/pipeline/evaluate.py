@@ -149,22 +149,8 @@ def _evaluate(run: Run) -> dict[str, xr.Dataset]:
     return scores
 
 
-def score_references(run: Run) -> list[xr.Dataset]:
-    """Scores of persistence and climatology on every test split, one dataset per split."""
-    return _on_every_split(run, list(references()))
-
-
-def score_teacher(run: Run, kind: str, seed: int) -> list[xr.Dataset]:
-    """Scores of one teacher on every test split."""
-    return _on_every_split(run, [evaluated_teacher(run, kind, seed)])
-
-
-def score_student(run: Run, part: Part, method: Method, seed: int) -> list[xr.Dataset]:
-    """Scores of one student on every test split."""
-    return _on_every_split(run, [evaluated_student(run, part, method, seed)])
-
-
-def _on_every_split(run: Run, models: Sequence[EvaluatedModel]) -> list[xr.Dataset]:
+def score_models(run: Run, models: Sequence[EvaluatedModel]) -> list[xr.Dataset]:
+    """Scores of some models of the run, one dataset per test split."""
     return [results.join_models(_score_all(run, models, split)) for split in run.test_splits]
 
 
