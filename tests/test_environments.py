@@ -5,6 +5,7 @@ import os
 import tracemalloc
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 from records import frames_of, run_names
@@ -13,7 +14,7 @@ from s2kd.core.recipe import Part, Split
 from s2kd.core.types import S2KDError
 from s2kd.data import load
 from s2kd.data.readers import readers
-from s2kd.data.readers._planes import plane_finisher, resample
+from s2kd.data.readers._fires import finished, resample
 from s2kd.data.readers.environments import Layout, describe_layout, template
 from s2kd.data.windows import WindowDataset
 from s2kd.pipeline import recipes
@@ -153,14 +154,13 @@ def test_pools_lie_in_a_folder_of_their_own(tmp_path):
     assert run_names(prometheus(tmp_path)) == list(HEAT)
 
 
-@pytest.mark.parametrize(("mask", "inside"), [("nan", np.nan), ("constant", 20.0)])
-def test_obstacles_are_masked_and_filled(tmp_path, mask, inside):
+def test_obstacles_are_masked_and_filled(tmp_path):
     def wall(values):
         values = values.copy()
-        values[:, :, 2, 3] = inside
+        values[:, :, 2, 3] = np.nan
         return values
 
-    record = prometheus(put(tmp_path, wall, mask=mask))
+    record = prometheus(put(tmp_path, wall, mask="nan"))
     expected = np.ones((HEIGHT, WIDTH), dtype=bool)
     expected[2, 3] = False
     np.testing.assert_array_equal(record.mask, expected)
@@ -178,7 +178,7 @@ def test_a_mask_from_a_file_is_cropped_and_pooled_with_the_frames(tmp_path):
     assert prometheus(tmp_path).mask.values.astype(int).tolist() == [[1, 0, 1, 1], [1, 1, 1, 1]]
     assert prometheus(tmp_path, pool=2).mask.values.astype(int).tolist() == [[0, 1]]
     np.save(tmp_path / "walls.npy", exists[1:])
-    with pytest.raises(S2KDError, match=r"walls.npy: has shape \(3, 6\), the frames are 4×6"):
+    with pytest.raises(S2KDError, match=r"walls.npy: has shape \(3, 6\), but must have \(4, 6\)"):
         prometheus(tmp_path)
 
 
@@ -200,38 +200,38 @@ def test_a_missing_description_is_explained_with_one_to_edit(tmp_path):
         ((9, 4, 6), ["time", "height", "width"]),
         ((9, 2, 4, 6), ["time", "channel", "height", "width"]),
         ((9, 4, 6, 2), ["time", "height", "width", "channel"]),
-        ((9, 2, 3, 4, 6), ["time", "channel", "axis2", "height", "width"]),
+        ((3, 9, 2, 4, 6), ["axis0", "time", "channel", "height", "width"]),
     ],
 )
 def test_the_template_guesses_the_axes(shape, axes):
     offered = template(shape, ["a1"])
     assert offered["axes"] == axes
     assert len(offered["channels"]) == (2 if "channel" in axes else 1)
-    assert offered["pick"] == ({"axis2": 0} if "axis2" in axes else {})
+    assert offered["pick"] == ({"axis0": 0} if "axis0" in axes else {})
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"axes": ["time", "height", "width"]}, "lacks 'channel'"),
-        ({"axes": ["time", "channel", "height", "height"]}, "names an axis twice"),
+        ({"axes": ["time", "height", "width"]}, r"'time', 'height', 'width'\] must name"),
+        ({"axes": ["time", "channel", "height", "height"]}, "once each"),
         (
             {"axes": ["time", "channel", "height", "width", "y"]},
-            r"pick=\{\} must give one number for each .* \['y'\]",
+            r"one entry of any other axis be taken by pick=\{\}",
         ),
         (
             {"axes": ["channel", "time", "height", "width"]},
-            r"a1_fds.npy: has shape \(40, 2, 4, 6\).* 40 channels, but 2 are .*'time' has",
+            r"a1_fds.npy: has shape \(40, 2, 4, 6\), which does not fit .* 2 channels",
         ),
         (
             {"axes": ["time", "channel", "y", "height", "width"], "pick": {"y": 0}},
-            r"has 4 axes of shape \(40, 2, 4, 6\), but 5 are described",
+            r"has shape \(40, 2, 4, 6\), which does not fit axes",
         ),
         ({"units": ["degC"]}, "needs one unit per channel"),
         ({"first_row": "left"}, "first_row: must be one of top, bottom, got 'left'"),
         ({"step_seconds": 0}, "step_seconds=0 must be positive"),
-        ({"crop": [0, 9, 0, 6]}, r"prometheus: crop=\[0, 9, 0, 6\].* is outside 4×6"),
-        ({"mask": "walls.npy"}, "walls.npy: mask must be"),
+        ({"crop": [0, 9, 0, 6]}, r"prometheus: crop=\[0, 9, 0, 6\].* within 4×6"),
+        ({"mask": "walls.npy"}, "walls.npy: no such file"),
         ({"chanels": []}, "Layout has no 'chanels'; did you mean 'channels'"),
         ({"environments": {"a1": 3}}, "environments.*wants settings by name"),
         ({"environments": {"a1": {"heat_release": "big"}}}, "environments.*wants float"),
@@ -251,7 +251,7 @@ def test_bad_descriptions_are_named(tmp_path, changed, message):
         ({"set": "Q"}, "set='Q' must be T"),
         ({"set": "P"}, "holds no b1_fds.npy"),
         ({"pool": 5}, "pool=5 does not divide 4×6 cells"),
-        ({"crop": (0, 5)}, "must be four numbers"),
+        ({"crop": (0, 5)}, "must be first row, stop row"),
     ],
 )
 def test_bad_settings_are_named(tmp_path, settings, message):
@@ -261,17 +261,15 @@ def test_bad_settings_are_named(tmp_path, settings, message):
 
 def test_bad_environments_are_named(tmp_path):
     file = put(tmp_path) / "a3_fds.npy"
-    content = file.read_bytes()
-    for size in (0, 60, len(content) // 2, -1):
-        file.write_bytes(content[:size])
-        with pytest.raises(S2KDError, match=r"a3_fds.npy: not readable as .npy"):
-            prometheus(tmp_path)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(S2KDError, match=r"a3_fds.npy: not readable as .npy"):
+        prometheus(tmp_path)
     described = describe_layout(tmp_path)
     assert "a3_fds.npy: not readable" in described.problems[0]
     assert described.settings["environments"] == ["a1", "a2", "a10"]
     assert run_names(readers.build("prometheus", **described.settings)) == ["a1", "a2", "a10"]
     np.save(file, environment(3)[:, :, :, :5])
-    with pytest.raises(S2KDError, match=r"a3_fds.npy: frames have 2×4×5, those of .*a1_fds"):
+    with pytest.raises(S2KDError, match=r"frames of 'a3' have 2×4×5, those of 'a1'"):
         prometheus(tmp_path)
     np.save(file, np.full((4, 2, 4, 6), "x"))
     with pytest.raises(S2KDError, match=r"a3_fds.npy: holds <U1, but numbers"):
@@ -383,7 +381,7 @@ def test_suggested_environments_are_held_out(fds_folder):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"set": "X"}, r"environments.json: `sets` has no 'X' \(there is T\)"),
+        ({"set": "X"}, r"environments.json: no set 'X' \(it has T\)"),
         ({"skip": 3}, "skip has no meaning for a folder of environments"),
     ],
 )
@@ -395,11 +393,14 @@ def test_bad_settings_of_fds_are_named(fds_folder, settings, message):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"suggested_split": {"unseen_hrr": ["a3"]}}, "`suggested_split` has no 'seen'"),
-        ({"suggested_split": {"seen": ["a9"]}}, "asks for 'a9', the environments are a1, a4"),
-        ({"suggested_split": {"seen": ["a5"]}}, r"no such file \(there is a1.npy, a2.npy, a3"),
-        ({"environments": [{"name": "a1"}]}, r"an environment has no 'file' \(there is name\)"),
-        ({"channels": ["TEMPERATURE"]}, r"a1.npy: has shape \(60, 2, 4, 6\), .* 2 channels, but 1"),
+        ({"suggested_split": {"unseen_hrr": ["a3"]}}, "suggested_split: FdsSplit lacks seen"),
+        ({"suggested_split": {"seen": ["a9"]}}, r"asks for 'a9' \(it has a1"),
+        ({"suggested_split": {"seen": ["a5"]}}, "a5.npy: no such file"),
+        ({"environments": [{"name": "a1"}]}, r"environments\[0\]: FdsRun lacks file"),
+        (
+            {"channels": ["TEMPERATURE"]},
+            r"a1.npy: has shape \(60, 2, 4, 6\), .* 1 channels",
+        ),
     ],
 )
 def test_a_bad_index_is_named(fds_folder, changed, message):
@@ -475,21 +476,20 @@ def test_resampling_is_numpys_interpolation():
 
 
 def test_crop_and_pool_average_the_right_cells():
-    frames = np.arange(4 * 6, dtype=np.float32).reshape(1, 1, 4, 6)
-    settings = {"exists": None, "label": "x"}
+    frames = da.from_array(np.arange(4 * 6, dtype=np.float32).reshape(1, 1, 4, 6))
     # rows 2 and 3, columns 0 to 3: (12 13 18 19) and (14 15 20 21)
-    finish, shape, mask = plane_finisher((4, 6), crop=(2, 4, 0, 4), pool=2, **settings)
-    np.testing.assert_array_equal(finish(frames), [[[[15.5, 17.5]]]])
-    assert (shape, mask) == ((1, 2), None)
+    runs, mask = finished("x", {"a": frames}, crop=(2, 4, 0, 4), pool=2)
+    np.testing.assert_array_equal(runs["a"], [[[[15.5, 17.5]]]])
+    assert mask is None
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"set": "T"}, "set has no meaning for a volume"),
-        ({"quantities": ("smoke",)}, "has no quantity 'smoke' .*soot_density, hrrpuv, temperature"),
-        ({"planes": (8,)}, "has no plane 8, there are 8 along y"),
-        ({"planes": ()}, "leave nothing of 70 frames"),
+        ({"quantities": ("smoke",)}, "no quantity 'smoke' .*soot_density, hrrpuv, temperature"),
+        ({"planes": (8,)}, r"planes=\[8\] must leave some .* 8 planes along y"),
+        ({"planes": ()}, r"planes=\[\] must leave some of its 70 frames"),
         ({"skip": 69}, "skip=69"),
         ({"step_seconds": 0}, "must be positive"),
     ],
@@ -502,19 +502,18 @@ def test_bad_volume_settings_are_named(tmp_path, settings, message):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"time": None}, r"the file has no 'time' \(there is vol_u8, quantities, x, y, z\)"),
-        ({"z": np.arange(5.0)}, r"vol_u8 has shape \(70, 3, 4, 8, 5\) .* \(70, 3, 5, 8, x\)"),
+        ({"time": None}, r"no key 'time' \(it has vol_u8"),
+        (
+            {"z": np.arange(5.0)},
+            r"must be uint8 of shape \(70, 3, 5, 8, x\).* \(70, 3, 4, 8, 5\)",
+        ),
         ({"time": np.zeros(70, dtype=np.float32)}, "time must rise"),
-        ({"vol_u8": np.zeros((70, 3, 4, 8, 5))}, ".*type float64, but must be uint8"),
+        ({"vol_u8": np.zeros((70, 3, 4, 8, 5))}, "vol_u8 must be uint8"),
     ],
 )
 def test_a_bad_volume_is_named(tmp_path, changed, message):
     path = volume(tmp_path / "v.npz", **changed)
     with pytest.raises(S2KDError, match=r"v.npz: " + message):
-        fds(path, **VOLUME)
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(S2KDError, match=r"v.npz: not readable as .npz, or cut short"):
         fds(path, **VOLUME)
 
 

@@ -307,7 +307,7 @@ SURF HRRPUA=77777 /
 def test_planes_and_quantities_are_chosen(tmp_path):
     case = tunnel(tmp_path)
     case.plane("TEMPERATURE", "temp", "C", lambda x, z, t: blob(x, z, t) + 500, y=0.5).write()
-    with pytest.raises(S2KDError, match=r"has planes 'y = 0.3 m', 'y = 0.5 m'; choose one"):
+    with pytest.raises(S2KDError, match=r"choose one \(there are 'y = 0.3 m', 'y = 0.5 m'"):
         build(tmp_path)
     for asked in ("y = 0.5 m", "Y=0.5", "y=0.50m"):
         record = build(tmp_path, plane=asked)
@@ -322,10 +322,13 @@ def test_planes_and_quantities_are_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"plane": "y=0.4"}, r"has no plane 'y=0.4' \(there is 'y = 0.3 m'\)"),
+        ({"plane": "y=0.4"}, r"has no plane 'y=0.4' \(there are 'y = 0.3 m'\)"),
         ({"plane": "middle"}, "has no plane 'middle'"),
         ({"quantities": ["TEMPERATUR"]}, "no quantity 'temperatur'; did you mean 'temperature'"),
-        ({"skip_seconds": 9}, "leave nothing of a run that was written from 0.05 to 2.4 s"),
+        (
+            {"skip_seconds": 9},
+            "leave nothing of run 'tunnel', .* from 0.05 to 2.4 s",
+        ),
         ({"step_seconds": -1.0}, "must be positive"),
         ({"pool": 2}, "fds_slices: pool=2 does not divide 9×21 cells"),
     ],
@@ -388,9 +391,6 @@ def test_damaged_files_are_named(tmp_path):
     file.unlink()
     with pytest.raises(S2KDError, match=r"tunnel_1_1.sf: cannot be read .No such file"):
         build(smv)
-    file.with_name("tunnel_1_1.sf.sz").touch()
-    with pytest.raises(S2KDError, match=r"there is only a .sf.sz"):
-        build(smv)
 
 
 def test_a_smokeview_file_that_is_not_whole(tmp_path):
@@ -411,10 +411,8 @@ def test_a_smokeview_file_that_is_not_whole(tmp_path):
     with pytest.raises(S2KDError, match="names no plane of slices"):
         build(tmp_path)
     smv.unlink()
-    with pytest.raises(S2KDError, match=r"holds no .smv file"):
+    with pytest.raises(S2KDError, match=r"must be a \.smv file"):
         build(tmp_path)
-    with pytest.raises(S2KDError, match="no such file or folder"):
-        build(tmp_path / "nowhere")
 
 
 def test_volumes_are_no_planes(tmp_path):
@@ -428,7 +426,7 @@ def test_volumes_are_no_planes(tmp_path):
 def test_meshes_and_runs_that_do_not_fit(tmp_path):
     case = Case(tmp_path / "cells").mesh(*TUNNEL[0]).mesh(*TUNNEL[1], cell=0.2)
     case.plane("TEMPERATURE", "temp", "C", blob, y=0.3).write()
-    with pytest.raises(S2KDError, match=r"has planes|has other cells along"):
+    with pytest.raises(S2KDError, match=r"choose one|has other cells along"):
         build(tmp_path / "cells")
     case = Case(tmp_path / "half").mesh(*TUNNEL[0]).mesh((1, 2), (0, 0.6), (0, 0.8), cell=0.2)
     case.plane("TEMPERATURE", "temp", "C", blob, y=0.2).write()

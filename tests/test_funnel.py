@@ -13,7 +13,7 @@ from s2kd.core.types import S2KDError
 from s2kd.data import frames as blocks
 from s2kd.data.gaps import GapFilter, nearest_cells
 from s2kd.data.loading import dataset_of, split_record
-from s2kd.data.readers._record import record, words_coordinate
+from s2kd.data.readers._record import per_frame, record
 from s2kd.data.store import open_store, write_store
 
 HOUR = np.timedelta64(1, "h")
@@ -381,7 +381,7 @@ def test_a_frame_that_cannot_be_read_is_named():
 def test_a_dataset_says_what_its_record_does():
     made = made_record(np.arange(40), local_time=1, wraps=1, notices=["left out"], window=(2, 2),
                        coords={"latitude": ("row", [60.0, 50, 40]),
-                               "context": words_coordinate([("rain",)] * 40)})  # fmt: skip
+                               "context": per_frame([("rain",)] * 40)})  # fmt: skip
     dataset = loaded(made)
     assert dataset.grid.latitude == (60.0, 50.0, 40.0)
     assert (dataset.grid.wraps, dataset.local_time, dataset.window) == (True, True, (2, 2))

@@ -2,11 +2,10 @@
 
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,145 +28,176 @@ class Header:
     dtype: np.dtype
 
 
-class MappedArray:
-    """A memory map without the method `copy`, by which dask would read all of it."""
+Headers = dict[str, Header]
+"""By key; the array of a `.npy` is called ""."""
 
-    def __init__(self, values: np.memmap) -> None:
-        self._values = values
-        self.shape, self.dtype, self.ndim = values.shape, values.dtype, values.ndim
+
+class FrameSource:
+    """An array of which ranges of the first axis are read, as dask wants it.
+
+    Subclasses say `shape`, `dtype` and `read`.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def read(self, first: int, stop: int) -> np.ndarray:
+        """Entries `first` up to `stop`."""
+        raise NotImplementedError
 
     def __getitem__(self, index: tuple[slice | int, ...]) -> np.ndarray:
-        return np.array(self._values[index])
+        numbers = np.arange(self.shape[0])[index[0]]
+        first = int(numbers.min(initial=self.shape[0]))
+        entries = self.read(first, int(numbers.max(initial=first - 1)) + 1)
+        return entries[(numbers - first, *index[1:])]
 
 
-class NpzMember:
+class MappedArray(FrameSource):
+    """A memory map; without its method `copy`, by which dask would read all of it."""
+
+    def __init__(self, values: np.memmap) -> None:
+        self._values, self.shape, self.dtype = values, values.shape, values.dtype
+
+    def read(self, first: int, stop: int) -> np.ndarray:
+        """Entries `first` up to `stop`."""
+        return np.asarray(self._values[first:stop])
+
+
+class NpzMember(FrameSource):
     """A C-ordered array of an `.npz`, decompressed as its first axis is read in order."""
 
     def __init__(self, path: Path, key: str) -> None:
-        self._file = zipfile.ZipFile(path).open(f"{key}.npy")  # noqa: SIM115
+        self._path, self._file = path, zipfile.ZipFile(path).open(f"{key}.npy")  # noqa: SIM115
         self.shape, _, self.dtype = _npy_header(self._file)
-        self.ndim, self._offset = len(self.shape), self._file.tell()
+        self._offset = self._file.tell()
 
-    def __getitem__(self, index: tuple[slice | int, ...]) -> np.ndarray:
-        if isinstance(index[0], int):
-            return self[(slice(index[0], index[0] + 1), *index[1:])][0]
-        first, stop, _ = index[0].indices(self.shape[0])
+    def read(self, first: int, stop: int) -> np.ndarray:
+        """Entries `first` up to `stop`."""
         entry = int(np.prod(self.shape[1:])) * self.dtype.itemsize
-        self._file.seek(self._offset + first * entry)
-        size = (stop - first) * entry
-        try:
-            content = self._file.read(size)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise S2KDError(f"{self._file.name}: cannot be decompressed ({error})") from None
-        values = np.frombuffer(content, self.dtype).reshape(stop - first, *self.shape[1:])
-        return values[(slice(None), *index[1:])]
+        with _readable(self._path, ".npz"):
+            self._file.seek(self._offset + first * entry)
+            content = self._file.read((stop - first) * entry)
+        return np.frombuffer(content, self.dtype).reshape(stop - first, *self.shape[1:])
 
 
-def headers(path: Path) -> dict[str, Header]:
-    """Every array in the file by key; the array of a `.npy` is called ""."""
-    match _checked_ending(path):
-        case ".npy":
-            mapped = _mapped(path)
-            return {"": Header(mapped.shape, mapped.dtype)}
-        case ".npz":
-            arrays = {}
-            with _opened_npz(path) as members:
-                for name in members.namelist():
-                    if name.endswith(".npy"):
-                        with members.open(name) as file:
-                            shape, _, dtype = _npy_header(file)
-                        arrays[name.removesuffix(".npy")] = Header(shape, dtype)
-            return arrays
-        case _:
-            h5py, datasets = _h5py(), {}
+def headers(path: Path) -> Headers:
+    """Every array in the file."""
+    kind = _kind(path)
+    if kind == ".npy":
+        mapped = _mapped(path)
+        return {"": Header(mapped.shape, mapped.dtype)}
+    import h5py
 
-            def note(name: str, item: Any) -> None:
-                if isinstance(item, h5py.Dataset):
-                    datasets[name] = Header(tuple(item.shape), item.dtype)
+    arrays = {}
+    if kind == ".npz":
+        with _opened_npz(path) as members:
+            for name in members.namelist():
+                if name.endswith(".npy"):
+                    with members.open(name) as file:
+                        shape, _, dtype = _npy_header(file)
+                    arrays[name.removesuffix(".npy")] = Header(shape, dtype)
+        return arrays
 
-            with _opened_hdf5(path) as file:
-                file.visititems(note)
-            return datasets
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = Header(tuple(item.shape), item.dtype)
+
+    with _opened_hdf5(path) as file:
+        file.visititems(note)
+    return arrays
+
+
+def listing(arrays: Headers) -> str:
+    """Keys and shapes, for messages."""
+    return ", ".join(f"{key} {header.shape}".strip() for key, header in arrays.items()) or "nothing"
 
 
 def choose_key(path: Path, key: str, *, axes: int | None = None) -> str:
     """`key`, or without one the only array of the file (with so many axes).
 
-    Raises
-    ------
-    S2KDError
-        there is no such array, or more than one.
+    Raises `S2KDError` where there is no such array, or more than one.
     """
     arrays = headers(path)
     if key in arrays:
         return key
-    fitting = [k for k, v in arrays.items() if axes is None or len(v.shape) == axes]
-    if not key and len(fitting) == 1:
-        return fitting[0]
-    listed = ", ".join(f"{k} {v.shape}" for k, v in arrays.items()) or "nothing"
     if key:
-        raise S2KDError(f"{path}: no key {key!r}{nearest(key, arrays)} (it has {listed})")
-    raise S2KDError(f"{path}: set key to the array to read (it has {listed})")
+        raise S2KDError(f"{path}: no key {key!r}{nearest(key, arrays)} (it has {listing(arrays)})")
+    fitting = [k for k, v in arrays.items() if axes is None or len(v.shape) == axes]
+    if len(fitting) == 1:
+        return fitting[0]
+    raise S2KDError(f"{path}: set key to the array to read (it has {listing(arrays)})")
 
 
 def lazy_array(path: Path, key: str = "") -> "da.Array":
     """An array of numbers, read in chunks along its first axis when it is needed."""
     import dask.array as da
+    import h5py
 
     key = choose_key(path, key)
-    label = f"{path}: {key}" if key else str(path)
     header = headers(path)[key]
     if header.dtype.kind not in "iufb":
-        raise S2KDError(f"{label}: holds {header.dtype}, but numbers are needed")
-    match path.suffix.lower():
-        case ".npy":
-            source: Any = MappedArray(_mapped(path))
-        case ".npz":
-            with _opened_npz(path) as members, members.open(f"{key}.npy") as file:
-                columns_first = _npy_header(file)[1]
-            source = small_array(path, key) if columns_first else NpzMember(path, key)
-        case _:
-            with _opened_hdf5(path):
-                source = _h5py().File(path)[key]
+        raise S2KDError(f"{label_of(path, key)}: holds {header.dtype}, but numbers are needed")
+    kind = _kind(path)
+    if kind == ".npy":
+        source: Any = MappedArray(_mapped(path))
+    elif kind == ".npz":
+        with _opened_npz(path) as members, members.open(f"{key}.npy") as file:
+            columns_first = _npy_header(file)[1]
+        source = small_array(path, key) if columns_first else NpzMember(path, key)
+    else:
+        with _opened_hdf5(path):
+            source = h5py.File(path)[key]
     entry = max(1, int(np.prod(header.shape[1:]))) * header.dtype.itemsize
     chunks = (max(1, CHUNK_BYTES // entry), *(-1,) * (len(header.shape) - 1))
     # one reader at a time: a zip member and an HDF5 file have one position
-    lock = path.suffix.lower() != ".npy"
-    return da.from_array(source, chunks=chunks, lock=lock, name=False, fancy=False)
+    return da.from_array(source, chunks=chunks, lock=kind != ".npy", name=False, fancy=False)
 
 
-def small_array(path: Path, key: str = "") -> np.ndarray:
-    """An array of any type but pickles, read at once: times, names, coordinates."""
-    match _checked_ending(path):
-        case ".npy":
-            try:
-                return np.load(path, allow_pickle=False)
-            except (ValueError, EOFError) as error:
-                raise S2KDError(f"{path}: not a .npy array of plain values ({error})") from None
-        case ".npz":
-            with _opened_npz(path) as members, members.open(f"{key}.npy") as file:
-                return np.lib.format.read_array(file, allow_pickle=False)
-        case _:
-            with _opened_hdf5(path) as file:
-                return np.asarray(file[key])
+def small_array(path: Path, key: str = "", shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """An array of any type but pickles, read at once: times, names, coordinates.
+
+    Raises `S2KDError` where it is absent or has another shape than `shape`.
+    """
+    key, kind = choose_key(path, key), _kind(path)
+    if kind == ".npy":
+        with _readable(path, kind):
+            values = np.load(path, allow_pickle=False)
+    elif kind == ".npz":
+        with _opened_npz(path) as members, members.open(f"{key}.npy") as file:
+            values = np.lib.format.read_array(file, allow_pickle=False)
+    else:
+        with _opened_hdf5(path) as file:
+            values = np.asarray(file[key])
+    if shape is not None and values.shape != shape:
+        raise S2KDError(f"{label_of(path, key)}: has shape {values.shape}, but must have {shape}")
+    return values
 
 
-def _checked_ending(path: Path) -> str:
+def in_order(array: "da.Array", axes: Sequence[str], order: Sequence[str]) -> "da.Array":
+    """`array`, whose axes are named, with the axes `order`; absent ones have length 1."""
+    import dask.array as da
+
+    array = array.transpose([axes.index(axis) for axis in order if axis in axes])
+    return da.expand_dims(array, tuple(n for n, axis in enumerate(order) if axis not in axes))
+
+
+def label_of(path: Path, key: str) -> str:
+    """The name of an array in errors."""
+    return f"{path}: {key}" if key else str(path)
+
+
+def _kind(path: Path) -> str:
     if not path.is_file():
         raise S2KDError(f"{path}: no such file")
     ending = path.suffix.lower()
     if ending not in ENDINGS:
         raise S2KDError(f"{path}: must have a name that ends in {', '.join(ENDINGS)}")
     return ending
-
-
-def _mapped(path: Path) -> np.memmap:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise S2KDError(
-            f"{path}: not readable as .npy of numbers, or cut short ({error})"
-        ) from None
 
 
 def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -179,26 +209,28 @@ def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 @contextmanager
-def _opened_npz(path: Path) -> Iterator[zipfile.ZipFile]:
+def _readable(path: Path, kind: str) -> Iterator[None]:
+    """Whatever goes wrong in reading is one S2KDError."""
     try:
-        with zipfile.ZipFile(path) as members:
-            yield members
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        raise S2KDError(f"{path}: not readable as .npz, or cut short ({error})") from None
+        yield
+    except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise S2KDError(f"{path}: not readable as {kind}, or cut short ({error})") from None
+
+
+def _mapped(path: Path) -> np.memmap:
+    with _readable(path, ".npy of numbers"):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+@contextmanager
+def _opened_npz(path: Path) -> Iterator[zipfile.ZipFile]:
+    with _readable(path, ".npz"), zipfile.ZipFile(path) as members:
+        yield members
 
 
 @contextmanager
 def _opened_hdf5(path: Path) -> Iterator[Any]:
-    try:
-        with _h5py().File(path) as file:
-            yield file
-    except (OSError, RuntimeError) as error:
-        raise S2KDError(f"{path}: not readable as HDF5, or cut short ({error})") from None
+    import h5py
 
-
-def _h5py() -> ModuleType:
-    try:
-        import h5py
-    except ImportError:
-        raise S2KDError("HDF5 files need h5py (`pip install h5py`)") from None
-    return h5py
+    with _readable(path, "HDF5"), h5py.File(path) as file:
+        yield file

@@ -1,9 +1,11 @@
 """The xarray Dataset that readers of plain arrays return."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from s2kd.core.types import S2KDError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,20 +26,14 @@ def record(
 ) -> "xr.Dataset":
     """One variable per channel.
 
-    Parameters
-    ----------
-    frames
-        (time, channel, row, column), a NumPy or dask array.
-    channels, units
-        of the channel axis.
-    times
-        (time,) datetime64 or cftime.
-    coords
-        further coordinates, as xarray takes them; those that are None are left out.
-    long_names
-        descriptions by channel.
-    attrs
-        attributes of the dataset; those that are None are left out.
+    Args:
+        frames: (time, channel, row, column), a NumPy or dask array.
+        channels: names along the channel axis.
+        units: of the channels.
+        times: (time,) datetime64 or cftime.
+        coords: further coordinates, as xarray takes them; those that are None are left out.
+        long_names: descriptions by channel.
+        attrs: attributes of the dataset; those that are None are left out.
     """
     import xarray as xr
 
@@ -58,13 +54,37 @@ def seconds_after_epoch(seconds: np.ndarray) -> np.ndarray:
     return EPOCH + np.round(np.asarray(seconds) * 1e9).astype("timedelta64[ns]")
 
 
-def words_coordinate(words: Sequence[tuple[str, ...]]) -> tuple[str, np.ndarray]:
-    """The coordinate `context`: a tuple of words per frame."""
-    context = np.empty(len(words), dtype=object)
-    context[:] = words
-    return ("time", context)
+def per_frame(values: Iterable[Any], lengths: int | Sequence[int] = 1) -> tuple[str, np.ndarray]:
+    """A coordinate along time: each value (text or a tuple of words) for so many frames."""
+    listed = list(values)
+    objects = np.empty(len(listed), dtype=object)
+    objects[:] = listed
+    return ("time", np.repeat(objects, lengths))
 
 
-def run_coordinate(lengths: Mapping[str, int]) -> tuple[str, np.ndarray]:
-    """The coordinate `run`: the name of the run of every frame."""
-    return ("time", np.repeat(np.array(list(lengths), dtype=object), list(lengths.values())))
+def member_splits(label: str, members: int, val_members: int, test_members: int) -> list[str]:
+    """The split of every run of an ensemble: the last are test, those before them val.
+
+    Raises `S2KDError` where a split has no run.
+    """
+    train = members - val_members - test_members
+    if min(train, val_members, test_members) < 1:
+        raise S2KDError(
+            f"{label}: members={members} must exceed val_members + test_members = "
+            f"{val_members} + {test_members}, each at least 1"
+        )
+    return ["train"] * train + ["val"] * val_members + ["test"] * test_members
+
+
+def north_west_first(label: str, dataset: "xr.Dataset") -> "xr.Dataset":
+    """The dataset with falling latitudes and rising longitudes.
+
+    Raises `S2KDError` for coordinates that neither rise nor fall throughout.
+    """
+    for name, dim, rising in (("latitude", "row", False), ("longitude", "column", True)):
+        steps = np.diff(dataset[name]) if name in dataset.coords else np.zeros(0)
+        if not ((steps > 0).all() or (steps < 0).all()):
+            raise S2KDError(f"{label}: {name}s must only rise or only fall")
+        if len(steps) and (steps[0] > 0) != rising:
+            dataset = dataset.isel({dim: slice(None, None, -1)})
+    return dataset

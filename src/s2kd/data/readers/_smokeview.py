@@ -64,42 +64,30 @@ class SliceFile:
         centres = (nodes[1:] + nodes[:-1]) / 2
         return centres[max(low, 1) - 1 : max(high, 1)] if low == high else centres[low:high]
 
-    def open(self) -> "SliceFrames":
-        """The frames of the file.
-
-        Raises
-        ------
-        S2KDError
-            A file that cannot be read, of another run, or damaged.
-        """
-        try:
-            size = self.path.stat().st_size
-            with self.path.open("rb") as file:
-                head = file.read(HEADER_BYTES)
-        except OSError as error:
-            packed = self.path.with_name(self.path.name + ".sz").exists()
-            hint = "; there is only a .sf.sz, which Smokeview packed" if packed else ""
-            raise S2KDError(f"{self.path}: cannot be read ({error.strerror}){hint}") from None
-        order = {b"\x1e\x00\x00\x00": "<", b"\x00\x00\x00\x1e": ">"}.get(head[:4])
-        if order is None or len(head) < HEADER_BYTES:
-            raise S2KDError(f"{self.path}: does not begin as a slice file of FDS")
-        bounds = tuple(np.frombuffer(head, f"{order}i4", 6, HEADER_BYTES - 28).tolist())
-        if bounds != self.bounds:
-            raise S2KDError(
-                f"{self.path}: holds nodes {bounds}, the .smv file says {self.bounds}; are they "
-                "of one run?"
-            )
-        return SliceFrames(self, size - HEADER_BYTES, order)
-
 
 class SliceFrames:
     """Frames of one slice file, read and not mapped: a map crashes where a file is cut.
 
-    `times` are those of complete frames, `incomplete` says that another one was begun.
+    `times` are those of complete frames, `incomplete` says that another one was begun. Raises
+    `S2KDError` for a file that cannot be read, is of another run, or damaged.
     """
 
-    def __init__(self, file: SliceFile, size: int, order: str) -> None:
-        bounds = file.bounds
+    def __init__(self, file: SliceFile) -> None:
+        try:
+            size = file.path.stat().st_size - HEADER_BYTES
+            with file.path.open("rb") as opened:
+                head = opened.read(HEADER_BYTES)
+        except OSError as error:
+            raise S2KDError(f"{file.path}: cannot be read ({error.strerror})") from None
+        order = {b"\x1e\x00\x00\x00": "<", b"\x00\x00\x00\x1e": ">"}.get(head[:4])
+        if order is None or size < 0:
+            raise S2KDError(f"{file.path}: does not begin as a slice file of FDS")
+        bounds = tuple(np.frombuffer(head, f"{order}i4", 6, HEADER_BYTES - 28).tolist())
+        if bounds != file.bounds:
+            raise S2KDError(
+                f"{file.path}: holds nodes {bounds}, the .smv file says {file.bounds}; are they "
+                "of one run?"
+            )
         shape = tuple(bounds[2 * a + 1] - bounds[2 * a] + 1 for a in (2, 1, 0))
         marker, length = f"{order}i4", 4 * int(np.prod(shape))
         self._record = np.dtype(
@@ -111,7 +99,7 @@ class SliceFrames:
         self._flat = 3 - (file.normal or 0)
         count, rest = divmod(size, self._record.itemsize)
         self.incomplete = rest > 0
-        times = []
+        times = [np.zeros(0)]
         for first in range(0, count, BLOCK_FRAMES):
             records = self._records(first, min(first + BLOCK_FRAMES, count))
             for name, expected in (("a", 4), ("b", 4), ("c", length), ("d", length)):
@@ -121,7 +109,7 @@ class SliceFrames:
                         "damaged"
                     )
             times.append(records["time"].astype(np.float64))
-        self.times = np.concatenate([np.zeros(0), *times])
+        self.times = np.concatenate(times)
 
     def _records(self, first: int, stop: int) -> np.ndarray:
         offset = HEADER_BYTES + first * self._record.itemsize
@@ -134,19 +122,11 @@ class SliceFrames:
 
 
 def read_smokeview(path: Path) -> tuple[SliceFile, ...]:
-    """The slice files that a `.smv` lists.
-
-    Raises
-    ------
-    S2KDError
-        a file that is cut short, or something else.
-    """
+    """The slice files that a `.smv` lists; S2KDError where it is cut short, or something else."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return _parse(path, path.read_text(encoding="utf-8", errors="replace").splitlines())
     except OSError as error:
         raise S2KDError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        return _parse(path, lines)
     except (IndexError, ValueError) as error:
         raise S2KDError(f"{path}: is not a complete Smokeview file of FDS ({error})") from None
 

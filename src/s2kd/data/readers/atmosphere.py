@@ -16,7 +16,7 @@ from jaxtyping import Complex, Float
 
 from s2kd.core.types import S2KDError
 from s2kd.data.readers import readers
-from s2kd.data.readers._record import record
+from s2kd.data.readers._record import member_splits, per_frame, record
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -207,47 +207,32 @@ def atmosphere(
 ) -> "xr.Dataset":
     """Height (m) and temperature (K) in a channel round the globe: `members` runs.
 
-    Parameters
-    ----------
-    members
-        Runs that differ in the waves of their first day and in their stirring: the last
-        `test_members` are test, the `val_members` before them val, the others train.
-    days
-        Length of a run, after `spin_up_days` in which it forgets its first day.
-    spin_up_days
-        See `days`.
-    seed
-        Of the first days and of the stirring.
-    height, width
-        Rows from 70° to 20° north and columns from 0° east.
-    step_hours
-        Between frames.
-    val_members, test_members
-        See `members`.
-
     The clock of member k starts on 1 January of year 2001 + k; there are no seasons and no days
     and nights.
 
-    Raises
-    ------
-    S2KDError
-        Odd or too few rows and columns, too few members, or a run without frames.
+    Args:
+        members: runs that differ in the waves of their first day and in their stirring.
+        days: length of a run.
+        spin_up_days: left out before it, in which a run forgets its first day.
+        seed: of the first days and of the stirring.
+        height: rows, from 70° to 20° north.
+        width: columns, from 0° east.
+        step_hours: between frames.
+        val_members: of the runs, those before the test runs.
+        test_members: of the runs, the last.
+
+    Raises:
+        S2KDError: odd or too few rows and columns, too few members, or a run without frames.
     """
-    if min(val_members, test_members) < 1 or members <= val_members + test_members:
+    labels = member_splits("atmosphere", members, val_members, test_members)
+    if days < 1 or spin_up_days < 0 or step_hours < 1 or 24 % step_hours:
         raise S2KDError(
-            f"atmosphere: members={members} must exceed val_members + test_members = "
-            f"{val_members} + {test_members}, each at least 1"
+            f"atmosphere: days={days} must be positive, spin_up_days={spin_up_days} not negative, "
+            f"and step_hours={step_hours} divide 24"
         )
-    if days < 1 or spin_up_days < 0:
-        raise S2KDError(
-            f"atmosphere: needs days ≥ 1 and spin_up_days ≥ 0, got {days} and {spin_up_days}"
-        )
-    if step_hours < 1 or 24 % step_hours:
-        raise S2KDError(f"atmosphere: step_hours={step_hours} must divide 24")
     if height % 2 or width % 2 or height < 16 or width < 32:
         raise S2KDError(
-            "atmosphere: height and width must be even and at least 16 and 32, got "
-            f"{height} and {width}"
+            f"atmosphere: height={height} and width={width} must be even, and at least 16 and 32"
         )
     channel = Channel(height=height, width=width, climate=Climate())
     generators = [np.random.default_rng([seed, member]) for member in range(members)]
@@ -265,9 +250,6 @@ def atmosphere(
     fields = np.stack(
         [channel.fields(state) for number, state in enumerate(states) if number >= skip], axis=1
     )
-    train = members - val_members - test_members
-    labels = ["train"] * train + ["val"] * val_members + ["test"] * test_members
-    names = [f"member {number}" for number in range(members)]
     hours = np.arange(length) * np.timedelta64(step_hours, "h")
     rows = NORTH - (np.arange(height) + 0.5) / height * (NORTH - SOUTH)
     return record(
@@ -278,8 +260,8 @@ def atmosphere(
         coords={
             "latitude": ("row", rows),
             "longitude": ("column", 360 * np.arange(width) / width),
-            "run": ("time", np.repeat(np.array(names, dtype=object), length)),
-            "split": ("time", np.repeat(np.array(labels, dtype=object), length)),
+            "run": per_frame([f"member {number}" for number in range(members)], length),
+            "split": per_frame(labels, length),
         },
         name="atmosphere",
         domain="weather",

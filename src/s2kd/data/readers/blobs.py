@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from s2kd.core.types import S2KDError
 from s2kd.data.readers import readers
-from s2kd.data.readers._record import record, seconds_after_epoch
+from s2kd.data.readers._record import member_splits, per_frame, record, seconds_after_epoch
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -40,23 +39,17 @@ def blobs(*, size: int = 16, runs: int = 8, length: int = 40, seed: int = 0) -> 
     Every run has its own blobs and wind; the last fifth of the runs (at least one) is the test
     split, as many before it the val split. Raises `S2KDError` for fewer than three runs.
     """
-    if runs < 3 or min(size, length) < 1:
-        raise S2KDError(
-            f"blobs: needs runs ≥ 3 (one per split), size ≥ 1 and length ≥ 1, "
-            f"got {runs}, {size} and {length}"
-        )
-    frames = np.stack([drift(size=size, length=length, seed=seed, run=r) for r in range(runs)])
     count = max(1, runs // 5)
-    labels = ["train"] * (runs - 2 * count) + ["val"] * count + ["test"] * count
-    names = [f"run {number}" for number in range(runs)]
+    labels = member_splits("blobs", runs, count, count)
+    frames = np.stack([drift(size=size, length=length, seed=seed, run=r) for r in range(runs)])
     return record(
         frames.reshape(-1, 1, size, size).astype(np.float32),
         channels=("density",),
         units=("1",),
         times=np.tile(seconds_after_epoch(3600.0 * np.arange(length)), runs),
         coords={
-            "run": ("time", np.repeat(np.array(names, dtype=object), length)),
-            "split": ("time", np.repeat(np.array(labels, dtype=object), length)),
+            "run": per_frame([f"run {number}" for number in range(runs)], length),
+            "split": per_frame(labels, length),
         },
         long_names={"density": "density of the blobs"},
         name="blobs",

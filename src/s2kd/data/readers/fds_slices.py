@@ -14,12 +14,20 @@ from s2kd.core.recipe import read
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
 from s2kd.data.readers import readers
-from s2kd.data.readers._planes import Finish, plane_finisher, resample, smallest_gap
-from s2kd.data.readers._record import record, run_coordinate, seconds_after_epoch
-from s2kd.data.readers._smokeview import AXES, SliceFile, read_smokeview
-from s2kd.data.readers.environments import Parameters, known_parameters, suggested_unseen
+from s2kd.data.readers._array_files import FrameSource
+from s2kd.data.readers._fires import (
+    BLOCK_FRAMES,
+    Parameters,
+    even_runs,
+    finished,
+    fire_record,
+    known_parameters,
+    suggested_unseen,
+)
+from s2kd.data.readers._smokeview import AXES, SliceFile, SliceFrames, read_smokeview
 
 if TYPE_CHECKING:
+    import dask.array as da
     import xarray as xr
 
     from s2kd.data.describe import DetectedLayout
@@ -29,7 +37,6 @@ ALIASES = {"heat_release": ("SURF.HRRPUA",), "ventilation": ("SURF.VEL", "WIND.S
 """Plain names of entries: heat released per area (kW/m²), speed of the air let in (m/s)."""
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[EeDd][-+]?\d+)?"
 ENTRY = re.compile(rf"([A-Za-z_]\w*)\s*(?:\([^)]*\))?\s*=\s*({NUMBER})(?![\w.])")
-BLOCK_FRAMES = 64
 
 
 @readers.register("fds_slices")
@@ -45,66 +52,51 @@ def fds_slices(
 ) -> "xr.Dataset":
     """A plane of slice files out of one run of FDS, or out of several runs.
 
-    Parameters
-    ----------
-    path
-        a `.smv` file, the folder of a run, or a folder with one folder per run.
-    plane
-        as in "y = 3 m"; may be left out where there is only one. The slices of all meshes
-        are joined.
-    quantities
-        FDS's names in any spelling ("TEMPERATURE", "u_velocity"), which become the
-        channels, in FDS's units; default: all that the plane has.
-    skip_seconds
-        where the record begins.
-    step_seconds
-        frames are interpolated linearly from the uneven times of FDS onto these
-        steps; default: the median step of all runs.
-    crop
-        first row, stop row, first column, stop column.
-    pool
-        side of the blocks of cells that are averaged.
-
     Vertical planes have the top first, horizontal ones the greatest y. Cells that no mesh covers,
     or that obstacles fill in every run, are masked. The parameters of a run are the numbers of its
     `.fds` input ("SURF.HRRPUA"), "heat_release" and "ventilation" (`ALIASES`), and those of a
     `parameters.json` in `path` by run.
 
-    Raises
-    ------
-    S2KDError
-        runs without slices, several planes to choose from, quantities that are not
-        there, meshes that do not join, runs on other grids, and files that are damaged.
-    """
-    import dask.array as da
+    Args:
+        path: a `.smv` file, the folder of a run, or a folder with one folder per run.
+        plane: as in "y = 3 m"; may be left out where there is only one. The slices of all meshes
+            are joined.
+        quantities: FDS's names in any spelling ("TEMPERATURE", "u_velocity"), which become the
+            channels, in FDS's units; default: all that the plane has.
+        skip_seconds: where the record begins.
+        step_seconds: frames are interpolated linearly from the uneven times of FDS onto these
+            steps; default: the median step of all runs.
+        crop: first row, stop row, first column, stop column.
+        pool: side of the blocks of cells that are averaged.
 
+    Raises:
+        S2KDError: runs without slices, several planes to choose from, quantities that are not
+            there, meshes that do not join, runs on other grids, and files that are damaged.
+    """
     location = Path(path).expanduser()
     indexes = run_indexes(location)
     runs = {name: open_run(smv, plane, quantities) for name, smv in indexes.items()}
     _check_same_planes(runs)
     first = next(iter(runs.values()))
-    free = np.any([run.planes[0].free() for run in runs.values()], axis=0)
-    finish, shape, mask = plane_finisher(
-        free.shape, exists=free, crop=crop, pool=pool, label="fds_slices"
+    times = {name: run.times for name, run in runs.items()}
+    step = median_step(times.values()) if step_seconds is None else float(step_seconds)
+    frames, mask = finished(
+        "fds_slices",
+        {name: run.frames for name, run in runs.items()},
+        exists=np.any([run.free for run in runs.values()], axis=0),
+        crop=crop,
+        pool=pool,
     )
-    step = median_step(runs.values()) if step_seconds is None else float(step_seconds)
-    gap = max(smallest_gap("fds_slices", run.times, step) for run in runs.values())
-    clocks = {name: _clock(run, float(skip_seconds), step) for name, run in runs.items()}
-    frames = [EvenFrames(run, clocks[name], finish, shape) for name, run in runs.items()]
-    chunks = (BLOCK_FRAMES, -1, -1, -1)
+    frames, clocks, gap = even_runs(str(path), frames, times, step=step, begin=float(skip_seconds))
     parameters = run_parameters(location, indexes)
-    return record(
-        da.concatenate([da.from_array(f, chunks=chunks, name=False, fancy=False) for f in frames]),
+    return fire_record(
+        frames,
+        clocks,
+        exists=None if mask is None or mask.all() else mask,
         channels=first.channels,
         units=first.units,
-        times=seconds_after_epoch(np.concatenate(list(clocks.values()))),
-        coords={
-            "run": run_coordinate({name: len(clock) for name, clock in clocks.items()}),
-            "mask": None if mask is None or mask.all() else (("row", "column"), mask),
-        },
         long_names={channel: channel.replace("_", " ") for channel in first.channels},
         name="fds",
-        domain="fire",
         source=f"FDS slices, {', '.join(smv.stem for smv in indexes.values())}",
         step_seconds=step,
         parameters=parameters,
@@ -120,60 +112,55 @@ def fds_slices(
 
 def run_indexes(path: Path) -> dict[str, Path]:
     """The `.smv` files at `path` by the name of the run: its folder's, or its own."""
-    if path.is_file():
-        if path.suffix != ".smv":
-            raise S2KDError(f"{path}: must be a .smv file, or a folder that holds some")
+    if path.suffix == ".smv" and path.is_file():
         return {path.stem: path}
-    if not path.is_dir():
-        raise S2KDError(f"{path}: no such file or folder")
     files = sorted(path.glob("*.smv"))
     if files:
         return {smv.stem: smv for smv in files}
     nested = sorted(path.glob("*/*.smv"))
     if not nested:
         raise S2KDError(
-            f"{path}: holds no .smv file and no folder with one; FDS writes it next to .sf files"
+            f"{path}: must be a .smv file, or a folder that holds some or folders with some; FDS "
+            "writes it next to .sf files"
         )
     single = len({smv.parent for smv in nested}) == len(nested)
     return {(smv.parent.name if single else f"{smv.parent.name}/{smv.stem}"): smv for smv in nested}
 
 
-class Plane:
+class Plane(FrameSource):
     """One quantity on one plane, joined over meshes; the first mesh counts where two meet.
 
-    `x` and `y` are positions in metres along the plane's two axes (columns and rows, ascending).
-    Frames have row 0 at the greatest `y`. `cut_short` names the file that ends first, where files
-    end within a frame or after one another.
+    Frames have row 0 at the greatest `y`; `x` and `y` are ascending positions in metres along the
+    plane's columns and rows. `cut_short` names the file that ends first, where files end within a
+    frame or after one another.
     """
 
     def __init__(self, files: Sequence[SliceFile]) -> None:
         self.files, self.normal = files, files[0].normal or 0
-        across, up = (axis for axis in range(3) if axis != self.normal)
-        self.x, columns = _union(files, across)
-        self.y, rows = _union(files, up)
-        self.shape = (len(self.y), len(self.x))
+        self.across, self.up = (axis for axis in range(3) if axis != self.normal)
+        self.x, columns = _union(files, self.across)
+        self.y, rows = _union(files, self.up)
         self._areas = list(zip(rows, columns, strict=True))
-        opened = [file.open() for file in files]
-        self._opened = opened
-        count = min(len(frames.times) for frames in opened)
-        self.times = opened[0].times[:count]
-        for file, frames in zip(files, opened, strict=True):
-            if not np.allclose(frames.times[:count], self.times, atol=1e-3):
-                raise S2KDError(f"{file.path}: was written at other times than {files[0].path}")
-        shortest = min(range(len(files)), key=lambda number: len(opened[number].times))
-        uneven = any(frames.incomplete or len(frames.times) > count for frames in opened)
-        self.cut_short = files[shortest].path.name if uneven else ""
+        self._opened = [SliceFrames(file) for file in files]
+        lengths = [len(frames.times) for frames in self._opened]
+        self.times = self._opened[0].times[: min(lengths)]
+        for file, frames in zip(files, self._opened, strict=True):
+            _check_times(file.path, frames.times, files[0].path, self.times)
+        uneven = len(set(lengths)) > 1 or any(frames.incomplete for frames in self._opened)
+        self.cut_short = files[int(np.argmin(lengths))].path.name if uneven else ""
+        self.shape = (len(self.times), len(self.y), len(self.x))
+        self.dtype = np.dtype(np.float32)
 
     def read(self, first: int, stop: int) -> Float[np.ndarray, "time height width"]:
         """Frames with row 0 at the top; 0 where no mesh is."""
-        frames = np.zeros((stop - first, *self.shape), dtype=np.float32)
+        frames = np.zeros((stop - first, *self.shape[1:]), dtype=np.float32)
         for file, area in reversed(list(zip(self._opened, self._areas, strict=True))):
             frames[:, *area] = file.read(first, stop)
         return frames[:, ::-1]
 
     def free(self) -> Bool[np.ndarray, "height width"]:
         """The cells that some mesh covers and no obstacle fills for good."""
-        free = np.zeros(self.shape, dtype=bool)
+        free = np.zeros(self.shape[1:], dtype=bool)
         for area in self._areas:
             free[area] = True
         for file in self.files:
@@ -188,12 +175,19 @@ class Plane:
         position = float(file.positions(self.normal)[0])
         # the only plane of nodes of a mesh that is one cell thick lies on every obstacle's face
         thin = len(file.mesh.nodes[self.normal]) == 2
-        if not (low <= position <= high if thin else low < position < high):
-            return np.zeros(self.shape, dtype=bool)
-        across, up = (axis for axis in range(3) if axis != self.normal)
-        columns = (self.x > bounds[2 * across]) & (self.x < bounds[2 * across + 1])
-        rows = (self.y > bounds[2 * up]) & (self.y < bounds[2 * up + 1])
-        return rows[:, None] & columns
+        cut = low <= position <= high if thin else low < position < high
+        columns = (self.x > bounds[2 * self.across]) & (self.x < bounds[2 * self.across + 1])
+        rows = (self.y > bounds[2 * self.up]) & (self.y < bounds[2 * self.up + 1])
+        return cut & rows[:, None] & columns
+
+
+def _check_times(file: Path, times: np.ndarray, reference: Path, expected: np.ndarray) -> None:
+    count = min(len(times), len(expected))
+    if not np.allclose(times[:count], expected[:count], atol=1e-3):
+        raise S2KDError(
+            f"{file}: was written at other times than {reference.name}; choose quantities that "
+            "share them"
+        )
 
 
 def _union(files: Sequence[SliceFile], axis: int) -> tuple[np.ndarray, list[slice]]:
@@ -220,44 +214,19 @@ def _union(files: Sequence[SliceFile], axis: int) -> tuple[np.ndarray, list[slic
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredRun:
-    """The chosen quantities of one run on one plane; `numbers` are the frames at `times`."""
+    """The chosen quantities of one run on one plane, as FDS wrote them.
+
+    `frames` are (time, channel, height, width) at `times` (s); `free` are the cells of air.
+    """
 
     smv: Path
     location: str
     channels: tuple[str, ...]
     units: tuple[str, ...]
-    planes: tuple[Plane, ...]
-    numbers: np.ndarray
+    frames: "da.Array"
     times: np.ndarray
+    free: Bool[np.ndarray, "height width"]
     notices: tuple[str, ...]
-
-    def read(self, first: int, stop: int) -> Float[np.ndarray, "time channel height width"]:
-        """Frames `first` up to `stop` of `times`."""
-        low, high = int(self.numbers[first]), int(self.numbers[stop - 1]) + 1
-        offsets = self.numbers[first:stop] - low
-        return np.stack([plane.read(low, high)[offsets] for plane in self.planes], 1)
-
-
-class EvenFrames:
-    """One run's finished frames at even steps, as an array that is read by slices."""
-
-    def __init__(
-        self, run: StoredRun, clock: np.ndarray, finish: Finish, shape: tuple[int, int]
-    ) -> None:
-        self._run, self._clock, self._finish = run, clock, finish
-        self.shape = (len(clock), len(run.channels), *shape)
-        self.ndim, self.dtype = 4, np.dtype(np.float32)
-
-    def __getitem__(self, index: tuple[slice | int, ...]) -> np.ndarray:
-        if isinstance(index[0], int):
-            return self[(slice(index[0], index[0] + 1), *index[1:])][0]
-        written, clock = self._run.times, self._clock[index[0]]
-        if not len(clock):
-            return np.empty((0, *self.shape[1:]), np.float32)[(slice(None), *index[1:])]
-        after = np.clip(np.searchsorted(written, clock, side="right"), 1, len(written) - 1)
-        low, high = int(after.min()) - 1, int(after.max()) + 1
-        frames = self._finish(self._run.read(low, high))
-        return resample(frames, written[low:high], clock)[(slice(None), *index[1:])]
 
 
 def open_run(smv: Path, plane: str | None, quantities: Sequence[str] | None) -> StoredRun:
@@ -268,12 +237,11 @@ def open_run(smv: Path, plane: str | None, quantities: Sequence[str] | None) -> 
             f"{smv}: names no plane of slices (&SLCF with PBX, PBY or PBZ); volumes and surfaces "
             "are not read"
         )
-    listed = ", ".join(map(repr, planes))
-    if plane is None and len(planes) > 1:
-        raise S2KDError(f"{smv}: has planes {listed}; choose one with plane")
-    location = next(iter(planes)) if plane is None else _matching_plane(plane, planes)
-    if location is None:
-        raise S2KDError(f"{smv}: has no plane {plane!r} (there is {listed})")
+    matching = [text for text in planes if plane is None or _position(text) == _position(plane)]
+    if len(matching) != 1:
+        problem = f"has no plane {plane!r}" if plane is not None else "several planes; choose one"
+        raise S2KDError(f"{smv}: {problem} (there are {', '.join(map(repr, planes))})")
+    (location,) = matching
     by_channel: dict[str, list[SliceFile]] = {}
     for file in planes[location]:
         by_channel.setdefault(channel_name(file.quantity), []).append(file)
@@ -287,25 +255,23 @@ def open_run(smv: Path, plane: str | None, quantities: Sequence[str] | None) -> 
     files = [by_channel[channel] for channel in channels]
     # written both ways, the values of cells are the simulator's own
     files = [[f for f in group if f.centred] or group for group in files]
-    return _stored_run(smv, location, channels, tuple(Plane(group) for group in files))
+    return _stored_run(smv, location, channels, [Plane(group) for group in files])
 
 
 def _stored_run(
-    smv: Path, location: str, channels: tuple[str, ...], planes: tuple[Plane, ...]
+    smv: Path, location: str, channels: tuple[str, ...], planes: Sequence[Plane]
 ) -> StoredRun:
+    import dask.array as da
+
     first, count = planes[0], min(len(plane.times) for plane in planes)
-    written = first.times[:count]
     for plane in planes[1:]:
-        if plane.shape != first.shape or not np.allclose(plane.x, first.x):
+        if plane.shape[1:] != first.shape[1:] or not np.allclose(plane.x, first.x):
             raise S2KDError(
                 f"{smv}: quantities on {location} do not lie on the same points (cell-centred and "
                 "not?); choose quantities that do"
             )
-        if not np.allclose(plane.times[:count], written, atol=1e-3):
-            raise S2KDError(
-                f"{smv}: {plane.files[0].path.name} was written at other times than "
-                f"{first.files[0].path.name}; choose quantities that share them"
-            )
+        _check_times(plane.files[0].path, plane.times, first.files[0].path, first.times)
+    written = first.times[:count]
     # a run that was started again writes some times twice: the later ones count
     later = np.minimum.accumulate(written[::-1])[::-1]
     numbers = np.flatnonzero(written < np.append(later[1:], np.inf))
@@ -314,26 +280,28 @@ def _stored_run(
             f"{smv}: {len(numbers)} frames of {first.files[0].path.name} are complete; two are "
             "needed"
         )
-    notices = []
-    cut_short = next((plane.cut_short for plane in planes if plane.cut_short), "")
-    if cut_short:
-        notices.append(
-            f"{smv}: {cut_short} ends within a frame, or before the others; {count} complete "
-            f"frames are read, to {written[numbers[-1]]:.4g} s"
-        )
+    notices = [
+        f"{smv}: {plane.cut_short} ends within a frame, or before the others; {count} complete "
+        f"frames are read, to {written[numbers[-1]]:.4g} s"
+        for plane in planes
+        if plane.cut_short
+    ][:1]
     if len(numbers) < count:
         notices.append(
             f"{smv}: {count - len(numbers)} frames were written again after a restart; the later "
             "ones are read"
         )
+    chunks = (BLOCK_FRAMES, -1, -1)
+    arrays = [da.from_array(p, chunks=chunks, name=False, fancy=False)[:count] for p in planes]
+    frames = da.stack(arrays, axis=1)
     return StoredRun(
         smv=smv,
         location=location,
         channels=channels,
         units=tuple(cf_unit(plane.files[0].unit) for plane in planes),
-        planes=planes,
-        numbers=numbers,
+        frames=frames[numbers] if len(numbers) < count else frames,
         times=written[numbers],
+        free=first.free(),
         notices=tuple(notices),
     )
 
@@ -355,18 +323,10 @@ def planes_of(files: Iterable[SliceFile]) -> dict[str, list[SliceFile]]:
     return {f"{AXES[n]} = {location:.4g} m": listed for n, location, listed in groups}
 
 
-def _matching_plane(text: str, planes: Iterable[str]) -> str | None:
+def _position(text: str) -> tuple[str, float] | None:
     """The plane meant by `y=3`, `Y = 3.0 m` and the like."""
-    axis, _, metres = text.replace(" ", "").lower().partition("=")
-    for location in planes:
-        plane_axis, _, plane_metres = location.replace(" ", "").partition("=")
-        try:
-            distance = float(metres.rstrip("m")) - float(plane_metres.rstrip("m"))
-        except ValueError:
-            return None
-        if axis == plane_axis and np.isclose(distance, 0, atol=1e-5):
-            return location
-    return None
+    match = re.fullmatch(rf"([xyz])=({NUMBER})m?", text.replace(" ", "").lower())
+    return (match[1], round(float(match[2]), 4)) if match else None
 
 
 def _check_same_planes(runs: Mapping[str, StoredRun]) -> None:
@@ -375,7 +335,7 @@ def _check_same_planes(runs: Mapping[str, StoredRun]) -> None:
         for noun, value, expected in (
             ("quantities", run.channels, first.channels),
             ("plane", run.location, first.location),
-            ("points", run.planes[0].shape, first.planes[0].shape),
+            ("points", run.free.shape, first.free.shape),
         ):
             if value != expected:
                 raise S2KDError(
@@ -384,20 +344,9 @@ def _check_same_planes(runs: Mapping[str, StoredRun]) -> None:
                 )
 
 
-def _clock(run: StoredRun, skip: float, step: float) -> np.ndarray:
-    """(time,) seconds at even steps within what was written."""
-    begin = max(skip, float(run.times[0]))
-    if begin + step > run.times[-1]:
-        raise S2KDError(
-            f"{run.smv}: skip_seconds={skip:g} and step_seconds={step:g} leave nothing of a run "
-            f"that was written from {run.times[0]:.4g} to {run.times[-1]:.4g} s"
-        )
-    return begin + step * np.arange(int((run.times[-1] - begin) / step + 1e-6) + 1)
-
-
-def median_step(runs: Iterable[StoredRun]) -> float:
+def median_step(times: Iterable[np.ndarray]) -> float:
     """Seconds, to the four digits that times in single precision allow."""
-    return float(f"{np.median(np.concatenate([np.diff(run.times) for run in runs])):.4g}")
+    return float(f"{np.median(np.concatenate([np.diff(stored) for stored in times])):.4g}")
 
 
 def channel_name(quantity: str) -> str:
@@ -464,8 +413,7 @@ def describe_layout(path: Path) -> "DetectedLayout | None":
     from s2kd.data.describe import DetectedLayout
 
     location = path.parent if path.suffix == ".sf" else path
-    files = [*location.glob("*.smv"), *location.glob("*/*.smv")] if location.is_dir() else []
-    if location.suffix != ".smv" and not files:
+    if location.suffix != ".smv" and not any(any(location.glob(p)) for p in ("*.smv", "*/*.smv")):
         return None
     settings: dict[str, object] = {"path": str(location)}
     lines, problems = ["FDS slices"], []
@@ -473,15 +421,13 @@ def describe_layout(path: Path) -> "DetectedLayout | None":
         indexes = run_indexes(location)
         planes = planes_of(read_smokeview(next(iter(indexes.values()))))
         channels = {
-            location: dict.fromkeys(channel_name(file.quantity) for file in files)
-            for location, files in planes.items()
+            text: dict.fromkeys(channel_name(file.quantity) for file in files)
+            for text, files in planes.items()
         }
         lines = [f"FDS slices, {len(indexes)} run{'s' * (len(indexes) > 1)}"]
-        lines += [f"{location}: {', '.join(names)}" for location, names in channels.items()]
+        lines += [f"{text}: {', '.join(names)}" for text, names in channels.items()]
         if len(channels) > 1:
-            settings["plane"] = max(channels, key=lambda location: len(channels[location]))
+            settings["plane"] = max(channels, key=lambda text: len(channels[text]))
     except S2KDError as error:
         problems.append(str(error))
-    return DetectedLayout(
-        reader="fds_slices", settings=settings, recipe="", lines=lines, problems=problems
-    )
+    return DetectedLayout(reader="fds_slices", settings=settings, lines=lines, problems=problems)

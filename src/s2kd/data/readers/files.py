@@ -2,6 +2,7 @@
 
 import glob
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,16 +24,16 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata"))
 
 
-def files_of(path: str | Path) -> list[Path]:
-    """The files that `path` names: one file, a Zarr folder, a folder of files, or a pattern."""
+def files_of(path: str | Path, endings: Sequence[str] = ENDINGS) -> list[Path]:
+    """One file, a Zarr folder, the files of a folder with these endings, or those of a pattern."""
     file = Path(path).expanduser()
     if is_zarr(file) or file.is_file():
         return [file]
     if file.is_dir():
         files = sorted(
-            p for p in file.iterdir() if p.suffix.lower() in ENDINGS and not p.name.startswith(".")
+            p for p in file.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".")
         )
-        problem = f"a folder without files that end in {', '.join(ENDINGS)}"
+        problem = f"a folder without files that end in {', '.join(endings)}"
     else:
         # pathlib's own globbing cannot start from an absolute pattern
         files = sorted(map(Path, glob.glob(str(file), recursive=True)))  # noqa: PTH207

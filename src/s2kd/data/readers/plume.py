@@ -9,7 +9,7 @@ import numpy as np
 from s2kd.core.types import S2KDError
 from s2kd.data.readers import readers
 from s2kd.data.readers._boussinesq import CHANNELS, UNITS, simulate
-from s2kd.data.readers._record import record, seconds_after_epoch
+from s2kd.data.readers._record import member_splits, per_frame, record, seconds_after_epoch
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -36,66 +36,47 @@ def plume(
 ) -> "xr.Dataset":
     """Temperature rise (K) and smoke (mg/m³) over a burner, in several environments.
 
-    Parameters
-    ----------
-    heat_release
-        kW per metre of depth; with every `wind` (m/s) a seen environment.
-    wind
-        see `heat_release`.
-    unseen_heat_release
-        unseen environments under every `wind`.
-    unseen_wind
-        unseen environments at every `heat_release`.
-    members
-        runs per seen environment: the last `test_members` are test, the `val_members`
-        before them val, the others train.
-    val_members, test_members
-        see `members`; unseen environments have `test_members` runs,
-        which are the split `test_unseen`.
-    frames
-        per run, after `spin_up_frames` from ignition.
-    spin_up_frames
-        see `frames`.
-    step_seconds
-        between frames.
-    height, width
-        cells.
-    cell
-        side of a cell in metres.
-    velocities
-        add the horizontal and the vertical velocity (m/s) as channels.
-    seed
-        of the burners' positions and flicker.
+    Args:
+        heat_release: kW per metre of depth; with every `wind` a seen environment.
+        wind: m/s.
+        unseen_heat_release: unseen environments under every `wind`.
+        unseen_wind: unseen environments at every `heat_release`.
+        members: runs per seen environment.
+        val_members: of these, those before the test runs.
+        test_members: of these, the last; unseen environments have as many runs, which are the
+            split `test_unseen`.
+        frames: per run.
+        spin_up_frames: left out before them, from ignition.
+        step_seconds: between frames.
+        height: cells.
+        width: cells.
+        cell: side of a cell in metres.
+        velocities: add the horizontal and the vertical velocity (m/s) as channels.
+        seed: of the burners' positions and flicker.
 
-    Raises
-    ------
-    S2KDError
-        an empty list, a heat release that is not positive, a negative wind, an
-        environment both seen and unseen, or too few members, frames or cells.
+    Raises:
+        S2KDError: an empty list, a heat release that is not positive, a negative wind, an
+            environment both seen and unseen, or too few members, frames or cells.
     """
     learnt = tuple(itertools.product(heat_release, wind))
     unseen = (
         *itertools.product(unseen_heat_release, wind),
         *itertools.product(heat_release, unseen_wind),
     )
-    _check(learnt, unseen, members, val_members, test_members)
+    _check_environments(learnt, unseen)
+    labels = member_splits("plume", members, val_members, test_members)
     if min(frames, step_seconds, cell) <= 0 or spin_up_frames < 0 or min(height, width) < 8:
         raise S2KDError(
             f"plume: frames={frames}, step_seconds={step_seconds} and cell={cell} must be "
             f"positive, spin_up_frames={spin_up_frames} not negative, and height={height} and "
             f"width={width} at least 8"
         )
-    counts = {
-        "train": members - val_members - test_members,
-        "val": val_members,
-        "test": test_members,
-    }
-    labels = [split for split, count in counts.items() for _ in range(count)]
     runs = [(*environment, label) for environment in learnt for label in labels]
     runs += [(*environment, "test_unseen") for environment in unseen for _ in range(test_members)]
+    powers, winds, splits = zip(*runs, strict=True)
     fields = simulate(
-        heat_release=[run[0] for run in runs],
-        wind=[run[1] for run in runs],
+        heat_release=powers,
+        wind=winds,
         seeds=[(seed, number) for number in range(len(runs))],
         height=height,
         width=width,
@@ -105,18 +86,14 @@ def plume(
     )[:, spin_up_frames:, : 4 if velocities else 2]
     channels = CHANNELS[: fields.shape[2]]
     clock = (np.arange(spin_up_frames, spin_up_frames + frames) + 1) * step_seconds
-
-    def per_frame(values: Sequence[str]) -> tuple[str, np.ndarray]:
-        return ("time", np.repeat(np.array(values, dtype=object), frames))
-
     return record(
         fields.reshape(-1, len(channels), height, width).numpy(),
         channels=channels,
         units=UNITS[: len(channels)],
         times=np.tile(seconds_after_epoch(clock), len(runs)),
         coords={
-            "run": per_frame([environment_name(power, speed) for power, speed, _ in runs]),
-            "split": per_frame([label for _, _, label in runs]),
+            "run": per_frame(map(environment_name, powers, winds), frames),
+            "split": per_frame(splits, frames),
         },
         long_names={name: name.replace("_", " ") for name in channels},
         name="plume",
@@ -131,21 +108,11 @@ def environment_name(heat_release: float | int, wind: float | int) -> str:
     return f"{heat_release:g} kW/m, {wind:g} m/s"
 
 
-def _check(seen: tuple, unseen: tuple, members: int, val_members: int, test_members: int) -> None:
-    if not seen:
-        raise S2KDError("plume: heat_release and wind need at least one value each")
-    for power, speed in (*seen, *unseen):
-        if power <= 0 or speed < 0:
-            raise S2KDError(
-                f"plume: heat release must be positive and wind not negative, got {power} kW/m "
-                f"and {speed} m/s"
-            )
-    for environment in {*seen} & {*unseen}:
+def _check_environments(seen: tuple, unseen: tuple) -> None:
+    bad = any(power <= 0 or speed < 0 for power, speed in (*seen, *unseen))
+    if bad or not seen or {*seen} & {*unseen}:
         raise S2KDError(
-            f"plume: {environment_name(*environment)} is both a seen and an unseen environment"
-        )
-    if min(val_members, test_members) < 1 or members <= val_members + test_members:
-        raise S2KDError(
-            f"plume: members={members} must exceed val_members + test_members = "
-            f"{val_members} + {test_members}, each at least 1"
+            "plume: heat_release and wind need at least one value each, heat release positive and "
+            "wind not negative, and no environment may be both seen and unseen; got (heat release, "
+            f"wind) {seen} and unseen {unseen}"
         )

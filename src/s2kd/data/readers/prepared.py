@@ -7,7 +7,7 @@ import numpy as np
 
 from s2kd.data.readers import readers
 from s2kd.data.readers._array_files import lazy_array
-from s2kd.data.readers._record import record, words_coordinate
+from s2kd.data.readers._record import per_frame, record
 from s2kd.data.store import FRAMES, open_store, store_facts
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def prepared(*, path: str | Path) -> "xr.Dataset":
         coords={
             "run": ("time", runs) if any(runs) else None,
             "split": ("time", labels),
-            "context": None if dataset.context is None else words_coordinate(dataset.context),
+            "context": None if dataset.context is None else per_frame(dataset.context),
             "mask": None if grid.mask is None else (("row", "column"), grid.exists),
             **degrees,
         },
