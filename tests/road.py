@@ -114,11 +114,18 @@ def weights(out: Path) -> dict[str, bytes]:
 # --- the command line in processes of its own ----------------------------------------------------
 
 
-def start(arguments: list[str], log: Path, *, largest_file: int = 0) -> multiprocessing.Process:
+def start(
+    arguments: list[str],
+    log: Path,
+    *,
+    folder: Path | None = None,
+    environment: dict[str, str] | None = None,
+    largest_file: int = 0,
+) -> multiprocessing.Process:
     """`s2kd ARGUMENTS` in a process forked from a server that has imported everything once.
 
-    Importing takes longer than a tiny run. What it says goes to `log`; a `largest_file` (bytes)
-    makes further writing fail as on a full disk.
+    Importing takes longer than a tiny run. Output goes to `log`; a `largest_file` (bytes) makes
+    further writing fail as on a full disk. `folder` is the working folder.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
@@ -131,16 +138,21 @@ def start(arguments: list[str], log: Path, *, largest_file: int = 0) -> multipro
             "road",
         ]
     )
-    process = context.Process(target=_verb, args=(arguments, str(log), largest_file))
+    settings = (folder or Path.cwd(), environment or {}, largest_file)
+    process = context.Process(target=_verb, args=(arguments, str(log), *settings))
     process.start()
     return process
 
 
-def _verb(arguments: list[str], log: str, largest_file: int) -> None:
+def _verb(
+    arguments: list[str], log: str, folder: Path, environment: dict[str, str], largest_file: int
+) -> None:
     import torch
 
     from s2kd.cli import main
 
+    os.chdir(folder)
+    os.environ.update(environment)
     with Path(log).open("w") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)

@@ -36,7 +36,6 @@ SMALL = settings(
     "teacher.width=16",
     'students=[{"name": "unet", "params": {"width": 4}}]',
 )
-OURS = json.dumps([to_builtins(recipes.s2kd())])
 
 
 @pytest.fixture
@@ -136,9 +135,10 @@ def test_run_shows_the_table_and_names_the_report(verb, mine):
 
 
 def test_settings_add_to_a_run(verb, mine):
-    verb("run", "--out", mine, "--set", "seeds=[42,43]")
-    rows = json.loads((mine / "scores.json").read_text())
-    assert {row["seed"] for row in rows} == {None, 42, 43}
+    verb("run", "--out", mine, "--set", "seeds=[42,43]", "--until", "teach")
+    assert {p.name for p in (mine / "teachers").iterdir()} == {
+        f"{kind}-seed{seed}" for kind in ("text", "no_text") for seed in (42, 43)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def waves(tmp_path_factory):
 
 def test_a_users_file_goes_the_whole_road_without_a_recipe(verb, waves, tmp_path):
     out = tmp_path / "run"
-    said = verb("run", waves, "--out", out, *settings(*QUICK, "students.unet.params.width=4"))
+    said = verb("run", waves, "--out", out, *SMALL)
     assert "waves" in said
     rows = json.loads((out / "scores.json").read_text())
     assert {row["method"] for row in rows} >= {"persistence", "teacher", "baseline", "s2kd"}
@@ -208,16 +208,6 @@ def test_the_demos_recipe_is_known_to_the_verbs(verb, tmp_path, world):
     assert all(json.loads(line)["text"] for line in lines)
 
 
-@pytest.mark.slow
-def test_demo_goes_the_whole_road(verb, tmp_path):
-    out = tmp_path / "run"
-    small = settings("dataset.params.members=3", "dataset.params.days=14", f"methods={OURS}")
-    rows = json.loads(verb("demo", "--out", out, "--json", *SMALL, *small))
-    assert {row["method"] for row in rows} >= {"persistence", "teacher", "s2kd"}
-    assert (out / "report.html").exists()
-    assert list(out.glob("students/*/model.onnx"))
-
-
 HINTED = structs.replace(method_named("fitnet_two_stage"), hint_epochs=1)
 
 
@@ -231,6 +221,7 @@ def test_two_processes_share_a_run(method, tmp_path):
     recipe = structs.replace(road.tiny(), methods=(method,))
     command = [*road.S2KD, "run", str(road.saved_recipe(tmp_path, recipe)), "--json"]
     command += ["--out", str(tmp_path / "run"), "--accelerator", "cpu", "--devices", "2"]
+    command += ["--until", "evaluate"]
     done = subprocess.run(
         command, capture_output=True, text=True, env=road.environment(), timeout=240
     )
@@ -264,35 +255,27 @@ def test_forecast_names_its_student(verb, done, tmp_path):
         assert out.exists()
 
 
-def test_export_writes_a_file_that_forecasts_the_same(verb, mine, tmp_path):
+def test_an_exported_student_forecasts_the_same_and_stays_a_student(verb, mine, tmp_path):
+    """Without --out the file lies beside the student, whose own metadata must stay."""
     pytest.importorskip("onnxruntime")
     from s2kd.deploy.export import run_onnx
     from s2kd.deploy.forecaster import Forecaster
 
+    metadata = road.content(mine, "students/*/model.json")
+    beside = Path(verb("export", mine).strip())
+    assert beside.parent.parent == mine / "students"
+    assert road.content(mine, "students/*/model.json") == metadata
+    exported = json.loads((beside.parent / "model.onnx.json").read_text())
+    assert exported["past"] == Forecaster.load(mine).past
+    latest = gridded.write(_last_blobs(), tmp_path / "latest.nc")
+    verb("forecast", mine, latest, "--out", tmp_path / "forecast.nc")
+    verb("evaluate", "--out", mine)
     path = tmp_path / "student.onnx"
     arguments = ("export", mine, "--out", path, "--student", "unet-s2kd-seed42")
     assert verb(*arguments).strip() == str(path)
     past = world("blobs", **road.tiny().dataset.params).frames[None, -3:]
     expected = Forecaster.load(mine, student="unet-s2kd-seed42").predict(past)
     np.testing.assert_allclose(run_onnx(path, past), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_a_student_exported_where_it_lies_is_still_one(verb, mine, tmp_path):
-    """Without --out the file lies beside the student, whose own card must stay."""
-    pytest.importorskip("onnxruntime")
-    from s2kd.deploy.forecaster import Forecaster
-
-    cards = road.content(mine, "students/*/model.json")
-    path = Path(verb("export", mine).strip())
-    assert path.parent.parent == mine / "students"
-    assert road.content(mine, "students/*/model.json") == cards
-    told = json.loads((path.parent / "model.onnx.json").read_text())
-    assert told["past"] == Forecaster.load(mine).past
-    verb("export", mine)
-    latest = gridded.write(_last_blobs(), tmp_path / "latest.nc")
-    verb("forecast", mine, latest, "--out", tmp_path / "forecast.nc")
-    verb("evaluate", "--out", mine)
-    verb("report", "--out", mine)
 
 
 # --- looking around ------------------------------------------------------------------------------
@@ -363,7 +346,8 @@ def test_reproduce_trains_a_figure_and_another_machine_goes_on_from_its_results(
     ask = (
         *("reproduce", "fig3", "--data", file.parent, "--on", "ncep_air", "--seeds", "42"),
         *("--results", tmp_path / "results", "--json"),
-        *settings(*QUICK, "stride=40", "test_stride=2"),
+        *SMALL,
+        *settings("stride=40", "test_stride=20"),
     )
     out = tmp_path / "out"
     plan = json.loads(verb(*ask, "--out", out, "--plan"))["trainings"]

@@ -29,6 +29,8 @@ SMALL = {
     "students": [{"name": "unet", "params": {"width": 4}}],
 }
 """Appended to every command that trains: the documents' settings stay as written."""
+METHODS = {"methods": ["baseline", "s2kd"]}
+"""Where the document leaves them to the recipe."""
 WORLD = {"dataset.params.members": 4, "dataset.params.days": 20, "dataset.params.spin_up_days": 1}
 ELSEWHERE = ("make", "python", "python3")
 """Programs that CI itself runs: a virtual environment, an installation, these tests."""
@@ -58,6 +60,8 @@ def execute(words: list[str], changes: dict) -> int:
     arguments = [verb, *rest]
     if verb in ("run", "demo") or "--minutes" in rest:
         arguments += small_settings(changes | WORLD if verb == "demo" else changes)
+    if verb in ("run", "demo") and changes and not any("methods=" in word for word in rest):
+        arguments += small_settings(METHODS)
     if "--minutes" in rest:
         # into results of its own: those of the repository are of the real data
         arguments += ["--minutes", "0.05", "--on", "ncep_air", "--results", "own-results"]
@@ -68,11 +72,12 @@ def execute(words: list[str], changes: dict) -> int:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working folder with a file of one's own, FOLDER with stand-ins, and the results."""
+    """A working folder with a file of one's own, FOLDER with stand-ins, and results of one."""
     write(waves(frames=200), tmp_path / "latest.nc")
     (tmp_path / "FOLDER").mkdir()
     write(air(), tmp_path / "FOLDER" / "ncep_air_sig995_6h_2013_2014.nc")
-    (tmp_path / "results").symlink_to(ROOT / "results")
+    (tmp_path / "results").mkdir()
+    shutil.copy(ROOT / "results" / "ncep_air-small-test.nc", tmp_path / "results")
     (tmp_path / "docs").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -95,7 +100,10 @@ def test_the_readme(folder, capsys):
         expected = wants_gpu if "cuda" in words else 0
         assert status == expected, f"{shlex.join(words)}: {capsys.readouterr().err}"
     assert (folder / "forecast.nc").exists()
-    assert (folder / "runs/mine/report.html").exists()
+    for run in ("demo-atmosphere", "mine"):
+        assert (folder / "runs" / run / "report.html").exists()
+        assert list((folder / "runs" / run).glob("students/*/model.onnx"))
+    assert (folder / "docs/results.md").exists()
 
 
 def refused(words: list[str], changes: dict, capsys) -> None:
