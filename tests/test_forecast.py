@@ -119,8 +119,8 @@ def test_what_is_wrong_with_a_dataset_in_memory_is_told_as_of_a_file(folder, fil
         (given - 273.15, "the dataset given: 't2m' has .* values far outside"),
         (given.drop_vars("time"), "the dataset given: no variable has the axes time"),
         (xr.open_dataset(file, decode_times=False), "not decoded; open it with decode_times=True"),
-        (given["t2m"], "needs an xarray.Dataset or the path of a file, not a DataArray"),
-        (given["t2m"].values, "not a ndarray"),
+        (given["t2m"].rename(None), "must be an xarray.Dataset, or .* with a name"),
+        (given["t2m"].values, "not ndarray"),
         ("nowhere.nc", "nowhere.nc: no such file"),
     ):
         with pytest.raises(S2KDError, match=said):

@@ -5,12 +5,16 @@ import itertools
 import cftime
 import numpy as np
 import pytest
+import xarray as xr
+from gridded import waves
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2kd.core.recipe import Keep, Split
+from s2kd.core.recipe import Keep, Part, Split
 from s2kd.core.types import S2KDError
 from s2kd.data import frames as blocks
+from s2kd.data import load
+from s2kd.data.describe import describe
 from s2kd.data.gaps import GapFilter, nearest_cells
 from s2kd.data.loading import dataset_of, split_record
 from s2kd.data.readers._record import per_frame, record
@@ -389,3 +393,52 @@ def test_a_dataset_says_what_its_record_does():
     assert dataset.context[7] == ("rain",)
     assert dataset.attributes == {"t": {"units": "K"}}
     assert dataset.grid.step_seconds == 3600
+
+
+# --- data passed from Python ---------------------------------------------------------------------
+
+
+def projected(dims, *, cells=(3, 4)):
+    """One channel without latitudes and longitudes."""
+    values = np.random.default_rng(1).normal(size=(40, *cells)).astype(np.float32)
+    return xr.Dataset({"t": (dims, values, {"units": "K"})}, {"time": START + np.arange(40) * HOUR})
+
+
+@pytest.mark.parametrize("source", [
+    waves(40).isel(latitude=slice(None, None, -1)),
+    waves(40).assign(u=waves(40)["t2m"] * 2),
+    projected(("time", "y", "x")),
+    projected(("time", "row", "column")),
+], ids=["weather", "two channels", "y and x", "row and column"])  # fmt: skip
+def test_data_in_memory_are_the_data_of_the_same_file(source, tmp_path):
+    path = tmp_path / "same.nc"
+    source.to_netcdf(path, engine="h5netcdf")
+    from_file = load(Part(name="cf", params={"path": str(path)}), THIRDS)
+    from_memory = load(source, THIRDS)
+    assert from_memory.fingerprint == from_file.fingerprint
+    np.testing.assert_array_equal(from_memory.frames, from_file.frames)
+    np.testing.assert_array_equal(from_memory.times, from_file.times)
+    assert from_memory.attributes == from_file.attributes
+    on_disk = load(source, THIRDS, Keep(memory_gb=0, cache=str(tmp_path / "cache")))
+    assert on_disk.fingerprint == from_file.fingerprint
+
+
+def test_frames_of_other_data_in_memory_are_not_taken_from_the_cache(tmp_path):
+    keep = Keep(memory_gb=0, cache=str(tmp_path))
+    first, second = (load(waves(40) + offset, THIRDS, keep) for offset in (0, 1))
+    np.testing.assert_allclose(second.frames[0:40], first.frames[0:40] + 1, rtol=1e-6)
+
+
+def test_a_recipe_of_data_in_memory_needs_them_again():
+    source = waves(60)
+    description = describe(source)
+    part = Part(**description.dataset)
+    assert (part.name, part.params["variables"]) == ("memory", ["t2m"])
+    array = load(part, THIRDS, data=source["t2m"])
+    assert array.fingerprint == load(source, THIRDS).fingerprint
+    with pytest.raises(
+        S2KDError, match=r"were an xarray object in memory, .* pass the same object"
+    ):
+        load(part, THIRDS)
+    with pytest.raises(S2KDError, match="data in memory are read by 'memory', but dataset is 'cf'"):
+        load(Part(name="cf", params={"path": "a.nc"}), THIRDS, data=source)

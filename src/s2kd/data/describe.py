@@ -16,7 +16,7 @@ from s2kd.data.frames import RecordFrames
 from s2kd.data.loading import split_record
 from s2kd.data.readers import readers
 from s2kd.data.readers.cf import Fields, fields_of, joined
-from s2kd.data.readers.files import engine_of, files_of, kind_of_file
+from s2kd.data.readers.files import IN_MEMORY, engine_of, files_of, kind_of_file
 from s2kd.data.steps import calendar_of, date_text, regularity, resampling_advice, step_numbers
 from s2kd.data.values import ValueSummary
 
@@ -142,9 +142,14 @@ def detect_layout(path: Path) -> DetectedLayout | None:
     return guesses[0] if guesses else None
 
 
-def describe(path: Path | str) -> Description:
-    """Look into a file, folder or pattern; S2KDError only where nothing can be read."""
-    label = str(path)
+def describe(source: "Path | str | xr.Dataset | xr.DataArray") -> Description:
+    """Look into a file, folder, pattern or CF data in memory.
+
+    Raises S2KDError only where nothing can be read.
+    """
+    if not isinstance(source, str | Path):
+        return _of_fields(IN_MEMORY, fields_of(source))
+    label = str(source)
     layout = None if "://" in label else detect_layout(Path(label).expanduser())
     if layout is not None:
         return _of_layout(label, layout)
@@ -198,11 +203,13 @@ def _of_fields(label: str, fields: Fields) -> Description:
     records, problems = _records(label, fields)
     if not records:
         raise S2KDError(problems[0])
-    files = [] if "://" in label else files_of(label)
+    in_memory = label == IN_MEMORY
+    files = [] if in_memory or "://" in label else files_of(label)
     variables, scanned = _scan(label, records)
     variables = tuple(_with_metadata(variable, fields) for variable in variables)
     first = next(iter(records.values()))
-    kind = ", ".join(sorted({kind_of_file(file) for file in files})) or "Zarr"
+    kinds = sorted({kind_of_file(file) for file in files})
+    kind = "xarray in memory" if in_memory else ", ".join(kinds) or "Zarr"
     basic = Description(path=label, kind=kind, files=max(1, len(files)), gib=_gib(files))
     all_problems = [*_value_problems(variables), *_time_problems(first), *problems]
     all_problems += [text for file in files for text in _chunk_problems(file, records)]
@@ -218,7 +225,7 @@ def _of_fields(label: str, fields: Fields) -> Description:
         named = any(map(len, (irregular.repeated, irregular.backwards, irregular.between)))
         all_problems += [] if named or str(error) in all_problems else [str(error)]
     taken = {name.rpartition("@")[0] or name for name in channels}
-    settings = {"path": label, "variables": list(channels)} | domain
+    settings = ({} if in_memory else {"path": label}) | {"variables": list(channels)} | domain
     return dataclasses.replace(
         _with_grid(basic, first, variables, scanned),
         problems=tuple(all_problems),
@@ -226,7 +233,7 @@ def _of_fields(label: str, fields: Fields) -> Description:
         reason=reason,
         past=past,
         lead=past,
-        dataset={"name": "cf", "params": settings} if past else None,
+        dataset={"name": "memory" if in_memory else "cf", "params": settings} if past else None,
         split=split,
         keep=_missing_setting([v for v in variables if v.name in taken]),
     )

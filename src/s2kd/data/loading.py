@@ -20,6 +20,7 @@ from s2kd.data.dataset import SPLITS, Dataset, Stretch
 from s2kd.data.frames import RecordFrames, copied_to_memory
 from s2kd.data.gaps import GapFilter
 from s2kd.data.readers import readers
+from s2kd.data.readers.files import IN_MEMORY
 from s2kd.data.splits import (
     date_range,
     held_out,
@@ -34,33 +35,45 @@ from s2kd.data.steps import iso, step_numbers
 if TYPE_CHECKING:
     import xarray as xr
 
-PREPARED = "prepared"
+PREPARED, MEMORY = "prepared", "memory"
 DEFAULT_SPLIT, DEFAULT_KEEP = Split(), Keep()
 
 
-def load(part: Part, split: Split = DEFAULT_SPLIT, keep: Keep = DEFAULT_KEEP) -> Dataset:
+def load(
+    part: "Part | xr.Dataset | xr.DataArray",
+    split: Split = DEFAULT_SPLIT,
+    keep: Keep = DEFAULT_KEEP,
+    *,
+    data: "xr.Dataset | xr.DataArray | None" = None,
+) -> Dataset:
     """Read a dataset, split it, and keep its frames in memory or in one store on disk.
 
     Args:
-        part: a reader by name, with its settings.
+        part: a reader by name, with its settings; or CF data in memory, which is the same as
+            `Part(name="memory")` with `data`.
         split: which frames are train, val and test; what it leaves open is the reader's default,
             else fractions 0.75, 0.1 and 0.15 with a gap of 24 frames.
         keep: missing values, time stride, memory and cache.
+        data: what the reader `memory` reads: an xarray object whose axes are found as those of a
+            CF file are.
 
     Raises:
         S2KDError: whatever the reader, the splits or the missing values do not allow.
     """
+    if not isinstance(part, Part):
+        part, data = Part(name=MEMORY), part
     part, split, keep = _current(part, split, keep)
     if part.name == PREPARED:
         readers.check(part.name, part.params)
         return storage.open_store(
             Path(part.params["path"]).expanduser(), memory_gb=float(keep.memory_gb)
         )
-    dataset, gaps = open_record(part, split, keep)
+    dataset, gaps = open_record(part, split, keep, data)
     remote = "://" in str(part.params.get("path", ""))
     if _size(dataset) <= keep.memory_gb * 2**30 and not remote:
         return copied_to_memory(dataset, gaps)
-    folder = _cache_folder(part, keep) / _cache_key(part, split, keep)
+    key = _cache_key(part, split, keep) if data is None else _content_key(dataset, keep)
+    folder = _cache_folder(part, keep) / key
     folder.mkdir(parents=True, exist_ok=True)
     busy = S2KDError(f"{folder}: another process is writing these frames; try again later")
     if not (folder / storage.FACTS).exists():
@@ -69,9 +82,13 @@ def load(part: Part, split: Split = DEFAULT_SPLIT, keep: Keep = DEFAULT_KEEP) ->
     return storage.open_store(folder, memory_gb=float(keep.memory_gb))
 
 
-def read_record(part: Part) -> "xr.Dataset":
-    """The record of a reader, by name and settings."""
-    return readers.build(part.name, **part.params)
+def read_record(part: Part, data: "xr.Dataset | xr.DataArray | None" = None) -> "xr.Dataset":
+    """The record of a reader, by name and settings; `data` for the reader `memory`."""
+    if data is None:
+        return readers.build(part.name, **part.params)
+    if part.name != MEMORY:
+        raise S2KDError(f"data in memory are read by {MEMORY!r}, but dataset is {part.name!r}")
+    return readers.build(part.name, data, **part.params)
 
 
 def _current(part: Part, split: Split, keep: Keep) -> tuple[Part, Split, Keep]:
@@ -154,9 +171,12 @@ def origin(path: str | Path) -> dict[str, Any] | None:
     return storage.store_facts(Path(path).expanduser()).get("part")
 
 
-def open_record(part: Part, split: Split, keep: Keep) -> tuple[Dataset, GapFilter]:
+def open_record(
+    part: Part, split: Split, keep: Keep, data: "xr.Dataset | xr.DataArray | None" = None
+) -> tuple[Dataset, GapFilter]:
     """`dataset_of` the record of a reader."""
-    return dataset_of(str(part.params.get("path", part.name)), read_record(part), split, keep)
+    label = str(part.params.get("path", part.name if data is None else IN_MEMORY))
+    return dataset_of(label, read_record(part, data), split, keep)
 
 
 def split_record(
@@ -367,6 +387,13 @@ def _cache_key(part: Part, split: Split, keep: Keep) -> str:
     stamps = [_stamp(file) for file in files]
     settings = [msgspec.to_builtins(part), msgspec.to_builtins(split)]
     return digest([storage.LAYOUT, settings, keep.missing, keep.time_stride, stamps])
+
+
+def _content_key(dataset: Dataset, keep: Keep) -> str:
+    """Changes with everything in memory that the store will hold."""
+    facts = [dataset.fingerprint, dataset.domain, dataset.local_time, dataset.attributes]
+    times = iso(dataset.times).tolist()
+    return digest([storage.LAYOUT, *facts, times, keep.missing])
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:

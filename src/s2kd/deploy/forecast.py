@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def forecast(
     folder: Path | str,
-    latest: "Path | str | xr.Dataset",
+    latest: "Path | str | xr.Dataset | xr.DataArray",
     *,
     student: str = "",
     steps: int = 0,
@@ -56,11 +56,6 @@ def forecast(
     if steps < 0:
         raise S2KDError(f"--steps {steps}: must be at least 1")
     latest = Path(latest) if isinstance(latest, str) else latest
-    if not isinstance(latest, Path) and not hasattr(latest, "data_vars"):
-        raise S2KDError(
-            f"forecast: needs an xarray.Dataset or the path of a file, not a "
-            f"{type(latest).__name__} (`.to_dataset()` makes one of a DataArray that has a name)"
-        )
     label = str(latest) if isinstance(latest, Path) else IN_MEMORY
     student_folder = find_student(Path(folder), student)
     forecaster = Forecaster.load(student_folder)

@@ -26,6 +26,7 @@ from s2kd.narration.narrators import Narrator, narrators
 from s2kd.narration.text.states import TextStates
 
 if TYPE_CHECKING:
+    import xarray as xr
     from lightning_fabric import Fabric
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16")
@@ -64,11 +65,12 @@ class Run:
     """One recipe in one folder; what is costly is loaded when first needed.
 
     `progress(stage)` returns the `Progress` of one stage. With a `horizon` of 2 or more, scores
-    include a roll-out to that multiple of the lead.
+    include a roll-out to that multiple of the lead. `data` are those of the reader `memory`.
     """
 
     recipe: Recipe
     out: Path
+    data: "xr.Dataset | xr.DataArray | None" = None
     machine: Machine = Machine()
     progress: Callable[[str], Progress] = silent
     say: Callable[[str], None] = lambda text: None
@@ -110,7 +112,8 @@ class Run:
     def dataset(self) -> Dataset:
         """The frames and splits."""
         self.say(f"Reading {self.recipe.dataset.name}")
-        dataset = load(self.recipe.dataset, self.recipe.split, self.recipe.keep)
+        recipe = self.recipe
+        dataset = load(recipe.dataset, recipe.split, recipe.keep, data=self.data)
         for notice in dataset.notices:
             self.say(notice)
         height, width = dataset.grid.height, dataset.grid.width

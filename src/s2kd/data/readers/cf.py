@@ -24,7 +24,20 @@ NAMES = {
     "latitude": ("lat", "latitude"),
     "longitude": ("lon", "longitude"),
     "y": ("y", "yc", "ny", "nj", "j", "row", "rows", "rlat", "south_north", "northing"),
-    "x": ("x", "xc", "nx", "ni", "i", "col", "cols", "columns", "rlon", "west_east", "easting"),
+    "x": (
+        "x",
+        "xc",
+        "nx",
+        "ni",
+        "i",
+        "col",
+        "cols",
+        "column",
+        "columns",
+        "rlon",
+        "west_east",
+        "easting",
+    ),
 }
 STANDARD_NAMES = {
     "latitude": "latitude",
@@ -123,7 +136,7 @@ Fields = dict[str, list[Field] | str]
 """Per variable its fields, one per file; or a sentence on why it is not a channel."""
 
 
-def fields_of(source: "str | Path | xr.Dataset") -> Fields:
+def fields_of(source: "str | Path | xr.Dataset | xr.DataArray") -> Fields:
     """Every variable over time, rows and columns, in all files that `source` names."""
     return fields_in(open_files(source))
 

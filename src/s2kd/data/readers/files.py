@@ -43,13 +43,29 @@ def files_of(path: str | Path, endings: Sequence[str] = ENDINGS) -> list[Path]:
     return files
 
 
-def open_files(source: "str | Path | xr.Dataset") -> list[tuple[Path, "xr.Dataset"]]:
+def open_files(
+    source: "str | Path | xr.Dataset | xr.DataArray",
+) -> list[tuple[Path, "xr.Dataset"]]:
     """Opened files with their paths; a GRIB file of several level types is several."""
     if not isinstance(source, str | Path):
-        return [(Path(IN_MEMORY), source)]
+        return [(Path(IN_MEMORY), _as_dataset(source))]
     if "://" in str(source):
         return [(Path(source), _open_address(str(source)))]
     return [(file, dataset) for file in files_of(source) for dataset in open_file(file)]
+
+
+def _as_dataset(data: object) -> "xr.Dataset":
+    """An xarray object in memory as a dataset; a DataArray's name is that of its channel."""
+    import xarray as xr
+
+    if isinstance(data, xr.DataArray) and data.name is not None:
+        return data.to_dataset()
+    if not isinstance(data, xr.Dataset):
+        raise S2KDError(
+            f"{IN_MEMORY}: must be an xarray.Dataset, or an xarray.DataArray with a name "
+            f"(array.rename('temperature')), not {type(data).__name__}"
+        )
+    return data
 
 
 def kind_of_file(path: Path) -> str:
