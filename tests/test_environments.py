@@ -505,7 +505,7 @@ def test_bad_volume_settings_are_named(tmp_path, settings, message):
         ({"time": None}, r"no key 'time' \(it has vol_u8"),
         (
             {"z": np.arange(5.0)},
-            r"must be uint8 of shape \(70, 3, 5, 8, x\).* \(70, 3, 4, 8, 5\)",
+            r".*must be uint8 of shape \(70, 3, 5, 8, x\).* \(70, 3, 4, 8, 5\)",
         ),
         ({"time": np.zeros(70, dtype=np.float32)}, "time must rise"),
         ({"vol_u8": np.zeros((70, 3, 4, 8, 5))}, "vol_u8 must be uint8"),

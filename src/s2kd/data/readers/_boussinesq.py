@@ -161,22 +161,23 @@ def centred(along: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     return (along[:, :, 1:] + along[:, :, :-1]) / 2, (up[:, 1:] + up[:, :-1]) / 2
 
 
+def _repeated(centre: Tensor, axis: int) -> Tensor:
+    """Centre values with the first and last cell along `axis` twice."""
+    first, last = centre.narrow(axis, 0, 1), centre.narrow(axis, -1, 1)
+    return torch.cat([first, centre, last], dim=axis)
+
+
 def _faces(centre: Tensor, *, axis: int) -> Tensor:
     """Centre values averaged to the faces along `axis`; the outermost faces take their cell's."""
-    first, last = centre.narrow(axis, 0, 1), centre.narrow(axis, -1, 1)
-    inner = (
-        centre.narrow(axis, 1, centre.shape[axis] - 1)
-        + centre.narrow(axis, 0, centre.shape[axis] - 1)
-    ) / 2
-    return torch.cat([first, inner, last], dim=axis)
+    cells = _repeated(centre, axis)
+    count = centre.shape[axis] + 1
+    return (cells.narrow(axis, 1, count) + cells.narrow(axis, 0, count)) / 2
 
 
 def _difference(centre: Tensor, *, axis: int) -> Tensor:
     """Next minus previous cell along `axis`; at an edge the cell itself stands in."""
-    length = centre.shape[axis]
-    after = torch.cat([centre.narrow(axis, 1, length - 1), centre.narrow(axis, -1, 1)], dim=axis)
-    before = torch.cat([centre.narrow(axis, 0, 1), centre.narrow(axis, 0, length - 1)], dim=axis)
-    return after - before
+    cells, count = _repeated(centre, axis), centre.shape[axis]
+    return cells.narrow(axis, 2, count) - cells.narrow(axis, 0, count)
 
 
 def _sample(
@@ -214,26 +215,17 @@ def simulate(
 ) -> Float[Tensor, "run time 4 height width"]:
     """Runs from the moment of ignition: the fields of `CHANNELS`, row 0 at the top.
 
-    Parameters
-    ----------
-    heat_release
-        kW per metre of depth, per run.
-    wind
-        m/s, per run.
-    seeds
-        per run; they set the position of the burner, its phase and its flicker.
-    height, width
-        cells.
-    cell
-        side of a cell in metres.
-    frames
-        per run; frame t is the state after t + 1 steps.
-    step_seconds
-        between frames.
-    longest_step
-        seconds of a time step at most.
-    dtype
-        of the computation.
+    Args:
+        heat_release: kW per metre of depth, per run.
+        wind: m/s, per run.
+        seeds: per run; they set the position of the burner, its phase and its flicker.
+        height: cells.
+        width: cells.
+        cell: side of a cell in metres.
+        frames: per run; frame t is the state after t + 1 steps.
+        step_seconds: between frames.
+        longest_step: seconds of a time step at most.
+        dtype: of the computation.
     """
     plume = Plume(height=height, width=width, cell=cell, wind=torch.tensor(list(wind), dtype=dtype))
     generators = [np.random.default_rng(list(seed)) for seed in seeds]

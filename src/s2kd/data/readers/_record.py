@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
 
 if TYPE_CHECKING:
@@ -74,6 +75,21 @@ def member_splits(label: str, members: int, val_members: int, test_members: int)
             f"{val_members} + {test_members}, each at least 1"
         )
     return ["train"] * train + ["val"] * val_members + ["test"] * test_members
+
+
+def check_names(problem: str, wanted: Iterable[str], names: Iterable[str]) -> None:
+    """Refuse a name that is not among `names`; `problem` reads as in "FILE: no channel"."""
+    names = list(names)
+    for name in wanted:
+        if name not in names:
+            raise S2KDError(f"{problem} {name!r}{nearest(name, names)} (it has {', '.join(names)})")
+
+
+def refuse_settings(reader: str, layout: str, changed: Mapping[str, bool]) -> None:
+    """Refuse settings that have been changed though this layout of files does not use them."""
+    for name, is_changed in changed.items():
+        if is_changed:
+            raise S2KDError(f"{reader}: {name} has no meaning for {layout}")
 
 
 def north_west_first(label: str, dataset: "xr.Dataset") -> "xr.Dataset":

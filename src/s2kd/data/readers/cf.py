@@ -112,8 +112,11 @@ class Field:
 
     def level_number(self, level: str) -> int | None:
         """The entry of the further dimension that holds `level`."""
-        matches = (n for n, value in enumerate(self.levels) if _is_level(value, level))
-        return next(matches, None)
+        try:
+            near = np.flatnonzero(np.isclose(self.levels, float(level), rtol=1e-6))
+        except ValueError:
+            return None
+        return int(near[0]) if len(near) else None
 
     @property
     def stored_frames(self) -> int:
@@ -247,24 +250,18 @@ def _pieces(path: str, fields: Fields, channel: str) -> list[tuple[Field, str]]:
         raise S2KDError(f"{path}: no variable {channel!r}{near} (there are {summary(fields)})")
     for field in matching:
         if field.extra and not level:
-            _refuse_levels(field)
+            examples = ", ".join(f"'{name}@{value:.10g}'" for value in field.levels[:4])
+            raise S2KDError(
+                f"{field.path}: {name!r} has the further dimension {' and '.join(field.extra)}; "
+                + (
+                    f"choose one entry, as in variables=[{examples}]"
+                    if examples
+                    else "reduce it to time, rows, columns and at most one numbered level"
+                )
+            )
     if len({calendar_of(field.times) for field in matching}) > 1:
         raise S2KDError(f"{path}: files of several calendars")
     return [(field, level) for field in sorted(matching, key=lambda f: f.times[0])]
-
-
-def _refuse_levels(field: Field) -> None:
-    name = field.array.name
-    if len(field.extra) == 1 and field.levels:
-        examples = ", ".join(f"'{name}@{value:.10g}'" for value in field.levels[:4])
-        raise S2KDError(
-            f"{field.path}: {name!r} has the further dimension {field.extra[0]}; choose one "
-            f"entry, as in variables=[{examples}]"
-        )
-    raise S2KDError(
-        f"{field.path}: {name!r} has the further dimensions {', '.join(field.extra)} and needs "
-        "to be reduced to time, rows, columns and at most one numbered level"
-    )
 
 
 def _check_agreement(path: str, chosen: dict[str, list[tuple[Field, str]]]) -> None:
@@ -273,7 +270,15 @@ def _check_agreement(path: str, chosen: dict[str, list[tuple[Field, str]]]) -> N
     times = np.concatenate([field.times for field, _ in lead])
     for name, pieces in chosen.items():
         channel_times = np.concatenate([field.times for field, _ in pieces])
-        _check_times(path, lead_name, times, name, channel_times)
+        shared = min(len(times), len(channel_times))
+        # the first frame that differs, or that only one of them has
+        at = int(np.argmax(np.append(times[:shared] != channel_times[:shared], True)))
+        if at < max(len(times), len(channel_times)):
+            texts = [date_text(t[at]) if at < len(t) else "its end" for t in (times, channel_times)]
+            raise S2KDError(
+                f"{path}: {lead_name!r} and {name!r} must have the same times, but frame {at} is "
+                f"{texts[0]} in the one and {texts[1]} in the other"
+            )
         for field, _ in pieces:
             text = field.plane.difference(lead[0][0].plane)
             if text:
@@ -287,25 +292,6 @@ def _check_agreement(path: str, chosen: dict[str, list[tuple[Field, str]]]) -> N
                     f"{field.path}: {name!r} is in {units[1]!r}, but in {units[0]!r} in "
                     f"{pieces[0][0].path.name}"
                 )
-
-
-def _check_times(path: str, lead: str, times: np.ndarray, name: str, own: np.ndarray) -> None:
-    short = min(len(times), len(own))
-    apart = np.flatnonzero(times[:short] != own[:short])
-    if len(apart) or len(times) != len(own):
-        at = int(apart[0]) if len(apart) else short
-        texts = [date_text(t[at]) if at < len(t) else "its end" for t in (times, own)]
-        raise S2KDError(
-            f"{path}: {lead!r} and {name!r} must have the same times, but frame {at} is "
-            f"{texts[0]} in the one and {texts[1]} in the other"
-        )
-
-
-def _is_level(value: float, level: str) -> bool:
-    try:
-        return bool(np.isclose(value, float(level), rtol=1e-6))
-    except ValueError:
-        return False
 
 
 def _attributes(field: Field) -> dict[str, str]:
@@ -510,20 +496,13 @@ def _places(field: Field) -> "xr.Dataset":
 def _why_no_field(path: Path, file: "xr.Dataset") -> str:
     """One sentence on a file in which no variable is a field over time."""
     for name, variable in file.variables.items():
-        is_time = variable.attrs.get("axis") == "T" or "time" in (
-            str(name).lower(),
-            variable.attrs.get("standard_name"),
-        )
-        if is_time and kind_of(str(name), variable) is None and variable.ndim <= 1:
-            units = variable.attrs.get("units")
-            if " since " in str(units):
-                return (
-                    f"{path}: {str(name)!r} holds times that are not decoded; open it with "
-                    "decode_times=True"
-                )
+        attributes = variable.attrs
+        is_time = "time" in (str(name).lower(), attributes.get("standard_name"))
+        if (is_time or attributes.get("axis") == "T") and kind_of(str(name), variable) is None:
             return (
-                f"{path}: {str(name)!r} does not say what it counts (units {units!r}); give it "
-                "units such as 'hours since 2000-01-01'"
+                f"{path}: {str(name)!r} does not say what it counts (units "
+                f"{attributes.get('units')!r}); give it units such as 'hours since 2000-01-01', "
+                "and open datasets with decode_times=True"
             )
     names = ", ".join(f"{n} ({', '.join(map(str, v.dims))})" for n, v in file.data_vars.items())
     return (

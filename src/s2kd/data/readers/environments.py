@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float
 
 from s2kd.core.files import read_json
 from s2kd.core.recipe import read
-from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
 from s2kd.data.readers import readers
 from s2kd.data.readers._array_files import headers, in_order, lazy_array, listing, small_array
@@ -29,6 +28,7 @@ from s2kd.data.readers._fires import (
     known_parameters,
     suggested_unseen,
 )
+from s2kd.data.readers._record import check_names, refuse_settings
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -138,8 +138,9 @@ def prometheus(
     files = prometheus_files(Path(path).expanduser(), set)
     folder = next(iter(files.values())).parent
     layout = prometheus_layout(folder, files)
-    names = _listed(f"{folder}: no environment", environments, files)
-    picked = _listed(f"{folder / PROMETHEUS}: no channel", channels, layout.channels)
+    names, picked = list(environments or files), list(channels or layout.channels)
+    check_names(f"{folder}: no environment", names, files)
+    check_names(f"{folder / PROMETHEUS}: no channel", picked, layout.channels)
     numbers = [layout.channels.index(channel) for channel in picked]
     stored = {name: _environment(files[name], layout) for name in names}
     exists = _existing_cells(folder, layout, stored)
@@ -196,10 +197,9 @@ def fds(
     is_volume = location.suffix == ".npz"
     of_volume = {"skip": skip, "planes": planes, "quantities": quantities, "step_seconds":
                  step_seconds}  # fmt: skip
-    for name, value in ({"set": set} if is_volume else of_volume).items():
-        if value is not None:
-            layout = "a volume" if is_volume else "a folder of environments"
-            raise S2KDError(f"fds: {name} has no meaning for {layout}")
+    layout = "a volume" if is_volume else "a folder of environments"
+    unused = {"set": set} if is_volume else of_volume
+    refuse_settings("fds", layout, {name: value is not None for name, value in unused.items()})
     if not is_volume:
         return _fds_environments(location, "T" if set is None else set, crop, pool)
     return _volume(
@@ -306,15 +306,6 @@ def prometheus_layout(folder: Path, files: Mapping[str, Path]) -> Layout:
     return layout
 
 
-def _listed(problem: str, wanted: Sequence[str] | None, names: Iterable[str]) -> list[str]:
-    """`wanted`, each of which must be one of `names`; all names where nothing is wanted."""
-    names = list(names)
-    for name in wanted or ():
-        if name not in names:
-            raise S2KDError(f"{problem} {name!r}{nearest(name, names)} (it has {', '.join(names)})")
-    return list(wanted or names)
-
-
 def _existing_cells(
     folder: Path, layout: Layout, stored: "Mapping[str, da.Array]"
 ) -> Bool[np.ndarray, "height width"] | None:
@@ -358,13 +349,13 @@ def _fds_environments(
     """Environments described by `environments.json`, the seen ones first."""
     index = path / FDS
     sets = read(FdsIndex, read_json(index), str(index)).sets
-    _listed(f"{index}: no set", [chosen], sets)
+    check_names(f"{index}: no set", [chosen], sets)
     facts = read(FdsSet, sets[chosen], f"{index}: set {chosen!r}")
     suggested = facts.suggested_split
     unseen = {"heat_release": suggested.unseen_hrr, "velocity": suggested.unseen_velocity}
     files = {run.name: path / run.file for run in facts.environments}
     used = [*suggested.seen, *(name for names in unseen.values() for name in names)]
-    _listed(f"{index}: `suggested_split` asks for", used, files)
+    check_names(f"{index}: `suggested_split` asks for", used, files)
     if not used:
         raise S2KDError(f"{index}: names no environment to learn from")
     channels = tuple(title.lower().replace(" ", "_").replace("-", "_") for title in facts.channels)
@@ -419,7 +410,7 @@ def _volume(
         )
     if (np.diff(time) <= 0).any():
         raise S2KDError(f"{path}: time must rise from frame to frame")
-    _listed(f"{path}: no quantity", quantities, listed.tolist())
+    check_names(f"{path}: no quantity", quantities, listed.tolist())
     outside = [plane for plane in planes if not 0 <= plane < len(position)]
     if outside or not planes or not 0 <= skip < len(time) - 1:
         raise S2KDError(

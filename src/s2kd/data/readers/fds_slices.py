@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float
 
 from s2kd.core.files import read_json
 from s2kd.core.recipe import read
-from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
 from s2kd.data.readers import readers
 from s2kd.data.readers._array_files import FrameSource
@@ -24,6 +23,7 @@ from s2kd.data.readers._fires import (
     known_parameters,
     suggested_unseen,
 )
+from s2kd.data.readers._record import check_names
 from s2kd.data.readers._smokeview import AXES, SliceFile, SliceFrames, read_smokeview
 
 if TYPE_CHECKING:
@@ -246,12 +246,7 @@ def open_run(smv: Path, plane: str | None, quantities: Sequence[str] | None) -> 
     for file in planes[location]:
         by_channel.setdefault(channel_name(file.quantity), []).append(file)
     channels = tuple(by_channel if quantities is None else map(channel_name, quantities))
-    for channel in channels:
-        if channel not in by_channel:
-            raise S2KDError(
-                f"{smv}: {location} has no quantity {channel!r}{nearest(channel, by_channel)} (it "
-                f"has {', '.join(by_channel)})"
-            )
+    check_names(f"{smv}: {location}: no quantity", channels, by_channel)
     files = [by_channel[channel] for channel in channels]
     # written both ways, the values of cells are the simulator's own
     files = [[f for f in group if f.centred] or group for group in files]

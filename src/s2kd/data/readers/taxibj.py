@@ -17,7 +17,7 @@ import numpy as np
 from s2kd.core.types import S2KDError
 from s2kd.data.readers import readers
 from s2kd.data.readers._array_files import headers, label_of, lazy_array, small_array
-from s2kd.data.readers._record import EPOCH, north_west_first, per_frame, record
+from s2kd.data.readers._record import EPOCH, north_west_first, per_frame, record, refuse_settings
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -99,20 +99,14 @@ def taxibj(
     openstl = {"val_fraction": val_fraction != 0.1, "maximum": maximum != 1.0}
     windows = {"subsample_input": subsample_input != 1, "shared": shared != "drop"}
     if layout is None:
-        _refuse("files by slot", openstl | windows)
+        refuse_settings("taxibj", "files by slot", openstl | windows)
         return _by_slot(location, keep_empty, whole_days, weather=weather, holidays=holidays)
-    _refuse("published windows", by_slot)
+    refuse_settings("taxibj", "published windows", by_slot)
     if layout != "openstl":
-        _refuse("TaxiBJ+", openstl)
+        refuse_settings("taxibj", "TaxiBJ+", openstl)
     if not 0 < val_fraction < 1:
         raise S2KDError(f"taxibj: val_fraction={val_fraction} must lie between 0 and 1")
     return _windows(location, layout, val_fraction, float(maximum), subsample_input, shared)
-
-
-def _refuse(layout: str, changed: dict[str, bool]) -> None:
-    for name, is_changed in changed.items():
-        if is_changed:
-            raise S2KDError(f"taxibj: {name} has no meaning for {layout}")
 
 
 # --- files by slot --------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +44,11 @@ SHORT = {
 """WeatherBench's folders, which are WeatherBench 2's variables, and the names in its files."""
 LONG = {short: long for long, short in SHORT.items()}
 UNITS = {"geopotential": "m**2 s**-2", "temperature": "K", "2m_temperature": "K"}
-GLOBAL_MEANS = {BENCHMARK[0]: 54_100.0, BENCHMARK[1]: 275.0}
-"""Usual global means of the benchmark's fields, in m² s⁻² and K (ERA5)."""
-GRAVITY = 9.80665
+GLOBAL_MEANS = {
+    BENCHMARK[0]: (54_100.0, "multiply geopotential height in metres by 9.80665"),
+    BENCHMARK[1]: (275.0, "add 273.15 to degrees Celsius"),
+}
+"""Usual global means of the benchmark's fields, in m² s⁻² and K (ERA5), and what often differs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,16 +123,23 @@ def open_fields(path: "str | Path | xr.Dataset", fields: Sequence[BenchmarkField
     """These fields by their long names, of a folder, a Zarr store, gridded files or a dataset."""
     folders = variable_folders(Path(path).expanduser()) if isinstance(path, str | Path) else {}
     label = str(path) if isinstance(path, str | Path) else IN_MEMORY
+    by_channel = {stored.channel: folder for folder, stored in folders.items()}
+    available = {} if folders else gridded.fields_of(path)
     pieces: gridded.Fields = {}
-    if folders:
-        for field in fields:
-            pieces |= _in_folders(label, folders, field)
-    else:
-        available = gridded.fields_of(path)
-        for field in fields:
-            pieces |= _in_files(label, available, field)
     for field in fields:
-        _check_values(pieces, field)
+        level = ""
+        if folders:
+            folder = by_channel.get(field.channel) or by_channel.get(field.name)
+            if folder is None:
+                raise S2KDError(
+                    f"{label}: has no folder {field.flat!r} for {field.channel!r}"
+                    f"{nearest(field.channel, by_channel)} (it has "
+                    f"{', '.join(p.name for p in folders)})"
+                )
+            available, level = gridded.fields_of(folder), folders[folder].level
+        name, stored_pieces = _stored(label, available, field, level)
+        _check_values(stored_pieces, field)
+        pieces[name] = stored_pieces
     record = gridded.joined(label, pieces, [field.channel for field in fields])
     for field in fields:
         attributes = record[field.channel].attrs
@@ -156,27 +165,12 @@ def _is_variable_folder(folder: Path) -> bool:
     return folder.is_dir() and field_named(folder.name).name in SHORT and any(folder.glob("*.nc"))
 
 
-def _in_folders(
-    label: str, folders: Mapping[Path, BenchmarkField], field: BenchmarkField
-) -> gridded.Fields:
-    """The files of one field: of its level's own folder, or of the folder with all levels."""
-    by_channel = {fields_by_folder.channel: folder for folder, fields_by_folder in folders.items()}
-    folder = by_channel.get(field.channel) or by_channel.get(field.name)
-    if folder is None:
-        raise S2KDError(
-            f"{label}: has no folder {field.flat!r} for {field.channel!r}"
-            f"{nearest(field.channel, by_channel)} (it has {', '.join(p.name for p in folders)})"
-        )
-    available = gridded.fields_of(folder)
-    return _in_files(label, available, field, level=folders[folder].level)
-
-
-def _in_files(
-    label: str, available: gridded.Fields, field: BenchmarkField, *, level: str = ""
-) -> gridded.Fields:
+def _stored(
+    label: str, available: gridded.Fields, field: BenchmarkField, folder_level: str
+) -> tuple[str, list[gridded.Field]]:
     """One field by its channel name, or by its long name where the files have levels.
 
-    `level` is that of the folder: files without a level coordinate hold it.
+    Files without a level coordinate hold the level of their folder.
     """
     names = (field.flat, SHORT.get(field.name, ""), field.name)
     name = next((name for name in names if name in available), None)
@@ -189,44 +183,31 @@ def _in_files(
     pieces = available[name]
     if isinstance(pieces, str):
         raise S2KDError(pieces)
-    if name == field.flat or not field.level:
-        return {field.channel: pieces}
-    if pieces[0].extra or pieces[0].levels:
-        return {field.name: pieces}
-    if level != field.level:
+    if name != field.flat and field.level and (pieces[0].extra or pieces[0].levels):
+        return field.name, pieces
+    if name != field.flat and field.level not in ("", folder_level):
         raise S2KDError(
             f"{pieces[0].path}: {name!r} has no level coordinate, so nothing says that it is at "
             f"{field.level} hPa"
         )
-    return {field.channel: pieces}
+    return field.channel, pieces
 
 
-def _check_values(available: gridded.Fields, field: BenchmarkField) -> None:
+def _check_values(pieces: Sequence[gridded.Field], field: BenchmarkField) -> None:
     """Units, and a plausible mean of one frame per file, of the benchmark's two fields."""
-    mean = GLOBAL_MEANS.get(field.channel)
-    pieces = available.get(field.channel) or available[field.name]
-    for piece in pieces if mean is not None and isinstance(pieces, list) else ():
-        label = f"{piece.path}: {field.channel!r}"
-        units = str(piece.array.attrs.get("units", ""))
-        is_height = field.name == "geopotential"
-        remedy = "multiply it by 9.80665" if is_height else "add 273.15"
-        if not same_units(units, UNITS[field.name]):
-            raise S2KDError(f"{label} is in {units!r}, not in {UNITS[field.name]}; {remedy}")
-        number = len(piece.times) // 2
+    if field.channel not in GLOBAL_MEANS:
+        return
+    mean, remedy = GLOBAL_MEANS[field.channel]
+    for piece in pieces:
+        units, number = str(piece.array.attrs.get("units", "")), len(piece.times) // 2
         frame = piece.channel(field.level).isel(time=slice(number, number + 1)).values
         value = float(np.nanmean(frame)) if np.isfinite(frame).any() else mean
-        if 0.7 < value / mean < 1.3:
-            continue
-        if is_height and 0.7 < value * GRAVITY / mean < 1.3:
-            reason = "it looks like geopotential height in metres: " + remedy
-        elif not is_height and -80 < value < 50:
-            reason = "it looks like degrees Celsius: " + remedy
-        else:
-            reason = "check the file's units and level"
-        raise S2KDError(
-            f"{label} has the mean {value:,.6g} at {date_text(piece.times[number])[:16]}, where "
-            f"about {mean:,.3g} {UNITS[field.name]} is usual; {reason}"
-        )
+        if not same_units(units, UNITS[field.name]) or not 0.7 < value / mean < 1.3:
+            raise S2KDError(
+                f"{piece.path}: {field.channel!r} has the mean {value:,.6g} {units} at "
+                f"{date_text(piece.times[number])[:16]}, where about {mean:,.3g} "
+                f"{UNITS[field.name]} is usual; {remedy}, or check the file's units and level"
+            )
 
 
 def _every(label: str, record: "xr.Dataset", hours: int) -> "xr.Dataset":
@@ -279,26 +260,22 @@ def describe_layout(path: Path) -> "DetectedLayout | None":
         return None
     if set(BENCHMARK) <= set(channels):
         channels = list(BENCHMARK)
+    settings: dict[str, Any] = {"path": str(path)}
+    settings |= {"variables": channels} if channels != list(BENCHMARK) else {}
+    layout = DetectedLayout(reader="weatherbench", settings=settings, lines=lines)
     try:
         record = open_fields(path, [field_named(channel) for channel in channels])
     except S2KDError as error:
-        if not folders:
-            return None
-        settings = {"path": str(path), "variables": channels}
-        return DetectedLayout(
-            reader="weatherbench", settings=settings, lines=lines, problems=[str(error)]
-        )
-    step = regularity(record["time"].values).step_seconds
+        layout.problems.append(str(error))
+        return layout if folders else None
+    times = record["time"].values
+    step = regularity(times).step_seconds
     if not folders and not (record.attrs["wraps"] and 0 < step <= 12 * 3600):
         return None
-    settings = {"path": str(path)}
-    if channels != list(BENCHMARK):
-        settings["variables"] = channels
     if step > 6 * 3600:
         settings["hours"] = round(step / 3600)
-    official = channels == list(BENCHMARK) and _default_split(record["time"].values) is SPLIT
-    recipe = "weatherbench" if official else ""
-    return DetectedLayout(reader="weatherbench", settings=settings, recipe=recipe, lines=lines)
+    official = "variables" not in settings and _default_split(times) is SPLIT
+    return replace(layout, recipe="weatherbench" if official else "")
 
 
 def _available_channels(folders: Mapping[Path, BenchmarkField]) -> list[str]:
