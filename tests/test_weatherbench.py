@@ -205,9 +205,7 @@ def test_height_in_metres_differs_from_geopotential(copy):
     year = field("z", times_of_year(1991, hours=6))
     attributes = year.z.attrs
     replace_file(year.assign(z=(year.z / 9.80665).assign_attrs(attributes)), 1991)
-    words = (
-        r"where about 5\.4\de\+04 .* is usual; multiply geopotential height in metres"
-    )
+    words = r"where about 5\.4\de\+04 .* is usual; multiply geopotential height in metres"
     refused(rf"1991_5.625deg.nc: 'geopotential@500' has the mean 5,\d+.* {words}", root)
     replace_file(year.assign(z=(year.z / 9.80665).assign_attrs(units="gpm")), 1991)
     refused(r"has the mean 5,[\d.]+ gpm at .* multiply geopotential height in metres by", root)
