@@ -186,11 +186,13 @@ def _read(path: Path, version: tuple[int, int]) -> xr.Dataset:
 def save_result(folder: Path, scores: xr.Dataset) -> Path:
     """Add models of one file to the results in `folder`, in place of earlier ones of their names.
 
-    Without the folders of this machine, and with the events of `EVENTS` alone.
+    Without the folders of this machine and errors of single windows and leads, and with the events
+    of `EVENTS` alone.
     """
     scores = scores.isel(event=scores["event"].isin(EVENTS)) if "event" in scores.dims else scores
     recipes = [json.dumps(_without_folders(json.loads(text))) for text in scores["recipe"].values]
     scores = scores.assign_coords(recipe=("model", recipes))
+    scores = scores.drop_vars("window_squared_error", errors="ignore")
     scores.attrs = {name: value for name, value in scores.attrs.items() if name != "measured"}
     path = folder / file_name(scores)
     add_models(path, scores)
@@ -278,7 +280,13 @@ def window_errors(scores: xr.Dataset) -> np.ndarray:
     Parts of one scene share its weather or fire: together they are one window.
     """
     errors = scores["window_mse"].transpose("model", "window").values.astype(np.float64)
-    return errors.reshape(len(errors), int(scores.attrs.get("windows_per_time", 1)), -1).mean(1)
+    return windows_of_moments(errors, scores)
+
+
+def windows_of_moments(errors: np.ndarray, scores: xr.Dataset) -> np.ndarray:
+    """(model, window, …) with the windows of one moment averaged."""
+    per_time = int(scores.attrs.get("windows_per_time", 1))
+    return errors.reshape(len(errors), per_time, -1, *errors.shape[2:]).mean(1)
 
 
 def window_runs(scores: xr.Dataset) -> tuple[int, ...]:

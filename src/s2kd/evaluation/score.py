@@ -13,6 +13,7 @@ scores adds the dimension `model` (see `results`), roll-outs `step` (see `rollou
 | `relative_quantile_error` (`…_low`) | – | of each frame's upper (lower) tail; below 0: underestimated |
 | `log_spectral_distance`, `high_frequency_ratio` | – | means over leads and channels |
 | `window_mse` | window | `mse` of each window |
+| `window_squared_error` | window, lead, channel | mean over cells, the channel's unit squared |
 | `mse_by_lead`, `ssim_by_lead`, `acc_by_lead` | lead, channel | normalised; anomaly correlation |
 | `rmse_by_lead`, `mae_by_lead`, `latitude_weighted_rmse_by_lead` | lead, channel | the channel's unit |
 | other `…_by_lead` | lead, channel | as their means above |
@@ -52,7 +53,7 @@ HEADLINE = (
 )  # fmt: skip
 """Scalar scores of a model."""
 
-SCORES_VERSION = 4
+SCORES_VERSION = 5
 """Of what is measured; models of a run scored by another version are scored again."""
 
 Predict = Callable[[Tensor, Batch], Tensor]
@@ -222,6 +223,7 @@ def _headline(frames: xr.Dataset) -> xr.Dataset:
     values |= {"mse": mse, "mae": mae, "rmse": np.sqrt(mse)}
     values["ssim"] = frames["ssim"].mean() if "ssim" in frames else xr.DataArray(math.nan)
     values["window_mse"] = frames["mse"].mean(("lead", "channel"))
+    values["window_squared_error"] = frames["squared"]
     return xr.Dataset(values)
 
 

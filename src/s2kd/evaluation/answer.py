@@ -1,0 +1,612 @@
+"""The answer of a search for the best small forecaster: errors in units, costs, candidates.
+
+`answer.json` holds an `Answer`; docs/answer.md lists its fields and `json_schema` is its schema.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from msgspec import Struct
+
+from s2kd.core.errors import S2KDError
+from s2kd.core.reading import read
+from s2kd.evaluation.compare import (
+    BASELINE,
+    Verdict,
+    common_seeds,
+    difference,
+    gap_closed,
+    label,
+    reading_teacher,
+    verdict,
+)
+from s2kd.evaluation.results import select, window_errors, window_runs, windows_of_moments
+from s2kd.evaluation.significance import (
+    BLOCKS_FOR_BOUNDS,
+    FEWEST_SEEDS,
+    Estimate,
+    block_for,
+    difference_estimate,
+    mean_estimate,
+    smooth_estimate,
+)
+from s2kd.evaluation.tables import Table, interval, number, parameters_text
+
+REFERENCES = ("persistence", "climatology")
+MOST_CHANNELS = 3
+"""Channels of a headline and of a leaderboard; `answer.json` and the report's curves have all."""
+
+State = Literal["finished", "pruned", "over_budget", "failed", "interrupted", "not_tried"]
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """A student and a method of the search; `validation` is the normalised MSE."""
+
+    student: str
+    settings: dict[str, Any]
+    method: str
+    label: str
+    parameters: int
+    bytes: int
+    latency_ms: float | None
+    runtime: str
+    validation: float | None
+    seconds: float
+    epochs: int
+    state: State
+    reason: str = ""
+
+
+class Cost(Struct, frozen=True, kw_only=True):
+    """Size and speed of a forecaster, and the seconds of its training."""
+
+    latency_ms: float | None
+    bytes: int
+    parameters: int
+    seconds: float | None
+    runtime: str
+
+
+class Value(Struct, frozen=True, kw_only=True):
+    """A value with its 95 % interval over test windows; None where it is not defined."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class Scores(Struct, frozen=True, kw_only=True):
+    """Errors of a forecaster on one test split.
+
+    Attributes
+    ----------
+    mse
+        Normalised: over all leads, channels and cells, in training variances.
+    rmse
+        By channel, each lead: in the channel's unit.
+    chosen_is
+        Whether the chosen student is better or worse than this forecaster, by `mse`; "" where
+        windows are too few.
+    chosen_is_by_lead
+        The same by channel, each lead.
+    """
+
+    mse: Value
+    rmse: dict[str, tuple[Value, ...]]
+    chosen_is: Verdict
+    chosen_is_by_lead: dict[str, tuple[Verdict, ...]]
+
+
+class ScoredForecaster(Struct, frozen=True, kw_only=True):
+    """A line of the leaderboard; `cost` is None for persistence and climatology."""
+
+    name: str
+    label: str
+    role: Literal["reference", "teacher", "student"]
+    method: str
+    seeds: int
+    cost: Cost | None
+    validation: float | None
+    scores: dict[str, Scores]
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """The chosen student, what it is compared with, and every candidate.
+
+    Attributes
+    ----------
+    units
+        Unit by channel.
+    lead_seconds
+        Lead times.
+    windows
+        Test windows by split; the first split is that of the headline.
+    chosen, baseline, teacher
+        Names among `forecasters`; `teacher` is "" where no teacher was scored.
+    gap_closed_percent
+        By split: (baseline − chosen) / (baseline − teacher) of the normalised MSE. Undefined where
+        the teacher is not clearly better than the baseline.
+    search
+        Budget, time and teachers of the search; `missing_months` are months that neither
+        validation nor test hold.
+    """
+
+    format: Literal[1] = 1
+    data: str
+    preset: str
+    units: dict[str, str]
+    lead_seconds: tuple[float, ...]
+    windows: dict[str, int]
+    chosen: str
+    baseline: str
+    teacher: str
+    gap_closed_percent: dict[str, Value]
+    forecasters: tuple[ScoredForecaster, ...]
+    candidates: tuple[Candidate, ...]
+    search: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        return msgspec.to_builtins(self)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any], source: str = "answer.json") -> "Answer":
+        """From `to_dict`; S2KDError names the field that does not fit."""
+        return read(cls, plain, source)
+
+    def forecaster(self, name: str) -> ScoredForecaster | None:
+        """The forecaster of this name."""
+        return next((f for f in self.forecasters if f.name == name), None)
+
+    def __repr__(self) -> str:
+        return f"{headline(self)}\n\n{leaderboard(self).markdown()}"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of `answer.json`."""
+    return msgspec.json.schema(Answer)
+
+
+# --- from scores ---------------------------------------------------------------------------------
+
+
+def answer_of(
+    scores: Mapping[str, xr.Dataset],
+    *,
+    chosen: str,
+    baseline: str,
+    costs: Mapping[str, Cost],
+    candidates: Sequence[Candidate],
+    search: Mapping[str, Any],
+) -> Answer:
+    """The answer from scores of the finalists, their teacher and the references.
+
+    Args:
+        scores: By test split, models along `model`; the first split is that of the headline.
+        chosen: The chosen student as "backbone method".
+        baseline: The student without distillation, likewise; may be the chosen one.
+        costs: By the same names, teachers by their method; others take what the scores say.
+        candidates: Every candidate of the search.
+        search: JSON-able facts on the search (`Answer.search`).
+
+    Raises:
+        S2KDError: If a name is not in the scores, or the scores have no errors by window.
+    """
+    first = next(iter(scores.values()))
+    groups = {split: _groups(part) for split, part in scores.items()}
+    names = list(next(iter(groups.values())))
+    for name in (chosen, baseline):
+        if name not in names:
+            raise S2KDError(f"answer: {name!r} was not scored (there are {', '.join(names)})")
+    if any("window_squared_error" not in part for part in scores.values()):
+        raise S2KDError("answer: the scores are of an earlier version; run `s2kd evaluate` again")
+    teacher = _teacher(first)
+    units = map(str, first["unit"].values)
+    return Answer(
+        data=str(first["data"].values[0]),
+        preset=str(first["preset"].values[0]),
+        units=dict(zip(map(str, first["channel"].values), units, strict=True)),
+        lead_seconds=tuple(float(first.attrs["step_seconds"]) * int(n) for n in first["lead"]),
+        windows={split: int(part.attrs["windows"]) for split, part in scores.items()},
+        chosen=chosen,
+        baseline=baseline,
+        teacher=teacher,
+        gap_closed_percent={
+            split: _gap(by_name, chosen, baseline, teacher) for split, by_name in groups.items()
+        },
+        forecasters=tuple(_forecaster(name, groups, chosen, costs) for name in names),
+        candidates=tuple(candidates),
+        search=dict(search),
+    )
+
+
+def _groups(scores: xr.Dataset) -> dict[str, xr.Dataset]:
+    """The seeds of each forecaster by its name: references, teachers, students."""
+    groups = {}
+    for role in ("reference", "teacher", "student"):
+        models = select(scores, role=role)
+        pairs = zip(models["backbone"].values, models["method"].values, strict=True)
+        for backbone, method in dict.fromkeys(pairs):
+            name = f"{backbone} {method}" if role == "student" else str(method)
+            groups[name] = select(models, backbone=backbone, method=method)
+    return groups
+
+
+def _teacher(scores: xr.Dataset) -> str:
+    """The teacher that reads, or the best on validation; "" without any."""
+    teachers = reading_teacher(scores)
+    if not teachers.sizes["model"]:
+        return ""
+    validation = np.nan_to_num(teachers["validation"].values.astype(float), nan=np.inf)
+    return str(teachers["method"].values[int(validation.argmin())])
+
+
+def _forecaster(
+    name: str,
+    groups: Mapping[str, Mapping[str, xr.Dataset]],
+    chosen: str,
+    costs: Mapping[str, Cost],
+) -> ScoredForecaster:
+    group = next(iter(groups.values()))[name]
+    first = group.isel(model=0)
+    role, backbone, method = (str(first[n].values) for n in ("role", "backbone", "method"))
+    validation = group["validation"].values.astype(float).mean()
+    parameters, latency = int(first["parameters"]), group["latency_ms"].values.astype(float).min()
+    known_cost = Cost(
+        latency_ms=_finite(latency),
+        bytes=4 * parameters,
+        parameters=parameters,
+        seconds=None,
+        runtime="PyTorch",
+    )
+    return ScoredForecaster(
+        name=name,
+        label=forecaster_label(backbone, method) if role == "student" else label(method),
+        role=role,
+        method=method,
+        seeds=group.sizes["model"],
+        cost=None if role == "reference" else costs.get(name, known_cost),
+        validation=_finite(validation),
+        scores={
+            split: _scores(by_name[name], by_name[chosen]) for split, by_name in groups.items()
+        },
+    )
+
+
+def forecaster_label(backbone: str, method: str) -> str:
+    """Label of a student: `U-Net (S²-KD)`."""
+    words = "no distillation" if method == BASELINE else label(method)
+    return f"{label(backbone)} ({words})"
+
+
+def _scores(group: xr.Dataset, chosen: xr.Dataset) -> Scores:
+    errors, rivals = _squared_errors(group), _squared_errors(chosen)
+    places = common_seeds(chosen, group)
+    rmse, verdicts = {}, {}
+    for number_of_channel, channel in enumerate(map(str, group["channel"].values)):
+        by_lead = [errors[:, :, lead, number_of_channel] for lead in range(errors.shape[2])]
+        others = [rivals[:, :, lead, number_of_channel] for lead in range(errors.shape[2])]
+        rmse[channel] = tuple(_rmse(values, group) for values in by_lead)
+        verdicts[channel] = tuple(
+            _verdict(b[places[0]], a[places[1]], group)
+            for a, b in zip(by_lead, others, strict=True)
+        )
+    windows = window_errors(group)
+    block = _block(windows, group)
+    return Scores(
+        mse=_value(mean_estimate(windows if len(windows) > 1 else windows[0], block=block)),
+        rmse=rmse,
+        chosen_is="" if np.array_equal(errors, rivals) else verdict(difference(chosen, group)),
+        chosen_is_by_lead=verdicts,
+    )
+
+
+def _squared_errors(scores: xr.Dataset) -> Float[np.ndarray, "seed window lead channel"]:
+    errors = scores["window_squared_error"].transpose("model", "window", "lead", "channel")
+    return windows_of_moments(errors.values.astype(np.float64), scores)
+
+
+def _block(errors: Float[np.ndarray, "seed window"], scores: xr.Dataset) -> int:
+    overlap = int(scores.attrs.get("overlap", 1))
+    return block_for([errors.mean(0)], overlap=overlap, runs=window_runs(scores))
+
+
+def _rmse(errors: Float[np.ndarray, "seed window"], scores: xr.Dataset) -> Value:
+    """Root of the mean squared error, by the delta method."""
+    return _value(
+        smooth_estimate(
+            errors[..., None],
+            lambda means: np.sqrt(np.maximum(means[..., 0], 0)),
+            block=_block(errors, scores),
+        )
+    )
+
+
+def _verdict(
+    chosen: Float[np.ndarray, "seed window"],
+    compared: Float[np.ndarray, "seed window"],
+    scores: xr.Dataset,
+) -> Verdict:
+    if not len(chosen) or np.array_equal(chosen, compared):
+        return ""
+    block = _block(chosen - compared, scores)
+    return verdict(difference_estimate(chosen, compared, block=block))
+
+
+def _gap(groups: Mapping[str, xr.Dataset], chosen: str, baseline: str, teacher: str) -> Value:
+    """The share that the chosen student closes; only where the gap is clear."""
+    if not teacher or chosen == baseline:
+        return Value(value=None)
+    share = gap_closed(groups[baseline], groups[chosen], groups[teacher])
+    clear = verdict(difference(groups[teacher], groups[baseline])) == "better"
+    return _value(share.scaled(100.0)) if share is not None and clear else Value(value=None)
+
+
+def _value(estimate: Estimate) -> Value:
+    bounds = (estimate.value, estimate.low, estimate.high)
+    return Value(**dict(zip(("value", "low", "high"), map(_finite, bounds), strict=True)))
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+# --- words and tables ----------------------------------------------------------------------------
+
+
+def headline(answer: Answer) -> str:
+    """The answer in a few sentences; where it does not beat a reference, that comes first."""
+    student = answer.forecaster(answer.chosen)
+    teacher = answer.forecaster(answer.teacher)
+    split = next(iter(answer.windows))
+    size = f"{student.label}, {parameters_text(student.cost.parameters)} parameters"
+    if student.cost.latency_ms is not None:
+        size += f", {student.cost.latency_ms:.2g} ms"
+    if teacher is not None:
+        size += _ratios(student.cost, teacher.cost)
+    channels = list(answer.units)
+    errors = "; ".join(_error_text(answer, channel, split) for channel in channels[:MOST_CHANNELS])
+    if len(channels) > MOST_CHANNELS:
+        errors += f"; {len(channels) - MOST_CHANNELS} more channels in the table"
+    text = f"{size}: RMSE at {lead_text(answer.lead_seconds[-1])}: {errors}"
+    share = answer.gap_closed_percent[split].value
+    if share is not None:
+        text += f"; {share:.0f} % of the gap between no distillation and the teacher"
+    return " ".join([*_warnings(answer, split), text + "."])
+
+
+def _ratios(student: Cost, teacher: Cost) -> str:
+    """`, 10 times smaller and 3.6 times faster than its teacher`."""
+    words = []
+    if student.bytes and teacher.bytes:
+        words.append(_times(teacher.bytes / student.bytes, "smaller", "larger"))
+    if student.latency_ms and teacher.latency_ms and student.runtime == teacher.runtime:
+        words.append(_times(teacher.latency_ms / student.latency_ms, "faster", "slower"))
+    return f", {' and '.join(words)} than its teacher" if words else ""
+
+
+def _times(ratio: float, above: str, below: str) -> str:
+    times, word = (ratio, above) if ratio >= 1 else (1 / ratio, below)
+    return f"{times:.2g} times {word}" if times < 100 else f"{times:.0f} times {word}"
+
+
+def _error_text(answer: Answer, channel: str, split: str) -> str:
+    """`1.32 K (teacher 1.30)`; with the channel's name where there are several."""
+    student = answer.forecaster(answer.chosen)
+    compared = {"no distillation": answer.baseline, "teacher": answer.teacher}
+    compared |= {name: name for name in REFERENCES}
+    rmse = {
+        words: answer.forecaster(name).scores[split].rmse[channel][-1].value
+        for words, name in {"": answer.chosen, **compared}.items()
+        if answer.forecaster(name) is not None and (words == "" or name != student.name)
+    }
+    places = decimals(rmse.values())
+    unit = "" if answer.units[channel] in ("", "1") else f" {answer.units[channel]}"
+    name = f"{channel} " if len(answer.units) > 1 else ""
+    error = rmse.pop("")
+    others = ", ".join(f"{words} {number(value, places)}" for words, value in rmse.items())
+    return f"{name}{number(error, places)}{unit}" + (f" ({others})" if others else "")
+
+
+def _warnings(answer: Answer, split: str) -> list[str]:
+    """Sentences on the references that the chosen student does not beat."""
+    lead, sentences = lead_text(answer.lead_seconds[-1]), []
+    student = answer.forecaster(answer.chosen).scores[split]
+    for name in REFERENCES:
+        reference = answer.forecaster(name)
+        if reference is None:
+            continue
+        scores = reference.scores[split]
+        if not _beats(scores.chosen_is, student.mse, scores.mse):
+            sentences.append(f"It does not beat {name}.")
+            continue
+        channels = [
+            channel
+            for channel, verdicts in scores.chosen_is_by_lead.items()
+            if not _beats(verdicts[-1], student.rmse[channel][-1], scores.rmse[channel][-1])
+        ]
+        if channels:
+            sentences.append(f"At {lead} it does not beat {name} for {', '.join(channels)}.")
+    return sentences
+
+
+def _beats(word: Verdict, chosen: Value, reference: Value) -> bool:
+    """By the verdict, or by the values where windows are too few for one."""
+    return word == "better" if word else chosen.value < reference.value
+
+
+def leaderboard(answer: Answer, split: str = "") -> Table:
+    """References, teachers and students: errors at the last lead, then costs."""
+    split = split or next(iter(answer.windows))
+    channels = list(answer.units)[:MOST_CHANNELS]
+    lead = lead_text(answer.lead_seconds[-1])
+    columns = {}
+    for channel in channels:
+        values = [f.scores[split].rmse[channel][-1] for f in answer.forecasters]
+        form = decimals([v.value for v in values])
+        columns[channel] = [interval(v.value, v.low, v.high, form) for v in values]
+    lines = []
+    for position, forecaster in enumerate(answer.forecasters):
+        mark = "▸ " if forecaster.name == answer.chosen else ""
+        errors = (columns[channel][position] for channel in channels)
+        scores = forecaster.scores[split]
+        lines.append(
+            (f"{mark}{forecaster.label}", *errors, number(scores.mse.value, ".3f"),
+             scores.chosen_is or "–", *_cost_cells(forecaster.cost))
+        )  # fmt: skip
+    names = (f"{c}, {answer.units[c]}" if answer.units[c] not in ("", "1") else c for c in channels)
+    head = ("", *(f"RMSE at {lead}: {name}" for name in names), "MSE, all leads", "▸ is",
+            "ms", "MB", "Training s")  # fmt: skip
+    return Table(
+        title=f"Leaderboard, {split} split",
+        head=head,
+        lines=tuple(lines),
+        caption=(
+            f"{answer.windows[split]} windows; [ ]: 95 % interval over windows. MSE: normalised. "
+            "▸: chosen; “▸ is”: better or worse than this line over all leads and channels."
+        ),
+    )
+
+
+def _cost_cells(cost: Cost | None) -> tuple[str, str, str]:
+    if cost is None:
+        return ("–", "–", "–")
+    return (
+        number(cost.latency_ms, ".2f"),
+        number(cost.bytes / 1e6 or None, ".2f"),
+        number(cost.seconds, ".0f"),
+    )
+
+
+class Point(Struct, frozen=True, kw_only=True):
+    """A candidate or teacher of the frontier."""
+
+    label: str
+    method: str
+    parameters: int
+    bytes: int
+    latency_ms: float | None
+    validation: float | None
+    test: float | None
+    state: str
+    reason: str
+    chosen: bool
+    optimal: bool = False
+
+
+def frontier_points(answer: Answer) -> tuple[Point, ...]:
+    """Candidates and teachers by latency; optimal: none is both as fast and more accurate."""
+    split = next(iter(answer.windows))
+    scored = {(f.method, f.cost.parameters): f for f in answer.forecasters if f.role == "student"}
+    points = []
+    for candidate in answer.candidates:
+        student = scored.get((candidate.method, candidate.parameters))
+        points.append(
+            Point(
+                label=candidate.label,
+                method=candidate.method,
+                parameters=candidate.parameters,
+                bytes=candidate.bytes,
+                latency_ms=candidate.latency_ms,
+                validation=candidate.validation,
+                test=student and student.scores[split].mse.value,
+                state=candidate.state,
+                reason=candidate.reason,
+                chosen=student is not None and student.name == answer.chosen,
+            )
+        )
+    for teacher in (f for f in answer.forecasters if f.role == "teacher"):
+        points.append(
+            Point(
+                label=teacher.label,
+                method=teacher.method,
+                parameters=teacher.cost.parameters,
+                bytes=teacher.cost.bytes,
+                latency_ms=teacher.cost.latency_ms,
+                validation=teacher.validation,
+                test=teacher.scores[split].mse.value,
+                state="teacher",
+                reason="",
+                chosen=False,
+            )
+        )
+    points.sort(key=lambda p: math.inf if p.latency_ms is None else p.latency_ms)
+    return tuple(msgspec.structs.replace(p, optimal=_optimal(p, points)) for p in points)
+
+
+def _optimal(point: Point, points: Sequence[Point]) -> bool:
+    if point.latency_ms is None or point.validation is None:
+        return False
+    return not any(
+        rival.latency_ms is not None
+        and rival.validation is not None
+        and (rival.latency_ms, rival.validation) != (point.latency_ms, point.validation)
+        and rival.latency_ms <= point.latency_ms
+        and rival.validation <= point.validation
+        for rival in points
+    )
+
+
+def frontier(answer: Answer) -> Table:
+    """Error against latency of every candidate and teacher."""
+    lines = [
+        (
+            ("▸ " if point.chosen else "") + point.label,
+            number(point.latency_ms, ".2f"),
+            number(point.bytes / 1e6 or None, ".2f"),
+            parameters_text(point.parameters),
+            number(point.validation),
+            number(point.test),
+            "yes" if point.optimal else "–",
+            f"{point.state}: {point.reason}" if point.reason else point.state.replace("_", " "),
+        )
+        for point in frontier_points(answer)
+    ]
+    head = ("", "ms", "MB", "Parameters", "Validation MSE", "Test MSE", "Frontier", "State")
+    return Table(
+        title="Error against latency",
+        head=head,
+        lines=tuple(lines),
+        caption=(
+            "MSE: normalised; the test split is read for finalists alone. Frontier: no other line "
+            "is as fast and as accurate on validation."
+        ),
+    )
+
+
+def unverified(answer: Answer) -> tuple[str, ...]:
+    """What the figures do not show."""
+    split = next(iter(answer.windows))
+    student = answer.forecaster(answer.chosen)
+    months = answer.search.get("missing_months") or []
+    reasons = {
+        f"other seeds (trained with {student.seeds})": student.seeds < FEWEST_SEEDS,
+        f"months outside validation and test ({', '.join(map(str, months))})": bool(months),
+        "other places, runs or settings than those of the data": len(answer.windows) == 1,
+        f"intervals (fewer than {BLOCKS_FOR_BOUNDS} independent blocks of test windows)": (
+            student.scores[split].mse.low is None
+        ),
+        "latency on other machines": True,
+    }
+    return tuple(text for text, applies in reasons.items() if applies)
+
+
+def lead_text(seconds: float) -> str:
+    """A lead time as `6 h`, `3 days` or `20 s`."""
+    units = (("days", 86_400.0), ("h", 3600.0), ("min", 60.0))
+    for name, size in units:
+        if seconds >= size * (2 if name == "days" else 1) and seconds % size == 0:
+            return f"{seconds / size:g} {name}"
+    return f"{seconds:g} s"
+
+
+def decimals(values: Iterable[float | None]) -> str:
+    """The format that gives the smallest of these values three digits, whole numbers all theirs."""
+    sizes = [abs(value) for value in values if value]
+    digits = 2 - math.floor(math.log10(min(sizes))) if sizes else 2
+    return f".{min(max(digits, 0), 6)}f"
