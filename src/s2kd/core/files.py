@@ -57,6 +57,22 @@ def digest(value: object) -> str:
     return hashlib.blake2b(canonical.encode(), digest_size=12).hexdigest()
 
 
+def check_room(folder: Path, size: int) -> None:
+    """Refuse a folder that cannot be written, or a disk with less than `size` bytes free."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = error.strerror
+        raise S2KDError(f"{folder}: cannot be written ({reason}); choose another folder") from None
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise S2KDError(
+            f"{folder}: {size / 2**30:.3g} GiB are needed, {free / 2**30:.3g} GiB are free; choose "
+            "a folder on a larger disk"
+        )
+
+
 @contextmanager
 def locked(path: Path, busy: S2KDError) -> Iterator[None]:
     """Lock `path`, made if need be, for this process alone; raises `busy` if another has it."""

@@ -1,11 +1,8 @@
 """Downloads of the official data sets into a folder: `s2kd data fetch`."""
 
-import importlib
 import re
 import shlex
 import shutil
-import stat
-import tempfile
 import time
 import zipfile
 import zlib
@@ -17,16 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 from s2kd.core.console import Progress, Quiet
 from s2kd.core.errors import S2KDError
-from s2kd.core.files import digest, locked, read_json, write_json, write_text
+from s2kd.core.files import (
+    check_room,
+    digest,
+    locked,
+    read_json,
+    write_json,
+    write_text,
+    write_whole,
+)
 from s2kd.core.registry import nearest
-from s2kd.data.readers.weatherbench import BenchmarkField, field_named
+from s2kd.data.readers.weatherbench import BenchmarkField, field_named, open_fields
 
 if TYPE_CHECKING:
     import xarray as xr
 
 SUMS, MIB, BLOCK, FRAMES_PER_BLOCK = "SHA256SUMS", 2**20, 2**16, 1024
-PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
-"""What reads addresses of these schemes."""
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Seconds before each further attempt; every byte that arrives resets them."""
 RETRIED = (408, 425, 429, 500, 502, 503, 504)
@@ -273,7 +276,7 @@ def fetch_files(
 
 
 def _download(file: RemoteFile, out: Path, progress: Progress, waits: Sequence[float]) -> None:
-    """One file, complete or not there; of an archive, the files in it."""
+    """One file, complete or not there; from an archive, its member of that name."""
     import pooch
 
     archive = file.url.endswith(".zip") and not file.path.endswith(".zip")
@@ -284,7 +287,7 @@ def _download(file: RemoteFile, out: Path, progress: Progress, waits: Sequence[f
     pooch.utils.get_logger().setLevel("WARNING")
     pooch.retrieve(file.url, None, fname=target.name, path=target.parent, downloader=downloader)
     if archive:
-        unzip(target, (out / file.path).parent)
+        unpack(target, out / file.path)
         target.unlink()
 
 
@@ -359,45 +362,26 @@ def _append(url: str, part: Path, note: Path, progress: Progress) -> None:
                 progress(size // MIB, -(-max(total, size) // MIB), "MiB")
 
 
-def unzip(archive: Path, folder: Path) -> None:
-    """Unpack into `folder`; a single folder that holds everything is left out of the paths.
+def unpack(archive: Path, path: Path) -> None:
+    """Write the member of a zip archive that is called like `path` to `path`.
 
-    Raises S2KDError before anything is written for paths outside the folder, links, and names
-    that occur twice; a damaged archive leaves nothing.
+    Raises S2KDError where there is none, or where the archive is damaged, which is then removed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with (
-            zipfile.ZipFile(archive) as opened,
-            tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as temporary,
-        ):
-            members = [member for member in opened.infolist() if not member.is_dir()]
-            names = [PurePosixPath(member.filename) for member in members]
-            for member, name in zip(members, names, strict=True):
-                kind = stat.S_IFMT(member.external_attr >> 16)
-                if name.is_absolute() or {"..", "\\", ":"} & {*name.parts, *member.filename}:
-                    raise S2KDError(f"{archive}: {member.filename!r} leads out of the folder")
-                if kind not in (0, stat.S_IFREG):
-                    raise S2KDError(f"{archive}: {member.filename!r} is a link or a device")
-            if len(set(names)) < len(names):
-                raise S2KDError(f"{archive}: holds a name twice")
-            check_room(folder, sum(member.file_size for member in members))
-            opened.extractall(temporary)
-            skip = len({n.parts[0] for n in names}) == 1 and all(len(n.parts) > 1 for n in names)
-            for name in names:
-                target = folder.joinpath(*name.parts[skip:])
-                target.parent.mkdir(parents=True, exist_ok=True)
-                Path(temporary, name).replace(target)
+        with zipfile.ZipFile(archive) as opened:
+            members = [m for m in opened.infolist() if Path(m.filename).name == path.name]
+            if not members:
+                raise S2KDError(f"{archive}: holds no {path.name}")
+            check_room(path.parent, members[0].file_size)
+
+            def copy(part: Path) -> None:
+                with opened.open(members[0]) as source, part.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+
+            write_whole(path, copy)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         archive.unlink()
         raise S2KDError(f"{archive}: was a damaged archive ({error}); fetch it again") from None
-
-
-def check_room(folder: Path, size: int) -> None:
-    """S2KDError where the disk has less than `size` bytes free."""
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise S2KDError(f"{folder}: {size / MIB:.1f} MiB are needed, {free / MIB:.1f} MiB are free")
 
 
 # --- WeatherBench 2 ------------------------------------------------------------------------------
@@ -464,36 +448,13 @@ def copy_fields(
 
 def _selected(address: str, fields: Sequence[BenchmarkField], years: Sequence[int]) -> "xr.Dataset":
     """These fields and years of a store, lazily, one variable per field and level."""
-    import xarray as xr
-
-    scheme = address.partition("://")[0]
-    options = {"storage_options": {"token": "anon"}} if PACKAGES.get(scheme) == "gcsfs" else {}
-    try:
-        if scheme in PACKAGES:
-            importlib.import_module(PACKAGES[scheme])
-        source = xr.open_dataset(address, engine="zarr", chunks={}, **options)
-    except ImportError:
-        raise S2KDError(
-            f"{address}: needs the package {PACKAGES[scheme]}; install it: "
-            "pip install 's2kd[cloud]'"
-        ) from None
-    except Exception as error:  # every file system raises its own kinds
-        raise S2KDError(f"{address}: cannot be opened as Zarr ({error})") from None
-    arrays = {}
-    for field in fields:
-        try:
-            array = source[field.name]
-            array = array.sel(level=float(field.level)) if field.level else array
-        except KeyError:
-            raise S2KDError(
-                f"{address}: has no {field.channel} (variables: {', '.join(source.data_vars)})"
-            ) from None
-        array = array.drop_vars("level", errors="ignore").astype("float32")
-        arrays[field.flat] = array.transpose("time", "latitude", "longitude")
-    data = xr.Dataset(arrays).sortby("latitude", ascending=False)
-    data = data.isel(time=data.time.dt.year.isin(years).to_numpy().nonzero()[0])
-    if missing := sorted(set(years) - set(data.time.dt.year.to_numpy().tolist())):
+    record = open_fields(address, fields).drop_attrs(deep=False)
+    record = record.rename({field.channel: field.flat for field in fields})
+    record = record.swap_dims(row="latitude", column="longitude")
+    inside = record.time.dt.year.isin(years).to_numpy()
+    if missing := sorted(set(years) - set(record.time.dt.year.to_numpy().tolist())):
         raise S2KDError(f"{address}: holds no frames of {', '.join(map(str, missing))}")
-    for array in data.variables.values():
+    record = record.isel(time=inside.nonzero()[0]).astype("float32")
+    for array in record.variables.values():
         array.encoding.clear()
-    return data
+    return record

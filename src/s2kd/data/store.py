@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Int
 
 import s2kd
-from s2kd.core.files import digest, read_json, write_json, write_whole
+from s2kd.core.files import check_room, digest, read_json, write_json, write_whole
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import frames as blocks
 from s2kd.data.dataset import Dataset, FrameHash, Frames, StoredFrames, Stretch
@@ -223,27 +223,6 @@ class _Writer:
 
 def _hash(stored: np.ndarray) -> str:
     return blake2b(np.ascontiguousarray(stored).data, digest_size=8).hexdigest()
-
-
-def check_room(folder: Path, size: int) -> None:
-    """Refuse a folder that cannot be written, or a disk with less than `size` bytes free."""
-    gib = size / 2**30
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise S2KDError(
-            f"{folder}: {gib:.1f} GiB of frames cannot be written there ({error.strerror}); set "
-            "keep.cache to another folder, or keep.memory_gb to more"
-        ) from None
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise S2KDError(
-            f"{folder}: {gib:.1f} GiB are needed, {free / 2**30:.1f} GiB are free; choose a "
-            "folder on a larger disk"
-        )
 
 
 def _extremes(

@@ -25,15 +25,6 @@ GEOGRAPHIC = (
     {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"},
     {"standard_name": "longitude", "units": "degrees_east", "axis": "X"},
 )
-EPOCH = 1970
-NANOSECONDS = {
-    "hours": 3_600_000_000_000,
-    "minutes": 60_000_000_000,
-    "seconds": 1_000_000_000,
-    "milliseconds": 1_000_000,
-    "microseconds": 1_000,
-    "nanoseconds": 1,
-}
 
 
 def to_xarray(
@@ -67,9 +58,11 @@ def to_xarray(
     import xarray as xr
 
     batch = forecast[None] if forecast.ndim == 4 else forecast
-    times = _as_times(initial_times)
+    times = np.atleast_1d(initial_times)
+    times = times.astype("datetime64[ns]") if times.dtype.kind == "M" else times
     _check(batch, grid, times)
-    lead = _steps(grid.step_seconds, batch.shape[1])
+    step = round(grid.step_seconds * 1e9)
+    lead = (np.arange(1, batch.shape[1] + 1) * step).astype("timedelta64[ns]")
     rows, columns = axes or _grid_axes(grid)
     names = _variable_names(grid.channels)
     fields = np.where(grid.exists, batch, np.nan).astype(np.float32)
@@ -90,28 +83,17 @@ def to_xarray(
         "source": source,
         "history": "\n".join(part for part in (history.rstrip(), line) if part),
     }
-    dataset = xr.Dataset(
+    forecasts = xr.Dataset(
         variables,
         _times(times, lead) | _places(rows, columns, geographic=grid.latitude is not None),
         {key: value for key, value in texts.items() if value} | dict(facts or {}),
     )
-    return dataset if places is None else _placed(dataset, places)
-
-
-def _placed(combined: "xr.Dataset", places: "xr.Dataset") -> "xr.Dataset":
-    """With the coordinates and the grid mapping of another file with the same rows and columns."""
-    fields = list(combined.data_vars)
-    combined = combined.merge(
-        places.drop_vars([name for name in places.variables if name in combined.variables])
-    )
-    for name in fields:
-        combined[name].attrs |= places.attrs
-    return combined
-
-
-def _as_times(initial_times: np.ndarray) -> np.ndarray:
-    times = np.atleast_1d(np.asarray(initial_times))
-    return times.astype("datetime64[ns]") if times.dtype.kind == "M" else times
+    if places is not None:
+        further = [name for name in places.variables if name not in forecasts.variables]
+        forecasts = forecasts.merge(places[further])
+        for name in names:
+            forecasts[name].attrs |= places.attrs
+    return forecasts
 
 
 def _check(forecast: np.ndarray, grid: GridSpec, times: np.ndarray) -> None:
@@ -142,11 +124,6 @@ def _describing(
     named = {"channel": channel} if channel != name else {}
     units = {"units": unit} if unit else {}
     return {"long_name": channel, **dict(attributes.get(channel, {})), **named, **units}
-
-
-def _steps(step_seconds: float, count: int) -> np.ndarray:
-    """(lead,) timedelta64[ns], one step first."""
-    return (np.arange(1, count + 1) * round(step_seconds * 1e9)).astype("timedelta64[ns]")
 
 
 def _grid_axes(grid: GridSpec) -> tuple[FileAxis, FileAxis]:
@@ -184,43 +161,17 @@ def _times(times: np.ndarray, lead: np.ndarray) -> dict[str, tuple]:
         valid = np.array([[time + step for step in microseconds] for time in times], dtype=object)
     else:
         valid = times[:, None] + lead
-    since = f"since {EPOCH}-01-01"
-    return {
-        "time": (
-            "time",
-            times,
-            {"standard_name": "forecast_reference_time", "long_name": "time of the last input"},
-            {"units": f"{_unit(_since_epoch(times))} {since}", "dtype": "int64"},
-        ),
-        "lead_time": (
-            "lead_time",
-            lead,
-            {"standard_name": "forecast_period", "long_name": "time since the last input"},
-            {"units": _unit(lead.astype(np.int64)), "dtype": "int64"},
-        ),
-        "valid_time": (
-            ("time", "lead_time"),
-            valid,
-            {"standard_name": "time", "long_name": "time the forecast is for"},
-            {"units": f"{_unit(_since_epoch(valid))} {since}", "dtype": "int64"},
-        ),
+    reference = {
+        "standard_name": "forecast_reference_time",
+        "long_name": "time of the last input",
     }
-
-
-def _since_epoch(times: np.ndarray) -> np.ndarray:
-    """Nanoseconds since 1970, in the times' own calendar."""
-    if times.dtype != object:
-        return times.astype("datetime64[ns]").astype(np.int64)
-    import cftime
-
-    epoch = cftime.datetime(EPOCH, 1, 1, calendar=times.flat[0].calendar)
-    apart = [time - epoch for time in times.flat]
-    return np.array([(a.days * 86_400 + a.seconds) * 10**9 + a.microseconds * 1000 for a in apart])
-
-
-def _unit(nanoseconds: np.ndarray) -> str:
-    """The longest unit in which all are whole numbers, so that nothing is rounded."""
-    return next(unit for unit, size in NANOSECONDS.items() if not (nanoseconds % size).any())
+    period = {"standard_name": "forecast_period", "long_name": "time since the last input"}
+    validity = {"standard_name": "time", "long_name": "time the forecast is for"}
+    return {
+        "time": ("time", times, reference),
+        "lead_time": ("lead_time", lead, period),
+        "valid_time": (("time", "lead_time"), valid, validity),
+    }
 
 
 def check_out(out: Path, read: Path) -> None:
