@@ -26,7 +26,7 @@ from s2kd.pipeline import recipes
 REAL = os.environ.get("S2KD_REAL_DATA")
 YEARS = Split(train=("1990", "1990"), val=("1991", "1991"), test=("1992", "1992"))
 DAYS = Split(
-    train=("1990", "1990"), val=("1991-01-01", "1991-01-20"), test=("1991-01-21", "1991-02-20")
+    train=("1990", "1990"), val=("1991-01-01", "1991-01-08"), test=("1991-01-09", "1991-01-18")
 )
 Z500, T850 = "geopotential@500", "temperature@850"
 
@@ -147,9 +147,9 @@ def test_weatherbench_2_gives_the_very_same_frames(dataset, tmp_path, monkeypatc
     """Locally, and at an address, from which frames are stored once."""
     import fsspec
 
-    path = weatherbench2(tmp_path / "era5.zarr", dataset.times[1300:1700])
+    path = weatherbench2(tmp_path / "era5.zarr", dataset.times[1420:1560])
     local = build(path, split=DAYS)
-    np.testing.assert_array_equal(local.frames, dataset.frames[1300:1664])
+    np.testing.assert_array_equal(local.frames, dataset.frames[1420:1532])
     assert local.grid == dataset.grid
     assert local.source.endswith("era5.zarr")
     with pytest.raises(S2KDError, match="frames are 6 h apart, so hours=1 cannot be had"):
@@ -202,7 +202,7 @@ def test_grids_and_times_that_differ_between_files(copy):
 
 def test_height_in_metres_differs_from_geopotential(copy):
     root, replace_file = copy
-    year = field("z", times_of_year(1991, hours=6))
+    year = field("z", times_of_year(1991, hours=6)[:8])
     attributes = year.z.attrs
     replace_file(year.assign(z=(year.z / 9.80665).assign_attrs(attributes)), 1991)
     words = r"where about 5\.4\de\+04 .* is usual; multiply geopotential height in metres"
@@ -210,7 +210,7 @@ def test_height_in_metres_differs_from_geopotential(copy):
     replace_file(year.assign(z=(year.z / 9.80665).assign_attrs(units="gpm")), 1991)
     refused(r"has the mean 5,[\d.]+ gpm at .* multiply geopotential height in metres by", root)
     replace_file(year, 1991)
-    warm = field("t", times_of_year(1992, hours=6), (850,))
+    warm = field("t", times_of_year(1992, hours=6)[:8], (850,))
     replace_file(warm.assign(t=(warm.t - 273.15).assign_attrs(units="")), 1992, "t")
     refused(r"temperature_850hPa_1992.*add 273\.15 to degrees Celsius", root)
 

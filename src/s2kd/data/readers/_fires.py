@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Runs = Mapping[str, da.Array]
 
-BLOCK_FRAMES = 64
+BLOCK_BYTES = 2**26
 """Frames at even steps that are interpolated together."""
 Parameters = dict[str, dict[str, float | None]]
 """Numbers by run and parameter; null is unknown."""
@@ -157,8 +157,8 @@ def even_runs(
 def _evened(run: "da.Array", time: np.ndarray, clock: np.ndarray) -> "da.Array":
     import dask.array as da
 
-    parts = []
-    for steps in np.split(clock, range(BLOCK_FRAMES, len(clock), BLOCK_FRAMES)):
+    parts, length = [], max(1, BLOCK_BYTES // run[0].nbytes)
+    for steps in np.split(clock, range(length, len(clock), length)):
         after = np.clip(np.searchsorted(time, steps, side="right"), 1, len(time) - 1)
         needed = slice(int(after.min()) - 1, int(after.max()) + 1)
         block = run[needed].rechunk(-1)

@@ -63,18 +63,15 @@ def per_frame(values: Iterable[Any], lengths: int | Sequence[int] = 1) -> tuple[
     return ("time", np.repeat(objects, lengths))
 
 
-def member_splits(label: str, members: int, val_members: int, test_members: int) -> list[str]:
-    """The split of every run of an ensemble: the last are test, those before them val.
+def member_splits(label: str, members: int, held_out: int = 1) -> list[str]:
+    """The split of every run of an ensemble: the last `held_out` test, as many before them val.
 
-    Raises `S2KDError` where a split has no run.
+    Raises `S2KDError` where nothing is left to train on.
     """
-    train = members - val_members - test_members
-    if min(train, val_members, test_members) < 1:
-        raise S2KDError(
-            f"{label}: members={members} must exceed val_members + test_members = "
-            f"{val_members} + {test_members}, each at least 1"
-        )
-    return ["train"] * train + ["val"] * val_members + ["test"] * test_members
+    train = members - 2 * held_out
+    if train < 1:
+        raise S2KDError(f"{label}: {members} runs are too few for one each of train, val and test")
+    return ["train"] * train + ["val"] * held_out + ["test"] * held_out
 
 
 def check_names(problem: str, wanted: Iterable[str], names: Iterable[str]) -> None:

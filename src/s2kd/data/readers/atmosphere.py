@@ -202,8 +202,6 @@ def atmosphere(
     height: int = 32,
     width: int = 64,
     step_hours: int = 6,
-    val_members: int = 1,
-    test_members: int = 1,
 ) -> "xr.Dataset":
     """Height (m) and temperature (K) in a channel round the globe: `members` runs.
 
@@ -211,20 +209,19 @@ def atmosphere(
     and nights.
 
     Args:
-        members: runs that differ in the waves of their first day and in their stirring.
+        members: runs that differ in the waves of their first day and in their stirring: the last is
+            the test split, the one before it the val split.
         days: length of a run.
         spin_up_days: left out before it, in which a run forgets its first day.
         seed: of the first days and of the stirring.
         height: rows, from 70° to 20° north.
         width: columns, from 0° east.
         step_hours: between frames.
-        val_members: of the runs, those before the test runs.
-        test_members: of the runs, the last.
 
     Raises:
         S2KDError: odd or too few rows and columns, too few members, or a run without frames.
     """
-    labels = member_splits("atmosphere", members, val_members, test_members)
+    labels = member_splits("atmosphere", members)
     if days < 1 or spin_up_days < 0 or step_hours < 1 or 24 % step_hours:
         raise S2KDError(
             f"atmosphere: days={days} must be positive, spin_up_days={spin_up_days} not negative, "

@@ -39,8 +39,7 @@ def blobs(*, size: int = 16, runs: int = 8, length: int = 40, seed: int = 0) -> 
     Every run has its own blobs and wind; the last fifth of the runs (at least one) is the test
     split, as many before it the val split. Raises `S2KDError` for fewer than three runs.
     """
-    count = max(1, runs // 5)
-    labels = member_splits("blobs", runs, count, count)
+    labels = member_splits("blobs", runs, max(1, runs // 5))
     frames = np.stack([drift(size=size, length=length, seed=seed, run=r) for r in range(runs)])
     return record(
         frames.reshape(-1, 1, size, size).astype(np.float32),

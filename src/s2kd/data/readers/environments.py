@@ -471,13 +471,27 @@ def describe_layout(path: Path) -> "DetectedLayout | None":
     if FILE_NAME.fullmatch(path.name):
         path = path.parent
     patterns = ("[ab]*_fds.npy", "Prometheus-P/b*_fds.npy")
-    if path.is_dir() and any(any(path.glob(pattern)) for pattern in patterns):
-        return _describe_prometheus(path)
-    for folder, name in ((path, ""), (path.parent, path.name), (path.parent.parent,
-                         path.parent.name)):  # fmt: skip
+    if any(any(path.glob(pattern)) for pattern in patterns):
+        layout = DetectedLayout(
+            reader="prometheus",
+            settings={"path": str(path)},
+            recipe="prometheus",
+            lines=["Prometheus folder"],
+        )
+        readable = []
+        for name, file in prometheus_files(path).items():
+            try:
+                layout.lines.append(f"{name} {headers(file)[''].shape}")
+                readable.append(name)
+            except S2KDError as error:
+                layout.problems.append(str(error))
+                layout.settings["environments"] = readable
+        return layout
+    for folder in (path, *path.parents[:2]):
         if (folder / FDS).is_file():
-            settings = {"path": str(folder)} | ({"set": name} if name else {})
-            recipe = "fds_runs_p" if name == "P" else "fds_runs"
+            settings = {"path": str(folder)}
+            settings |= {"set": path.relative_to(folder).parts[0]} if folder != path else {}
+            recipe = "fds_runs_p" if settings.get("set") == "P" else "fds_runs"
             return DetectedLayout(
                 reader="fds", settings=settings, recipe=recipe, lines=["FDS runs"]
             )
@@ -487,21 +501,3 @@ def describe_layout(path: Path) -> "DetectedLayout | None":
             reader="fds", settings={"path": str(path)}, recipe="fds_pool", lines=lines
         )
     return None
-
-
-def _describe_prometheus(path: Path) -> "DetectedLayout":
-    """Every environment's shape; the problems of those that cannot be read."""
-    from s2kd.data.describe import DetectedLayout
-
-    lines, problems, readable = ["Prometheus folder"], [], []
-    for name, file in prometheus_files(path).items():
-        try:
-            lines.append(f"{name} {headers(file)[''].shape}")
-            readable.append(name)
-        except S2KDError as error:
-            problems.append(str(error))
-    settings: dict[str, Any] = {"path": str(path)}
-    settings |= {"environments": readable} if problems else {}
-    return DetectedLayout(
-        reader="prometheus", settings=settings, recipe="prometheus", lines=lines, problems=problems
-    )

@@ -15,7 +15,6 @@ from s2kd.core.types import S2KDError
 from s2kd.data.readers import readers
 from s2kd.data.readers._array_files import FrameSource
 from s2kd.data.readers._fires import (
-    BLOCK_FRAMES,
     Parameters,
     even_runs,
     finished,
@@ -286,7 +285,7 @@ def _stored_run(
             f"{smv}: {count - len(numbers)} frames were written again after a restart; the later "
             "ones are read"
         )
-    chunks = (BLOCK_FRAMES, -1, -1)
+    chunks = ("auto", -1, -1)
     arrays = [da.from_array(p, chunks=chunks, name=False, fancy=False)[:count] for p in planes]
     frames = da.stack(arrays, axis=1)
     return StoredRun(

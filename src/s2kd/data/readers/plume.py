@@ -23,8 +23,6 @@ def plume(
     unseen_heat_release: Sequence[float | int] = (400,),
     unseen_wind: Sequence[float | int] = (1.5,),
     members: int = 4,
-    val_members: int = 1,
-    test_members: int = 1,
     frames: int = 80,
     spin_up_frames: int = 16,
     step_seconds: float | int = 0.25,
@@ -41,10 +39,8 @@ def plume(
         wind: m/s.
         unseen_heat_release: unseen environments under every `wind`.
         unseen_wind: unseen environments at every `heat_release`.
-        members: runs per seen environment.
-        val_members: of these, those before the test runs.
-        test_members: of these, the last; unseen environments have as many runs, which are the
-            split `test_unseen`.
+        members: runs per seen environment: the last is the test split, the one before it the val
+            split. An unseen environment has one run, in the split `test_unseen`.
         frames: per run.
         spin_up_frames: left out before them, from ignition.
         step_seconds: between frames.
@@ -64,7 +60,7 @@ def plume(
         *itertools.product(heat_release, unseen_wind),
     )
     _check_environments(learnt, unseen)
-    labels = member_splits("plume", members, val_members, test_members)
+    labels = member_splits("plume", members)
     if min(frames, step_seconds, cell) <= 0 or spin_up_frames < 0 or min(height, width) < 8:
         raise S2KDError(
             f"plume: frames={frames}, step_seconds={step_seconds} and cell={cell} must be "
@@ -72,7 +68,7 @@ def plume(
             f"width={width} at least 8"
         )
     runs = [(*environment, label) for environment in learnt for label in labels]
-    runs += [(*environment, "test_unseen") for environment in unseen for _ in range(test_members)]
+    runs += [(*environment, "test_unseen") for environment in unseen]
     powers, winds, splits = zip(*runs, strict=True)
     fields = simulate(
         heat_release=powers,
