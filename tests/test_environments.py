@@ -269,7 +269,7 @@ def test_bad_environments_are_named(tmp_path):
     assert described.settings["environments"] == ["a1", "a2", "a10"]
     assert run_names(readers.build("prometheus", **described.settings)) == ["a1", "a2", "a10"]
     np.save(file, environment(3)[:, :, :, :5])
-    with pytest.raises(S2KDError, match=r"frames of 'a3' have 2×4×5, those of 'a1'"):
+    with pytest.raises(S2KDError, match=r"frames of a3 have shape \(2, 4, 5\), those of a1"):
         prometheus(tmp_path)
     np.save(file, np.full((4, 2, 4, 6), "x"))
     with pytest.raises(S2KDError, match=r"a3_fds.npy: holds <U1, but numbers"):

@@ -82,6 +82,17 @@ def check_names(problem: str, wanted: Iterable[str], names: Iterable[str]) -> No
             raise S2KDError(f"{problem} {name!r}{nearest(name, names)} (it has {', '.join(names)})")
 
 
+def check_one_grid(label: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse frames, by the name of their file or run, of several shapes."""
+    first, expected = next(iter(shapes.items()))
+    for name, shape in shapes.items():
+        if shape != expected:
+            raise S2KDError(
+                f"{label}: frames of {name} have shape {shape}, those of {first} {expected}; all "
+                "must share one grid"
+            )
+
+
 def refuse_settings(reader: str, layout: str, changed: Mapping[str, bool]) -> None:
     """Refuse settings that have been changed though this layout of files does not use them."""
     for name, is_changed in changed.items():

@@ -21,6 +21,7 @@ from s2kd.data.readers._array_files import (
 )
 from s2kd.data.readers._record import (
     EPOCH,
+    check_one_grid,
     north_west_first,
     per_frame,
     record,
@@ -101,12 +102,8 @@ def arrays(
     files = [file for text in paths for file in files_of(text, ENDINGS)]
     keys = [key] if isinstance(key, str) else list(dict.fromkeys(key)) or [""]
     parts = [_frames_of(file, keys, layout) for file in files]
-    for file, part in zip(files, parts, strict=True):
-        if part.shape[2:] != parts[0].shape[2:]:
-            raise S2KDError(
-                f"{file}: frames have shape {part.shape[2:]} (channel, row, column), those of "
-                f"{files[0]} {parts[0].shape[2:]}; all files must share one grid"
-            )
+    shapes = {str(file): part.shape[2:] for file, part in zip(files, parts, strict=True)}
+    check_one_grid("arrays", shapes)
     count = parts[0].shape[2]
     channels = channels or (keys if len(keys) > 1 else [f"channel_{n}" for n in range(count)])
     units = units or [""] * len(channels)
@@ -187,7 +184,7 @@ def _times(
     path: Path, time: str, start: str, step_seconds: float | int | None, length: int
 ) -> np.ndarray:
     """(time,) datetime64[ns]: as stored, or evenly from `start`."""
-    begin = _date(start, "arrays: start") if start else EPOCH
+    begin = _dates(start, "arrays: start") if start else EPOCH
     if not time:
         if step_seconds is None or not step_seconds > 0:
             raise S2KDError(
@@ -199,8 +196,7 @@ def _times(
     if values.dtype.kind == "M":
         return values.astype("datetime64[ns]")
     if values.dtype.kind not in "iuf":
-        texts = [v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()]
-        return np.array([_date(text.strip(), label) for text in texts])
+        return _dates(values, label)
     latest = float(np.abs(values.astype(float)).max())
     if latest > MOST_SECONDS or (not start and _is_unix_time(values)):
         raise S2KDError(
@@ -211,13 +207,13 @@ def _times(
     return begin + (seconds_after_epoch(values.astype(float)) - EPOCH)
 
 
-def _date(text: str, label: str) -> np.datetime64:
+def _dates(texts: str | np.ndarray, label: str) -> np.ndarray:
+    """datetime64[ns] of text or bytes."""
     try:
-        return np.datetime64(text.replace(" ", "T"), "ns")
+        stripped = np.char.strip(np.asarray(texts).astype("S")).astype("U")
+        return np.asarray(stripped.astype("datetime64[ns]"))
     except ValueError as error:
-        raise S2KDError(
-            f"{label}: {text!r} is not a date such as 2013-01-01T06:00 ({error})"
-        ) from None
+        raise S2KDError(f"{label}: holds no dates such as 2013-01-01T06:00 ({error})") from None
 
 
 def _is_unix_time(values: np.ndarray) -> bool:

@@ -28,7 +28,7 @@ from s2kd.data.readers._fires import (
     known_parameters,
     suggested_unseen,
 )
-from s2kd.data.readers._record import check_names, refuse_settings
+from s2kd.data.readers._record import check_names, check_one_grid, refuse_settings
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -100,12 +100,6 @@ class FdsSet(msgspec.Struct, frozen=True):
     suggested_split: FdsSplit
     environments: tuple[FdsRun, ...]
     title: str = ""
-
-
-class FdsIndex(msgspec.Struct, frozen=True):
-    """The content of `environments.json`."""
-
-    sets: dict[str, Any]
 
 
 @readers.register("prometheus")
@@ -195,10 +189,11 @@ def fds(
     """
     location = Path(path).expanduser()
     is_volume = location.suffix == ".npz"
-    of_volume = {"skip": skip, "planes": planes, "quantities": quantities, "step_seconds":
-                 step_seconds}  # fmt: skip
+    unused: dict[str, Any] = {"set": set}
+    if not is_volume:
+        unused = {"skip": skip, "planes": planes, "quantities": quantities}
+        unused["step_seconds"] = step_seconds
     layout = "a volume" if is_volume else "a folder of environments"
-    unused = {"set": set} if is_volume else of_volume
     refuse_settings("fds", layout, {name: value is not None for name, value in unused.items()})
     if not is_volume:
         return _fds_environments(location, "T" if set is None else set, crop, pool)
@@ -227,17 +222,11 @@ def _environments(
     **metadata: Any,
 ) -> "xr.Dataset":
     """The runs of one grid end to end, cropped and pooled."""
-    first, *others = stored
-    for name in others:
-        if stored[name].shape[1:] != stored[first].shape[1:]:
-            shape, reference = ("×".join(map(str, stored[n].shape[1:])) for n in (name, first))
-            raise S2KDError(
-                f"{metadata['name']}: frames of {name!r} have {shape}, those of {first!r} "
-                f"{reference} (channel × height × width); all environments must share one grid"
-            )
+    check_one_grid(metadata["name"], {name: run.shape[1:] for name, run in stored.items()})
     runs, mask = finished(metadata["name"], stored, exists=exists, crop=crop, pool=pool)
-    clocks = {name: first_seconds + step_seconds * np.arange(len(run)) for name, run in
-              runs.items()}  # fmt: skip
+    clocks = {
+        name: first_seconds + step_seconds * np.arange(len(run)) for name, run in runs.items()
+    }
     return fire_record(runs, clocks, exists=mask, step_seconds=float(step_seconds), **metadata)
 
 
@@ -294,7 +283,7 @@ def prometheus_layout(folder: Path, files: Mapping[str, Path]) -> Layout:
             f"{sidecar}: needs one unit per channel, got channels {list(layout.channels)} and "
             f"units {list(layout.units)}"
         )
-    implied = {"channel"} if len(layout.channels) == 1 else {*()}
+    implied = {"channel"} if len(layout.channels) == 1 else set()
     if len({*layout.axes}) < len(layout.axes) or {*layout.axes} | implied != {*AXES, *layout.pick}:
         raise S2KDError(
             f"{sidecar}: axes={list(layout.axes)} must name time, height, width and channel (where "
@@ -348,7 +337,7 @@ def _fds_environments(
 ) -> "xr.Dataset":
     """Environments described by `environments.json`, the seen ones first."""
     index = path / FDS
-    sets = read(FdsIndex, read_json(index), str(index)).sets
+    sets = read(dict[str, Any], read_json(index), str(index)).get("sets", {})
     check_names(f"{index}: no set", [chosen], sets)
     facts = read(FdsSet, sets[chosen], f"{index}: set {chosen!r}")
     suggested = facts.suggested_split

@@ -17,7 +17,14 @@ import numpy as np
 from s2kd.core.types import S2KDError
 from s2kd.data.readers import readers
 from s2kd.data.readers._array_files import headers, label_of, lazy_array, small_array
-from s2kd.data.readers._record import EPOCH, north_west_first, per_frame, record, refuse_settings
+from s2kd.data.readers._record import (
+    EPOCH,
+    check_one_grid,
+    north_west_first,
+    per_frame,
+    record,
+    refuse_settings,
+)
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -130,8 +137,7 @@ def _by_slot(
         raise S2KDError(f"{path}: a folder without files called *_InOut.h5")
     files = sorted(map(_read_slots, paths), key=lambda file: file.times[0])
     shapes = {file.path.name: file.flows.shape[1:] for file in files}
-    if len({*shapes.values()}) > 1:
-        raise S2KDError(f"{path}: all files must share one grid, got {shapes}")
+    check_one_grid(str(path), shapes)
     flows = np.concatenate([file.flows for file in files]).astype(np.float32)
     times = np.concatenate([file.times for file in files])
     for i in np.flatnonzero(np.diff(times) <= np.timedelta64(0, "s")):
