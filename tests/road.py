@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from s2kd import pipeline
@@ -114,18 +115,10 @@ def weights(out: Path) -> dict[str, bytes]:
 # --- the command line in processes of its own ----------------------------------------------------
 
 
-def start(
-    arguments: list[str],
-    log: Path,
-    *,
-    folder: Path | None = None,
-    environment: dict[str, str] | None = None,
-    largest_file: int = 0,
-) -> multiprocessing.Process:
-    """`s2kd ARGUMENTS` in a process forked from a server that has imported everything once.
+def forked(target: Callable[..., object], *arguments: object) -> multiprocessing.Process:
+    """A started process of a server that has imported everything once.
 
-    Importing takes longer than a tiny run. Output goes to `log`; a `largest_file` (bytes) makes
-    further writing fail as on a full disk. `folder` is the working folder.
+    Importing takes longer than a tiny run.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
@@ -138,10 +131,26 @@ def start(
             "road",
         ]
     )
-    settings = (folder or Path.cwd(), environment or {}, largest_file)
-    process = context.Process(target=_verb, args=(arguments, str(log), *settings))
+    process = context.Process(target=target, args=arguments)
     process.start()
     return process
+
+
+def start(
+    arguments: list[str],
+    log: Path,
+    *,
+    folder: Path | None = None,
+    environment: dict[str, str] | None = None,
+    largest_file: int = 0,
+) -> multiprocessing.Process:
+    """`s2kd ARGUMENTS` in a forked process.
+
+    Output goes to `log`; a `largest_file` (bytes) makes further writing fail as on a full disk.
+    `folder` is the working folder.
+    """
+    settings = (folder or Path.cwd(), environment or {}, largest_file)
+    return forked(_verb, arguments, str(log), *settings)
 
 
 def _verb(

@@ -153,13 +153,8 @@ def test_readme_python_parses_and_its_imports_exist():
                 _resolve(f"{module}.{name.strip()}")
 
 
-def test_the_generated_reference_names_every_part_and_verb(tmp_path):
-    subprocess.run(
-        [sys.executable, str(ROOT / "docs/generate.py"), str(tmp_path)],
-        check=True,
-        capture_output=True,
-    )
-    listed, verbs = ((tmp_path / name).read_text("utf-8") for name in ("parts.md", "verbs.md"))
+def test_the_generated_reference_names_every_part_and_verb():
+    listed, verbs = generate().parts_page(), generate().verbs()
     names = {row["name"] for row in parts.rows()}
     assert set(re.findall(r"^\| `(\w+)` \|", listed, re.MULTILINE)) == names
     assert "| `cf` |" in listed
@@ -263,8 +258,15 @@ def generate():
 
 
 def test_the_numbers_of_the_readme_are_the_generated_ones():
-    page = generate().README.read_text(encoding="utf-8")
-    assert generate().with_numbers(page) == page
+    module = generate()
+    page = module.README.read_text(encoding="utf-8")
+    assert module.with_numbers(page) == page
+
+
+def test_the_prompts_on_the_page_of_narration_are_the_codes():
+    module = generate()
+    page = module.NARRATION.read_text(encoding="utf-8")
+    assert module.with_prompts(page) == page
 
 
 def test_the_table_of_sizes_is_the_generated_one():

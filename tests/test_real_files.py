@@ -1,5 +1,6 @@
 """The built-in recipes on the real files they are made for, where these are at hand."""
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -103,6 +104,7 @@ def _taxis_in_hdf5():
     return load(Part(name="taxibj", params={"path": str(path)}))
 
 
+@functools.cache
 def _dataset(name):
     recipe = recipes.get(name, data=FOLDER)
     return load(recipe.dataset, recipe.split, recipe.keep)

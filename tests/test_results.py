@@ -1,10 +1,10 @@
 """Files of results: what is written comes back, and what differs is refused by name."""
 
 import json
-import multiprocessing
 
 import numpy as np
 import pytest
+import road
 import xarray as xr
 
 from s2kd.core.errors import S2KDError
@@ -93,11 +93,7 @@ def _save_some(folder, seeds):
 
 
 def test_processes_that_write_to_one_file_lose_nothing(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    parts = [range(3), range(3, 6)]
-    workers = [context.Process(target=_save_some, args=(tmp_path, part)) for part in parts]
-    for worker in workers:
-        worker.start()
+    workers = [road.forked(_save_some, tmp_path, part) for part in (range(3), range(3, 6))]
     for worker in workers:
         worker.join()
     (scores,) = read_results(tmp_path).values()
