@@ -1,12 +1,14 @@
 import itertools
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import cftime
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s2kd.core.types import S2KDError
 from s2kd.data.steps import (
     day_of_year,
     hour_of_day,
@@ -14,7 +16,7 @@ from s2kd.data.steps import (
     part_of_day,
     season,
     seconds_between,
-    shift,
+    step_numbers,
 )
 
 # 64 bits hold 292 years of nanoseconds, and so no difference of two times may be longer
@@ -39,20 +41,12 @@ def test_seconds_between_are_those_of_the_standard_library(moments):
     np.testing.assert_allclose(seconds_between(times), want, rtol=1e-12)
 
 
-@given(MOMENTS, st.integers(-(10**7), 10**7))
-def test_shift_is_that_of_the_standard_library(moment, seconds):
-    moved = shift(np.datetime64(moment, "ns"), float(seconds))
-    assert moved == np.datetime64(moment + timedelta(seconds=seconds), "ns")
-
-
 def test_other_calendars_count_their_own_days():
     noleap = np.array([cftime.DatetimeNoLeap(2020, 3, 1, 6, 30), cftime.DatetimeNoLeap(2020, 3, 2)])
     assert day_of_year(noleap).tolist() == [60, 61]  # no 29 February, though 2020 has one
     assert hour_of_day(noleap).tolist() == [6.5, 0.0]
     assert seconds_between(noleap).tolist() == [17.5 * 3600]
     assert is_weekend(noleap).tolist() == [False, False]
-    thirty = cftime.Datetime360Day(2001, 2, 30, 18)
-    assert shift(thirty, 6 * 3600.0) == cftime.Datetime360Day(2001, 3, 1)
 
 
 @pytest.mark.parametrize(
@@ -85,3 +79,20 @@ def test_the_day_has_four_parts():
     assert said == (
         ["night"] * 6 + ["morning"] * 4 + ["midday"] * 6 + ["evening"] * 4 + ["night"] * 4
     )
+
+
+@pytest.mark.parametrize("calendar", ["standard", "noleap"])
+def test_the_way_out_of_uneven_times_gives_even_ones(calendar):
+    """Calendar months, by the call that the message names."""
+    months = [(2001, month, 1) for month in range(1, 13)]
+    times = np.array([f"{y}-{m:02d}-01" for y, m, _ in months], dtype="datetime64[ns]")
+    if calendar == "noleap":
+        times = np.array([cftime.DatetimeNoLeap(*month) for month in months])
+    with pytest.raises(
+        S2KDError, match=r"a.nc: 5 times lie between .* the first is 2001-03"
+    ) as error:
+        step_numbers("a.nc", times)
+    call = str(error.value).partition("ds.interp(time=")[2].removesuffix(")")
+    even = eval(call, {"xr": xr}).values
+    assert (even[[0, -1]] == times[[0, -1]]).all()
+    assert step_numbers("a.nc", even)[1].tolist() == list(range(12))

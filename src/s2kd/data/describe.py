@@ -17,7 +17,7 @@ from s2kd.data.loading import split_record
 from s2kd.data.readers import readers
 from s2kd.data.readers.cf import Fields, fields_of, joined
 from s2kd.data.readers.files import IN_MEMORY, engine_of, files_of, kind_of_file
-from s2kd.data.steps import calendar_of, date_text, regularity, resampling_advice, step_numbers
+from s2kd.data.steps import calendar_of, date_text, regularity, step_numbers
 from s2kd.data.values import ValueSummary
 
 if TYPE_CHECKING:
@@ -159,12 +159,11 @@ def describe(source: "Path | str | xr.Dataset | xr.DataArray") -> Description:
 def _of_layout(label: str, layout: DetectedLayout) -> Description:
     """A layout that a reader recognised."""
     kind, *lines = layout.lines or [layout.reader]
-    shapes = tuple(_shape_line(line) for line in lines)
     basic = Description(
         path=label,
         kind=kind,
         gib=_gib([Path(label).expanduser()]),
-        variables=shapes,
+        variables=tuple(_shape_line(line) for line in lines),
         problems=tuple(layout.problems),
         builtin_recipe=layout.recipe,
     )
@@ -172,24 +171,14 @@ def _of_layout(label: str, layout: DetectedLayout) -> Description:
         record = readers.build(layout.reader, **layout.settings)
         variables, scanned = _scan(label, {str(n): record[[n]] for n in record.data_vars})
     except S2KDError as error:
-        return dataclasses.replace(basic, problems=(*basic.problems, str(error)))
-    problems = [*basic.problems, *_value_problems(variables), *_time_problems(record)]
-    past, split = 0, {}
-    try:
-        past, split = _fit(label, record)
-    except S2KDError as error:
-        problems += [] if str(error) in problems else [str(error)]
-    return dataclasses.replace(
+        return _with_problems(basic, str(error))
+    basic = dataclasses.replace(
         _with_grid(basic, record, variables, scanned),
-        problems=tuple(problems),
         chosen=tuple(map(str, record.data_vars)),
         reason="; ".join(record.attrs.get("notices", ())),
-        past=past,
-        lead=record.attrs["window"][1] if past and "window" in record.attrs else past,
-        dataset={"name": layout.reader, "params": layout.settings} if past else None,
-        split=split,
         keep=_missing_setting(variables),
     )
+    return _fitted(basic, record, {"name": layout.reader, "params": layout.settings})
 
 
 def _shape_line(line: str) -> Variable:
@@ -199,44 +188,53 @@ def _shape_line(line: str) -> Variable:
 
 
 def _of_fields(label: str, fields: Fields) -> Description:
-    """A file, or many, that follow CF."""
-    records, problems = _records(label, fields)
+    """A file, or many, or a dataset in memory, that follow CF."""
+    records, failures = _records(label, fields)
     if not records:
-        raise S2KDError(problems[0])
+        raise S2KDError(failures[0])
     in_memory = label == IN_MEMORY
     files = [] if in_memory or "://" in label else files_of(label)
-    variables, scanned = _scan(label, records)
-    variables = tuple(_with_metadata(variable, fields) for variable in variables)
-    first = next(iter(records.values()))
     kinds = sorted({kind_of_file(file) for file in files})
     kind = "xarray in memory" if in_memory else ", ".join(kinds) or "Zarr"
-    basic = Description(path=label, kind=kind, files=max(1, len(files)), gib=_gib(files))
-    all_problems = [*_value_problems(variables), *_time_problems(first), *problems]
-    all_problems += [text for file in files for text in _chunk_problems(file, records)]
-    all_problems += _chunk_lengths(records)
+    variables, scanned = _scan(label, records)
+    variables = tuple(_with_metadata(variable, fields) for variable in variables)
     channels, reason = _choose(variables)
-    past, split, domain = 0, {}, {}
-    try:
-        record = joined(label, fields, channels)
-        past, split = _fit(label, record)
-        domain = {} if "latitude" in record.coords else {"domain": "generic"}
-    except S2KDError as error:
-        irregular = regularity(first["time"].values)
-        named = any(map(len, (irregular.repeated, irregular.backwards, irregular.between)))
-        all_problems += [] if named or str(error) in all_problems else [str(error)]
-    taken = {name.rpartition("@")[0] or name for name in channels}
-    settings = ({} if in_memory else {"path": label}) | {"variables": list(channels)} | domain
-    return dataclasses.replace(
-        _with_grid(basic, first, variables, scanned),
-        problems=tuple(all_problems),
+    names = {name.rpartition("@")[0] or name for name in channels}
+    basic = Description(
+        path=label,
+        kind=kind,
+        files=max(1, len(files)),
+        gib=_gib(files),
         chosen=channels,
         reason=reason,
-        past=past,
-        lead=past,
-        dataset={"name": "memory" if in_memory else "cf", "params": settings} if past else None,
-        split=split,
-        keep=_missing_setting([v for v in variables if v.name in taken]),
+        keep=_missing_setting([v for v in variables if v.name in names]),
     )
+    basic = _with_grid(basic, next(iter(records.values())), variables, scanned)
+    chunks = [text for file in files for text in _chunk_problems(file, records)]
+    basic = _with_problems(basic, *failures, *chunks, *_chunk_lengths(records))
+    try:
+        record = joined(label, fields, channels)
+    except S2KDError as error:
+        return _with_problems(basic, str(error))
+    params: dict[str, Any] = {} if in_memory else {"path": label}
+    params |= {"variables": list(channels)}
+    params |= {} if "latitude" in record.coords else {"domain": "generic"}
+    return _fitted(basic, record, {"name": "memory" if in_memory else "cf", "params": params})
+
+
+def _with_problems(description: Description, *problems: str) -> Description:
+    return dataclasses.replace(description, problems=(*description.problems, *problems))
+
+
+def _fitted(basic: Description, record: "xr.Dataset", part: dict[str, Any]) -> Description:
+    """With frames and split that suit the length of the record, or the reason why none does."""
+    try:
+        past, split = _fit(basic.path, record)
+    except S2KDError as error:
+        listed = any(problem in str(error) for problem in basic.problems)
+        return basic if listed else _with_problems(basic, str(error))
+    lead = record.attrs["window"][1] if "window" in record.attrs else past
+    return dataclasses.replace(basic, past=past, lead=lead, dataset=part, split=split)
 
 
 def _records(label: str, fields: Fields) -> tuple[dict[str, "xr.Dataset"], list[str]]:
@@ -269,13 +267,7 @@ def _scan(label: str, records: Mapping[str, "xr.Dataset"]) -> tuple[tuple[Variab
                 dims=("time", "row", "column"),
                 units=str(attributes.get("units", "")),
                 long_name=str(attributes.get("long_name", attributes.get("standard_name", ""))),
-                minimum=values.minimum,
-                maximum=values.maximum,
-                mean=values.mean,
-                missing=values.missing,
-                never=values.never,
-                frames_read=values.frames,
-                suspicions=values.suspicions(),
+                **values.facts(),
             )
         )
     return tuple(variables), "an even sample of the frames" if sampled else "every frame"
@@ -289,18 +281,13 @@ def _blocks(label: str, record: "xr.Dataset", budget: int) -> Iterator[np.ndarra
     size = max(1, min(BLOCK_BYTES // frame, frames))
     starts = np.arange(0, frames, size)
     if affordable < frames:
-        size = max(1, min(_stored_frames(record), affordable))
+        size = max(1, min(record.attrs.get("stored_frames", 1), affordable))
         starts = np.unique(
             np.linspace(0, frames // size - 1, max(1, affordable // size)).astype(int) * size
         )
     stored = RecordFrames(record, label)
     for start in map(int, starts):
         yield stored[start : start + size]
-
-
-def _stored_frames(record: "xr.Dataset") -> int:
-    """How many frames lie in one stored chunk; 1 where the record does not state it."""
-    return int(record.attrs.get("stored_frames", 1))
 
 
 def _with_metadata(variable: Variable, fields: Fields) -> Variable:
@@ -319,7 +306,7 @@ def _with_metadata(variable: Variable, fields: Fields) -> Variable:
 def _with_grid(
     basic: Description, record: "xr.Dataset", variables: Sequence[Variable], scanned: str
 ) -> Description:
-    """With times and grid of the record."""
+    """With times and grid of the record, and what is wrong with times and values."""
     times = record["time"].values
     dated = not record.attrs.get("step_seconds") and "run" not in record.coords
     ends = {
@@ -340,6 +327,7 @@ def _with_grid(
         width=record.sizes["column"],
         wraps=bool(record.attrs.get("wraps")),
         scanned=scanned,
+        problems=(*basic.problems, *_value_problems(variables), *_time_problems(record)),
         **ends,
     )
 
@@ -411,17 +399,8 @@ def _time_problems(record: "xr.Dataset") -> list[str]:
     if "run" in record.coords:
         return []
     times = record["time"].values
-    report, problems = regularity(times), []
-    order = "; sort the file by time and drop repeated times"
-    uneven = resampling_advice(times) if len(report.between) else ""
-    for numbers, text, way_out in (
-        (report.repeated, "times repeat the one before", order),
-        (report.backwards, "times lie before the one that precedes them", order),
-        (report.between, "times lie between steps", uneven),
-    ):
-        if len(numbers):
-            first = date_text(times[numbers[0]])
-            problems.append(f"{len(numbers)} {text}, the first is {first}{way_out}")
+    report = regularity(times)
+    problems = report.problems(times)
     if len(report.gaps):
         spans = [f"{date_text(times[i - 1])} to {date_text(times[i])}" for i in report.gaps[:3]]
         rest = f" and {len(report.gaps) - 3} more" if len(report.gaps) > 3 else ""
@@ -454,7 +433,7 @@ def _chunk_lengths(records: Mapping[str, "xr.Dataset"]) -> list[str]:
     problems = []
     for name, record in records.items():
         frame = 4 * record.sizes["row"] * record.sizes["column"] * len(record.data_vars)
-        chunk = _stored_frames(record)
+        chunk = record.attrs.get("stored_frames", 1)
         if chunk * frame > 4 * BLOCK_BYTES:
             problems.append(
                 f"{name!r} is stored {chunk} frames to a chunk, which is slow to read in order of "

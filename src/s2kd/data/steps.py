@@ -67,15 +67,6 @@ def seconds_between(times: Times) -> Float[np.ndarray, " steps"]:
     return steps / np.timedelta64(1, "s")
 
 
-def shift(time: Any, seconds: float) -> Any:
-    """`time` moved by `seconds`, in its own calendar."""
-    if isinstance(time, np.datetime64):
-        return time + np.timedelta64(round(seconds * 1e9), "ns")
-    from datetime import timedelta
-
-    return time + timedelta(seconds=seconds)
-
-
 def date_text(time: object) -> str:
     """One time for people, to the second."""
     return str(time)[:19]
@@ -103,10 +94,30 @@ class Regularity:
     gaps: np.ndarray
     missing: int
 
+    def problems(self, times: Times) -> list[str]:
+        """Sentences on times that no window can be cut from: repeated, unsorted or uneven ones."""
+        order = "sort the file by time and drop repeated times"
+        calendar = f", calendar={times[0].calendar!r}" if times.dtype == object else ""
+        ends = iso(times[[0, -1]])
+        even = f"xr.date_range('{ends[0]}', '{ends[1]}', periods={len(times)}{calendar})"
+        return [
+            f"{len(numbers)} times {fault}, the first is {date_text(times[numbers[0]])}; {remedy}"
+            for numbers, fault, remedy in (
+                (self.repeated, "repeat the one before", order),
+                (self.backwards, "lie before the one that precedes them", order),
+                (
+                    self.between,
+                    f"lie between steps of {self.step_seconds:g} s",
+                    f"interpolate to even times, with xarray: ds.interp(time={even})",
+                ),
+            )
+            if len(numbers)
+        ]
 
-def regularity(times: Times, *, step_seconds: float = 0.0) -> Regularity:
-    """Inspect the differences between times; with `step_seconds`, against that step."""
-    return _regularity(seconds_between(times), step_seconds)
+
+def regularity(times: Times) -> Regularity:
+    """Inspect the differences between times."""
+    return _regularity(seconds_between(times), 0.0)
 
 
 def _regularity(steps: np.ndarray, step: float) -> Regularity:
@@ -154,60 +165,17 @@ def step_numbers(
     steps = seconds_between(times)
     inside = np.ones(len(steps), dtype=bool)
     inside[starts[starts > 0] - 1] = False
-    commonest = _regularity(steps[inside], 0.0).step_seconds
-    # not the commonest, which is rounded to milliseconds
+    # the median is not rounded to milliseconds, as the commonest step is
     usual = float(np.median(steps[inside])) if inside.any() else 0.0
     if step_seconds and usual > 0 and abs(usual - step_seconds) > 0.01 * usual:
         raise S2KDError(
             f"{label}: times are {usual:g} s apart, but step_seconds says {step_seconds:g}; "
             "where the file holds times, leave it out or set dataset.params.step_seconds=null"
         )
-    step = step_seconds or commonest
+    step = step_seconds or _regularity(steps[inside], 0.0).step_seconds
     # between runs, time may jump anywhere
-    within = np.where(inside, steps, step)
-    report = _regularity(within, step)
-    for numbers, fault in (
-        (report.repeated, "occurs twice"),
-        (report.backwards, "lies before the time that precedes it"),
-    ):
-        if len(numbers):
-            raise S2KDError(
-                f"{label}: time {date_text(times[numbers[0]])} (number {numbers[0]}) {fault}; sort "
-                "the file by time and drop repeated times"
-            )
-    if len(report.between):
-        at = int(report.between[0])
-        raise S2KDError(
-            f"{label}: times must be one step apart (the commonest is {step:g} s) or whole steps "
-            f"missing, but {date_text(times[at - 1])} is followed by {date_text(times[at])}, "
-            f"{steps[at - 1]:g} s later{resampling_advice(times)}"
-        )
-    total = np.concatenate([[0], np.cumsum(np.round(within / step))]).astype(np.int64)
+    steps = np.where(inside, steps, step)
+    for problem in _regularity(steps, step).problems(times):
+        raise S2KDError(f"{label}: {problem}")
+    total = np.concatenate([[0], np.cumsum(np.round(steps / step))]).astype(np.int64)
     return step, total - np.repeat(total[starts], np.diff([*starts, len(times)]))
-
-
-def resampling_advice(times: Times) -> str:
-    """How to make uneven times even, as the end of a sentence; calendar months by their name."""
-    text, steps = iso(times), seconds_between(times)
-    months = np.diff([12 * int(date[:4]) + int(date[5:7]) for date in text])
-    days = steps / 86400 / np.maximum(months, 1)
-    monthly = bool(((months > 0) & (days >= 28) & (days <= 31)).all())
-    frequency = "30D" if monthly else _frequency(float(np.median(steps[steps > 0])))
-    calendar = f", calendar={times[0].calendar!r}" if times.dtype == object else ""
-    even = f"'{text[0]}', '{text[-1]}', freq='{frequency}'{calendar}"
-    call = f"ds.interp(time=xr.date_range({even}))"
-    if not monthly:
-        return f"; interpolate to even times, with xarray: {call}"
-    # a calendar of equal months needs no interpolation, but knows no 31st
-    if len({date[7:] for date in text}) == 1:
-        call = f"ds.convert_calendar('360_day', align_on='date') or {call}"
-    return f": these are calendar months, of 28 to 31 days; make them even, with xarray: {call}"
-
-
-def _frequency(seconds: float) -> str:
-    """A step as pandas spells it, in whole hours or minutes where it is near them."""
-    for size, name in ((3600, "h"), (60, "min")):
-        count = round(seconds / size)
-        if count and abs(seconds / size - count) < 0.1:
-            return f"{count}{name}"
-    return f"{seconds:g}s"

@@ -1,5 +1,7 @@
 """Range, mean, missing values and suspicious values of frames, gathered block by block."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
@@ -53,15 +55,17 @@ class ValueSummary:
         sample = values if few else values[self._random.integers(0, values.size, SAMPLE)]
         self._samples.append(sample.astype(np.float64))
 
-    @property
-    def mean(self) -> float | None:
-        """Over every finite value."""
-        return self._total / self._count if self._count else None
-
-    @property
-    def never(self) -> int:
-        """Cells without a value in any frame."""
-        return 0 if self._observed is None else int((~self._observed).sum())
+    def facts(self) -> dict[str, Any]:
+        """Range and mean over every finite value, counts of missing ones, and suspicions."""
+        return {
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "mean": self._total / self._count if self._count else None,
+            "missing": self.missing,
+            "never": 0 if self._observed is None else int((~self._observed).sum()),
+            "frames_read": self.frames,
+            "suspicions": self.suspicions(),
+        }
 
     def suspicions(self) -> tuple[str, ...]:
         """Undeclared marks of missing values and outliers, each to follow the field's name."""
