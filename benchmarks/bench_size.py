@@ -34,7 +34,7 @@ def make(folder: Path, gigabytes: float, dtype: str) -> None:
     from s2kd.core.types import GridSpec
     from s2kd.data.dataset import Dataset
     from s2kd.data.dataset import Stretch as Run
-    from s2kd.data.loading import no_gaps
+    from s2kd.data.gaps import GapFilter
     from s2kd.data.splits import chronological
     from s2kd.data.store import write_store
 
@@ -67,7 +67,8 @@ def make(folder: Path, gigabytes: float, dtype: str) -> None:
         times=np.datetime64("2000-01-01", "ns") + np.arange(count) * np.timedelta64(1, "h"),
         splits=chronological((Run(first=0, stop=count),), fractions=(0.8, 0.1, 0.1), gap=8),
     )
-    write_store(dataset, no_gaps(dataset), folder, dtype=dtype, key="bench")
+    gaps = GapFilter(dataset.name, dataset.grid, dataset.times)
+    write_store(dataset, gaps, folder, dtype=dtype, key="bench")
 
 
 def trainer(dataset, known):

@@ -118,7 +118,7 @@ def test_what_is_wrong_with_a_dataset_in_memory_is_told_as_of_a_file(folder, fil
         (lacking, "the dataset given: 't2m' has .* missing values"),
         (given - 273.15, "the dataset given: 't2m' has .* values far outside"),
         (given.drop_vars("time"), "the dataset given: no variable has the axes time"),
-        (xr.open_dataset(file, decode_times=False), "not decoded; open it with decode_times=True"),
+        (xr.open_dataset(file, decode_times=False), "open .* with decode_times=True"),
         (given["t2m"].rename(None), "must be an xarray.Dataset, or .* with a name"),
         (given["t2m"].values, "not ndarray"),
         ("nowhere.nc", "nowhere.nc: no such file"),
@@ -201,7 +201,9 @@ def test_missing_values_are_refused_and_carried_forward_if_asked(folder, file, t
     lacking = xr.load_dataset(file)
     lacking["t2m"][-1, 2, 3] = np.nan
     latest, out = gridded.write(lacking, tmp_path / "lacking.nc"), tmp_path / "forecast.nc"
-    with pytest.raises(S2KDError, match=r"'t2m' has 1 missing values .* row 2, column 3; --fill "):
+    with pytest.raises(
+        S2KDError, match=r"'t2m' has 1 missing values, .* row 2, column 3; give --fill "
+    ):
         forecast(folder, latest, out)
     assert not out.exists()
     made = forecast(folder, latest, out, fill=True)

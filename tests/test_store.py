@@ -22,7 +22,6 @@ from s2kd.data import frames as blocks
 from s2kd.data import prepare, read_record, store
 from s2kd.data.dataset import Dataset, StoredFrames, Stretch
 from s2kd.data.gaps import GapFilter
-from s2kd.data.loading import no_gaps
 from s2kd.data.statistics import statistics
 from s2kd.data.store import open_store, write_store
 from s2kd.data.windows import WindowDataset
@@ -64,7 +63,8 @@ def two_channels(count=60, *, seed=0, **changes):
 
 
 def written(dataset, folder, dtype="float32", key="key"):
-    return write_store(dataset, no_gaps(dataset), folder, key=key, dtype=dtype)
+    gaps = GapFilter(dataset.name, dataset.grid, dataset.times)
+    return write_store(dataset, gaps, folder, key=key, dtype=dtype)
 
 
 @pytest.mark.parametrize("memory_gb", [1.0, 0.0])
@@ -184,9 +184,7 @@ def test_an_interrupted_copy_resumes(tmp_path, monkeypatch, dtype):
             return source.frames[span]
 
     def gaps():
-        grid = source.grid
-        return GapFilter("two", grid.channels, (4, 5), source.times, missing="fill",
-                         exists=grid.exists)  # fmt: skip
+        return GapFilter("two", source.grid, source.times, missing="fill")
 
     interrupted = replace(source, frames=Stops())
     with pytest.raises(KeyboardInterrupt):

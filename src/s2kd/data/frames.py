@@ -1,6 +1,7 @@
 """Frames of a reader's dataset, read in blocks with gaps filled, into memory."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -44,21 +45,17 @@ class RecordFrames:
 
 
 def block_edges(frames: Frames) -> list[int]:
-    """Edges of blocks of about `BLOCK_BYTES`, along stored chunks where the frames have some."""
+    """Edges of blocks of about `BLOCK_BYTES`, which split no stored chunk."""
     count = frames.shape[0]
     length = max(1, BLOCK_BYTES // (4 * int(np.prod(frames.shape[1:]))))
-    edges = list(range(0, count, length))
+    chunks: Sequence[int] = ()
     if isinstance(frames, RecordFrames):
         chunks = next(iter(frames.record.data_vars.values())).chunksizes.get("time", ())
-        ends, edges = [int(end) for end in np.cumsum(chunks)], [0]
-        for begin, end in zip([0, *ends], ends, strict=False):
-            if end - edges[-1] > length and begin > edges[-1]:
-                edges.append(begin)
-            # up to four times the size is better than unpacking a chunk again and again
-            if end - edges[-1] > 4 * length:
-                edges += range(edges[-1] + length, end, length)
-        if not ends:
-            edges = list(range(0, count, length))
+    ends = [int(end) for end in np.cumsum(chunks)] or [*range(length, count, length), count]
+    edges = [0]
+    for begin, end in itertools.pairwise([0, *ends]):
+        if end - edges[-1] > length and begin > edges[-1]:
+            edges.append(begin)
     return [*edges, count]
 
 

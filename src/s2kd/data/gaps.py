@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from s2kd.core.types import S2KDError
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.steps import date_text
 
 
@@ -21,31 +21,29 @@ class GapFilter:
     def __init__(
         self,
         label: str,
-        channels: tuple[str, ...],
-        shape: tuple[int, int],
+        grid: GridSpec,
         times: Shaped[np.ndarray, " time"],
         *,
         missing: str = "error",
-        wraps: bool = False,
-        exists: Bool[np.ndarray, "height width"] | None = None,
         run_starts: Int[np.ndarray, " run"] | None = None,
+        advice: str = "set keep.missing to what helps",
     ) -> None:
         """
         Args:
             label: names the record in errors.
-            channels: of the frames.
-            shape: height and width.
+            grid: of the frames; cells outside its mask may be missing.
             times: of all frames, for errors.
             missing: `error`, `mask` or `fill`.
-            wraps: the last column borders the first.
-            exists: cells that exist, where the reader knows them; None: all may.
             run_starts: numbers of the first frames of runs; None: one run.
+            advice: the way out that errors name.
         """
-        self.label, self.channels, self.times = label, channels, times
-        self.missing, self.wraps = missing, wraps
-        self.known_to_exist = np.ones(shape, dtype=bool) if exists is None else exists
+        self.label, self.channels, self.times = label, grid.channels, times
+        self.missing, self.wraps, self.advice = missing, grid.wraps, advice
+        self.known_to_exist = grid.exists
         self.run_starts = np.zeros(1, dtype=np.int64) if run_starts is None else run_starts
-        self._outside = None if self.known_to_exist.all() else nearest_cells(exists, wraps=wraps)
+        self._outside = None
+        if grid.mask is not None:
+            self._outside = nearest_cells(grid.exists, wraps=grid.wraps)
         self.restart()
 
     def restart(self) -> None:
@@ -157,8 +155,8 @@ class GapFilter:
         total = int(self.count[channel][wrong[channel]].sum())
         raise S2KDError(
             f"{self.label}: {self.channels[channel]!r} has {total} missing values, the first at "
-            f"{date_text(self.times[first[row, column]])}, row {row}, column {column}; set "
-            f"keep.missing to what helps: {remedy}"
+            f"{date_text(self.times[first[row, column]])}, row {row}, column {column}; "
+            f"{self.advice}: {remedy}"
         )
 
     def save(self, path: Path) -> None:

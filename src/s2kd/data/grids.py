@@ -89,15 +89,7 @@ def geographic_plane(rows: FileAxis, columns: FileAxis, *, label: str) -> Plane:
     if len(longitude) > 2 and abs(longitude[-1] - longitude[0] - 360) < 1e-3:
         # 0 and 360 degrees are one column, stored twice
         longitude, column_index = longitude[:-1], column_index[:-1]
-    return Plane(
-        latitude=latitude,
-        longitude=longitude,
-        wraps=_is_global(longitude),
-        row_index=row_index,
-        column_index=column_index,
-        rows=replace(rows, order=_positions(row_index, len(rows.order))),
-        columns=replace(columns, order=_positions(column_index, len(columns.order))),
-    )
+    return _plane(rows, columns, row_index, column_index, latitude, longitude)
 
 
 def projected_plane(
@@ -107,10 +99,21 @@ def projected_plane(
     row_index, column_index = np.arange(len(rows.order)), np.arange(len(columns.order))
     row_index = row_index[::-1] if south_first else row_index
     column_index = column_index[::-1] if east_first else column_index
+    return _plane(rows, columns, row_index, column_index)
+
+
+def _plane(
+    rows: FileAxis,
+    columns: FileAxis,
+    row_index: np.ndarray,
+    column_index: np.ndarray,
+    latitude: np.ndarray | None = None,
+    longitude: np.ndarray | None = None,
+) -> Plane:
     return Plane(
-        latitude=None,
-        longitude=None,
-        wraps=False,
+        latitude=latitude,
+        longitude=longitude,
+        wraps=longitude is not None and _is_global(longitude),
         row_index=row_index,
         column_index=column_index,
         rows=replace(rows, order=_positions(row_index, len(rows.order))),

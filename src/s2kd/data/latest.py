@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.frames import RecordFrames
@@ -69,12 +69,19 @@ def latest_frames(
     part = record[list(grid.channels)].isel(time=numbers)
     frames, times = RecordFrames(part, label)[0:past], part["time"].values
     absent = ~np.isfinite(frames) & grid.exists
-    if absent.any():
-        _check_missing(label, grid, times, absent, fill=missing == "fill")
+    never = absent.all(0)
+    if never.any():
+        channel, row, column = np.argwhere(never)[0]
+        raise S2KDError(
+            f"{label}: {grid.channels[channel]!r} has no value in any of the last {past} frames in "
+            f"{int(never[channel].sum())} cells, the first at row {row}, column {column}, where "
+            "the model was trained on values; there is none to carry forward: fill them in the file"
+        )
     gaps = GapFilter(
-        label, grid.channels, (grid.height, grid.width), times, missing="fill", wraps=grid.wraps
+        label, grid, times, missing=missing, advice="give --fill (in Python, fill=True)"
     )
     frames = gaps.filled(frames)
+    gaps.existing()
     frames[~np.isfinite(frames)] = 0.0  # cells outside the mask without any value
     borrowed = int(np.logical_and.accumulate(absent).sum())
     return LatestFrames(
@@ -167,37 +174,3 @@ def _last_frames(
             f"{grid.step_seconds:g} s apart, but there is none {back:g} s before that"
         )
     return begin + positions
-
-
-def _check_missing(
-    label: str,
-    grid: GridSpec,
-    times: Shaped[np.ndarray, " past"],
-    absent: Bool[np.ndarray, "past channel height width"],
-    *,
-    fill: bool,
-) -> None:
-    """Refuse missing values, or with `fill` those without anything to carry forward."""
-    never = absent.all(0)
-    if never.any():
-        channel, row, column = np.argwhere(never)[0]
-        raise S2KDError(
-            f"{label}: {grid.channels[channel]!r} has no value in any of the last {len(times)} "
-            f"frames in {int(never[channel].sum())} cells, the first at row {row}, column "
-            f"{column}; the model was trained on values there and there is none to carry forward: "
-            "fill them in the file"
-        )
-    blank = (absent[0] | ~grid.exists).all((1, 2))
-    if fill and blank.any():
-        raise S2KDError(
-            f"{label}: {grid.channels[int(blank.argmax())]!r} has no values at all at "
-            f"{date_text(times[0])}, the first of the {len(times)} frames that the model needs, so "
-            "there is nothing to carry forward"
-        )
-    if not fill:
-        frame, channel, row, column = np.argwhere(absent)[0]
-        raise S2KDError(
-            f"{label}: {grid.channels[channel]!r} has {int(absent[:, channel].sum())} missing "
-            f"values in the last {len(times)} frames, the first at {date_text(times[frame])}, row "
-            f"{row}, column {column}; --fill (missing='fill') carries the last value forward"
-        )

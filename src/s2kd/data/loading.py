@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from jaxtyping import Int
 
-from s2kd.core.files import digest, locked
+from s2kd.core.files import check_room, digest, locked
 from s2kd.core.recipe import Keep, Part, Split, upgrade
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import store as storage
@@ -74,7 +74,7 @@ def load(
         return copied_to_memory(dataset, gaps)
     key = _cache_key(part, split, keep) if data is None else _content_key(dataset, keep)
     folder = _cache_folder(part, keep) / key
-    folder.mkdir(parents=True, exist_ok=True)
+    check_room(folder, 0)
     busy = S2KDError(f"{folder}: another process is writing these frames; try again later")
     if not (folder / storage.FACTS).exists():
         with locked(folder / ".lock", busy):
@@ -156,11 +156,7 @@ def prepare(
             (out / name).replace(out / storage.UNFINISHED / name)
     elif contents:
         raise S2KDError(f"{out}: is not empty and holds no prepared data; choose another --out")
-    if part.name in readers.names() and part.name != PREPARED:
-        dataset, gaps = open_record(part, split, keep)
-    else:
-        dataset = load(part, split, keep)
-        gaps = no_gaps(dataset)
+    dataset, gaps = open_record(part, split, keep)
     return storage.write_store(
         dataset, gaps, out, key=key, dtype=dtype, progress=progress, **source
     )
@@ -223,7 +219,6 @@ def dataset_of(
         labels=record.split.values if "split" in record.coords else None,
         whole_days=bool(record.attrs.get("whole_days")),
     )
-    mask = record.mask.values.astype(bool) if "mask" in record.coords else None
     grid = grid_of(record, step)
     attrs = record.attrs
     window = attrs.get("window")
@@ -245,16 +240,7 @@ def dataset_of(
         window=None if window is None else (int(window[0]), int(window[1])),
         simultaneous=bool(attrs.get("simultaneous", 0)),
     )
-    gaps = GapFilter(
-        label,
-        grid.channels,
-        (grid.height, grid.width),
-        record.time.values,
-        missing=keep.missing,
-        wraps=grid.wraps,
-        exists=mask,
-        run_starts=starts,
-    )
+    gaps = GapFilter(label, grid, record.time.values, missing=keep.missing, run_starts=starts)
     return dataset, gaps
 
 
@@ -357,14 +343,6 @@ def year_ranges(years: list[int]) -> str:
 
 def _size(dataset: Dataset) -> int:
     return 4 * int(np.prod(dataset.frames.shape, dtype=np.int64))
-
-
-def no_gaps(dataset: Dataset) -> GapFilter:
-    """A filter for frames whose gaps are filled already; a value that is not finite is an error."""
-    grid = dataset.grid
-    exists = None if grid.mask is None else grid.exists
-    shape = (grid.height, grid.width)
-    return GapFilter(dataset.name, grid.channels, shape, dataset.times, exists=exists)
 
 
 def _cache_folder(part: Part, keep: Keep) -> Path:
