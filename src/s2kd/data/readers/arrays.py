@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,15 @@ UNIX_SECONDS = 5e8
 """Larger numbers of seconds (after 1985, or 16 years of a record) are taken for Unix time."""
 MOST_SECONDS = 9e9
 """Seconds that nanoseconds in 64 bits can count."""
+
+
+class Piece(NamedTuple):
+    """A run, or a stretch of one series: (time, channel, row, column) at `times`."""
+
+    file: Path
+    name: str
+    frames: "da.Array"
+    times: np.ndarray
 
 
 @readers.register("arrays")
@@ -99,12 +108,25 @@ def arrays(
     if join == "time" and "R" in layout:
         raise S2KDError("arrays: a layout with R holds several runs, so set join='runs'")
     paths = [path] if isinstance(path, str) else path
-    files = [file for text in paths for file in files_of(text, ENDINGS)]
+    files = list(dict.fromkeys(file for text in paths for file in files_of(text, ENDINGS)))
     keys = [key] if isinstance(key, str) else list(dict.fromkeys(key)) or [""]
-    parts = [_frames_of(file, keys, layout) for file in files]
-    shapes = {str(file): part.shape[2:] for file, part in zip(files, parts, strict=True)}
-    check_one_grid("arrays", shapes)
-    count = parts[0].shape[2]
+    pieces = []
+    for file in files:
+        runs = _runs_of(file, keys, layout)
+        clock = _times(file, time, start, step_seconds, runs.shape[1])
+        names = [f"{file.stem}_{n}" for n in range(len(runs))] if "R" in layout else [file.stem]
+        pieces += [Piece(file, *named, clock) for named in zip(names, runs, strict=True)]
+    check_one_grid("arrays", {str(piece.file): piece.frames.shape[1:] for piece in pieces})
+    names = [piece.name for piece in pieces]
+    if join == "runs" and len({*names}) < len(names):
+        raise S2KDError(f"{files[0].parent}: two runs have the same name; rename a file")
+    if join == "time" and time:
+        pieces.sort(key=lambda piece: piece.times[0])
+    frames = da.concatenate([piece.frames for piece in pieces])
+    times = np.concatenate([piece.times for piece in pieces])
+    if join == "time" and not time:
+        times = _times(files[0], time, start, step_seconds, len(times))
+    count = frames.shape[1]
     channels = channels or (keys if len(keys) > 1 else [f"channel_{n}" for n in range(count)])
     units = units or [""] * len(channels)
     if not len(channels) == len(units) == count:
@@ -112,31 +134,6 @@ def arrays(
             f"{files[0]}: has {count} channels by the layout, but channels={list(channels)} and "
             f"units={list(units)}"
         )
-    clocks = [
-        _times(file, time, start, step_seconds, part.shape[1])
-        for file, part in zip(files, parts, strict=True)
-    ]
-    runs = None
-    if join == "runs":
-        runs = {
-            (f"{file.stem}_{number}" if "R" in layout else file.stem): part[number]
-            for file, part in zip(files, parts, strict=True)
-            for number in range(part.shape[0])
-        }
-        entries = [part.shape[0] for part in parts]
-        if len(runs) < sum(entries):
-            raise S2KDError(f"{files[0].parent}: two runs have the same name; rename a file")
-        series = list(runs.values())
-        times = np.concatenate([np.tile(c, n) for c, n in zip(clocks, entries, strict=True)])
-    elif time:
-        order = sorted(range(len(files)), key=lambda number: clocks[number][0])
-        series = [parts[number][0] for number in order]
-        times = np.concatenate([clocks[number] for number in order])
-    else:
-        series = [part[0] for part in parts]
-        length = sum(map(len, series))
-        times = _times(files[0], time, start, step_seconds, length)
-    frames = da.concatenate(series)
     label = str(path) if isinstance(path, str) else str(files[0].parent)
     dataset = record(
         frames[:, :, ::-1] if south_first and not len(latitude) else frames,
@@ -146,7 +143,7 @@ def arrays(
         coords={
             "latitude": _degrees(files[0], "row", latitude, frames.shape[2]),
             "longitude": _degrees(files[0], "column", longitude, frames.shape[3]),
-            "run": runs and per_frame(runs, [len(run) for run in runs.values()]),
+            "run": per_frame(names, [len(p.times) for p in pieces]) if join == "runs" else None,
         },
         name=Path(label.replace("*", "")).stem or "arrays",
         domain=domain,
@@ -158,7 +155,7 @@ def arrays(
     return north_west_first(label, dataset)
 
 
-def _frames_of(path: Path, keys: Sequence[str], layout: str) -> "da.Array":
+def _runs_of(path: Path, keys: Sequence[str], layout: str) -> "da.Array":
     """(run, time, channel, row, column) of one file, lazy."""
     import dask.array as da
 
