@@ -77,6 +77,16 @@ def test_a_large_packed_array_is_read_in_chunks(tmp_path, monkeypatch):
         np.testing.assert_array_equal(piece, FRAMES[0, first : first + 15])
 
 
+@pytest.mark.parametrize("kind", ["npy", "packed", "h5"])
+@pytest.mark.parametrize(
+    "frames", [slice(None, None, 7), slice(50, 10, -3), slice(9, 9), slice(-4, None), [3, 30, 8]]
+)
+def test_any_choice_of_frames_is_read(tmp_path, kind, frames):
+    record = read(save(tmp_path, kind, arranged("TCHW")), step_seconds=1)
+    np.testing.assert_array_equal(frames_of(record.isel(time=frames)), FRAMES[0, frames])
+    np.testing.assert_array_equal(record.channel_0[11], FRAMES[0, 11, 0])
+
+
 def test_rows_are_turned_north_and_columns_west(tmp_path):
     frames = np.zeros((20, 1, 4, 6), dtype=np.float32)
     frames[:, 0, 0, 5] = 1.0  # a blob in the south-east of a file that begins in the south

@@ -152,7 +152,6 @@ def test_bad_contents_are_named(tmp_path, dates, data, message):
     [
         ({"lat_edges": np.arange(4.0)}, r"lat_edges: has shape \(4,\), but must have \(5,\)"),
         ({"lon_edges": np.zeros(7)}, "longitudes must only rise or only fall"),
-        ({"valid": np.ones(3, dtype=bool)}, r"valid: has shape \(3,\), but must have \(240,\)"),
         ({"date": None, "time": np.arange(240) * 1799}, "whole half-hours"),
         ({"date": None}, r"no key 'date' \(it has flow \(240"),
         ({"flow": None, "flows": 1}, "no key 'flow'; did you mean 'flows'"),
@@ -215,7 +214,6 @@ def test_weather_and_holidays_are_words_of_their_slot(folder):
     [
         ({"Weather": None}, r"no key 'Weather' \(it has Temperature"),
         ({"Weather": np.zeros((288, 5))}, r"Weather: has shape \(288, 5\), but .* \(288, 17\)"),
-        ({"WindSpeed": np.zeros(3)}, r"WindSpeed: has shape \(3,\)"),
         ({"date": np.array([b"2015050149"] * 288)}, "not YYYYMMDDss"),
     ],
 )

@@ -10,8 +10,14 @@ returns the record lazily or in memory, and knows nothing of splits, gaps or mem
   (time), where the data are published in splits ("" for frames of none); `context` (time), tuples
   of words for narrators; `mask` (row, column), True where a cell exists;
 - attributes `domain`, `source`, `name`, and where they apply `local_time`, `wraps`, `simultaneous`,
-  `complete_years` (0 or 1), `step_seconds`, `window` (past, lead), `parameters` ({run: {name:
-  value}}), `notices` (sentences), `split` (the fields of the default `Split`).
+  `complete_years`, `whole_days` (0 or 1), `step_seconds`, `smallest_gap` (frames between splits),
+  `window` (past, lead), `parameters` ({run: {name: value}}), `notices` (sentences), `split` (the
+  fields of the default `Split`); of files that follow CF also `axes`, `places`, `history` (for
+  forecasts that align with the file) and `stored_frames` (per chunk).
+
+Several readers share: `files` (opening of gridded files), `_array_files` (headers and values of
+`.npy`, `.npz` and HDF5), `_record` (the dataset, checks of names and shapes), `_fires` (masks, crop,
+pool and even steps of fires).
 """
 
 from typing import TYPE_CHECKING
