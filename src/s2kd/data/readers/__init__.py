@@ -16,8 +16,8 @@ returns the record lazily or in memory, and knows nothing of splits, gaps or mem
   forecasts that align with the file) and `stored_frames` (per chunk).
 
 Several readers share: `files` (opening of gridded files), `_array_files` (headers and values of
-`.npy`, `.npz` and HDF5), `_record` (the dataset, checks of names and shapes), `_fires` (masks, crop,
-pool and even steps of fires).
+`.npy`, `.npz` and HDF5), `_record` (the dataset, checks of names and shapes), `_fires` (masks,
+crop, pool and even steps of fires).
 """
 
 from typing import TYPE_CHECKING
