@@ -194,7 +194,9 @@ def test_an_interrupted_copy_resumes(tmp_path, monkeypatch, dtype):
     reads.clear()
     Stops.at = 1000
     facts = write_store(interrupted, gaps(), tmp_path / "out", key="key", dtype=dtype)
-    assert reads == [0, 30, 35, 40, 45, 50, 55]
+    # the range of int16 codes is taken again
+    assert reads[-7:] == [0, 30, 35, 40, 45, 50, 55]
+    assert len(reads) == 7 + 12 * (dtype == "int16")
     complete = write_store(source, gaps(), tmp_path / "again", key="key", dtype=dtype)
     for name in ("content", "blocks", "scale", "offset"):
         assert facts["frames"][name] == complete["frames"][name]

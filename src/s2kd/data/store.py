@@ -11,11 +11,11 @@ FOLDER/unfinished/     while it is being written; the same command resumes from 
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -27,9 +27,6 @@ from s2kd.data import frames as blocks
 from s2kd.data.dataset import Dataset, FrameHash, Frames, StoredFrames, Stretch
 from s2kd.data.gaps import GapFilter
 
-if TYPE_CHECKING:
-    pass
-
 LAYOUT = 1
 """Rises with every change of the store, so that an older folder is not misread."""
 FACTS, FRAMES, TIMES, UNFINISHED = "prepared.json", "frames.npy", "times.npy", "unfinished"
@@ -37,6 +34,8 @@ DTYPES = ("float32", "int16")
 CODES = 32767
 """int16 codes run from -CODES to CODES."""
 CHECKED_BLOCKS = 4
+PLAIN = ("name", "domain", "local_time", "attributes", "source")
+"""Fields of a dataset that are JSON as they are."""
 UNITS = "microseconds since 1970-01-01"
 """Counting of times in other calendars."""
 Progress = Callable[[int, int, str], object]
@@ -72,12 +71,10 @@ def write_store(
     """
     unfinished = folder / UNFINISHED
     unfinished.mkdir(parents=True, exist_ok=True)
-    channels = len(dataset.grid.channels)
-    scale, offset = np.ones(channels), np.zeros(channels)
     if dtype == "int16":
-        low, high = _extremes(dataset, gaps, unfinished, key, progress)
-        offset, scale = (low + high) / 2, np.where(high > low, (high - low) / (2 * CODES), 1.0)
-        gaps.restart()
+        scale, offset = _codes(dataset, gaps, progress)
+    else:
+        scale, offset = np.ones(len(dataset.grid.channels)), np.zeros(len(dataset.grid.channels))
     writer = _Writer(dataset, gaps, unfinished, dtype, scale, offset)
     writer.run(key, progress)
     grid = blocks.masked(dataset.grid, gaps.existing())
@@ -123,7 +120,7 @@ class _Writer:
     ) -> None:
         self.dataset, self.gaps, self.folder = dataset, gaps, folder
         self.type = np.dtype("<f4" if dtype == "float32" else "<i2")
-        self.scale, self.offset = scale[:, None, None], offset[:, None, None]
+        self.scale, self.offset = scale, offset
         self.shape = tuple(dataset.frames.shape)
         self.block = max(1, blocks.BLOCK_BYTES // (4 * int(np.prod(self.shape[1:]))))
         self.hashes: list[str] = []
@@ -131,12 +128,19 @@ class _Writer:
 
     def run(self, key: str, progress: Progress) -> None:
         """Write all blocks, after those that an interrupted copy of the same key has written."""
-        path, total = self.folder / FRAMES, self.shape[0]
-        done = self._resumed(path, digest([key, self.type.str, self.shape]))
+        path, state, total = self.folder / FRAMES, self.folder / "blocks.json", self.shape[0]
+        key = digest([key, self.type.str, self.shape])
+        saved = read_json(state) if state.exists() and path.exists() else {}
+        if saved.get("key") != key:
+            saved = {"key": key, "hashes": []}
+            check_room(self.folder, int(np.prod(self.shape)) * self.type.itemsize)
+            np.lib.format.open_memmap(path, "w+", self.type, self.shape)
+        self.stored = StoredFrames(path, scale=self.scale.tolist(), offset=self.offset.tolist())
+        done = self._resumed(saved["hashes"])
         if done:
             progress(done, total, "found")
         with path.open("rb+") as file:
-            file.seek(0, os.SEEK_END)
+            file.seek(self.stored.offset + done * self.type.itemsize * int(np.prod(self.shape[1:])))
             for first in range(done, total, self.block):
                 stop = min(first + self.block, total)
                 frames = self.gaps.filled(self.dataset.frames[first:stop])
@@ -145,110 +149,67 @@ class _Writer:
                 file.flush()
                 self._note(coded, frames)
                 self.gaps.save(self.folder / "gaps.npz")
-                write_json(self.folder / "blocks.json", {"hashes": self.hashes})
+                write_json(state, {"key": key, "hashes": self.hashes})
                 progress(stop, total, "")
             os.fsync(file.fileno())
 
-    def _resumed(self, path: Path, key: str) -> int:
-        """Frames of an interrupted copy, whose blocks must have the hashes noted."""
-        state = self.folder / "state.json"
-        if not state.exists() or read_json(state) != key or not path.exists():
-            self._start(path)
-            write_json(state, key)
-            return 0
-        blocks = self.folder / "blocks.json"
-        hashes = read_json(blocks)["hashes"] if blocks.exists() else []
-        begin, size = self._data_offset(path), self.type.itemsize * int(np.prod(self.shape[1:]))
-        done = min(len(hashes) * self.block, self.shape[0])
-        with path.open("rb+") as file:
-            file.truncate(begin + done * size)
-            file.seek(begin)
-            for number, expected in enumerate(hashes):
-                count = min(self.block, self.shape[0] - number * self.block)
-                stored = np.frombuffer(file.read(count * size), self.type)
-                if len(stored) * self.type.itemsize != count * size or _hash(stored) != expected:
-                    self._start(path)
-                    return 0
-                stored = stored.reshape(-1, *self.shape[1:])
-                if number in (0, len(hashes) - 1) and not self._is_source(number, stored):
-                    self._start(path)
-                    return 0
-                self._note(stored, None)
-        if done:
+    def _resumed(self, hashes: Sequence[str]) -> int:
+        """Frames that were written: all their blocks have these hashes, and the source them."""
+        for number, expected in enumerate(hashes):
+            first = number * self.block
+            stored = self.stored.stored(first, min(first + self.block, self.shape[0]))
+            at_end = number in (0, len(hashes) - 1)
+            if _hash(stored) != expected or (at_end and not self._is_source(first, stored)):
+                self.hashes, self.content = [], FrameHash()
+                return 0
+            self._note(stored, None)
+        if hashes:
             self.gaps.load(self.folder / "gaps.npz")
-        return done
+        return min(len(hashes) * self.block, self.shape[0])
 
-    def _is_source(self, number: int, stored: np.ndarray) -> bool:
+    def _is_source(self, first: int, stored: np.ndarray) -> bool:
         """Whether the source still has these frames (missing values aside)."""
-        first = number * self.block
         frames = np.asarray(self.dataset.frames[first : first + len(stored)])
         same = self._coded(np.nan_to_num(frames)) == stored
         return bool((same | ~np.isfinite(frames) | ~self.dataset.grid.exists).all())
 
-    def _start(self, path: Path) -> None:
-        size = int(np.prod(self.shape)) * self.type.itemsize
-        check_room(self.folder, size)
-        self.hashes, self.content = [], FrameHash()
-        (self.folder / "blocks.json").unlink(missing_ok=True)
-        with path.open("wb") as file:
-            header = {"descr": self.type.str, "fortran_order": False, "shape": self.shape}
-            np.lib.format.write_array_header_1_0(file, header)
-
-    def _data_offset(self, path: Path) -> int:
-        with path.open("rb") as file:
-            np.lib.format.read_magic(file)
-            np.lib.format.read_array_header_1_0(file)
-            return file.tell()
-
     def _coded(self, frames: np.ndarray) -> np.ndarray:
         if self.type == np.dtype("<f4"):
             return np.ascontiguousarray(frames, dtype="<f4")
-        codes = np.rint((frames.astype(np.float64) - self.offset) / self.scale)
+        scale, offset = self.scale[:, None, None], self.offset[:, None, None]
+        codes = np.rint((frames.astype(np.float64) - offset) / scale)
         codes[..., ~self.gaps.known_to_exist] = 0
         return np.clip(codes, -CODES, CODES).astype("<i2")
 
     def _note(self, stored: np.ndarray, frames: np.ndarray | None) -> None:
         """Hash the frames as they will be read, and measure their rounding."""
         self.hashes.append(_hash(stored))
-        values = stored
-        if self.type != np.dtype("<f4"):
-            scale, shift = self.scale.astype(np.float32), self.offset.astype(np.float32)
-            values = stored.astype(np.float32) * scale + shift
-            if frames is not None:
-                exists = self.gaps.known_to_exist
-                error = np.abs(values.astype(np.float64) - frames)[..., exists].max((0, 2))
-                self.error = np.maximum(self.error, error)
+        values = self.stored.decoded(stored)
         self.content.update(values)
+        if self.type != np.dtype("<f4") and frames is not None:
+            error = np.abs(values.astype(np.float64) - frames)[..., self.gaps.known_to_exist]
+            self.error = np.maximum(self.error, error.max((0, 2)))
 
 
 def _hash(stored: np.ndarray) -> str:
     return blake2b(np.ascontiguousarray(stored).data, digest_size=8).hexdigest()
 
 
-def _extremes(
-    dataset: Dataset, gaps: GapFilter, folder: Path, key: str, progress: Progress
-) -> tuple[np.ndarray, np.ndarray]:
-    """(channel,) least and greatest value over all frames and existing cells, for int16 codes."""
-    path, shape = folder / "extremes.json", dataset.frames.shape
-    saved = read_json(path) if path.exists() else {}
-    if saved.get("key") != key:
-        low, high = np.full(shape[1:], np.inf), np.full(shape[1:], -np.inf)
-        edges = blocks.block_edges(dataset.frames)
-        for first, stop in itertools.pairwise(edges):
-            frames = gaps.filled(dataset.frames[first:stop])
-            low, high = np.minimum(low, frames.min(0)), np.maximum(high, frames.max(0))
-            progress(stop, shape[0], "range")
-        exists = gaps.existing()
-        exists = np.ones(shape[2:], dtype=bool) if exists is None else exists
-        saved = {
-            "key": key,
-            "low": low[:, exists].min(1).tolist(),
-            "high": high[:, exists].max(1).tolist(),
-            "exists": exists.tolist(),
-        }
-        write_json(path, saved)
-    gaps.known_to_exist = np.array(saved["exists"])
-    return np.array(saved["low"]), np.array(saved["high"])
+def _codes(dataset: Dataset, gaps: GapFilter, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
+    """(channel,) scale and offset of int16 codes, from the range of all existing cells."""
+    low, high = (
+        np.full(dataset.frames.shape[1:], np.inf),
+        np.full(dataset.frames.shape[1:], -np.inf),
+    )
+    for first, stop in itertools.pairwise(blocks.block_edges(dataset.frames)):
+        frames = gaps.filled(dataset.frames[first:stop])
+        low, high = np.minimum(low, frames.min(0)), np.maximum(high, frames.max(0))
+        progress(stop, dataset.frames.shape[0], "range")
+    exists = gaps.existing()
+    gaps.known_to_exist = gaps.known_to_exist if exists is None else exists
+    gaps.restart()
+    low, high = low[:, gaps.known_to_exist].min(1), high[:, gaps.known_to_exist].max(1)
+    return np.where(high > low, (high - low) / (2 * CODES), 1.0), (low + high) / 2
 
 
 def open_store(folder: Path, *, memory_gb: float = 1.0) -> Dataset:
@@ -273,16 +234,12 @@ def open_store(folder: Path, *, memory_gb: float = 1.0) -> Dataset:
         frames = frames[0 : frames.shape[0]]
     splits = entry["splits"].items()
     return Dataset(
-        name=entry["name"],
-        domain=entry["domain"],
+        **{name: entry[name] for name in PLAIN},
         grid=GridSpec.from_dict(entry["grid"]),
         frames=frames,
         times=_times(folder, entry["calendar"]),
         splits={name: tuple(Stretch(**s) for s in stretches) for name, stretches in splits},
-        local_time=entry["local_time"],
         context=_context(entry["context"]),
-        attributes=entry["attributes"],
-        source=entry["source"],
         notices=tuple(entry["notices"]),
         simultaneous=entry.get("simultaneous", False),  # absent in older folders
         window=None if entry["window"] is None else (entry["window"][0], entry["window"][1]),
@@ -365,15 +322,11 @@ def _described(dataset: Dataset, calendar: str) -> dict[str, Any]:
             "frames": [numbers[words] for words in dataset.context],
         }
     return {
-        "name": dataset.name,
-        "domain": dataset.domain,
+        **{name: getattr(dataset, name) for name in PLAIN},
         "grid": dataset.grid.to_dict(),
         "splits": {k: [asdict(s) for s in v] for k, v in dataset.splits.items()},
-        "local_time": dataset.local_time,
         "calendar": calendar,
         "context": context,
-        "attributes": {k: dict(v) for k, v in dataset.attributes.items()},
-        "source": dataset.source,
         "notices": list(dataset.notices),
         "simultaneous": dataset.simultaneous,
         "window": None if dataset.window is None else list(dataset.window),
