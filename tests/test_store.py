@@ -1,10 +1,6 @@
 """The frame store: the same dataset on disk, whatever interrupts its writing."""
 
 import json
-import multiprocessing
-import os
-import signal
-import time
 from dataclasses import replace
 
 import cftime
@@ -287,35 +283,3 @@ def test_the_verb_makes_a_recipe_that_runs(tmp_path):
     recipe = json.loads((out / "recipe.json").read_text())
     assert recipe["dataset"] == {"name": "prepared", "params": {"path": str(out)}}
     assert open_store(out).context[0] == ("weekday",)
-
-
-def slowly(folder):
-    """In a process of its own: stops for good after a dozen blocks."""
-    blocks.BLOCK_BYTES = 4 * 8 * 8 * 4
-    calls = []
-
-    def progress(done, total, word=""):
-        calls.append(done)
-        if len(calls) == 12:
-            (folder.parent / "reached").touch()
-            time.sleep(60)
-
-    prepare(PART, folder, progress=progress)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_killed_process_leaves_what_the_next_one_finishes(tmp_path, monkeypatch):
-    child = multiprocessing.get_context("fork").Process(target=slowly, args=(tmp_path / "out",))
-    child.start()
-    while not (tmp_path / "reached").exists():
-        assert child.is_alive()
-        time.sleep(0.02)
-    os.kill(child.pid, signal.SIGKILL)
-    child.join()
-    assert not (tmp_path / "out" / "prepared.json").exists()
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * 8 * 8 * 4)
-    calls = []
-    facts = prepare(PART, tmp_path / "out", progress=lambda *args: calls.append(args))
-    assert calls[0] == (48, 80, "found")
-    assert len(calls) == 1 + 8
-    assert facts["fingerprint"] == world("blobs", **PART.params).fingerprint

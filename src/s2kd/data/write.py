@@ -201,11 +201,11 @@ def _check_suffix(path: Path) -> None:
         raise S2KDError(f"{path}: a forecast is written as NetCDF (.nc) or Zarr (.zarr)")
 
 
-def _overlap(one: Path, other: Path) -> bool:
-    """Whether two paths are one, also under two names, or one holds the other."""
-    if one.exists() and other.exists() and one.samefile(other):
+def _overlap(first: Path, second: Path) -> bool:
+    """Whether two paths are the same, also under two names, or one holds the other."""
+    if first.exists() and second.exists() and first.samefile(second):
         return True
-    return one.is_relative_to(other.resolve()) or other.resolve().is_relative_to(one)
+    return first.is_relative_to(second.resolve()) or second.resolve().is_relative_to(first)
 
 
 def write(dataset: "xr.Dataset", path: Path | str) -> None:
@@ -228,25 +228,16 @@ def write(dataset: "xr.Dataset", path: Path | str) -> None:
 def _write_zarr(dataset: "xr.Dataset", path: Path) -> None:
     if path.exists() and not is_zarr(path) and (not path.is_dir() or any(path.iterdir())):
         raise S2KDError(f"{path}: exists and is no Zarr store, so it is not replaced")
+    removed: list[Path] = []
     with whole_folder(path) as partial:
         # format 2 with its metadata in one place is what most tools can read
         dataset.to_zarr(partial, mode="w", zarr_format=2, consolidated=True)
-        _flush(partial)
-        _move_away(path)
-
-
-def _flush(folder: Path) -> None:
-    for file in folder.rglob("*"):
-        handle = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _move_away(path: Path) -> None:
-    """Free the name for the new store; the old one is removed afterwards."""
-    if path.exists():
-        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
-        path.replace(aside)
-        shutil.rmtree(aside)
+        for file in filter(Path.is_file, partial.rglob("*")):
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if path.exists():  # the name is free for an instant only: the old store is removed later
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+            path.replace(old)
+            removed.append(old)
+    for old in removed:
+        shutil.rmtree(old)
