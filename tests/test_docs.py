@@ -263,12 +263,6 @@ def test_the_numbers_of_the_readme_are_the_generated_ones():
     assert module.with_numbers(page) == page
 
 
-def test_the_prompts_on_the_page_of_narration_are_the_codes():
-    module = generate()
-    page = module.NARRATION.read_text(encoding="utf-8")
-    assert module.with_prompts(page) == page
-
-
 def test_the_table_of_sizes_is_the_generated_one():
     module = generate()
     page = module.METHOD.read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -80,6 +81,7 @@ class StoredFrames:
         self._scale = np.asarray(scale, dtype=np.float32)[:, None, None]
         self._shift = np.asarray(offset, dtype=np.float32)[:, None, None]
         self._file = path.open("rb")
+        weakref.finalize(self, self._file.close)
 
     def expect(self, first: int, stop: int) -> None:
         """Let the system begin to read these frames."""

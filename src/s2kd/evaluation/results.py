@@ -309,7 +309,7 @@ def one_recipe(scores: xr.Dataset, *, free: Sequence[str] = ()) -> None:
     the first field that differs.
     """
     values: dict[str, tuple[Any, str]] = {}
-    for model in each_model(scores):
+    for model in each_model(scores.drop_vars(list(scores.data_vars))):
         name = str(model["model"].values[0])
         for field, value in _fixed_fields(model, free).items():
             before, earlier = values.setdefault(field, (value, name))

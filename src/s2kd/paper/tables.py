@@ -342,8 +342,9 @@ def event_detail_table(experiment: Experiment) -> Table | None:
             student = group["role"].values[0] == "student" and name != BASELINE
             differences[key] = event_gain(group, base, channel, event) if student else None
     adjusted = with_holm(list(differences.values()))
+    by_name = {name: event_scores(group) for name, group in groups.items()}
     for (channel, event, name), gain in zip(differences, adjusted, strict=True):
-        scores = event_scores(groups[name]).sel(channel=channel, event=event)
+        scores = by_name[name].sel(channel=channel, event=event)
         lines.append(
             (
                 f"{channel} {event}",
