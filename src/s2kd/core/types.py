@@ -138,10 +138,13 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """A prediction in physical units, and the latent and `carry` it was decoded from."""
+    """A prediction in physical units, and the latent and `carry` it was decoded from.
+
+    Only teachers that are not ours may have no latent.
+    """
 
     future: Float[Tensor, "batch lead channel height width"]
-    latent: Float[Tensor, "batch d h w"]
+    latent: Float[Tensor, "batch d h w"] | None
     carry: tuple[Tensor, ...] = ()
 
     @property
@@ -151,6 +154,8 @@ class Forecast:
         What was encoded frame by frame, (batch·past, d, h, w), becomes (batch, past·d, h, w);
         what is not a grid of features is left out.
         """
+        if self.latent is None:
+            return ()
         batch = len(self.latent)
         grids = [x for x in self.carry if x.ndim == 4 and len(x) % batch == 0]
         return (*(x.unflatten(0, (batch, -1)).flatten(1, 2) for x in grids), self.latent)

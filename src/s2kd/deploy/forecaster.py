@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 
 from s2kd.core.types import GridSpec, S2KDError
-from s2kd.models.checkpoint import load_metadata, load_student
+from s2kd.models.checkpoint import find_student, load_student
 from s2kd.models.forecasters import Student, feed_back
 
 
@@ -59,19 +59,3 @@ class Forecaster:
             return self.student(last).future
 
         return feed_back(step, frames, steps=steps, grid=self.grid).numpy()
-
-
-def find_student(folder: Path, name: str = "") -> Path:
-    """The folder of one student of a run, or `folder` itself where it is a student's."""
-    if (folder / "model.json").exists():
-        return folder
-    if not folder.exists():
-        raise S2KDError(f"{folder}: no such folder")
-    students = {path.parent.name: path.parent for path in folder.glob("students/*/model.json")}
-    if not students:
-        raise S2KDError(f"{folder}: holds no trained student (students/…/model.json)")
-    if not name:
-        return min(students.values(), key=lambda path: load_metadata(path)["validation"])
-    if name not in students:
-        raise S2KDError(f"{folder}: no student {name!r} (there are {', '.join(sorted(students))})")
-    return students[name]

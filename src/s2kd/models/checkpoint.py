@@ -194,6 +194,22 @@ def load_teacher(folder: Path) -> tuple[Teacher, dict[str, Any]]:
     return teacher.eval(), metadata
 
 
+def find_student(folder: Path, name: str = "") -> Path:
+    """The folder of one student of a run, or `folder` itself where it is a student's."""
+    if (folder / "model.json").exists():
+        return folder
+    if not folder.exists():
+        raise S2KDError(f"{folder}: no such folder")
+    students = {path.parent.name: path.parent for path in folder.glob("students/*/model.json")}
+    if not students:
+        raise S2KDError(f"{folder}: holds no trained student (students/…/model.json)")
+    if not name:
+        return min(students.values(), key=lambda path: load_metadata(path)["validation"])
+    if name not in students:
+        raise S2KDError(f"{folder}: no student {name!r} (there are {', '.join(sorted(students))})")
+    return students[name]
+
+
 def _metadata_of_kind(folder: Path, kind: str) -> dict[str, Any]:
     metadata = load_metadata(folder)
     if metadata["kind"] != kind:

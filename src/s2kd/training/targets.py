@@ -15,15 +15,18 @@ import torch
 from torch import Tensor
 
 from s2kd.core.files import read_json, write_json
-from s2kd.core.types import GridSpec, S2KDError
+from s2kd.core.types import Batch, Forecast, GridSpec, S2KDError
 from s2kd.data.windows import WindowDataset
 from s2kd.models.forecasters import Student, Teacher
+from s2kd.models.given import GivenTeacher
 from s2kd.models.layers import extent_of, padded_size
 from s2kd.training.blends import Blends
 from s2kd.training.objectives import States, Target
 
 Source = WindowDataset | Blends
 """Windows that a teacher gives targets for."""
+
+AnyTeacher = Teacher | Student | GivenTeacher
 
 FORMAT, NOTE = 1, "key.json"
 VIEWS = ("latent", "forecast")
@@ -69,11 +72,10 @@ class LiveTargets:
     """Targets computed by the teacher with each batch, for data too large to store or augmented."""
 
     def __init__(
-        self, teacher: Teacher | Student, windows: Source, states: States | None = None
+        self, teacher: AnyTeacher, windows: Source, states: States | None = None
     ) -> None:
         self._teacher, self._windows, self._states = freeze(teacher), windows, states
-        grid = windows.dataset.grid
-        self.extent = extent_of(teacher.backbone, grid.height, grid.width)
+        self.extent = teacher_extent(teacher, windows.dataset.grid)
 
     @torch.no_grad()
     def gather(self, index: Tensor, device: torch.device | str) -> Target:
@@ -81,29 +83,40 @@ class LiveTargets:
         return teacher_outputs(self._teacher, self._windows, self._states, index)
 
 
-def freeze(teacher: Teacher | Student) -> Teacher | Student:
+def freeze(teacher: AnyTeacher) -> AnyTeacher:
     """The teacher in evaluation mode, without gradients."""
     return teacher.eval().requires_grad_(False)
 
 
 def teacher_outputs(
-    teacher: Teacher | Student, windows: Source, states: States | None, index: Tensor
+    teacher: AnyTeacher, windows: Source, states: States | None, index: Tensor
 ) -> Target:
     """Z_fused and the forecast, in the normaliser's unit, of a batch of windows."""
     window = windows.gather(index)
-    if isinstance(teacher, Teacher):
-        tokens = states.tokens(window.index, window.past.device) if teacher.reads else None
-        output = teacher(window.past, tokens)
-    else:
-        output = teacher(window.past)
+    output = forecast_of(teacher, window, states)
     forecast = teacher.normaliser.decoded(output.future, window.past)
     return Target(latent=output.latent, forecast=forecast, feature_pyramid=output.feature_pyramid)
+
+
+def forecast_of(teacher: AnyTeacher, window: Batch, states: States | None) -> Forecast:
+    """The teacher's forecast of a batch, in physical units."""
+    if not isinstance(teacher, Teacher):
+        return teacher(window.past)
+    tokens = states.tokens(window.index, window.past.device) if teacher.reads else None
+    return teacher(window.past, tokens)
+
+
+def teacher_extent(teacher: AnyTeacher, grid: GridSpec) -> tuple[int, int]:
+    """(rows, columns) of the area under the teacher's latents."""
+    if isinstance(teacher, GivenTeacher):
+        return teacher.extent
+    return extent_of(teacher.backbone, grid.height, grid.width)
 
 
 @torch.no_grad()
 def store_targets(
     folder: Path,
-    teacher: Teacher | Student,
+    teacher: AnyTeacher,
     windows: Source,
     states: States | None,
     *,
@@ -122,7 +135,7 @@ def store_targets(
         "key": key,
         "views": list(views),
         "windows": len(windows),
-        **extent_note(extent_of(teacher.backbone, grid.height, grid.width), grid),
+        **extent_note(teacher_extent(teacher, grid), grid),
     }
     note = folder / NOTE
     done = read_json(note) if note.exists() else {}

@@ -14,7 +14,7 @@ from s2kd.data.readers import cf as gridded
 from s2kd.data.readers import readers
 from s2kd.data.readers.files import IN_MEMORY, is_zarr
 from s2kd.data.steps import date_text, hour_of_day, iso, regularity
-from s2kd.data.units import same_units
+from s2kd.core.units import same_units
 
 if TYPE_CHECKING:
     import xarray as xr
