@@ -10,8 +10,8 @@ import pytest
 import xarray as xr
 
 from s2kd.core.types import S2KDError
-from s2kd.data.readers.cf import cf, starting_at
 from s2kd.core.units import same_units
+from s2kd.data.readers.cf import cf, starting_at
 
 REAL = os.environ.get("S2KD_REAL_DATA")
 real = pytest.mark.skipif(REAL is None, reason="S2KD_REAL_DATA is not set")

@@ -86,9 +86,7 @@ def test_a_callable_by_name_is_persistence(setting, past, tmp_path, monkeypatch)
 def test_the_best_student_of_a_run_answers_as_itself(setting, past, student_folder):
     worse = student_folder.parent / "unet-baseline-seed2"
     other = build_student(Part(name="unet", params={"width": 4}), setting)
-    saved(
-        worse, other, setting, "student", Part(name="unet", params={"width": 4}), validation=0.9
-    )
+    saved(worse, other, setting, "student", Part(name="unet", params={"width": 4}), validation=0.9)
     teacher = open_teacher(str(student_folder.parent.parent), setting=setting)
     want = student_of(setting)(past)
     assert torch.equal(teacher(past).future, want.future)
@@ -132,9 +130,7 @@ def test_channels_in_another_order_are_put_right(setting, tmp_path):
     model, part = student_of(own), Part(name="unet", params={"width": 4})
     folder = saved(tmp_path / "m", model, own, "student", part)
     swapped = dataclasses.replace(grid, channels=("b", "a"), units=("m", "degK"))
-    teacher = open_teacher(
-        str(folder), setting=dataclasses.replace(own, grid=swapped)
-    )
+    teacher = open_teacher(str(folder), setting=dataclasses.replace(own, grid=swapped))
     frames = torch.randn(2, PAST, 2, 8, 8, generator=torch.Generator().manual_seed(3))
     assert torch.equal(teacher(frames.flip(2)).future, model(frames).future.flip(2))
 

@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from s2kd.core.types import GridSpec, S2KDError
+from s2kd.core.units import same_units
 from s2kd.data.frames import RecordFrames
 from s2kd.data.gaps import GapFilter
 from s2kd.data.grids import coordinate_difference
 from s2kd.data.readers.cf import starting_at
 from s2kd.data.steps import date_text, iso, step_numbers
-from s2kd.core.units import same_units
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -242,47 +242,47 @@ def _saved_teacher(path: Path, setting: Setting) -> GivenTeacher:
 
 def _channel_order(label: str, metadata: Mapping[str, Any], setting: Setting) -> tuple[int, ...]:
     """Position in the data's channels of each of the model's, once all else is found to agree."""
-    own, grid = GridSpec.from_dict(metadata["grid"]), setting.grid
+    trained, grid = GridSpec.from_dict(metadata["grid"]), setting.grid
     for field in ("past", "lead"):
-        frames, wanted = metadata[field], vars(setting)[field]
-        if frames != wanted:
-            raise S2KDError(f"{label}: takes {field}={frames}, but the windows have {wanted}")
-    if sorted(own.channels) != sorted(grid.channels):
+        frames, required = metadata[field], vars(setting)[field]
+        if frames != required:
+            raise S2KDError(f"{label}: takes {field}={frames}, but the windows have {required}")
+    if sorted(trained.channels) != sorted(grid.channels):
         raise S2KDError(
-            f"{label}: is for the channels {', '.join(own.channels)}; the data have "
+            f"{label}: is for the channels {', '.join(trained.channels)}; the data have "
             f"{', '.join(grid.channels)}"
         )
-    order = tuple(grid.channels.index(channel) for channel in own.channels)
-    for channel, unit, position in zip(own.channels, own.units, order, strict=True):
+    order = tuple(grid.channels.index(channel) for channel in trained.channels)
+    for channel, unit, position in zip(trained.channels, trained.units, order, strict=True):
         if not same_units(unit, grid.units[position]):
             raise S2KDError(
                 f"{label}: {channel!r} is in {unit!r}, but in {grid.units[position]!r} in the data"
             )
-    check_places(label, own, grid)
+    check_places(label, trained, grid)
     return order
 
 
-def check_places(label: str, own: GridSpec, grid: GridSpec) -> None:
+def check_places(label: str, model_grid: GridSpec, grid: GridSpec) -> None:
     """Refuse another time step, size, or coordinates that differ by more than 0.001 degrees."""
-    for field, value, wanted in (
-        ("step_seconds", own.step_seconds, grid.step_seconds),
-        ("rows × columns", (own.height, own.width), (grid.height, grid.width)),
+    for field, value, required in (
+        ("step_seconds", model_grid.step_seconds, grid.step_seconds),
+        ("rows × columns", (model_grid.height, model_grid.width), (grid.height, grid.width)),
     ):
-        if not np.allclose(value, wanted, rtol=1e-6, atol=0):
-            raise S2KDError(f"{label}: has {field} {value}, the data {wanted}")
-    for axis, degrees, wanted in (
-        ("latitude", own.latitude, grid.latitude),
-        ("longitude", own.longitude, grid.longitude),
+        if not np.allclose(value, required, rtol=1e-6, atol=0):
+            raise S2KDError(f"{label}: has {field} {value}, the data {required}")
+    for axis, degrees, required in (
+        ("latitude", model_grid.latitude, grid.latitude),
+        ("longitude", model_grid.longitude, grid.longitude),
     ):
-        if (degrees is None) != (wanted is None):
+        if (degrees is None) != (required is None):
             raise S2KDError(f"{label}: {axis} is known on one side only, of it or of the data")
-        if degrees is None or wanted is None:
+        if degrees is None or required is None:
             continue
-        apart = np.abs((np.array(degrees) - np.array(wanted) + 180) % 360 - 180)
+        apart = np.abs((np.array(degrees) - np.array(required) + 180) % 360 - 180)
         if apart.max() > 1e-3:
             raise S2KDError(
                 f"{label}: its {axis} is {degrees[0]:g} to {degrees[-1]:g}, that of the data "
-                f"{wanted[0]:g} to {wanted[-1]:g} (fields are not interpolated)"
+                f"{required[0]:g} to {required[-1]:g} (fields are not interpolated)"
             )
 
 

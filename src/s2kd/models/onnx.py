@@ -89,8 +89,8 @@ class OnnxModel:
         """Refuse windows of another size, naming the axis."""
         grid = setting.grid
         frame = (len(grid.channels), grid.height, grid.width)
-        wanted = (setting.past, *frame)
-        for axis, size, value in zip(AXES[1:], self._shape[1:], wanted, strict=True):
+        required = (setting.past, *frame)
+        for axis, size, value in zip(AXES[1:], self._shape[1:], required, strict=True):
             if _is_size(size) and size != value:
                 raise S2KDError(f"{self.path}: takes {axis}={size}, the windows have {value}")
 
@@ -102,7 +102,9 @@ class OnnxModel:
             entries = json.loads(text)
             return {name: entries[name] for name in ("grid", "past", "lead")}
         except (ValueError, KeyError, TypeError):
-            raise S2KDError(f"{self.path}: its metadata are not those of an exported student") from None
+            raise S2KDError(
+                f"{self.path}: its metadata are not those of an exported student"
+            ) from None
 
 
 def _is_size(value: object) -> bool:

@@ -20,9 +20,9 @@ from s2kd.core.files import digest, read_json, whole_folder, write_json
 from s2kd.core.recipe import Stored
 from s2kd.core.registry import nearest
 from s2kd.core.types import GridSpec, S2KDError
+from s2kd.core.units import same_units
 from s2kd.data.readers.cf import Field, fields_in
 from s2kd.data.readers.files import open_files
-from s2kd.core.units import same_units
 from s2kd.data.windows import WindowDataset
 from s2kd.models.normaliser import Normaliser
 from s2kd.training.targets import FORMAT, NOTE, extent_note

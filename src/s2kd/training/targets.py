@@ -71,9 +71,7 @@ class StoredTargets:
 class LiveTargets:
     """Targets computed by the teacher with each batch, for data too large to store or augmented."""
 
-    def __init__(
-        self, teacher: AnyTeacher, windows: Source, states: States | None = None
-    ) -> None:
+    def __init__(self, teacher: AnyTeacher, windows: Source, states: States | None = None) -> None:
         self._teacher, self._windows, self._states = freeze(teacher), windows, states
         self.extent = teacher_extent(teacher, windows.dataset.grid)
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from s2kd.core.registry import nearest
 from s2kd.core.types import Domain, S2KDError
+from s2kd.core.units import same_units
 from s2kd.data.grids import AXIS_ATTRIBUTES, FileAxis, Plane, geographic_plane, projected_plane
 from s2kd.data.readers import readers
 from s2kd.data.readers.files import open_files
 from s2kd.data.steps import calendar_of, date_text
-from s2kd.core.units import same_units
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -10,11 +10,11 @@ import numpy as np
 
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
+from s2kd.core.units import same_units
 from s2kd.data.readers import cf as gridded
 from s2kd.data.readers import readers
 from s2kd.data.readers.files import IN_MEMORY, is_zarr
 from s2kd.data.steps import date_text, hour_of_day, iso, regularity
-from s2kd.core.units import same_units
 
 if TYPE_CHECKING:
     import xarray as xr
