@@ -13,8 +13,7 @@ from records import frames_of, run_names
 from s2kd.core.recipe import Part, Split
 from s2kd.core.types import S2KDError
 from s2kd.data import load
-from s2kd.data.readers import readers
-from s2kd.data.readers._fires import finished, resample
+from s2kd.data.readers import _fires, readers
 from s2kd.data.readers.environments import Layout, describe_layout, template
 from s2kd.data.windows import WindowDataset
 from s2kd.pipeline import recipes
@@ -464,21 +463,30 @@ def test_planes_are_no_independent_evidence(tmp_path):
         load(Part(name="fds", params={"path": path, **VOLUME}), Split(gap=0))
 
 
-def test_resampling_is_numpys_interpolation():
+def test_even_steps_are_numpys_interpolation_across_blocks(monkeypatch):
+    monkeypatch.setattr(_fires, "BLOCK_BYTES", 7 * 4 * 2 * 3 * 3)  # seven frames
     rng = np.random.default_rng(0)
     time = np.cumsum(rng.uniform(0.02, 0.1, 40))
     frames = rng.normal(size=(40, 2, 3, 3)).astype(np.float32)
-    clock = np.concatenate([time[:1], np.sort(rng.uniform(time[0], time[-1], 50)), time[-1:]])
-    even = resample(frames, time, clock)
+    stored = da.from_array(frames, chunks=(6, -1, -1, -1))
+    runs, clocks, gap = _fires.even_runs(
+        "x", {"a": stored}, {"a": time}, step=0.03, begin=float(time[3])
+    )
+    even, clock = runs["a"].compute(), clocks["a"]
+    assert clock[0] == time[3]
+    assert clock[-1] <= time[-1] < clock[-1] + 0.03
     for cell in ((0, 0, 0), (1, 2, 1)):
         expected = np.interp(clock, time, frames[(slice(None), *cell)])
         np.testing.assert_allclose(even[(slice(None), *cell)], expected, atol=1e-5)
+    # frames `gap` apart draw on no stored frame in common
+    last = np.searchsorted(time, clock[: -gap - 1], side="right")
+    assert (time[last] <= clock[gap + 1 :]).all()
 
 
 def test_crop_and_pool_average_the_right_cells():
     frames = da.from_array(np.arange(4 * 6, dtype=np.float32).reshape(1, 1, 4, 6))
     # rows 2 and 3, columns 0 to 3: (12 13 18 19) and (14 15 20 21)
-    runs, mask = finished("x", {"a": frames}, crop=(2, 4, 0, 4), pool=2)
+    runs, mask = _fires.finished("x", {"a": frames}, crop=(2, 4, 0, 4), pool=2)
     np.testing.assert_array_equal(runs["a"], [[[[15.5, 17.5]]]])
     assert mask is None
 
