@@ -22,7 +22,7 @@ def conversion(source: str, target: str) -> tuple[float, float] | None:
     try:
         if units.Unit(source) == units.Unit(target):
             return 1.0, 0.0
-        zero, hundred = (units.Quantity(value, source).m_as(target) for value in (0.0, 100.0))
+        zero, hundred = (float(units.Quantity(v, source).m_as(target)) for v in (0.0, 100.0))
     except Exception:  # pint raises many kinds on text that is not a unit
         return None
     return (hundred - zero) / 100, zero
