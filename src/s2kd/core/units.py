@@ -25,4 +25,4 @@ def conversion(source: str, target: str) -> tuple[float, float] | None:
         zero, hundred = (float(units.Quantity(v, source).m_as(target)) for v in (0.0, 100.0))
     except Exception:  # pint raises many kinds on text that is not a unit
         return None
-    return (hundred - zero) / 100, zero
+    return float(hundred - zero) / 100, float(zero)
