@@ -4,7 +4,6 @@ import glob
 import itertools
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +69,8 @@ def load(
         )
     dataset, gaps = open_record(part, split, keep, data)
     remote = "://" in str(part.params.get("path", ""))
-    if _size(dataset) <= keep.memory_gb * 2**30 and not remote:
+    size = 4 * int(np.prod(dataset.frames.shape, dtype=np.int64))
+    if size <= keep.memory_gb * 2**30 and not remote:
         return copied_to_memory(dataset, gaps)
     key = _cache_key(part, split, keep) if data is None else _content_key(dataset, keep)
     folder = _cache_folder(part, keep) / key
@@ -94,12 +94,9 @@ def read_record(part: Part, data: "xr.Dataset | xr.DataArray | None" = None) -> 
 def _current(part: Part, split: Split, keep: Keep) -> tuple[Part, Split, Keep]:
     """With the names and settings of this version, where they are those of an older one."""
     settings = upgrade(msgspec.to_builtins({"dataset": part, "split": split, "keep": keep}))
-    dataset, split, keep = settings["dataset"], settings["split"], settings["keep"]
-    return (
-        msgspec.convert(dataset, Part),
-        msgspec.convert(split, Split),
-        msgspec.convert(keep, Keep),
-    )
+    kinds = {"dataset": Part, "split": Split, "keep": Keep}
+    part, split, keep = (msgspec.convert(settings[name], kind) for name, kind in kinds.items())
+    return part, split, keep
 
 
 def check_part(part: Part) -> None:
@@ -186,11 +183,10 @@ def dataset_of(
     label: str, record: "xr.Dataset", split: Split, keep: Keep
 ) -> tuple[Dataset, GapFilter]:
     """A dataset whose frames are not read yet, and the filter that they must pass in order."""
+    split = merged(split, record.attrs.get("split", {}))
+    unseen: dict[str, tuple[str, ...]] = {}
     if "run" in record.coords:
-        record, unseen = _ordered_by_unseen(label, record, merged(split, _defaults(record)))
-    else:
-        unseen = {}
-    split = merged(split, _defaults(record))
+        record, unseen = _ordered_by_unseen(label, record, split)
     least = record.attrs.get("smallest_gap", 0)
     if split.gap is not None and split.gap < least:
         raise S2KDError(
@@ -265,10 +261,6 @@ def grid_of(record: "xr.Dataset", step_seconds: float) -> GridSpec:
     )
 
 
-def _defaults(record: "xr.Dataset") -> Mapping[str, Any]:
-    return record.attrs.get("split", {})
-
-
 def _regular(
     label: str, record: "xr.Dataset", stride: int
 ) -> tuple[float, Int[np.ndarray, " frame"], tuple[Stretch, ...]]:
@@ -284,7 +276,6 @@ def _regular(
     )
     frames = np.flatnonzero(numbers % stride == 0)
     names = None if names is None else names[frames]
-    starts = run_starts(times[frames], names)
     stretches = unbroken(numbers[frames], spacing=stride, names=names)
     return step * stride, frames, stretches
 
@@ -339,10 +330,6 @@ def year_ranges(years: list[int]) -> str:
         else:
             spans.append([year])
     return ", ".join(f"{s[0]}–{s[-1]}" if len(s) > 1 else str(s[0]) for s in spans)
-
-
-def _size(dataset: Dataset) -> int:
-    return 4 * int(np.prod(dataset.frames.shape, dtype=np.int64))
 
 
 def _cache_folder(part: Part, keep: Keep) -> Path:
