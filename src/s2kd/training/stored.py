@@ -1,7 +1,8 @@
 """Stored forecasts as the teacher, matched to windows by time, lead and place; no interpolation.
 
-NetCDF, Zarr or GRIB, one file or several, with axes of initialisation time, lead time, rows and
-columns: WeatherBench 2's layout, our own, or any other that follows CF.
+A label store (`s2kd label`), or NetCDF, Zarr or GRIB, one file or several, with axes of
+initialisation time, lead time, rows and columns: WeatherBench 2's layout, our own, or any other
+that follows CF.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from s2kd.data.readers.cf import Field, fields_in
 from s2kd.data.readers.files import open_files
 from s2kd.data.windows import WindowDataset
 from s2kd.models.normaliser import Normaliser
+from s2kd.training.labels import Labels, is_labels
 from s2kd.training.targets import FORMAT, NOTE, extent_note
 
 if TYPE_CHECKING:
@@ -41,6 +43,35 @@ class _File:
     keys: list[str]
     fields: list["xr.DataArray"]  # per channel (time, lead, row, column)
     latent: "xr.DataArray | None"  # (time, feature, row, column)
+
+    @property
+    def latent_width(self) -> int | None:
+        return None if self.latent is None else self.latent.shape[1]
+
+    def forecasts(self, positions: np.ndarray) -> np.ndarray:
+        return np.stack([_values(field, positions) for field in self.fields], axis=2)
+
+    def latents(self, positions: np.ndarray) -> np.ndarray:
+        return _values(self.latent, positions)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _LabelFile:
+    """A label store, read like any other file."""
+
+    path: Path
+    keys: list[str]
+    labels: Labels
+
+    @property
+    def latent_width(self) -> int | None:
+        return self.labels.latent_width
+
+    def forecasts(self, positions: np.ndarray) -> np.ndarray:
+        return self.labels.forecasts(positions)
+
+    def latents(self, positions: np.ndarray) -> np.ndarray | None:
+        return self.labels.latents(positions)
 
 
 class StoredForecasts:
@@ -64,7 +95,12 @@ class StoredForecasts:
             _time_text(t) for t in windows.dataset.times[windows.starts + windows.past - 1]
         ]
         by_run = len(set(self._times)) < len(self._times)
-        self._files = [_file(*opened, spec, windows, by_run) for opened in open_files(spec.path)]
+        self._files: Sequence[_File | _LabelFile]
+        store = Path(spec.path).expanduser()
+        if is_labels(store):
+            self._files = [_label_file(store, spec, windows, by_run)]
+        else:
+            self._files = [_file(*file, spec, windows, by_run) for file in open_files(spec.path)]
         keys = self._times
         if by_run:
             keys = [_key(time, run) for time, run in zip(keys, windows.groups, strict=True)]
@@ -91,8 +127,15 @@ class StoredForecasts:
     @property
     def latent_width(self) -> int | None:
         """Number of features of the stored latent; None where none is named."""
-        latent = self._files[0].latent
-        return None if latent is None else latent.shape[1]
+        return self._files[0].latent_width
+
+    @property
+    def latent_extent(self) -> tuple[int, int]:
+        """(rows, columns) of the grid under the latents; without padding unless a store says so."""
+        first, grid = self._files[0], self.windows.dataset.grid
+        if isinstance(first, _LabelFile):
+            return first.labels.latent_extent
+        return (grid.height, grid.width)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -117,15 +160,18 @@ class StoredForecasts:
         grid, lead = self.windows.dataset.grid, self.windows.lead
         shape = (len(index), lead, len(grid.channels), grid.height, grid.width)
         forecasts, latents = np.empty(shape, np.float32), None
-        if self.latent_width is not None:
-            latents = np.empty((len(index), *self._files[0].latent.shape[1:]), np.float32)
         numbers, positions = self._places[index].T
         for number in np.unique(numbers):
             file, rows = self._files[number], np.flatnonzero(numbers == number)
-            for channel, field in enumerate(file.fields):
-                forecasts[rows, :, channel] = _values(field, positions[rows])
-            if latents is not None:
-                latents[rows] = _values(file.latent, positions[rows])
+            forecasts[rows] = file.forecasts(positions[rows])
+            if self.latent_width is not None:
+                features = file.latents(positions[rows])
+                latents = (
+                    np.empty((len(index), *features.shape[1:]), np.float32)
+                    if latents is None
+                    else latents
+                )
+                latents[rows] = features
         finite = np.isfinite(forecasts[..., grid.exists]).all(axis=(1, 2, 3))
         if not finite.all():
             raise S2KDError(
@@ -146,8 +192,7 @@ def store_forecasts(
     """Copy the forecasts into a store that `StoredTargets` reads, unless it holds them already.
 
     They are kept in the normaliser's unit as float32, so that nothing is rounded. Cells that do not
-    exist repeat the last past frame. Latents are taken to cover the grid without padding. Returns a
-    digest of the content.
+    exist repeat the last past frame. Returns a digest of the content.
     """
     windows = forecasts.windows
     grid = windows.dataset.grid
@@ -159,7 +204,7 @@ def store_forecasts(
         "views": views,
         "windows": len(windows),
         "done": len(windows),
-        **extent_note((grid.height, grid.width), grid),
+        **extent_note(forecasts.latent_extent, grid),
     }
     note = folder / NOTE
     existing = read_json(note) if note.exists() else {}
@@ -234,6 +279,25 @@ def _file(
         keys = [_key(*pair) for pair in zip(keys, _runs(path, file, field), strict=True)]
     latent = _latent(path, file, spec.latent, field.time_dim) if spec.latent else None
     return _File(path=path, keys=keys, fields=arrays, latent=latent)
+
+
+def _label_file(path: Path, spec: Stored, windows: WindowDataset, by_run: bool) -> _LabelFile:
+    """A label store, in the channels and units of the windows."""
+    if spec.variables or spec.latent not in ("", "latent"):
+        raise S2KDError(
+            f"{path}: is a label store, whose channels have their names and whose latent is called "
+            f"'latent'; leave out stored.variables={dict(spec.variables)} and "
+            f"stored.latent={spec.latent!r}"
+        )
+    labels = Labels.open(path)
+    if spec.latent and labels.latent_width is None:
+        raise S2KDError(f"{path}: holds no latent; label again with --latents")
+    dataset = windows.dataset
+    labels = labels.check_against(dataset.grid, past=1, lead=windows.lead, source=dataset.name)
+    keys = [_time_text(time) for time in labels.times]
+    if by_run:
+        keys = [_key(*pair) for pair in zip(keys, labels.runs.tolist(), strict=True)]
+    return _LabelFile(path=path, keys=keys, labels=labels)
 
 
 def _lead_dimension(path: Path, file: "xr.Dataset") -> str:

@@ -1,0 +1,230 @@
+"""Files of a label store: Zarr 2 arrays in blocks with a digest each, read and written."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from msgspec import Struct, to_builtins
+
+from s2kd.core.files import read_json, write_json
+from s2kd.core.reading import read
+from s2kd.core.types import S2KDError
+from s2kd.models.checkpoint import sealed
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+FORMAT = "s2kd-labels-1"
+ATTRIBUTES = ".zattrs"
+BLOCK = 32
+"""Windows (of `inputs`: frames) that share a digest, and that a teacher labels at once."""
+VIEWS = ("inputs", "forecast", "latent")
+"""The large arrays, each float32 in blocks along its first axis."""
+NESTED = ("teacher", "origin", "blocks", "ranges")
+"""Attributes written as JSON text, since other formats have no nested ones."""
+KINDS = ("<f4", "<f8", "<i8", "<i4", "|i1", "|b1")
+CODECS = ("zstd", "blosc", "zlib", "gzip", "lz4")
+LARGEST_CHUNK, LARGEST_COORDINATE = 2**32, 2**30
+"""In bytes: an array that declares more is refused before anything is allocated."""
+
+
+class Attributes(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Global attributes of a store.
+
+    `origin` is what it was made from, by part; `coordinates` the digest of all small arrays;
+    `blocks` those of the large ones, by array; `ranges` the least and greatest value per channel.
+    """
+
+    Conventions: str = "CF-1.11"
+    format: str = FORMAT
+    s2kd: str
+    teacher: dict[str, str]
+    past: int
+    lead: int
+    step_seconds: float
+    domain: str
+    local_time: int
+    wraps: int
+    rows: int
+    columns: int
+    latent_extent: tuple[int, int]
+    origin: dict[str, Any]
+    coordinates: str = ""
+    blocks: dict[str, list[str]]
+    ranges: dict[str, list[tuple[float, float]]]
+    complete: int = 0
+    digest: str = ""
+
+
+def is_labels(path: Path) -> bool:
+    """Whether a folder is a label store, finished or not."""
+    file = path / ATTRIBUTES
+    return file.is_file() and b'"s2kd-labels-' in file.read_bytes()
+
+
+class LabelFiles:
+    """The arrays of the store at `path`; every block is checked when it is first read.
+
+    Raises S2KDError where the store is of another kind, torn, altered or larger than it may be.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = False, memory_gb: float = 0.0) -> None:
+        import zarr
+
+        self.path, self.attributes = path, _attributes(path)
+        _check_arrays(path)
+        mode = "r+" if writes else "r"
+        self._group = zarr.open_group(path, mode=mode, zarr_format=2, use_consolidated=False)
+        self.arrays: dict[str, zarr.Array] = {
+            view: self._group[view] for view in self.attributes.blocks if view in self._group
+        }
+        size = sum(4 * float(np.prod(array.shape, dtype=float)) for array in self.arrays.values())
+        self._in_memory = size <= memory_gb * 2**30
+        self._checked: dict[tuple[str, int], np.ndarray | None] = {}
+
+    def has(self, view: str) -> bool:
+        """Whether the store has this array."""
+        return view in self.arrays
+
+    def coordinates(self) -> "xr.Dataset":
+        """All small arrays, decoded, once they are as they were written."""
+        import xarray as xr
+
+        if self.coordinate_digest() != self.attributes.coordinates:
+            raise S2KDError(f"{self.path}: its coordinates differ from those written; label again")
+        options = {"consolidated": False, "zarr_format": 2, "chunks": None}
+        store = xr.open_zarr(self.path, decode_timedelta=False, **options)
+        return store.drop_vars(list(self.arrays)).load()
+
+    def coordinate_digest(self) -> str:
+        """Digest of the small arrays, and of the shapes of the large ones."""
+        hashed = hashlib.blake2b(digest_size=12)
+        for name in sorted(self._group.array_keys()):
+            array = self._group[name]
+            hashed.update(f"{name} {array.dtype} {array.shape} {array.attrs.asdict()}".encode())
+            if name not in self.arrays:
+                hashed.update(np.ascontiguousarray(array[...]).tobytes())
+        return hashed.hexdigest()
+
+    def read(self, view: str, index: np.ndarray) -> np.ndarray:
+        """Entries along the first axis, float32."""
+        values = np.empty((len(index), *self.arrays[view].shape[1:]), np.float32)
+        numbers = index // BLOCK
+        for number in np.unique(numbers):
+            rows = numbers == number
+            values[rows] = self.block(view, int(number))[index[rows] - number * BLOCK]
+        return values
+
+    def block(self, view: str, number: int) -> np.ndarray:
+        """One block of an array."""
+        stored = self._checked.get((view, number))
+        if stored is not None:
+            return stored
+        first = number * BLOCK
+        label = f"{self.path / view}: block {number} (from entry {first})"
+        try:
+            stored = self.arrays[view][first : first + BLOCK]
+        except Exception as error:  # every codec raises its own kinds
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise S2KDError(
+                f"{label} is torn ({reason}); delete the store and label again"
+            ) from None
+        if (view, number) not in self._checked:
+            if _hash(stored) != self.attributes.blocks[view][number]:
+                raise S2KDError(
+                    f"{label} is not what was written; delete the store and label again"
+                )
+            self._checked[view, number] = stored if self._in_memory else None
+        return stored
+
+    def check_blocks(self) -> None:
+        """Read all blocks that are said to be written."""
+        for view, digests in self.attributes.blocks.items():
+            for number in range(len(digests)):
+                self.block(view, number)
+
+    def append(
+        self, view: str, values: np.ndarray, channel_axis: int | None, cells: np.ndarray
+    ) -> None:
+        """Write the next block; `save` makes it count."""
+        attributes, digests = self.attributes, self.attributes.blocks[view]
+        first = len(digests) * BLOCK
+        self.arrays[view][first : first + len(values)] = values
+        digests.append(_hash(values))
+        if channel_axis is not None:
+            fields = np.moveaxis(values, channel_axis, 0)[..., cells].reshape(
+                values.shape[channel_axis], -1
+            )
+            ranges = attributes.ranges.get(view, [(np.inf, -np.inf)] * len(fields))
+            attributes.ranges[view] = [
+                (min(low, float(field.min())), max(high, float(field.max())))
+                for (low, high), field in zip(ranges, fields, strict=True)
+            ]
+
+    def save(self, *, complete: bool = False) -> None:
+        """Note what is written; the last time, for readers that want all metadata in one file."""
+        import zarr
+
+        self.attributes.complete = int(complete)
+        self.attributes.digest = save_attributes(self.path, self.attributes)
+        if complete:
+            zarr.consolidate_metadata(self.path, zarr_format=2)
+
+
+def save_attributes(path: Path, attributes: Attributes) -> str:
+    """Write the attributes with a digest over all of them, which is returned."""
+    plain = to_builtins(attributes)
+    plain = sealed({k: json.dumps(v) if k in NESTED else v for k, v in plain.items()})
+    write_json(path / ATTRIBUTES, plain)
+    return plain["digest"]
+
+
+def _attributes(path: Path) -> Attributes:
+    file = path / ATTRIBUTES
+    if not is_labels(path):
+        raise S2KDError(f"{path}: is no label store, as `s2kd label` writes it")
+    plain = read_json(file)
+    if plain.get("format") != FORMAT:
+        raise S2KDError(
+            f"{file}: the format is {plain.get('format')!r}, this version reads {FORMAT}"
+        )
+    if sealed(plain) != plain:
+        raise S2KDError(f"{file}: was altered after it was written; label again")
+    try:
+        plain = {k: json.loads(v) if k in NESTED else v for k, v in plain.items()}
+    except (TypeError, ValueError) as error:
+        raise S2KDError(f"{file}: {', '.join(NESTED)} must be JSON text ({error})") from None
+    attributes = read(Attributes, plain, str(file))
+    if not set(attributes.blocks) <= set(VIEWS) or "forecast" not in attributes.blocks:
+        raise S2KDError(f"{file}: blocks must be of {', '.join(VIEWS)}")
+    return attributes
+
+
+def _check_arrays(path: Path) -> None:
+    """Refuse objects, unknown codecs and sizes beyond reason before Zarr opens anything."""
+    for file in sorted(path.glob("*/.zarray")):
+        name, facts = file.parent.name, read_json(file)
+        kind, filters = str(facts.get("dtype")), facts.get("filters")
+        codec = (facts.get("compressor") or {"id": CODECS[0]}).get("id")
+        is_text = kind[:2] == "<U" and kind[2:].isdecimal()
+        if filters or codec not in CODECS or not (is_text or kind in KINDS):
+            raise S2KDError(
+                f"{file}: type {kind}, filters {filters} and compressor {codec!r} are not those of "
+                "plain numbers or text"
+            )
+        chunk, total = (_bytes(kind, facts[key]) for key in ("chunks", "shape"))
+        if chunk > LARGEST_CHUNK or (name not in VIEWS and total > LARGEST_COORDINATE):
+            raise S2KDError(
+                f"{file}: declares {max(chunk, total) / 2**30:.3g} GiB, more than is read at once"
+            )
+
+
+def _bytes(kind: str, shape: Sequence[int]) -> float:
+    return np.dtype(kind).itemsize * float(np.prod(shape, dtype=float))
+
+
+def _hash(values: np.ndarray) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(values, "<f4").data, digest_size=8).hexdigest()
