@@ -17,11 +17,12 @@ from s2kd.evaluation.answer import (
     Cost,
     answer_of,
     frontier,
-    frontier_points,
+    frontier_candidates,
     headline,
     json_schema,
     lead_text,
     leaderboard,
+    pareto_front,
     unverified,
 )
 from s2kd.evaluation.results import describe_model, join_models
@@ -167,7 +168,7 @@ def test_the_leaderboard_has_a_line_each_and_no_mark_of_significance():
     table = leaderboard(answer())
     lines = {line[0]: line for line in table.lines}
     assert list(lines) == [
-        "persistence", "climatology", "teacher", "U-Net (no distillation)", "▸ U-Net (S²-KD)",
+        "climatology", "persistence", "teacher", "U-Net (no distillation)", "▸ U-Net (S²-KD)",
     ]  # fmt: skip
     assert lines["teacher"][1].startswith("2.00 [")
     assert lines["teacher"][2:] == ("0.025", "worse", "7.20", "4.80", "–")
@@ -177,17 +178,19 @@ def test_the_leaderboard_has_a_line_each_and_no_mark_of_significance():
 
 
 def test_the_frontier_leaves_out_what_is_slower_and_no_better():
-    points = {point.label: point for point in frontier_points(answer())}
-    assert [label for label, point in points.items() if point.optimal] == [
+    made = answer()
+    assert [c.label for c in pareto_front(frontier_candidates(made))] == [
         "small",
         "wide",
         "teacher",
     ]
-    assert (points["small"].chosen, points["wide"].chosen) == (True, False)
-    assert points["small"].test == pytest.approx(0.03125)
-    assert points["wide"].test is None
-    rows = {line[0]: line for line in frontier(answer()).lines}
-    assert rows["huge"][-1] == "over_budget: 8 ms > 5 ms"
+    rows = {line[0]: line for line in frontier(made).lines}
+    assert list(rows) == ["▸ small", "wide", "slow", "teacher", "huge"]  # by latency
+    assert rows["▸ small"] == (
+        "▸ small", "2.00", "0.48", "0.12\u202fM", "0.0125", "0.0312", "yes", "finished",
+    )  # fmt: skip
+    assert rows["wide"][5] == "–"  # not read on test
+    assert rows["huge"][-2:] == ("–", "over budget: 8 ms > 5 ms")
 
 
 def test_the_file_keeps_everything_and_refuses_what_does_not_fit():

@@ -1,7 +1,6 @@
 """The summary by hand, and a page that holds what it says and nothing from elsewhere."""
 
 import base64
-import dataclasses
 import json
 import math
 import re
@@ -10,13 +9,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import xarray as xr
+from msgspec import structs
 from rich.console import Console
 
 from s2kd.core.errors import S2KDError
 from s2kd.core.recipe import Method, Part, Recipe, TeacherSpec
 from s2kd.core.types import GridSpec
 from s2kd.evaluation import figures
-from s2kd.evaluation.report import write_report
+from s2kd.evaluation.answer import Candidate
+from s2kd.evaluation.report import answer_of_run, write_report
 from s2kd.evaluation.results import describe_model, join_models, select
 from s2kd.evaluation.summary import summary_rows, summary_table
 from s2kd.evaluation.tables import Table
@@ -37,6 +38,7 @@ def model(
     runs=(),
     spectra=True,
     reads_future=False,
+    validation=False,
 ):
     """The scores of one model, with made-up numbers round `mse`."""
     generator = np.random.default_rng(len(method) + 100 * (seed or 0))
@@ -49,6 +51,7 @@ def model(
         "mse": mse, "mae": 0.7 * np.sqrt(mse), "rmse": np.sqrt(mse), "ssim": 1 - mse,
         "window_mse": ("window", errors * mse / errors.mean()),
         "rmse_by_lead": (("lead", "channel"), curve),
+        "window_squared_error": (dims[:3], curve**2 * (errors / errors.mean())[:, None, None]),
         "hits": (dims, counts), "false_alarms": (dims, counts // 2), "observed": (dims, counts + 1),
         "event_cells": (("channel", "event"), np.full((2, 2), 50, np.int32)),
     }  # fmt: skip
@@ -68,7 +71,8 @@ def model(
     return describe_model(
         xr.Dataset(values, coords, attrs),
         data="made", preset="small", split=split, role=role, backbone=backbone, method=method,
-        seed=seed, narrator=narrator, reads_future=reads_future,
+        seed=seed, validation=mse if validation and seed else None, narrator=narrator,
+        reads_future=reads_future,
         parameters={"reference": 0, "teacher": 12_345_678, "student": 54_321}[role],
         latency_ms=None if role == "reference" else 2.0 + (seed or 0),
         versions={"s2kd": "1"}, hardware={"processor": "none", "threads": 1, "device": "cpu"},
@@ -204,6 +208,7 @@ def sample(grid):
         "forecasts": {n: truth + 0.3 * generator.normal(size=shape) for n in names},
         "narrative": "Flow <rises> & falls.",
         "grid": grid,
+        "times": [f"2014-01-01 0{hour}:00" for hour in range(LEAD + 1)],
     }
 
 
@@ -262,20 +267,12 @@ def test_the_page_stands_by_itself(tmp_path):
     assert stored == shown
     assert all(content.startswith(b"\x89PNG") for content in stored)
     names = {p.name for p in (tmp_path / "figures").glob("*.png")}
-    assert names == {
-        "test-overview.png",
-        *(f"test-{kind}-{b}.png" for kind in ("lead", "spectra") for b in ("unet", "mixer")),
-        "maps-flow_in_out.png",
-        "maps-t.png",
-        "training.png",
-        "terms.png",
-    }
-    assert len(page.captions) == len(page.images)
-    for caption in page.captions:
-        for stated in ("made", "small", "seeds 1, 2", "60 windows", "scored on"):
-            assert stated in caption
+    kinds = ("lead", "spectra", "extremes", "maps-flow_in_out", "maps-t", "training")
+    assert names == {f"{kind}.png" for kind in kinds}
+    assert all(image["alt"] for image in page.images)
     words = " ".join(page.words)
-    for shown in ("Flow <rises> & falls.", "+30.0*", "calm", "storm", "±0.0283", "Gaussian"):
+    stated = ("60 (test)", "1, 2", "none, 1 thread", "2014-01-01 00:00")
+    for shown in ("Flow <rises> & falls.", "+30.0*", "calm", "storm", "±0.0283", *stated):
         assert shown in words, shown
     assert json.dumps(RECIPE.to_dict(), indent=2, ensure_ascii=False) in words
 
@@ -283,18 +280,41 @@ def test_the_page_stands_by_itself(tmp_path):
 def test_a_page_of_references_alone(tmp_path):
     scores = select(file(spectra=False), role="reference")
     write_report(tmp_path / "report.html", scores={"test": scores})
-    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"test-lead.png"}
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"lead.png", "extremes.png"}
     assert "0.9000" in (tmp_path / "report.html").read_text()
 
 
-def test_test_splits_are_shown_side_by_side(tmp_path):
-    scores = {"test": file(), "test_unseen": file(2.5, split="test_unseen")}
+def test_every_test_split_has_its_table_and_the_answer_is_in_units(tmp_path):
+    scores = {"test": file(validation=True), "unseen": file(2.5, split="unseen", validation=True)}
     write_report(tmp_path / "report.html", scores=scores)
     text = (tmp_path / "report.html").read_text()
-    table = text[text.index("Test splits side by side") : text.index("Results on the test split")]
-    assert "<td>unet s2kd</td><td>0.2800</td><td>0.7000 (×2.50)</td>" in table
-    write_report(tmp_path / "one.html", scores={"test": file()})
-    assert "side by side" not in (tmp_path / "one.html").read_text()
+    for split, error in (("test", "0.2800"), ("unseen", "0.7000")):
+        part = text[text.index(f"Normalised errors, {split} split") :]
+        assert f"<td>U-Net (S²-KD)</td><td>54,321</td><td>{error}" in part
+    # the lowest validation error; the last lead's error is 1.5 √MSE in both channels
+    headline = re.search(r'<p class="headline">(.*?)</p>', text)[1]
+    assert headline.startswith("MLP-Mixer (no distillation), 54,321 parameters, 3 ms")
+    assert f"t {1.5 * math.sqrt(0.15):.3f} K (teacher {1.5 * math.sqrt(0.2):.3f}" in headline
+    assert text.count("<h3>Leaderboard, ") == 2
+    marked = re.findall(r'<tr class="mark"><td>(.*?)</td>', text)
+    assert marked == ["▸ MLP-Mixer (no distillation)"] * 2
+
+
+def test_an_answer_with_candidates_and_hostile_names_is_text_alone(tmp_path):
+    scores, bad = {"test": file(validation=True)}, "<script>alert(1)</script>"
+    made = answer_of_run(scores)
+    row = Candidate(
+        student="unet", settings={}, method="fitnet", label=bad, parameters=1, bytes=4,
+        latency_ms=1.0, runtime="ONNX", validation=0.3, seconds=1.0, epochs=1, state="pruned",
+        reason=bad,
+    )  # fmt: skip
+    made = structs.replace(made, candidates=(row,))
+    write_report(tmp_path / "report.html", scores=scores, answer=made)
+    page = Page()
+    page.feed((tmp_path / "report.html").read_text())
+    assert page.open == []
+    assert "<script" not in (tmp_path / "report.html").read_text()
+    assert f"pruned: {bad}" in page.words
 
 
 def test_nothing_to_report_is_refused(tmp_path):
@@ -302,31 +322,47 @@ def test_nothing_to_report_is_refused(tmp_path):
         write_report(tmp_path / "report.html", scores={})
 
 
-def drawn(grid, **more):
+def drawn(grid, *, still=False):
+    """Maps of the second channel; `still`: a field that hardly changes."""
     example = sample(grid)
+    pattern = 100 * np.arange(grid.height * grid.width).reshape(grid.height, grid.width)
+    still = pattern if still else 0
+    frames = {name: example[name] + still for name in ("past", "truth")}
+    forecasts = {n: example["forecasts"][n] + still for n in ("unet s2kd", "teacher")}
     when = [f"+{i}" for i in range(LEAD)]
-    return example, figures.maps(
-        past=example["past"], truth=example["truth"], forecasts=example["forecasts"], channel=1,
-        grid=grid, when=when, **more,
-    )  # fmt: skip
+    figure = figures.maps(**frames, forecasts=forecasts, channel=1, grid=grid, when=when)
+    return frames, forecasts, figure
 
 
 def images(figure):
     return [a.images[0] for a in figure.axes if a.images]
 
 
+def of(figure, *names):
+    return [i for i in images(figure) if i.get_cmap().name in names]
+
+
 def test_maps_share_one_range_and_errors_are_centred():
-    example, figure = drawn(plain_grid())
-    fields = [i for i in images(figure) if i.get_cmap().name == "viridis"]
-    errors = [i for i in images(figure) if i.get_cmap().name == "RdBu_r"]
-    count = len(example["forecasts"])
-    assert len(errors) == count
-    assert len(fields) == 3 * (count + 1) + 1
+    frames, forecasts, figure = drawn(plain_grid())
+    fields, errors = of(figure, "viridis"), of(figure, "PuOr_r")
+    assert (len(fields), len(errors)) == (3 * 3, 3 * 2)
     assert len({i.get_clim() for i in fields}) == 1
     (low, high) = {i.get_clim() for i in errors}.pop()
     assert low == -high < 0
-    want = example["forecasts"]["unet s2kd"][-1, 1] - example["truth"][-1, 1]
-    assert any(np.allclose(i.get_array(), want) for i in errors)
+    error = forecasts["unet s2kd"][-1, 1] - frames["truth"][-1, 1]
+    assert any(np.allclose(i.get_array(), error) for i in errors)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == ["truth", "unet s2kd", "teacher", "error: unet s2kd", "error: teacher"]
+
+
+def test_maps_show_the_change_where_the_field_hides_it():
+    frames, _, figure = drawn(plain_grid(), still=True)
+    assert of(figure, "viridis") == []
+    changes = of(figure, "RdBu_r")
+    want = frames["truth"][-1, 1] - frames["past"][-1, 1]
+    assert any(np.allclose(i.get_array(), want, atol=1e-3) for i in changes)
+    low, high = changes[0].get_clim()
+    assert low == -high < 0
 
 
 def test_maps_have_degrees_where_known_and_north_on_top():
@@ -334,8 +370,7 @@ def test_maps_have_degrees_where_known_and_north_on_top():
         latitude=(75.0, 63.0, 51.0, 39.0, 27.0, 15.0),
         longitude=tuple(200.0 + 16 * i for i in range(9)),
     )
-    _, figure = drawn(grid)
-    image = images(figure)[0]
+    image = images(drawn(grid)[-1])[0]
     assert tuple(image.get_extent()) == (192.0, 336.0, 9.0, 81.0)
     assert image.origin == "upper"
     assert image.axes.yaxis.get_major_formatter()(-30.0) == "30°S"
@@ -345,35 +380,34 @@ def test_maps_have_degrees_where_known_and_north_on_top():
 
 def test_cells_that_do_not_exist_are_blank():
     mask = tuple(tuple((y, x) != (2, 3) for x in range(9)) for y in range(6))
-    _, figure = drawn(plain_grid(mask=mask))
-    for image in images(figure):
+    for image in images(drawn(plain_grid(mask=mask))[-1]):
         blank = np.isnan(np.ma.filled(image.get_array(), np.nan))
         assert blank[2, 3]
         assert blank.sum() == 1
 
 
-def test_long_grids_show_the_last_lead_alone():
-    example, figure = drawn(dataclasses.replace(plain_grid(), height=4, width=40))
-    assert len(images(figure)) == 2 * (len(example["forecasts"]) + 1)
-
-
 def test_curves_show_the_numbers_they_were_given():
     style = figures.colours(["persistence", "baseline", "s2kd"])
     assert len(set(style.values())) == 3
-    figure = figures.lead_curves(
-        {"t": {"baseline": ([1.0, 2.0], [0.1, 0.2]), "s2kd": ([0.5, 1.0], [0.0, 0.0])}},
-        hours=[6.0, 12.0],
-        unit_of_time="hours",
-        labels={"t": "t: RMSE (K)"},
-        style=style,
-    )
-    lines = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].lines}
-    assert lines["baseline"] == [[6.0, 1.0], [12.0, 2.0]]
-    assert lines["s2kd"] == [[6.0, 0.5], [12.0, 1.0]]
+    curves = {"baseline": ([1.0, 2.0], [0.1, 0.2]), "s2kd": ([0.5, 1.0], [0.0, 0.0])}
+    panels = {"t: RMSE (K)": {"unet": curves, "mixer": {"s2kd": ([3.0, 4.0], [0.0, 0.0])}}}
+    figure = figures.curve_grid(panels, x=[6.0, 12.0], x_label="hours", style=style)
+    unet, mixer = ({line.get_label(): line for line in axes.lines} for axes in figure.axes)
+    assert unet["baseline"].get_xydata().tolist() == [[6.0, 1.0], [12.0, 2.0]]
+    assert unet["S²-KD"].get_xydata().tolist() == [[6.0, 0.5], [12.0, 1.0]]
+    assert mixer["S²-KD"].get_color() == unet["S²-KD"].get_color() == style["s2kd"][0]
+    assert [axes.get_title() for axes in figure.axes] == ["U-Net", "MLP-Mixer"]
+
+
+def test_the_heat_map_writes_each_number_in_its_cell():
+    values = np.array([[0.25, np.nan], [0.5, 1.0]])
+    (axes,) = figures.heat_map(values, rows=["a", "b"], columns=["x", "y"]).axes
+    shown = {text.get_position(): text.get_text() for text in axes.texts}
+    assert shown == {(0, 0): "0.25", (0, 1): "0.50", (1, 1): "1.00"}
 
 
 def test_hints_are_no_forecast_epochs():
-    figure = figures.training_curves(
-        {"student unet": {"unet-s2kd-seed1": curves()["student unet-s2kd-seed1"]}}
-    )
+    records = curves()["student unet-s2kd-seed1"]
+    style = figures.colours(["s2kd"])
+    figure = figures.training_curves({"unet": [("s2kd", records)]}, style=style)
     assert figure.axes[0].lines[0].get_xdata().tolist() == [2, 3, 4]

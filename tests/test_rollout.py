@@ -278,7 +278,7 @@ def test_evaluating_with_a_horizon_adds_roll_outs(mine):
     page = mine / "page" / "report.html"
     write_report(page, scores={"test": scores})
     assert "<th>Ahead of persistence</th>" in page.read_text()
-    assert (mine / "page/figures/test-horizon-unet.png").exists()
+    assert (mine / "page/figures/roll-outs.png").exists()
     log.clear()
     assert pipeline.evaluate(run, horizon=2)["test"].identical(scores)
     again = pipeline.evaluate(pipeline.open_run(road.tiny(), mine))["test"]

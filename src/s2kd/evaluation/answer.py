@@ -38,6 +38,8 @@ from s2kd.evaluation.significance import (
 from s2kd.evaluation.tables import Table, interval, number, parameters_text
 
 REFERENCES = ("persistence", "climatology")
+MARK = "▸ "
+"""Before the chosen student."""
 MOST_CHANNELS = 3
 """Channels of a headline and of a leaderboard; `answer.json` and the report's curves have all."""
 
@@ -219,7 +221,7 @@ def answer_of(
         gap_closed_percent={
             split: _gap(by_name, chosen, baseline, teacher) for split, by_name in groups.items()
         },
-        forecasters=tuple(_forecaster(name, groups, chosen, costs) for name in names),
+        forecasters=_ranked(_forecaster(name, groups, chosen, costs) for name in names),
         candidates=tuple(candidates),
         search=dict(search),
     )
@@ -244,6 +246,17 @@ def _teacher(scores: xr.Dataset) -> str:
         return ""
     validation = np.nan_to_num(teachers["validation"].values.astype(float), nan=np.inf)
     return str(teachers["method"].values[int(validation.argmin())])
+
+
+def _ranked(forecasters: Iterable[ScoredForecaster]) -> tuple[ScoredForecaster, ...]:
+    """References, teachers, students; each by their error on the first split, the best last."""
+    roles = ("reference", "teacher", "student")
+
+    def rank(forecaster: ScoredForecaster) -> tuple[int, float]:
+        scores = next(iter(forecaster.scores.values()))
+        return roles.index(forecaster.role), -scores.mse.value
+
+    return tuple(sorted(forecasters, key=rank))
 
 
 def _forecaster(
@@ -363,7 +376,7 @@ def headline(answer: Answer) -> str:
     """The answer in a few sentences; where it does not beat a reference, that comes first."""
     student = answer.forecaster(answer.chosen)
     teacher = answer.forecaster(answer.teacher)
-    split = next(iter(answer.windows))
+    split = first_split(answer)
     size = f"{student.label}, {parameters_text(student.cost.parameters)} parameters"
     if student.cost.latency_ms is not None:
         size += f", {student.cost.latency_ms:.2g} ms"
@@ -406,7 +419,7 @@ def _error_text(answer: Answer, channel: str, split: str) -> str:
         if answer.forecaster(name) is not None and (words == "" or name != student.name)
     }
     places = decimals(rmse.values())
-    unit = "" if answer.units[channel] in ("", "1") else f" {answer.units[channel]}"
+    unit = f" {unit_text(answer.units[channel])}".rstrip()
     name = f"{channel} " if len(answer.units) > 1 else ""
     error = rmse.pop("")
     others = ", ".join(f"{words} {number(value, places)}" for words, value in rmse.items())
@@ -442,7 +455,7 @@ def _beats(word: Verdict, chosen: Value, reference: Value) -> bool:
 
 def leaderboard(answer: Answer, split: str = "") -> Table:
     """References, teachers and students: errors at the last lead, then costs."""
-    split = split or next(iter(answer.windows))
+    split = split or first_split(answer)
     channels = list(answer.units)[:MOST_CHANNELS]
     lead = lead_text(answer.lead_seconds[-1])
     columns = {}
@@ -452,24 +465,26 @@ def leaderboard(answer: Answer, split: str = "") -> Table:
         columns[channel] = [interval(v.value, v.low, v.high, form) for v in values]
     lines = []
     for position, forecaster in enumerate(answer.forecasters):
-        mark = "▸ " if forecaster.name == answer.chosen else ""
-        errors = (columns[channel][position] for channel in channels)
         scores = forecaster.scores[split]
-        lines.append(
-            (f"{mark}{forecaster.label}", *errors, number(scores.mse.value, ".3f"),
-             scores.chosen_is or "–", *_cost_cells(forecaster.cost))
-        )  # fmt: skip
-    names = (f"{c}, {answer.units[c]}" if answer.units[c] not in ("", "1") else c for c in channels)
-    head = ("", *(f"RMSE at {lead}: {name}" for name in names), "MSE, all leads", "▸ is",
-            "ms", "MB", "Training s")  # fmt: skip
+        cells = (
+            *(columns[channel][position] for channel in channels),
+            number(scores.mse.value, ".3f"),
+            scores.chosen_is or "–",
+            *_cost_cells(forecaster.cost),
+        )
+        mark = MARK if forecaster.name == answer.chosen else ""
+        lines.append((mark + forecaster.label, *cells))
+    names = [", ".join(filter(None, (c, unit_text(answer.units[c])))) for c in channels]
+    head = ("", *(f"RMSE at {lead}: {name}" for name in names), "MSE, all leads", "▸ is")
+    caption = (
+        f"{answer.windows[split]} windows; [ ]: 95 % interval over windows. MSE: normalised. "
+        "▸: chosen; “▸ is”: better or worse than this line, by MSE."
+    )
     return Table(
         title=f"Leaderboard, {split} split",
-        head=head,
+        head=(*head, "ms", "MB", "Training s"),
         lines=tuple(lines),
-        caption=(
-            f"{answer.windows[split]} windows; [ ]: 95 % interval over windows. MSE: normalised. "
-            "▸: chosen; “▸ is”: better or worse than this line over all leads and channels."
-        ),
+        caption=caption,
     )
 
 
@@ -483,105 +498,67 @@ def _cost_cells(cost: Cost | None) -> tuple[str, str, str]:
     )
 
 
-class Point(Struct, frozen=True, kw_only=True):
-    """A candidate or teacher of the frontier."""
-
-    label: str
-    method: str
-    parameters: int
-    bytes: int
-    latency_ms: float | None
-    validation: float | None
-    test: float | None
-    state: str
-    reason: str
-    chosen: bool
-    optimal: bool = False
-
-
-def frontier_points(answer: Answer) -> tuple[Point, ...]:
-    """Candidates and teachers by latency; optimal: none is both as fast and more accurate."""
-    split = next(iter(answer.windows))
-    scored = {(f.method, f.cost.parameters): f for f in answer.forecasters if f.role == "student"}
-    points = []
-    for candidate in answer.candidates:
-        student = scored.get((candidate.method, candidate.parameters))
-        points.append(
-            Point(
-                label=candidate.label,
-                method=candidate.method,
-                parameters=candidate.parameters,
-                bytes=candidate.bytes,
-                latency_ms=candidate.latency_ms,
-                validation=candidate.validation,
-                test=student and student.scores[split].mse.value,
-                state=candidate.state,
-                reason=candidate.reason,
-                chosen=student is not None and student.name == answer.chosen,
-            )
+def frontier_candidates(answer: Answer) -> tuple[Candidate, ...]:
+    """Candidates, and teachers in their form, by latency."""
+    teachers = [
+        Candidate(
+            student=f.name, settings={}, method=f.method, label=f.label, validation=f.validation,
+            parameters=f.cost.parameters, bytes=f.cost.bytes, latency_ms=f.cost.latency_ms,
+            runtime=f.cost.runtime, seconds=f.cost.seconds or 0.0, epochs=0, state="finished",
+            reason="teacher",
         )
-    for teacher in (f for f in answer.forecasters if f.role == "teacher"):
-        points.append(
-            Point(
-                label=teacher.label,
-                method=teacher.method,
-                parameters=teacher.cost.parameters,
-                bytes=teacher.cost.bytes,
-                latency_ms=teacher.cost.latency_ms,
-                validation=teacher.validation,
-                test=teacher.scores[split].mse.value,
-                state="teacher",
-                reason="",
-                chosen=False,
-            )
-        )
-    points.sort(key=lambda p: math.inf if p.latency_ms is None else p.latency_ms)
-    return tuple(msgspec.structs.replace(p, optimal=_optimal(p, points)) for p in points)
+        for f in answer.forecasters
+        if f.role == "teacher"
+    ]  # fmt: skip
+    rows = [*answer.candidates, *teachers]
+    return tuple(sorted(rows, key=lambda c: math.inf if c.latency_ms is None else c.latency_ms))
 
 
-def _optimal(point: Point, points: Sequence[Point]) -> bool:
-    if point.latency_ms is None or point.validation is None:
-        return False
-    return not any(
-        rival.latency_ms is not None
-        and rival.validation is not None
-        and (rival.latency_ms, rival.validation) != (point.latency_ms, point.validation)
-        and rival.latency_ms <= point.latency_ms
-        and rival.validation <= point.validation
-        for rival in points
-    )
+def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that no other one matches in latency and betters on validation, or reverse."""
+    rated = [c for c in candidates if c.latency_ms is not None and c.validation is not None]
+    best, front = math.inf, []
+    for candidate in sorted(rated, key=lambda c: (c.latency_ms, c.validation)):
+        if candidate.validation < best:
+            best = candidate.validation
+            front.append(candidate)
+    return front
+
+
+def scored_form(answer: Answer, candidate: Candidate) -> ScoredForecaster | None:
+    """The candidate on the test split, if it was scored."""
+    sizes = (f for f in answer.forecasters if f.cost and f.method == candidate.method)
+    return next((f for f in sizes if f.cost.parameters == candidate.parameters), None)
 
 
 def frontier(answer: Answer) -> Table:
     """Error against latency of every candidate and teacher."""
-    lines = [
-        (
-            ("▸ " if point.chosen else "") + point.label,
-            number(point.latency_ms, ".2f"),
-            number(point.bytes / 1e6 or None, ".2f"),
-            parameters_text(point.parameters),
-            number(point.validation),
-            number(point.test),
-            "yes" if point.optimal else "–",
-            f"{point.state}: {point.reason}" if point.reason else point.state.replace("_", " "),
+    split, candidates, lines = first_split(answer), frontier_candidates(answer), []
+    front = pareto_front(candidates)
+    for candidate in candidates:
+        scored = scored_form(answer, candidate)
+        mark = MARK if scored is not None and scored.name == answer.chosen else ""
+        state = candidate.state.replace("_", " ")
+        lines.append(
+            (
+                mark + candidate.label,
+                number(candidate.latency_ms, ".2f"),
+                number(candidate.bytes / 1e6 or None, ".2f"),
+                parameters_text(candidate.parameters),
+                number(candidate.validation),
+                number(scored and scored.scores[split].mse.value),
+                "yes" if candidate in front else "–",
+                f"{state}: {candidate.reason}" if candidate.reason else state,
+            )
         )
-        for point in frontier_points(answer)
-    ]
     head = ("", "ms", "MB", "Parameters", "Validation MSE", "Test MSE", "Frontier", "State")
-    return Table(
-        title="Error against latency",
-        head=head,
-        lines=tuple(lines),
-        caption=(
-            "MSE: normalised; the test split is read for finalists alone. Frontier: no other line "
-            "is as fast and as accurate on validation."
-        ),
-    )
+    caption = "Frontier: no other line is as fast and as accurate on validation."
+    return Table(title="Error against latency", head=head, lines=tuple(lines), caption=caption)
 
 
 def unverified(answer: Answer) -> tuple[str, ...]:
     """What the figures do not show."""
-    split = next(iter(answer.windows))
+    split = first_split(answer)
     student = answer.forecaster(answer.chosen)
     months = answer.search.get("missing_months") or []
     reasons = {
@@ -594,6 +571,16 @@ def unverified(answer: Answer) -> tuple[str, ...]:
         "latency on other machines": True,
     }
     return tuple(text for text, applies in reasons.items() if applies)
+
+
+def first_split(answer: Answer) -> str:
+    """The split of the headline."""
+    return next(iter(answer.windows))
+
+
+def unit_text(unit: str) -> str:
+    """The sign of a unit; empty for numbers without one."""
+    return {"1": "", "degK": "K", "degC": "°C", "celsius": "°C"}.get(unit, unit)
 
 
 def lead_text(seconds: float) -> str:

@@ -1,6 +1,6 @@
-"""Figures of a run: maps, spectra, errors by lead time, training curves, searches.
+"""Figures of a run: maps, curves by lead time, the frontier, heat maps, training, searches.
 
-Every function returns a Matplotlib figure about 6 inches wide, so that it can be read on a phone.
+Every function returns a Matplotlib figure. Methods have one colour and one label in all of them.
 """
 
 import math
@@ -8,10 +8,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from s2kd.core.types import GridSpec, S2KDError
+from s2kd.evaluation.answer import REFERENCES, unit_text
+from s2kd.evaluation.compare import label as method_label
 
-WIDTH = 6.4
+WIDTH, WIDE = 6.4, 9.6
+"""Inches, of figures with one column of panels and with several."""
+RATIOS = (0.1, 10.0)
+"""Limits of the axis of ratios."""
+LABEL_BOX = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5}
+SMALL_CHANGE = 0.4
+"""Of the spatial standard deviation: below it, maps show changes."""
+Curve = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation over seeds."""
 # Okabe and Ito (2008): told apart with any kind of colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#6B6B00")
 FIXED = {
@@ -50,82 +61,71 @@ def tidy_axes(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def shared_legend(figure: Any, axes: Any) -> None:
-    """One legend below all panels, of the labels of one of them."""
-    handles, labels = axes.get_legend_handles_labels()
-    columns = min(3, len(labels))
+def shared_legend(figure: Any, panels: Any) -> None:
+    """One legend below all panels, every label once."""
+    pairs = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in panels)
+    handles = {label: handle for pair in pairs for handle, label in pair}
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=max(1, min(4, len(handles))),
+        frameon=False,
+        fontsize=9,
     )
 
 
-def lead_curves(
-    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+def curve_grid(
+    panels: Mapping[str, Mapping[str, Mapping[str, Curve]]],
     *,
-    hours: Sequence[float],
-    unit_of_time: str,
-    labels: Mapping[str, str],
+    x: Sequence[float],
+    x_label: str,
     style: Mapping[str, tuple[str, str]],
+    ratio: bool = False,
 ) -> Any:
-    """Error by lead time: `panels[channel][method] = (mean, standard deviation)` over seeds.
+    """Curves of methods: `panels[label of the y axis][title of the column][method]`.
 
-    `hours` are the lead times in `unit_of_time`, `labels` the axis label of each channel.
+    A curve is its mean and standard deviation over seeds at every `x`. Panels of a row share their
+    y axis, fitted to all but the references, or for a `ratio` logarithmic with a line at 1.
     """
-    figure = new_figure(WIDTH, 0.6 + 2.5 * len(panels))
-    rows_of_axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
-    for axes, (channel, curves) in zip(rows_of_axes, panels.items(), strict=True):
-        for method, (mean, std) in curves.items():
-            colour, line = style[method]
-            axes.plot(hours, mean, line, color=colour, label=method, linewidth=1.6, marker=".")
-            low, high = np.subtract(mean, std), np.add(mean, std)
-            if np.any(high > low):
-                axes.fill_between(hours, low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.set_ylabel(labels[channel])
-        axes.set_ylim(bottom=0)
-        tidy_axes(axes)
-    rows_of_axes[-1].set_xlabel(f"lead time ({unit_of_time})")
-    if unit_of_time == "hours":
-        from matplotlib.ticker import MultipleLocator
-
-        steps = (1, 2, 3, 6, 12, 24, 48, 96)
-        step = next((s for s in steps if hours[-1] / s <= 8), 192)
-        rows_of_axes[-1].xaxis.set_major_locator(MultipleLocator(step))
-    shared_legend(figure, rows_of_axes[0])
-    return figure
-
-
-def spectra(
-    panels: Mapping[str, Mapping[str, Sequence[float]]],
-    *,
-    wavenumber: Sequence[int],
-    style: Mapping[str, tuple[str, str]],
-) -> Any:
-    """Radial spectra beside their ratio to the truth: `panels[channel][method]`, "truth" among."""
-    figure = new_figure(WIDTH, 0.7 + 2.3 * len(panels))
-    grid = figure.subplots(len(panels), 2, squeeze=False, sharex=True)
-    k = np.asarray(wavenumber)[1:]
-    for (power_axes, ratio_axes), (channel, curves) in zip(grid, panels.items(), strict=True):
-        truth = np.maximum(np.asarray(curves["truth"], float)[1:], 1e-300)
-        for method, power in curves.items():
-            colour, line = style[method]
-            power = np.maximum(np.asarray(power, float)[1:], 1e-300)
-            line_width = 2.4 if method == "truth" else 1.5
-            power_axes.loglog(k, power, line, color=colour, label=method, linewidth=line_width)
-            if method != "truth":
-                ratio_axes.loglog(k, power / truth, line, color=colour, linewidth=line_width)
-        ratio_axes.axhline(1, color="black", linewidth=0.8)
-        ratio_axes.set_yscale("log")
-        low, high = ratio_axes.get_ylim()
-        ratio_axes.set_ylim(max(low, 0.01), min(max(high, 1.5), 20))
-        power_axes.set_ylabel(f"{channel}: power")
-        ratio_axes.set_ylabel("forecast / truth")
-        for axes in (power_axes, ratio_axes):
+    columns = list(dict.fromkeys(name for row in panels.values() for name in row))
+    width = WIDTH if len(columns) == 1 else WIDE
+    figure = new_figure(width, 0.8 + 2.3 * len(panels))
+    grid = figure.subplots(len(panels), len(columns), squeeze=False, sharex=True, sharey="row")
+    for row, (label, by_column) in zip(grid, panels.items(), strict=True):
+        for axes, column in zip(row, columns, strict=True):
+            for method, (mean, std) in by_column.get(column, {}).items():
+                colour, line = style[method]
+                axes.plot(x, mean, line, color=colour, label=method_label(method), linewidth=1.6)
+                low, high = np.subtract(mean, std), np.add(mean, std)
+                if np.any(high > low):
+                    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            if ratio:
+                axes.axhline(1, color="black", linewidth=0.8)
+                axes.set(xscale="log", yscale="log", ylim=RATIOS)
+                _whole_ticks(axes, int(x[-1]))
+                _log_axis(axes.yaxis, subs=(1, 2, 5))
             tidy_axes(axes)
-            _whole_ticks(axes, int(k[-1]))
+        if not ratio:
+            students = [
+                c for by in by_column.values() for m, c in by.items() if m not in REFERENCES
+            ]
+            row[0].set_ylim(*_near([c[0] for c in students]))
+        row[0].set_ylabel(label)
+    for axes, title in zip(grid[0], columns, strict=True):
+        axes.set_title(method_label(title) if len(columns) > 1 else "", fontsize=10)
     for axes in grid[-1]:
-        axes.set_xlabel("waves per shorter side")
-    shared_legend(figure, grid[0, 0])
+        axes.set_xlabel(x_label)
+    shared_legend(figure, grid.flat)
     return figure
+
+
+def _near(curves: Sequence[Sequence[float]]) -> tuple[float | None, float | None]:
+    """Limits that leave room for references near the curves, and no more."""
+    values = np.asarray(curves, float)
+    if not values.size or not np.isfinite(values).any():
+        return None, None
+    return 0.85 * float(np.nanmin(values)), 1.35 * float(np.nanmax(values))
 
 
 def _whole_ticks(axes: Any, last: int) -> None:
@@ -137,35 +137,92 @@ def _whole_ticks(axes: Any, last: int) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def training_curves(panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Any:
-    """Validation error by epoch: `panels[title][run] = records of log.jsonl`.
+def heat_map(
+    values: Float[np.ndarray, "row column"], *, rows: Sequence[str], columns: Sequence[str]
+) -> Any:
+    """Numbers as cells shaded by their share of the column's largest; NaN is blank."""
+    figure = new_figure(WIDE, 0.8 + 0.24 * len(rows))
+    axes = figure.subplots()
+    shades = values / np.nanmax(values, axis=0, initial=0.01)
+    axes.imshow(shades, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            colour = "white" if shades[row, column] > 0.6 else "black"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, size=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=9)
+    turned = {"rotation": 30, "ha": "left"} if len(columns) > 4 else {}
+    axes.set_xticks(range(len(columns)), columns, fontsize=9, **turned)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
 
-    Runs that differ only in their seed share a colour; a dot marks the weights that were kept.
+
+def frontier(
+    panels: Mapping[str, Sequence[tuple[str, float, float, bool]]],
+    *,
+    front: Sequence[tuple[float, float]],
+    lines: Mapping[str, float],
+    style: Mapping[str, tuple[str, str]],
+) -> Any:
+    """Error against latency: `panels[label of the error] = (method, ms, error, chosen), …`.
+
+    `front` joins points of the first panel, `lines` are references of the last; the star is the
+    chosen student.
     """
-    figure = new_figure(WIDTH, 2.6 * len(panels))
-    rows_of_axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-    for axes, (title, runs) in zip(rows_of_axes, panels.items(), strict=True):
-        style, named = colours([without_seed(name) for name in runs]), set()
-        for name, records in runs.items():
-            label = without_seed(name)
-            colour, line = style[label]
+    figure = new_figure(WIDTH if len(panels) == 1 else WIDE, 3.6)
+    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    grid[0].plot(*zip(*front, strict=True) if front else ([], []), color="#999999", zorder=1)
+    for axes, (label, points) in zip(grid, panels.items(), strict=True):
+        for method, latency, error, chosen in points:
+            form = {"marker": "*", "s": 220, "zorder": 3} if chosen else {"marker": "o", "s": 40}
+            colour = style[method][0]
+            axes.scatter(latency, error, color=colour, label=method_label(method), linewidth=0.7,
+                         edgecolor="white", **form)  # fmt: skip
+        axes.set(xscale="log", yscale="log", xlabel="latency of a forecast (ms)", ylabel=label)
+        for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            _log_axis(axis, subs=(1, 2, 5) if high > 4 * low else range(1, 10))
+        tidy_axes(axes)
+    highest = 2 * max((error for _, _, error, _ in points), default=0.0)
+    for name, value in lines.items():
+        if value < highest:
+            grid[-1].axhline(value, color=style[name][0], linestyle=style[name][1], label=name)
+    shared_legend(figure, grid)
+    return figure
+
+
+def training_curves(
+    panels: Mapping[str, Sequence[tuple[str, Sequence[Mapping[str, Any]]]]],
+    *,
+    style: Mapping[str, tuple[str, str]],
+) -> Any:
+    """Validation error by epoch: `panels[title] = (method, records of log.jsonl), …`, one per seed.
+
+    A dot marks the best weights.
+    """
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(WIDTH if columns == 1 else WIDE, 0.6 + 2.4 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (title, runs) in zip(grid.flat, panels.items(), strict=False):
+        for method, records in runs:
             forecast = [r for r in records if not r.get("hint")]
             points = [(r["epoch"] + 1, r["val"]) for r in forecast if r.get("val") is not None]
             if not points:
                 continue
             epochs, values = zip(*points, strict=True)
-            shown = None if label in named else label
-            axes.plot(epochs, values, line, color=colour, label=shown, linewidth=1.3, alpha=0.9)
+            colour, line = style[method]
+            label = method_label(method)
+            axes.plot(epochs, values, line, color=colour, label=label, linewidth=1.3, alpha=0.9)
             best = int(np.argmin(values))
             axes.plot(epochs[best], values[best], "o", color=colour, markersize=4)
-            named.add(label)
-        axes.set_title(title, fontsize=10, loc="left")
-        axes.set_ylabel("validation MSE")
-        axes.set_yscale("log")
-        axes.legend(frameon=False, fontsize=8)
+        axes.set_title(method_label(title), fontsize=10, loc="left")
+        axes.set(xlabel="epoch", ylabel="validation MSE", yscale="log")
         tidy_axes(axes)
         _whole_epochs(axes)
-    rows_of_axes[-1].set_xlabel("epoch")
+    shared_legend(figure, grid.flat)
     return figure
 
 
@@ -176,63 +233,6 @@ def _whole_epochs(axes: Any) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def term_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
-    """Every term of the training loss by epoch, one panel a run."""
-    figure = new_figure(WIDTH, 2.2 * len(runs))
-    rows_of_axes = figure.subplots(len(runs), 1, squeeze=False)[:, 0]
-    names = [name for records in runs.values() for name in records[0]["terms"]]
-    style = colours(names)
-    for axes, (title, records) in zip(rows_of_axes, runs.items(), strict=True):
-        epochs = [record["epoch"] + 1 for record in records]
-        for name in records[0]["terms"]:
-            values = [record["terms"].get(name, math.nan) for record in records]
-            axes.plot(epochs, values, style[name][1], color=style[name][0], label=name)
-        axes.set_title(title, fontsize=10, loc="left")
-        axes.set_yscale("log")
-        axes.legend(frameon=False, fontsize=8, ncols=2)
-        tidy_axes(axes)
-        _whole_epochs(axes)
-    rows_of_axes[-1].set_xlabel("epoch")
-    return figure
-
-
-def without_seed(name: str) -> str:
-    """`student unet-s2kd-seed42` as `student unet-s2kd`."""
-    import re
-
-    return re.sub(r"[-_ ]?seed[-_ ]?\d+$", "", name)
-
-
-def overview(
-    groups: Mapping[str, Mapping[str, tuple[float, float]]],
-    *,
-    lines: Mapping[str, float],
-    style: Mapping[str, tuple[str, str]],
-) -> Any:
-    """MSE of rows_of_axes method, one group a backbone; `lines` are references and teachers."""
-    count = sum(map(len, groups.values())) + len(groups)
-    figure = new_figure(WIDTH, 1.1 + 0.26 * count)
-    axes = figure.subplots()
-    row, ticks = 0, []
-    for backbone, methods in groups.items():
-        for method, (mean, std) in methods.items():
-            colour = style[method][0]
-            axes.errorbar(mean, row, xerr=std, fmt="o", color=colour, capsize=3, markersize=6)
-            ticks.append((row, f"{backbone} {method}"))
-            row += 1
-        row += 1
-    for name, value in lines.items():
-        colour, line = style[name]
-        axes.axvline(value, color=colour, linestyle=line, linewidth=1.4, label=name)
-    axes.set_yticks([at for at, _ in ticks], [label for _, label in ticks])
-    axes.invert_yaxis()
-    axes.set_xlabel("MSE on the test split (normalised, lower is better)")
-    tidy_axes(axes)
-    if lines:
-        shared_legend(figure, axes)
-    return figure
 
 
 AXIS_LABELS = {"lambda": "λ", "beta": "β", "lr": "learning rate"}
@@ -293,73 +293,69 @@ def _marks(axes: Any, search: Mapping[str, Any], point: Any) -> None:
 
 def maps(
     *,
-    past: np.ndarray,
-    truth: np.ndarray,
+    past: Float[np.ndarray, "past channel height width"],
+    truth: Float[np.ndarray, "lead channel height width"],
     forecasts: Mapping[str, np.ndarray],
     channel: int,
     grid: GridSpec,
     when: Sequence[str],
 ) -> Any:
-    """One channel: truth above forecasts, each beside its error at the last lead.
+    """One channel, physical units, a row per lead time: truth, forecasts, and their errors.
 
-    `past`, `truth` and forecasts are (frame, channel, height, width) in physical units; `when`
-    names each lead time. All fields share one colour range, and all errors another, centred on 0.
+    `when` names the lead times. Where the truth changes little against its own range, fields are
+    shown as their change since the last input. Fields share one colour range, errors another.
     """
-    aspect = _extent_aspect(grid)
-    leads = sorted({0, len(truth) // 2, len(truth) - 1}) if aspect <= 3 else [len(truth) - 1]
-    columns = len(leads) + 1
-    width = (WIDTH - 1.4) / columns / aspect
-    figure = new_figure(WIDTH, 1.1 + (min(width, 2.4) + 0.24) * (len(forecasts) + 1))
-    figure.get_layout_engine().set(h_pad=0.01, hspace=0.0, w_pad=0.02, wspace=0.0)
-    axes = figure.subplots(len(forecasts) + 1, columns, squeeze=False, sharex=True, sharey=True)
-    exists = grid.exists
-
-    def show(panel: Any, field: np.ndarray, cmap: str, limits: tuple[float, float]) -> Any:
-        return _show(panel, np.where(exists, field, np.nan), grid, cmap, limits)
-
-    shown = [truth[lead, channel][exists] for lead in leads]
-    limits = _range(np.concatenate([*shown, past[-1, channel][exists]]))
-    last = leads[-1]
-    errors = {name: f[last, channel] - truth[last, channel] for name, f in forecasts.items()}
-    widest = max((float(np.quantile(np.abs(e[exists]), 0.995)) for e in errors.values()), default=1)
-    widest = widest or 1.0
-    field = None
-    for row, (name, frames) in enumerate({"truth": truth, **forecasts}.items()):
-        for column, lead in enumerate(leads):
-            field = show(axes[row, column], frames[lead, channel], "viridis", limits)
-            if row == 0:
-                axes[row, column].set_title(when[lead], fontsize=9)
-        axes[row, 0].set_ylabel(name.replace(" ", "\n", 1), fontsize=9)
-    show(axes[0, -1], past[-1, channel], "viridis", limits)
-    axes[0, -1].set_title("last input", fontsize=9)
-    error = None
-    for row, (_, values) in enumerate(errors.items(), start=1):
-        error = show(axes[row, -1], values, "RdBu_r", (-widest, widest))
-        spread = float(np.sqrt((values[exists] ** 2).mean()))
-        axes[row, -1].set_title(f"RMSE {spread:.3g}", fontsize=8, pad=2)
-    name = f"{grid.channels[channel]} ({grid.units[channel]})"
-    _bars(figure, axes, field, error, (name, f"error, {when[last]}"))
+    leads = sorted({0, len(truth) // 2, len(truth) - 1})
+    fields = {"truth": truth, **forecasts}
+    fields = {name: frames[leads, channel] for name, frames in fields.items()}
+    errors = {
+        f"error: {name}": f - fields["truth"] for name, f in fields.items() if name != "truth"
+    }
+    start, exists = past[-1, channel], grid.exists
+    as_change = _hides_change(fields["truth"][:, exists], start[exists])
+    unit = f" ({unit_text(grid.units[channel])})".replace(" ()", "")
+    name = grid.channels[channel] + unit
+    if as_change:
+        fields = {label: frames - start for label, frames in fields.items()}
+        name = f"change of {name} since the last input"
+    columns = {**fields, **errors}
+    width = (WIDE - 0.9) / len(columns)
+    height = min(width / _extent_aspect(grid), 2.6)
+    figure = new_figure(WIDE, 1.2 + (height + 0.2) * len(leads))
+    axes = figure.subplots(len(leads), len(columns), squeeze=False, sharex=True, sharey=True)
+    ranges = [(fields, "RdBu_r" if as_change else "viridis", as_change), (errors, "PuOr_r", True)]
+    position = 0
+    for (group, cmap, centred), label in zip(ranges, (name, f"error{unit}"),
+                                             strict=True):  # fmt: skip
+        limits = _range(np.concatenate([f[:, exists] for f in group.values()] or [[0]], axis=None),
+                        centred=centred)  # fmt: skip
+        image, panels = None, axes[:, position : position + len(group)]
+        for column, (title, frames) in enumerate(group.items()):
+            panels[0, column].set_title(title.replace(" (", "\n("), fontsize=9)
+            for row, field in enumerate(frames):
+                shown = np.where(exists, field, np.nan)
+                image = _show(panels[row, column], shown, grid, cmap, limits)
+                if group is errors:
+                    rmse = f"RMSE {float(np.sqrt(np.nanmean(shown**2))):.3g}"
+                    panels[row, column].text(0.02, 0.03, rmse, fontsize=8, bbox=LABEL_BOX,
+                                             transform=panels[row, column].transAxes)  # fmt: skip
+        position += len(group)
+        if image is not None:
+            bar = figure.colorbar(image, ax=panels, location="bottom", shrink=0.8,
+                                  aspect=11 * len(group), pad=0.02, extend="both")  # fmt: skip
+            bar.set_label(label, fontsize=9)
+            bar.ax.tick_params(labelsize=8)
+            bar.locator = _few_ticks()
+            bar.update_ticks()
+    for panel, lead in zip(axes[:, 0], leads, strict=True):
+        panel.set_ylabel(when[lead], fontsize=8)
     return figure
 
 
-def _bars(figure: Any, axes: Any, field: Any, error: Any, names: tuple[str, str]) -> None:
-    bars = [(field, axes[:, :-1], names[0])]
-    bars += [(error, axes[:, -1:], names[1])] if error is not None else []
-    for image, panels, label in bars:
-        bar = figure.colorbar(
-            image,
-            ax=panels,
-            location="bottom",
-            shrink=0.9,
-            # as thick under one column as under several
-            aspect=11 * panels.shape[1],
-            pad=0.01,
-            extend="both",
-        )
-        bar.set_label(label, fontsize=9)
-        bar.ax.tick_params(labelsize=8)
-        bar.locator = _few_ticks()
-        bar.update_ticks()
+def _hides_change(truth: Float[np.ndarray, "lead cell"], start: Float[np.ndarray, " cell"]) -> bool:
+    """Whether the change over the lead times is small against the spread of the field."""
+    change = float(np.sqrt(np.mean(np.square(truth - start))))
+    return change < SMALL_CHANGE * float(np.std(start))
 
 
 def _few_ticks() -> Any:
@@ -368,8 +364,12 @@ def _few_ticks() -> Any:
     return MaxNLocator(nbins=4)
 
 
-def _range(values: np.ndarray) -> tuple[float, float]:
+def _range(values: np.ndarray, *, centred: bool) -> tuple[float, float]:
+    """All but the outermost hundredth of the values; with 0 in its middle where `centred`."""
     low, high = (float(v) for v in np.quantile(values, (0.005, 0.995)))
+    if centred:
+        high = max(abs(low), abs(high))
+        low = -high
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 

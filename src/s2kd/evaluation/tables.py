@@ -24,20 +24,22 @@ class Table:
         body = "\n".join(
             "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows
         )
-        return f"**{self.title}**\n\n{body}\n\n*{self.caption}*"
+        caption = f"\n\n*{self.caption}*" if self.caption else ""
+        return f"**{self.title}**\n\n{body}{caption}"
 
     def html(self) -> str:
-        """As an HTML table with its caption below."""
+        """As an HTML table with its caption below; a line that begins with ▸ stands out."""
 
         def line(cells: tuple[str, ...], tag: str) -> str:
             inner = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
-            return f"<tr>{inner}</tr>"
+            marked = ' class="mark"' if cells[0].startswith("▸") else ""
+            return f"<tr{marked}>{inner}</tr>"
 
         body = "".join(line(cells, "td") for cells in self.lines)
         return (
             f'<div class="wide"><table><thead>{line(self.head, "th")}</thead>'
             f"<tbody>{body}</tbody></table></div>"
-            f'<p class="caption">{html.escape(self.caption)}</p>'
+            + (f'<p class="faint">{html.escape(self.caption)}</p>' if self.caption else "")
         )
 
     def rich(self) -> "rich.table.Table":

@@ -123,7 +123,7 @@ def csi_by_lead(panels: Mapping[str, Mapping[str, Sequence[Estimate]]]) -> Any:
         axes.axhline(0, color="#888888", linewidth=1)
         axes.set_xlabel("lead step", fontsize=8)
     grid[0].set_ylabel(f"CSI − CSI of the {BASELINE}", fontsize=8)
-    shared_legend(figure, grid[-1])
+    shared_legend(figure, grid[-1:])
     return figure
 
 

@@ -323,10 +323,11 @@ def _on_device(run: Run, model: EvaluatedModel) -> Student | Teacher:
 
 def report(run: Run) -> Path:
     """`report.html` and `figures/`, from the files of the run alone."""
+    from s2kd.evaluation.answer import Answer
     from s2kd.evaluation.report import write_report
 
     path = run.out / "report.html"
-    search = run.out / "sweep.json"
+    search, answer = run.out / "sweep.json", run.out / "answer.json"
     write_report(
         path,
         scores=read_scores(run.out),
@@ -334,13 +335,15 @@ def report(run: Run) -> Path:
         samples=_samples(run),
         recipe=run.recipe,
         search=read_json(search) if search.exists() else None,
+        answer=Answer.from_dict(read_json(answer), str(answer)) if answer.exists() else None,
     )
     return path
 
 
 def is_reported(out: Path) -> bool:
-    """Whether the report is of these scores and search, written only where they change."""
-    page, sources = out / "report.html", [out / "scores.json", out / "sweep.json"]
+    """Whether the report is of these scores, search and answer, written only where they change."""
+    page = out / "report.html"
+    sources = [out / name for name in ("scores.json", "sweep.json", "answer.json")]
     times = [path.stat().st_mtime_ns for path in sources if path.exists()]
     return page.exists() and page.stat().st_mtime_ns >= max(times)
 
@@ -370,7 +373,14 @@ def _samples(run: Run) -> dict[str, Any]:
         forecast = predict(network, window.past, window.index, states)
         forecasts[_label(model)] = forecast[0].numpy()
     reads = "text" in run.teacher_kinds
+    last = int(windows.starts[number]) + windows.past - 1
+    times = [
+        str(time)[:16].replace("T", " ")
+        for time in run.dataset.times[last : last + windows.lead + 1]
+    ]
     return {
+        # simulations count from 1970: they have no dates
+        "times": [] if times[0].startswith("1970") else times,
         "past": window.past[0].numpy(),
         "truth": window.future[0].numpy(),
         "forecasts": forecasts,
