@@ -111,7 +111,7 @@ def curve_grid(
                 c for by in by_column.values() for m, c in by.items() if m not in REFERENCES
             ]
             row[0].set_ylim(*_near([c[0] for c in students]))
-        row[0].set_ylabel(label)
+        row[0].set_ylabel(label.replace(": ", "\n"), fontsize=9)
     for axes, title in zip(grid[0], columns, strict=True):
         axes.set_title(method_label(title) if len(columns) > 1 else "", fontsize=10)
     for axes in grid[-1]:
@@ -331,7 +331,7 @@ def maps(
                         centred=centred)  # fmt: skip
         image, panels = None, axes[:, position : position + len(group)]
         for column, (title, frames) in enumerate(group.items()):
-            panels[0, column].set_title(title.replace(" (", "\n("), fontsize=9)
+            panels[0, column].set_title(title.replace(" (", "\n(", 1), fontsize=8)
             for row, field in enumerate(frames):
                 shown = np.where(exists, field, np.nan)
                 image = _show(panels[row, column], shown, grid, cmap, limits)
