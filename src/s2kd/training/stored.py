@@ -98,7 +98,9 @@ class StoredForecasts:
         self._files: Sequence[_File | _LabelFile]
         store = Path(spec.path).expanduser()
         if is_labels(store):
-            self._files = [_label_file(store, spec, windows, by_run)]
+            labels = _labels(store, spec, windows)
+            by_run = by_run or len(set(labels.times.tolist())) < len(labels)
+            self._files = [_label_file(labels, by_run)]
         else:
             self._files = [_file(*file, spec, windows, by_run) for file in open_files(spec.path)]
         keys = self._times
@@ -281,7 +283,7 @@ def _file(
     return _File(path=path, keys=keys, fields=arrays, latent=latent)
 
 
-def _label_file(path: Path, spec: Stored, windows: WindowDataset, by_run: bool) -> _LabelFile:
+def _labels(path: Path, spec: Stored, windows: WindowDataset) -> Labels:
     """A label store, in the channels and units of the windows."""
     if spec.variables or spec.latent not in ("", "latent"):
         raise S2KDError(
@@ -293,11 +295,14 @@ def _label_file(path: Path, spec: Stored, windows: WindowDataset, by_run: bool) 
     if spec.latent and labels.latent_width is None:
         raise S2KDError(f"{path}: holds no latent; label again with --latents")
     dataset = windows.dataset
-    labels = labels.check_against(dataset.grid, past=1, lead=windows.lead, source=dataset.name)
+    return labels.check_against(dataset.grid, past=1, lead=windows.lead, source=dataset.name)
+
+
+def _label_file(labels: Labels, by_run: bool) -> _LabelFile:
     keys = [_time_text(time) for time in labels.times]
     if by_run:
         keys = [_key(*pair) for pair in zip(keys, labels.runs.tolist(), strict=True)]
-    return _LabelFile(path=path, keys=keys, labels=labels)
+    return _LabelFile(path=labels.path, keys=keys, labels=labels)
 
 
 def _lead_dimension(path: Path, file: "xr.Dataset") -> str:
