@@ -104,6 +104,14 @@ def test_other_content_of_the_folder_is_another_version(llava, tmp_path):
     assert len({template, build(copy).version, build(llava).version}) == 3
 
 
+def test_a_narrator_is_one_before_its_model_can_be_loaded(tmp_path):
+    """Python 3.11's own check of a protocol would evaluate `version`, which reads the model."""
+    narrator = build(tmp_path / "missing")
+    assert isinstance(narrator, Narrator)
+    with pytest.raises(S2KDError, match="no such folder"):
+        _ = narrator.version
+
+
 def test_all_parts_of_a_hub_model_are_of_the_recorded_commit(llava, monkeypatch):
     from transformers import AutoConfig, AutoProcessor
 

@@ -6,7 +6,9 @@ sees `Past` values, which hold no future, no date and no place.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+
+# of `typing`, Python 3.11 evaluates properties such as `version` in a check, and so loads models
+from typing_extensions import Protocol, runtime_checkable
 
 from s2kd.core.registry import Registry
 from s2kd.core.types import Past

@@ -4,7 +4,9 @@ Decorate the class with `@encoders.register("name")`; its settings are keyword-o
 """
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+
+# of `typing`, Python 3.11 evaluates properties such as `version` in a check, and so loads models
+from typing_extensions import Protocol, runtime_checkable
 
 from s2kd.core.registry import Registry
 from s2kd.core.types import Tokens
