@@ -17,8 +17,8 @@ from s2kd.deploy.forecaster import Forecaster
 from s2kd.evaluation.climatology import Climatology
 from s2kd.evaluation.report import write_report
 from s2kd.evaluation.results import select
-from s2kd.evaluation.rollout import climatology_step, long_windows, roll_out
-from s2kd.evaluation.score import persistence
+from s2kd.evaluation.rollout import long_windows, roll_out
+from s2kd.evaluation.score import climatology_forecast, persistence
 from s2kd.models.forecasters import Student
 from s2kd.models.normaliser import Normaliser
 
@@ -135,7 +135,7 @@ def test_the_references_are_persistence_and_climatology(data):
     )
     assert by_persistence["rollout_ahead_of_persistence"] == 0
     usual = Climatology.fit(data)
-    _, by_climatology = rolled(data, climatology_step(usual, windows, horizon=4), batch_size=7)
+    _, by_climatology = rolled(data, climatology_forecast(usual, windows, horizon=4), batch_size=7)
     assert by_climatology["rollout_mse"].values == pytest.approx(
         by_climatology["rollout_climatology_mse"].values, rel=1e-5
     )

@@ -345,16 +345,9 @@ def _method(scores: xr.Dataset) -> dict[str, Any] | None:
 
 
 def _fixed_fields(scores: xr.Dataset, free: Sequence[str]) -> dict[str, Any]:
-    """`_fixed` of a dataset of one model."""
-    texts = (str(scores[name].values[0]) for name in ("fingerprint", "backbone", "role"))
-    return _fixed(_six_digits(settings_of(scores)), *texts, free)
-
-
-def _fixed(
-    settings: Mapping[str, Any], fingerprint: str, backbone: str, role: str, free: Sequence[str]
-) -> dict[str, Any]:
-    """What models that are compared must share, by dotted name."""
-    fixed: dict[str, Any] = {"fingerprint": fingerprint}
+    """What models that are compared must share, by dotted name, of a dataset of one model."""
+    settings = _six_digits(settings_of(scores))
+    fixed: dict[str, Any] = {"fingerprint": str(scores["fingerprint"].values[0])}
     for name, value in settings.items():
         if name == "dataset":
             # data are the same by their fingerprint, whatever their folder is called
@@ -364,7 +357,7 @@ def _fixed(
             parts = value if isinstance(value, dict) else {"": value}
             fixed |= {f"{name}.{key}".rstrip("."): inner for key, inner in parts.items()}
     for part in settings.get("students") or []:
-        if part["name"] == backbone and role == "student":
+        if part["name"] == scores["backbone"].values[0] and scores["role"].values[0] == "student":
             fixed[f"students.{part['name']}"] = part["params"]
     return fixed
 

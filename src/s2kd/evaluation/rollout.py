@@ -31,24 +31,12 @@ from s2kd.core.types import Batch, Statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.evaluation import metrics as m
 from s2kd.evaluation.climatology import Climatology, fields_at_windows
+from s2kd.evaluation.score import Predict
 from s2kd.models.forecasters import feed_back
-
-Step = Callable[[Tensor, Batch], Tensor]
-"""(past, batch) to future, of one block or longer: climatology gives all frames at once."""
 
 BLOWN_UP = 4.0
 """A free forecast that has lost all skill but keeps the right variance errs twice as much as
 climatology; twice that again is no weather of any kind."""
-
-
-def climatology_step(climatology: Climatology, windows: WindowDataset, *, horizon: int) -> Step:
-    """The climatology at every valid time, all blocks at once."""
-
-    def step(past: Tensor, batch: Batch) -> Tensor:
-        lead = horizon * windows.lead
-        return fields_at_windows(climatology, windows, batch.index, lead=lead)
-
-    return step
 
 
 def long_windows(windows: WindowDataset, *, horizon: int) -> WindowDataset | None:
@@ -72,7 +60,7 @@ def long_windows(windows: WindowDataset, *, horizon: int) -> WindowDataset | Non
 
 
 def roll_out(
-    step: Step,
+    step: Predict,
     windows: WindowDataset,
     *,
     horizon: int,
@@ -135,7 +123,7 @@ def roll_out(
 
 
 def _forecast(
-    step: Step, batch: Batch, index: Int[Tensor, " batch"], extended: WindowDataset
+    step: Predict, batch: Batch, index: Int[Tensor, " batch"], extended: WindowDataset
 ) -> Float[Tensor, "batch lead channel height width"]:
     """Block after block; the true future is only ever compared with, never read."""
 

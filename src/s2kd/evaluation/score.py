@@ -57,7 +57,9 @@ SCORES_VERSION = 5
 """Of what is measured; models of a run scored by another version are scored again."""
 
 Predict = Callable[[Tensor, Batch], Tensor]
-"""(past, batch) to future, (batch, past | lead, channel, height, width), all physical."""
+"""(past, batch) to future, (batch, past | lead, channel, height, width), all physical.
+
+In a roll-out the future may be longer than one lead time: climatology gives all frames at once."""
 
 
 def score(
@@ -320,10 +322,13 @@ def persistence(lead: int) -> Predict:
     return predict
 
 
-def climatology_forecast(climatology: Climatology, windows: WindowDataset) -> Predict:
-    """The climatology at each valid time; it ignores the past."""
+def climatology_forecast(
+    climatology: Climatology, windows: WindowDataset, *, horizon: int = 1
+) -> Predict:
+    """The climatology at each valid time of `horizon` lead times; it ignores the past."""
 
     def predict(past: Tensor, batch: Batch) -> Tensor:
-        return fields_at_windows(climatology, windows, batch.index).to(past)
+        lead = horizon * windows.lead
+        return fields_at_windows(climatology, windows, batch.index, lead=lead).to(past)
 
     return predict

@@ -18,8 +18,14 @@ from s2kd.core.recipe import Method, Part
 from s2kd.core.types import Batch
 from s2kd.data.windows import WindowDataset
 from s2kd.evaluation import results
-from s2kd.evaluation.rollout import Step, climatology_step, roll_out
-from s2kd.evaluation.score import SCORES_VERSION, climatology_forecast, persistence, score
+from s2kd.evaluation.rollout import roll_out
+from s2kd.evaluation.score import (
+    SCORES_VERSION,
+    Predict,
+    climatology_forecast,
+    persistence,
+    score,
+)
 from s2kd.models.checkpoint import load_metadata, load_student, load_teacher
 from s2kd.models.forecasters import FramesOnly, Student, Teacher
 from s2kd.pipeline.distil import student_folder
@@ -299,7 +305,7 @@ def predictor(
     return lambda past, batch: predict(network, past, batch.index, states), speed
 
 
-def roll_out_step(run: Run, model: EvaluatedModel, windows: WindowDataset) -> Step | None:
+def roll_out_step(run: Run, model: EvaluatedModel, windows: WindowDataset) -> Predict | None:
     """A function that forecasts one block; None for a teacher that reads narratives.
 
     Such a teacher has no narratives of its own forecasts.
@@ -307,7 +313,7 @@ def roll_out_step(run: Run, model: EvaluatedModel, windows: WindowDataset) -> St
     if model.load is None:
         if model.name == "persistence":
             return persistence(windows.lead)
-        return climatology_step(run.climatology, windows, horizon=run.horizon)
+        return climatology_forecast(run.climatology, windows, horizon=run.horizon)
     network = _on_device(run, model)
     if isinstance(network, Teacher) and network.reads:
         return None
