@@ -71,18 +71,22 @@ def schema(domain: Domain, labels: Sequence[str]) -> dict[str, Any]:
     forms = []
     for (values, per_channel), names in groups.items():
         fields = {"quantity": names, "channel": labels if per_channel else [""], "value": values}
-        forms.append(
-            {
-                "type": "object",
-                "properties": {
-                    name: {"type": "string", "enum": list(dict.fromkeys(choices))}
-                    for name, choices in fields.items()
-                },
-                "required": list(fields),
-                "additionalProperties": False,
-            }
-        )
+        enums = {
+            name: {"type": "string", "enum": list(dict.fromkeys(choices))}
+            for name, choices in fields.items()
+        }
+        forms.append(object_schema(enums))
     return {"type": "array", "items": {"anyOf": forms}}
+
+
+def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
+    """JSON schema of an object with exactly these properties."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 def parse(items: Any, domain: Domain, grid: GridSpec, labels: Sequence[str]) -> tuple[Claim, ...]:
@@ -132,12 +136,7 @@ def extract(text: str, past: Past, labels: Sequence[str], ask: Ask) -> tuple[Cla
     Returns:
         The claims; None where the answer is not in the form.
     """
-    form = {
-        "type": "object",
-        "properties": {"claims": schema(past.domain, labels)},
-        "required": ["claims"],
-        "additionalProperties": False,
-    }
+    form = object_schema({"claims": schema(past.domain, labels)})
     answer = ask(form_prompt(text, past.domain, labels), form)
     try:
         return parse(json.loads(answer)["claims"], past.domain, past.grid, labels)

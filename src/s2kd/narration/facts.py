@@ -222,16 +222,8 @@ def balances(pasts: Sequence[Past], arrive: int, depart: int) -> list[Balance]:
     net = sectors.total((now[:, arrive] - now[:, depart])[:, None]) / size[:, None, None, None]
     gain, gain_at = sectors.extreme(net, 1.0)
     loss, loss_at = sectors.extreme(net, -1.0)
-    return [
-        Balance(gain=g, gain_at=tuple(ga), loss=s, loss_at=tuple(la))
-        for g, ga, s, la in zip(
-            gain[:, 0].tolist(),
-            gain_at[:, 0].tolist(),
-            loss[:, 0].tolist(),
-            loss_at[:, 0].tolist(),
-            strict=True,
-        )
-    ]
+    columns = zip(*(plain(values) for values in (gain, gain_at, loss, loss_at)), strict=True)
+    return [Balance(gain=g, gain_at=ga, loss=s, loss_at=la) for (g,), (ga,), (s,), (la,) in columns]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,10 +115,10 @@ def page(
 
 def cells(past: Past, measured: Facts) -> dict[str, str]:
     """The facts of one channel that most narratives are about."""
-    domain, size = past.domain, (past.grid.height, past.grid.width)
+    domain = past.domain
     unit = "" if measured.unit == "1" else f" {measured.unit}"
     highest, lowest = (
-        words.place_name(words.third_of(cell, *size), domain)
+        words.place_name(words.third_of(cell, past.grid), domain)
         for cell in (measured.maximum_at, measured.minimum_at)
     )
     speed = (measured.east**2 + measured.south**2) ** 0.5

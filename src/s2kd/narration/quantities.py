@@ -147,11 +147,6 @@ def steady(domain: Domain) -> tuple[float, float]:
     return -slight, slight
 
 
-def cell_third(cell: tuple[int, int], scene: Scene) -> Third:
-    """The third of a cell."""
-    return third_of(cell, scene.grid.height, scene.grid.width)
-
-
 TREND = ("falling", "steady", "rising")
 
 QUANTITIES: dict[str, Quantity] = {
@@ -172,10 +167,10 @@ QUANTITIES: dict[str, Quantity] = {
         lambda domain: words.EXTREME_CUTS,
     ),
     "maximum": location(
-        "place of the largest value in the last frame", lambda s, f: cell_third(f.maximum_at, s)
+        "place of the largest value in the last frame", lambda s, f: third_of(f.maximum_at, s.grid)
     ),
     "minimum": location(
-        "place of the smallest value in the last frame", lambda s, f: cell_third(f.minimum_at, s)
+        "place of the smallest value in the last frame", lambda s, f: third_of(f.minimum_at, s.grid)
     ),
     "largest_rise": location(
         "place that rose most from first to last frame",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from s2kd.core.types import Domain, GridSpec
 from s2kd.narration import words
 from s2kd.narration.facts import Balance, Facts, Plume, Scene
-from s2kd.narration.words import at, capital, class_of, extremes, third_of, trend
+from s2kd.narration.words import at, at_cell, capital, class_of, extremes, trend
 
 LEVELS = ("very low", "low", "near its usual level", "high", "very high")
 WARMTH = (
@@ -57,7 +57,8 @@ def warmth(fact: Facts, label: str, grid: GridSpec) -> str:
         f"The {label} is {class_of(fact.anomaly, words.LEVEL_CUTS, WARMTH)} and "
         f"{trend(fact.trend, 'weather', up='warming', down='cooling')}{turn(fact, 'weather')}; "
         f"{changed(fact, 'weather', 'warmed', 'cooled')}; it is hottest "
-        f"{at(highest(fact, grid), 'weather')} and coldest {at(lowest(fact, grid), 'weather')}."
+        f"{at_cell(fact.maximum_at, grid, 'weather')} and coldest "
+        f"{at_cell(fact.minimum_at, grid, 'weather')}."
     )
 
 
@@ -70,7 +71,7 @@ def height(fact: Facts, label: str, grid: GridSpec) -> str:
     """Trend and minimum of a pressure surface."""
     return (
         f"The {label} is {trend(fact.trend, 'weather')}{turn(fact, 'weather')}; "
-        f"{changed(fact, 'weather')}; it is lowest {at(lowest(fact, grid), 'weather')}."
+        f"{changed(fact, 'weather')}; it is lowest {at_cell(fact.minimum_at, grid, 'weather')}."
     )
 
 
@@ -81,8 +82,8 @@ def wind(fact: Facts, label: str, grid: GridSpec, positive: str, negative: str) 
     most = f"strongest {positive}" if fact.maximum > 0 else f"weakest {negative}"
     return (
         f"The {label} is {mean} on average, {trend(fact.trend, 'weather')}"
-        f"{turn(fact, 'weather')}, {most} {at(highest(fact, grid), 'weather')} and {least} "
-        f"{at(lowest(fact, grid), 'weather')}."
+        f"{turn(fact, 'weather')}, {most} {at_cell(fact.maximum_at, grid, 'weather')} "
+        f"and {least} {at_cell(fact.minimum_at, grid, 'weather')}."
     )
 
 
@@ -92,7 +93,7 @@ def traffic(scene: Scene) -> list[str]:
     for fact, _, label in scene.channels:
         sentences.append(
             f"The {label} is {trend(fact.growth, 'traffic')} with {extremes(fact.extreme)} hot "
-            f"spots, the hottest {at(highest(fact, scene.grid), 'traffic')}; "
+            f"spots, the hottest {at_cell(fact.maximum_at, scene.grid, 'traffic')}; "
             f"{changed(fact, 'traffic', 'grew', 'shrank')}."
         )
     sentences.append(shift(scene.facts[0]))
@@ -136,7 +137,7 @@ def fire(scene: Scene) -> list[str]:
     """Height, tilt, spread and growth of the plume, and the flow that bends it."""
     sentences, grid = [] if scene.plume is None else plume_sentences(scene.plume), scene.grid
     for fact, kind, label in scene.channels:
-        peak = at(highest(fact, grid), "fire")
+        peak = at_cell(fact.maximum_at, grid, "fire")
         state = f"The {label} is {trend(fact.trend, 'fire')}{turn(fact, 'fire')}"
         match kind:
             case "temperature":
@@ -162,10 +163,10 @@ def sideways(fact: Facts, label: str, scene: Scene) -> list[str]:
     toward = "right" if fact.mean > 0 else "left"
     sentence = (
         f"The {label} goes mostly to the {toward} and is {trend(fact.trend, 'fire')}, fastest "
-        f"rightward {at(highest(fact, scene.grid), 'fire')}"
+        f"rightward {at_cell(fact.maximum_at, scene.grid, 'fire')}"
     )
     if fact.minimum < 0:
-        sentence += f" and leftward {at(lowest(fact, scene.grid), 'fire')}"
+        sentence += f" and leftward {at_cell(fact.minimum_at, scene.grid, 'fire')}"
     bends = scene.plume is not None and abs(scene.plume.tilt) >= words.TILT_CUTS[3]
     if bends and scene.plume.tilt * fact.mean > 0:
         return [f"{sentence}.", "It bends the plume."]
@@ -199,19 +200,9 @@ def plain(fact: Facts, label: str, grid: GridSpec, domain: Domain) -> str:
     return (
         f"The {label} is {class_of(fact.anomaly, words.LEVEL_CUTS, LEVELS)} and "
         f"{trend(fact.trend, domain)}{turn(fact, domain)}, largest "
-        f"{at(highest(fact, grid), domain)} and smallest {at(lowest(fact, grid), domain)}; "
-        f"{changed(fact, domain)}."
+        f"{at_cell(fact.maximum_at, grid, domain)} and smallest "
+        f"{at_cell(fact.minimum_at, grid, domain)}; {changed(fact, domain)}."
     )
-
-
-def highest(facts: Facts, grid: GridSpec) -> words.Third:
-    """The third of the maximum."""
-    return third_of(facts.maximum_at, grid.height, grid.width)
-
-
-def lowest(facts: Facts, grid: GridSpec) -> words.Third:
-    """The third of the minimum."""
-    return third_of(facts.minimum_at, grid.height, grid.width)
 
 
 def movement(facts: Facts, subject: str, domain: Domain) -> str:

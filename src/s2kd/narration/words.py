@@ -165,25 +165,25 @@ def class_of(value: float, cuts: Sequence[float], names: Sequence[str]) -> str:
     return names[bisect_right(cuts, value)]
 
 
-def third_of(cell: tuple[int, int], height: int, width: int) -> Third:
+def third_of(cell: tuple[int, int], grid: GridSpec) -> Third:
     """The third that a cell (row, column) lies in."""
-    return 3 * cell[0] // height, 3 * cell[1] // width
-
-
-def places(domain: Domain) -> tuple[tuple[str, str, str], ...]:
-    """Names of the 3 × 3 thirds: points of the compass, for fires sides of a screen."""
-    return SCREEN if domain == "fire" else COMPASS
+    return 3 * cell[0] // grid.height, 3 * cell[1] // grid.width
 
 
 def place_name(third: Third, domain: Domain) -> str:
     """`north-west`, or for fires `upper left`."""
-    return places(domain)[third[0]][third[1]]
+    return (SCREEN if domain == "fire" else COMPASS)[third[0]][third[1]]
 
 
 def at(third: Third, domain: Domain) -> str:
     """`in the north-west`, `in the upper left`, `at the top`."""
     name = place_name(third, domain)
     return f"at the {name}" if name in ("top", "bottom") else f"in the {name}"
+
+
+def at_cell(cell: tuple[int, int], grid: GridSpec, domain: Domain) -> str:
+    """`at` for the third that a cell (row, column) lies in."""
+    return at(third_of(cell, grid), domain)
 
 
 def way(east: float, south: float, domain: Domain) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from s2kd.core.types import Past, S2KDError
-from s2kd.narration.claims import parse, schema
+from s2kd.narration.claims import object_schema, parse, schema
 from s2kd.narration.narrators import Answer, narrators
 from s2kd.narration.prompts import FORM, VERSION, prompt, shown_labels, tidied
 from s2kd.narration.sheet import Sheets, png
@@ -298,16 +298,6 @@ def read_form(past: Past, answer: Answer) -> Answer:
 def labels_of(past: Past) -> tuple[str, ...]:
     """The channels of a form by the names that the model sees."""
     return shown_labels(past.grid, past.domain)
-
-
-def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
-    """JSON schema of an object with exactly these properties."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
 
 
 def checked_url(url: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from s2kd.core.types import S2KDError, Tokens
 from s2kd.narration.huggingface import identity, load, pinned
@@ -145,15 +146,15 @@ class FrozenEncoder:
     @torch.inference_mode()
     def _states(self, ids: list[list[int]]) -> list[Float[Tensor, "token width"]]:
         """The last layer for one padded batch, without the padding."""
-        longest, fill = max(map(len, ids)), self._tokenizer.pad_token_id or 0
-        numbers = torch.tensor([tokens + [fill] * (longest - len(tokens)) for tokens in ids])
-        mask = torch.tensor([[1] * len(tokens) + [0] * (longest - len(tokens)) for tokens in ids])
+        tokens = [torch.tensor(numbers) for numbers in ids]
+        fill = self._tokenizer.pad_token_id or 0
+        numbers = pad_sequence(tokens, batch_first=True, padding_value=fill)
+        mask = pad_sequence([torch.ones_like(each) for each in tokens], batch_first=True)
         states = self._network(
             input_ids=numbers.to(self._device), attention_mask=mask.to(self._device)
         ).last_hidden_state
-        return [
-            state[: len(tokens)].float().cpu() for state, tokens in zip(states, ids, strict=True)
-        ]
+        lengths = map(len, ids)
+        return [state[:n].float().cpu() for state, n in zip(states, lengths, strict=True)]
 
 
 def load_config(model: str, revision: str) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Float16, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from s2kd.core.files import digest, write_whole
 from s2kd.core.types import S2KDError, Tokens
@@ -137,15 +138,9 @@ def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
 
 def padded(states: Sequence[Float[Tensor, "_ width"]], width: int) -> Tokens:
     """The states of each text, padded with zeros to the longest, which is at least 1."""
-    longest = max([1, *map(len, states)])
-    tokens = Tokens(
-        values=torch.zeros(len(states), longest, width),
-        padding=torch.ones(len(states), longest, dtype=torch.bool),
-    )
-    for number, state in enumerate(states):
-        tokens.values[number, : len(state)] = state
-        tokens.padding[number, : len(state)] = False
-    return tokens
+    values = pad_sequence([torch.zeros(1, width), *states], batch_first=True)[1:]
+    lengths = torch.tensor([len(state) for state in states], dtype=torch.long)
+    return Tokens(values=values, padding=torch.arange(values.shape[1]) >= lengths[:, None])
 
 
 def states_key(texts: Sequence[str], encoder: TextEncoder) -> str:
