@@ -162,7 +162,7 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "extremes": ordinal(
         "amount of cells with unusually high values",
-        ("no", "few", "some", "many", "very many"),
+        words.EXTREMES,
         lambda _, f: f.extreme,
         lambda domain: words.EXTREME_CUTS,
     ),
@@ -218,7 +218,7 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "plume_height": ordinal(
         "height that the plume reaches",
-        ("low", "half-high", "tall", "full-height"),
+        words.TOPS,
         lambda s, _: s.plume.top,
         lambda domain: words.TOP_CUTS,
         domains=("fire",),

@@ -177,7 +177,7 @@ def plume_sentences(plume: Plume) -> list[str]:
     """Height, spread and tilt, then growth."""
     if plume.area == 0:
         return ["No plume stands out."]
-    tall = class_of(plume.top, words.TOP_CUTS, ("low", "half-high", "tall", "full-height"))
+    tall = class_of(plume.top, words.TOP_CUTS, words.TOPS)
     wide = class_of(plume.spread, words.SPREAD_CUTS, ("narrow", "medium-wide", "wide", "very wide"))
     heat = ("decaying fast", "decaying", "steady", "growing", "growing fast")
     return [

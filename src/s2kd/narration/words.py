@@ -136,6 +136,7 @@ RATIO_CUTS = (0.35, 0.8, 1.15, 1.4)
 """Spatial mean of the last frame over the training mean, for counts."""
 EXTREME_CUTS = (0.002, 0.01, 0.03, 0.06)
 """Share of cells beyond the training 98 % (or 2 %) quantile; 0.02 on average."""
+EXTREMES = ("no", "few", "some", "many", "very many")
 SPEED_CUTS = (0.12, 0.5, 1.25)
 """Cells per frame."""
 FRONT_CUTS = (2.4, 3.6)
@@ -152,6 +153,7 @@ BALANCE_CUT = 0.0015
 """Least difference of arrivals and departures in a third, as a share of all movements."""
 TOP_CUTS = (0.4, 0.7, 0.97)
 """Height of a plume over the height of the domain."""
+TOPS = ("low", "half-high", "tall", "full-height")
 SPREAD_CUTS = (0.24, 0.3, 0.38)
 """Width of a plume over the width of the domain."""
 TILT_CUTS = (-2.0, -0.7, -0.3, 0.3, 0.7, 2.0)
@@ -209,7 +211,7 @@ def trend(change: float, domain: Domain, *, up: str = "rising", down: str = "fal
 
 def extremes(share: float) -> str:
     """How many cells are above the training 98 % quantile."""
-    return class_of(share, EXTREME_CUTS, ("no", "few", "some", "many", "very many"))
+    return class_of(share, EXTREME_CUTS, EXTREMES)
 
 
 def capital(sentence: str) -> str:
