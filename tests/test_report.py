@@ -17,6 +17,7 @@ from s2kd.core.recipe import Method, Part, Recipe, TeacherSpec
 from s2kd.core.types import GridSpec
 from s2kd.evaluation import figures
 from s2kd.evaluation.answer import Candidate
+from s2kd.evaluation.maps import coastlines, maps
 from s2kd.evaluation.report import answer_of_run, write_report
 from s2kd.evaluation.results import describe_model, join_models, select
 from s2kd.evaluation.summary import summary_rows, summary_table
@@ -330,7 +331,7 @@ def drawn(grid, *, still=False):
     frames = {name: example[name] + still for name in ("past", "truth")}
     forecasts = {n: example["forecasts"][n] + still for n in ("unet s2kd", "teacher")}
     when = [f"+{i}" for i in range(LEAD)]
-    figure = figures.maps(**frames, forecasts=forecasts, channel=1, grid=grid, when=when)
+    figure = maps(**frames, forecasts=forecasts, channel=1, grid=grid, when=when)
     return frames, forecasts, figure
 
 
@@ -376,6 +377,25 @@ def test_maps_have_degrees_where_known_and_north_on_top():
     assert image.axes.yaxis.get_major_formatter()(-30.0) == "30°S"
     assert image.axes.xaxis.get_major_formatter()(200.0) == "160°W"
     assert image.axes.xaxis.get_major_formatter()(30.0) == "30°E"
+
+
+@pytest.mark.parametrize(
+    ("longitude", "latitude"),
+    [(-67.3, -55.9), (20.0, -34.8), (25.8, 71.1)],  # Cape Horn, Cape Agulhas, North Cape
+)
+def test_coastlines_pass_the_capes(longitude, latitude):
+    distance = np.hypot(*(coastlines() - (longitude, latitude)).T)
+    assert np.nanmin(distance) < 1.0
+
+
+def test_coastlines_are_drawn_on_wide_geographic_maps_alone():
+    rows = {"latitude": (75.0, 63.0, 51.0, 39.0, 27.0, 15.0)}
+    for step, lines in ((16, 1), (0.2, 0)):
+        columns = tuple(200.0 + step * i for i in range(9))
+        axes = images(drawn(plain_grid(**rows, longitude=columns))[-1])[0].axes
+        assert len(axes.lines) == lines
+        assert axes.get_xlim() == (200 - step / 2, 200 + 8.5 * step)
+    assert images(drawn(plain_grid())[-1])[0].axes.lines[:] == []
 
 
 def test_cells_that_do_not_exist_are_blank():

@@ -83,19 +83,9 @@ class Value(Struct, frozen=True, kw_only=True):
 
 
 class Scores(Struct, frozen=True, kw_only=True):
-    """Errors of a forecaster on one test split.
+    """Errors of a forecaster on one split, and whether the chosen student is better or worse.
 
-    Attributes
-    ----------
-    mse
-        Normalised: over all leads, channels and cells, in training variances.
-    rmse
-        By channel, each lead: in the channel's unit.
-    chosen_is
-        Whether the chosen student is better or worse than this forecaster, by `mse`; "" where
-        windows are too few.
-    chosen_is_by_lead
-        The same by channel, each lead.
+    `mse` is normalised, over all leads, channels and cells; `rmse` by channel and lead in its unit.
     """
 
     mse: Value
@@ -118,25 +108,7 @@ class ScoredForecaster(Struct, frozen=True, kw_only=True):
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """The chosen student, what it is compared with, and every candidate.
-
-    Attributes
-    ----------
-    units
-        Unit by channel.
-    lead_seconds
-        Lead times.
-    windows
-        Test windows by split; the first split is that of the headline.
-    chosen, baseline, teacher
-        Names among `forecasters`; `teacher` is "" where no teacher was scored.
-    gap_closed_percent
-        By split: (baseline − chosen) / (baseline − teacher) of the normalised MSE. Undefined where
-        the teacher is not clearly better than the baseline.
-    search
-        Budget, time and teachers of the search; `missing_months` are months that neither
-        validation nor test hold.
-    """
+    """The chosen student, what it is compared with, and every candidate (docs/answer.md)."""
 
     format: Literal[1] = 1
     data: str

@@ -1,4 +1,4 @@
-"""Figures of a run: maps, curves by lead time, the frontier, heat maps, training, searches.
+"""Figures of a run: curves by lead time, the frontier, heat maps, training, searches.
 
 Every function returns a Matplotlib figure. Methods have one colour and one label in all of them.
 """
@@ -10,17 +10,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from s2kd.core.types import GridSpec, S2KDError
-from s2kd.evaluation.answer import REFERENCES, unit_text
+from s2kd.core.errors import S2KDError
+from s2kd.evaluation.answer import REFERENCES
 from s2kd.evaluation.compare import label as method_label
 
 WIDTH, WIDE = 6.4, 9.6
 """Inches, of figures with one column of panels and with several."""
 RATIOS = (0.1, 10.0)
 """Limits of the axis of ratios."""
-LABEL_BOX = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5}
-SMALL_CHANGE = 0.4
-"""Of the spatial standard deviation: below it, maps show changes."""
 Curve = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation over seeds."""
 # Okabe and Ito (2008): told apart with any kind of colour vision
@@ -289,136 +286,3 @@ def _marks(axes: Any, search: Mapping[str, Any], point: Any) -> None:
         if search.get(name):
             x, y = point(search[name])
             axes.plot(x, y, marker, ms=14, markerfacecolor=colour, markeredgecolor="black")
-
-
-def maps(
-    *,
-    past: Float[np.ndarray, "past channel height width"],
-    truth: Float[np.ndarray, "lead channel height width"],
-    forecasts: Mapping[str, np.ndarray],
-    channel: int,
-    grid: GridSpec,
-    when: Sequence[str],
-) -> Any:
-    """One channel, physical units, a row per lead time: truth, forecasts, and their errors.
-
-    `when` names the lead times. Where the truth changes little against its own range, fields are
-    shown as their change since the last input. Fields share one colour range, errors another.
-    """
-    leads = sorted({0, len(truth) // 2, len(truth) - 1})
-    fields = {"truth": truth, **forecasts}
-    fields = {name: frames[leads, channel] for name, frames in fields.items()}
-    errors = {
-        f"error: {name}": f - fields["truth"] for name, f in fields.items() if name != "truth"
-    }
-    start, exists = past[-1, channel], grid.exists
-    as_change = _hides_change(fields["truth"][:, exists], start[exists])
-    unit = f" ({unit_text(grid.units[channel])})".replace(" ()", "")
-    name = grid.channels[channel] + unit
-    if as_change:
-        fields = {label: frames - start for label, frames in fields.items()}
-        name = f"change of {name} since the last input"
-    columns = {**fields, **errors}
-    width = (WIDE - 0.9) / len(columns)
-    height = min(width / _extent_aspect(grid), 2.6)
-    figure = new_figure(WIDE, 1.2 + (height + 0.2) * len(leads))
-    axes = figure.subplots(len(leads), len(columns), squeeze=False, sharex=True, sharey=True)
-    ranges = [(fields, "RdBu_r" if as_change else "viridis", as_change), (errors, "PuOr_r", True)]
-    position = 0
-    for (group, cmap, centred), label in zip(ranges, (name, f"error{unit}"),
-                                             strict=True):  # fmt: skip
-        limits = _range(np.concatenate([f[:, exists] for f in group.values()] or [[0]], axis=None),
-                        centred=centred)  # fmt: skip
-        image, panels = None, axes[:, position : position + len(group)]
-        for column, (title, frames) in enumerate(group.items()):
-            panels[0, column].set_title(title.replace(" (", "\n(", 1), fontsize=8)
-            for row, field in enumerate(frames):
-                shown = np.where(exists, field, np.nan)
-                image = _show(panels[row, column], shown, grid, cmap, limits)
-                if group is errors:
-                    rmse = f"RMSE {float(np.sqrt(np.nanmean(shown**2))):.3g}"
-                    panels[row, column].text(0.02, 0.03, rmse, fontsize=8, bbox=LABEL_BOX,
-                                             transform=panels[row, column].transAxes)  # fmt: skip
-        position += len(group)
-        if image is not None:
-            bar = figure.colorbar(image, ax=panels, location="bottom", shrink=0.8,
-                                  aspect=11 * len(group), pad=0.02, extend="both")  # fmt: skip
-            bar.set_label(label, fontsize=9)
-            bar.ax.tick_params(labelsize=8)
-            bar.locator = _few_ticks()
-            bar.update_ticks()
-    for panel, lead in zip(axes[:, 0], leads, strict=True):
-        panel.set_ylabel(when[lead], fontsize=8)
-    return figure
-
-
-def _hides_change(truth: Float[np.ndarray, "lead cell"], start: Float[np.ndarray, " cell"]) -> bool:
-    """Whether the change over the lead times is small against the spread of the field."""
-    change = float(np.sqrt(np.mean(np.square(truth - start))))
-    return change < SMALL_CHANGE * float(np.std(start))
-
-
-def _few_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(nbins=4)
-
-
-def _range(values: np.ndarray, *, centred: bool) -> tuple[float, float]:
-    """All but the outermost hundredth of the values; with 0 in its middle where `centred`."""
-    low, high = (float(v) for v in np.quantile(values, (0.005, 0.995)))
-    if centred:
-        high = max(abs(low), abs(high))
-        low = -high
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def _extent(grid: GridSpec) -> tuple[float, float, float, float]:
-    """(west, east, south, north): degrees where the grid has them, cells otherwise."""
-    if grid.latitude is None or grid.longitude is None or min(grid.height, grid.width) < 2:
-        return (-0.5, grid.width - 0.5, grid.height - 0.5, -0.5)
-    x = (grid.longitude[-1] - grid.longitude[0]) / (grid.width - 1) / 2
-    y = (grid.latitude[0] - grid.latitude[-1]) / (grid.height - 1) / 2
-    return (
-        grid.longitude[0] - x,
-        grid.longitude[-1] + x,
-        grid.latitude[-1] - y,
-        grid.latitude[0] + y,
-    )
-
-
-def _extent_aspect(grid: GridSpec) -> float:
-    west, east, south, north = _extent(grid)
-    return abs(east - west) / abs(north - south)
-
-
-def _show(
-    axes: Any, field: np.ndarray, grid: GridSpec, cmap: str, limits: tuple[float, float]
-) -> Any:
-    import matplotlib
-
-    colour = matplotlib.colormaps[cmap].with_extremes(bad="#bbbbbb")
-    image = axes.imshow(
-        field, cmap=colour, vmin=limits[0], vmax=limits[1], extent=_extent(grid), aspect="equal"
-    )
-    axes.tick_params(labelsize=7, length=2)
-    if grid.latitude is not None and grid.longitude is not None:
-        from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-        for axis, name in ((axes.xaxis, _east), (axes.yaxis, _north)):
-            axis.set_major_locator(MaxNLocator(nbins=3, steps=[1, 2, 3, 5, 6, 9, 10]))
-            axis.set_major_formatter(FuncFormatter(name))
-    else:
-        axes.set_xticks([])
-        axes.set_yticks([])
-    return image
-
-
-def _east(degrees: float, position: int | None = None) -> str:
-    turned = (degrees + 180) % 360 - 180
-    side = "" if turned in (0, -180) else ("E" if turned > 0 else "W")
-    return f"{abs(turned):g}°{side}"
-
-
-def _north(degrees: float, position: int | None = None) -> str:
-    return f"{abs(degrees):g}°{'' if degrees == 0 else 'N' if degrees > 0 else 'S'}"

@@ -36,6 +36,7 @@ from s2kd.evaluation.answer import (
 )
 from s2kd.evaluation.compare import BASELINE, KEYS, compare_methods
 from s2kd.evaluation.events import event_scores
+from s2kd.evaluation.maps import maps
 from s2kd.evaluation.results import select
 from s2kd.evaluation.summary import HEAD, cells_of
 from s2kd.evaluation.tables import Table, number, p_text
@@ -171,12 +172,12 @@ def answer_of_run(scores: Mapping[str, xr.Dataset]) -> Answer | None:
         return None
     names = [f"{b} {m}" for b, m in zip(students["backbone"].values, students["method"].values,
                                         strict=True)]  # fmt: skip
-    chosen = pd.Series(students["validation"].values, names).groupby(level=0).mean().idxmin()
-    baseline = f"{chosen.split(' ')[0]} {BASELINE}"
+    best = pd.Series(students["validation"].values, names).groupby(level=0).mean().idxmin()
+    baseline = f"{best.split(' ')[0]} {BASELINE}"
     return answer_of(
         scores,
-        chosen=chosen,
-        baseline=baseline if baseline in names else chosen,
+        chosen=best,
+        baseline=baseline if baseline in names else best,
         costs={},
         candidates=(),
         search={},
@@ -236,9 +237,9 @@ def _answer_section(page: _Page, answer: Answer) -> Section:
         for f in answer.forecasters if f.cost and f.cost.latency_ms
     ]}  # fmt: skip
     if answer.candidates:
-        chosen = answer.forecaster(answer.chosen)
+        student = answer.forecaster(answer.chosen)
         panels = {"validation MSE (normalised)": [
-            (c.method, c.latency_ms, c.validation, scored_form(answer, c) is chosen)
+            (c.method, c.latency_ms, c.validation, scored_form(answer, c) is student)
             for c in candidates if c.latency_ms and c.validation
         ]} | panels  # fmt: skip
     drawing = figures.frontier(
@@ -320,7 +321,7 @@ def _maps_section(page: _Page, samples: Mapping[str, Any]) -> Section:
         when = [f"{lead}\n{time}" for lead, time in zip(when, times[1:], strict=True)]
     shown = _shown(page, samples["forecasts"])
     for channel, name in enumerate(grid.channels[:MOST_MAPS]):
-        drawing = figures.maps(
+        drawing = maps(
             past=samples["past"],
             truth=samples["truth"],
             forecasts=shown,
