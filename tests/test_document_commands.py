@@ -158,3 +158,14 @@ def test_the_page_on_data(folder, capsys):
             assert execute(words, SMALL) == 0, f"{shlex.join(words)}: {capsys.readouterr().err}"
         else:
             refused(words, {}, capsys)
+
+
+@pytest.mark.slow
+def test_the_page_on_own_teachers(folder, capsys):
+    """Labelled by a callable of one's own, and learned from."""
+    (folder / "heavy.py").write_text("def model(past):\n    return past.flip(1), past[:, 0]\n")
+    for words in commands("docs/bring_your_own.md"):
+        if "RECIPE" not in words:
+            changes = SMALL | {"stride": 60, "test_stride": 60}
+            assert execute(words, changes) == 0, f"{shlex.join(words)}: {capsys.readouterr().err}"
+    assert (folder / "runs" / "labelled" / "report.html").exists()

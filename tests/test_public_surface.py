@@ -20,6 +20,7 @@ PROMISED = {
     "train_teacher": "s2kd.pipeline",
     "distill": "s2kd.pipeline",
     "evaluate": "s2kd.pipeline",
+    "label": "s2kd.pipeline",
     "forecast": "s2kd.deploy.forecast",
     "Forecaster": "s2kd.deploy.forecaster",
     "check": "s2kd.pipeline.parts",

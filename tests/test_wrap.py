@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from gridded import waves, write
 from torch import nn
 
 import s2kd
@@ -203,12 +205,16 @@ def test_what_does_not_fit_is_said_when_wrapping(blobs, module, settings, said):
         wrapped(blobs, module, **settings)
 
 
-def test_the_page_runs():
+def test_the_page_runs(tmp_path, monkeypatch):
+    write(waves(frames=200), tmp_path / "latest.nc")
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     torch.manual_seed(0)
     names: dict = {}
     for block in blocks:
         exec(block, names)
+    past = names["labels"].inputs(np.arange(8))
+    np.testing.assert_array_equal(names["forecasts"], np.repeat(past[:, -1:], 2, axis=1))
     assert torch.isfinite(names["loss"])
     assert names["teacher"].backbone.latent_grid == (4, 4)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from s2kd.cli import data, deploy, narrate, parts, reproduce, run, sweep
+from s2kd.cli import data, deploy, label, narrate, parts, reproduce, run, sweep
 
 app = typer.Typer(
     name="s2kd",
@@ -26,6 +26,7 @@ for verb in (run.demo, run.run, run.evaluate, run.diagnose, run.report, sweep.sw
 app.command()(reproduce.reproduce)
 app.add_typer(data.app, name="data")
 app.command()(narrate.narrate)
+app.command()(label.label)
 for verb in (deploy.forecast, deploy.export, parts.list_, parts.check):
     app.command(name=verb.__name__.rstrip("_"))(verb)
 

@@ -8,6 +8,7 @@ import typer
 from msgspec.structs import replace
 
 from s2kd.cli import options
+from s2kd.cli.label import print_labels
 from s2kd.core.console import print_json
 
 app = typer.Typer(help="Get data, and see what a file holds.", no_args_is_help=True)
@@ -102,7 +103,11 @@ def describe(
     """What the file holds, what is wrong with it, and a recipe that fits."""
     from s2kd.data import describe as describing
     from s2kd.pipeline import recipes
+    from s2kd.training import labels
 
+    if labels.is_labels(path.expanduser()):
+        print_labels(labels.Labels.open(path), as_json)
+        return
     description = describing.describe(path)
     recipe = recipes.for_description(description)
     if as_json:

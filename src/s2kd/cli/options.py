@@ -134,7 +134,13 @@ def _recipe_for_file(path: Path) -> "Recipe":
     from s2kd.core.errors import S2KDError
     from s2kd.data import describe
     from s2kd.pipeline import recipes
+    from s2kd.training.labels import is_labels
 
+    if is_labels(path):
+        raise S2KDError(
+            f"{path}: is a label store, which holds what a teacher says and no truth; give the "
+            "data themselves, and the store as stored.path"
+        )
     recipe = recipes.for_description(describe.describe(path))
     if recipe is None:
         command = shlex.join(["s2kd", "data", "describe", str(path)])

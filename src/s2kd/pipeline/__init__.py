@@ -29,6 +29,7 @@ from s2kd.pipeline.evaluate import (
     score_models,
 )
 from s2kd.pipeline.folder import Busy, load_recipe, locked, open_run
+from s2kd.pipeline.label import label
 from s2kd.pipeline.narrate import (
     limit_requests,
     narrate,
@@ -82,6 +83,7 @@ __all__ = [
     "evaluate",
     "export",
     "jobs_of",
+    "label",
     "limit_requests",
     "load_recipe",
     "locked",

@@ -111,6 +111,30 @@ class Labels:
         """(rows, columns) of the grid under the latents."""
         return self.files.attributes.latent_extent
 
+    def describe(self) -> dict[str, Any]:
+        """Facts of the store as plain data."""
+        attributes, grid = self.files.attributes, self.grid
+        ranges = attributes.ranges
+        return {
+            "path": str(self.path),
+            "kind": "label store",
+            "teacher": self.teacher,
+            "windows": len(self),
+            "first_time": str(self.times.min())[:19],
+            "last_time": str(self.times.max())[:19],
+            "step_seconds": grid.step_seconds,
+            "past": self.past,
+            "lead": self.lead,
+            "rows": grid.height,
+            "columns": grid.width,
+            "latent_width": self.latent_width,
+            "channels": [
+                {"name": name, "units": unit, **{view: ranges[view][n] for view in ranges}}
+                for n, (name, unit) in enumerate(zip(grid.channels, grid.units, strict=True))
+            ],
+            "digest": self.digest,
+        }
+
     def inputs(self, index: np.ndarray) -> Float[np.ndarray, "batch past channel height width"]:
         """Past frames of the windows with these numbers, in the grid's units."""
         if self._last_frame is None:

@@ -1,0 +1,95 @@
+"""The verb `label`: what a teacher says of data, once, to pass on."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from s2kd.cli.options import Data, Preset, Set, recipe_of
+from s2kd.core.console import print_json, print_table, shown
+
+if TYPE_CHECKING:
+    from s2kd.training.labels import Labels
+
+
+def label(
+    teacher: Annotated[
+        str,
+        typer.Argument(
+            help="package.module:callable, a .onnx file, or the folder of a model or run."
+        ),
+    ],
+    what: Annotated[str, typer.Argument(metavar="DATA", help="A recipe, or a file of frames.")],
+    out: Annotated[Path, typer.Option("--out", help="A .zarr to write, or to go on with.")],
+    latents: Annotated[bool, typer.Option("--latents", help="Store latents too.")] = False,
+    without_inputs: Annotated[
+        bool, typer.Option("--without-inputs", help="Store no past frames.")
+    ] = False,
+    split: Annotated[
+        list[str] | None,
+        typer.Option("--split", help="all (default), train, val, test, …; several may be named."),
+    ] = None,
+    stride: Annotated[int, typer.Option("--stride", min=1, help="Frames between windows.")] = 1,
+    past: Annotated[
+        int, typer.Option("--past", min=0, help="Past frames; default: the teacher's.")
+    ] = 0,
+    lead: Annotated[
+        int, typer.Option("--lead", min=0, help="Lead frames; default: the teacher's.")
+    ] = 0,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, …; default: a GPU.")] = "",
+    data: Data = "",
+    preset: Preset = "",
+    set_: Set = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """What a teacher says of every window of any data, as Zarr; goes on where it stopped."""
+    from s2kd import pipeline
+
+    recipe = recipe_of(what, out, data, "", preset, set_)
+    with shown(quiet=as_json) as console:
+        labels = pipeline.label(
+            teacher,
+            recipe,
+            out=out,
+            latents=latents,
+            inputs=not without_inputs,
+            splits=split or ("all",),
+            stride=stride,
+            past=past,
+            lead=lead,
+            device=device,
+            progress=console.progress,
+            say=console.say,
+        )
+    print_labels(labels, as_json)
+
+
+def print_labels(labels: "Labels", as_json: bool) -> None:
+    """What a label store holds."""
+    facts = labels.describe()
+    if as_json:
+        print_json(facts)
+        return
+    print(f"{labels.path}: label store, {facts['windows']} windows by {facts['teacher']['name']}")
+    columns = ["inputs", "forecast"] if "inputs" in facts["channels"][0] else ["forecast"]
+    rows = [
+        [channel["name"], channel["units"], *(_range(channel[view]) for view in columns)]
+        for channel in facts["channels"]
+    ]
+    print_table(["channel", "units", *columns], rows)
+    print(
+        f"times: {facts['first_time']} to {facts['last_time']}, {facts['step_seconds']:g} s apart"
+    )
+    print(f"frames: {facts['past']} past, {facts['lead']} lead")
+    print(f"grid: {facts['rows']} × {facts['columns']} (rows × columns)")
+    print(f"latent: {facts['latent_width'] or 'none'}")
+    print(f"digest: {facts['digest']}")
+    path = shlex.quote(f"stored.path={labels.path}")
+    print(
+        f'Next: s2kd run DATA --out DIR --set {path} --set \'methods=["baseline","output_stored"]\''
+    )
+
+
+def _range(values: Any) -> str:
+    return f"{values[0]:.6g} … {values[1]:.6g}"
