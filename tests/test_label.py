@@ -108,6 +108,9 @@ def test_a_label_store_is_no_data_to_train_on(folder, capsys):
     assert status(*LABEL, "--lead", "2", "--split", "test") == 0
     assert status("run", "labels.zarr", "--out", "runs") == 2
     assert "is a label store" in capsys.readouterr().err
+    settings = ("--set", "stored.path=labels.zarr", "--set", 'methods=["s2kd_stored"]')
+    assert status("run", "latest.nc", "--out", "runs", *settings) == 2
+    assert "holds none; label again with --latents" in capsys.readouterr().err
 
 
 def test_windows_cross_no_edge_of_a_split_and_need_no_future():

@@ -1,5 +1,7 @@
 """Whether a recipe can work: its parts, its stored forecasts, its models."""
 
+from pathlib import Path
+
 import torch
 
 from s2kd.core.errors import S2KDError
@@ -12,6 +14,7 @@ from s2kd.models.checkpoint import build_student, build_teacher
 from s2kd.narration.narrators import narrators
 from s2kd.narration.text import encoders
 from s2kd.pipeline.run import Run
+from s2kd.training.label_files import LabelFiles, is_labels
 from s2kd.training.losses import losses
 
 
@@ -56,7 +59,13 @@ def _check_stored(recipe: Recipe) -> None:
                 f"method {method.name!r} compares feature pyramids, which stored "
                 "forecasts do not hold"
             )
-        if views != {"forecast"} and not recipe.stored.latent:
+        if views != {"forecast"} and is_labels(Path(recipe.stored.path).expanduser()):
+            if not LabelFiles(Path(recipe.stored.path).expanduser()).has("latent"):
+                raise S2KDError(
+                    f"method {method.name!r} compares latents, and {recipe.stored.path} holds "
+                    "none; label again with --latents"
+                )
+        elif views != {"forecast"} and not recipe.stored.latent:
             raise S2KDError(
                 f"method {method.name!r} compares latents: name the variable of "
                 f"{recipe.stored.path} that holds the teacher's features with "
