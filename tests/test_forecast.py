@@ -46,7 +46,7 @@ def folder(tmp_path_factory, file):
         lead=LEAD,
     )
     out = tmp_path_factory.mktemp("service") / "run"
-    road.walk(recipe, out)
+    road.walk(recipe, out, until="distil")
     return out
 
 
@@ -549,7 +549,7 @@ def test_a_student_of_prepared_data_forecasts_from_the_files_they_were_made_of(t
     prepare(of_file(file), tmp_path / "prepared", split=THIRDS)
     part = Part(name="prepared", params={"path": str(tmp_path / "prepared")})
     recipe = structs.replace(road.tiny(), dataset=part, methods=(BASELINE,), past=PAST, lead=LEAD)
-    road.walk(recipe, tmp_path / "run")
+    road.walk(recipe, tmp_path / "run", until="distil")
     shutil.rmtree(tmp_path / "prepared")
     made = forecast(tmp_path / "run", file, tmp_path / "out.nc")
     past = xr.load_dataset(file)["t2m"].values[None, -PAST:, None]
