@@ -129,7 +129,10 @@ def test_the_page_on_narration(folder, capsys, monkeypatch):
             settings = {} if "--verify" in words else changes
             if "narrator.name=recorded" in words:
                 shutil.copy(folder / run / "narratives.jsonl", folder / "narratives.jsonl")
-                texts = (json.loads(row) for row in (folder / "narratives.jsonl").open())
+                texts = (
+                    json.loads(row)
+                    for row in (folder / "narratives.jsonl").read_text().splitlines()
+                )
                 rows = [{"window": row["window"], "text": row["text"]} for row in texts]
                 pd.DataFrame(rows).to_csv(folder / "texts.csv", index=False)
             if "narrator.name=openai" in words:  # the page's alternatives have runs of their own

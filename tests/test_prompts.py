@@ -236,8 +236,8 @@ def test_the_prompts_and_sheets_in_the_documents_are_those_of_the_code():
     for domain, example in examples.items():
         # where this fails: python docs/generate.py sheets
         assert example["versions"] == f"{Sheets().version} {prompts.VERSION}"
-        picture = Image.open(root / f"docs/sheet-{domain}.png")
-        assert picture.size == (Sheets().size, Sheets().size)
+        with Image.open(root / f"docs/sheet-{domain}.png") as picture:
+            assert picture.size == (Sheets().size, Sheets().size)
     for template in prompts.TEMPLATES.values():
         assert template in page
     with pytest.raises(ValueError, match="no marks of 'prompts'"):
