@@ -133,6 +133,27 @@ def test_the_headline_says_what_the_numbers_are():
     )
 
 
+def test_the_headline_says_where_there_is_nothing_to_close():
+    assert "; the teacher is not clearly better than no distillation." in headline(
+        answer(teacher=2)
+    )
+
+
+def test_networks_of_one_size_share_the_lowest_latency():
+    scores = scored()["test"]
+    times = np.where(scores["method"].values == "s2kd", 3.0, scores["latency_ms"].values)
+    scores = scores.assign_coords(latency_ms=("model", times))
+    made = answer_of(
+        {"test": scores}, chosen="unet s2kd", baseline="unet baseline", costs={}, candidates=(),
+        search={},
+    )  # fmt: skip
+    latency = {f.name: f.cost and f.cost.latency_ms for f in made.forecasters}
+    assert latency == {
+        "persistence": None, "climatology": None, "teacher": 9.0, "unet baseline": 3.0,
+        "unet s2kd": 3.0,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("levels", "first"),
     [

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
+import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 from msgspec import Struct
@@ -179,7 +180,7 @@ def answer_of(
             raise S2KDError(f"answer: {name!r} was not scored (there are {', '.join(names)})")
     if any("window_squared_error" not in part for part in scores.values()):
         raise S2KDError("answer: the scores are of an earlier version; run `s2kd evaluate` again")
-    teacher = _teacher(first)
+    teacher, costs = _teacher(first), {**_scored_costs(first), **costs}
     units = map(str, first["unit"].values)
     return Answer(
         data=str(first["data"].values[0]),
@@ -199,6 +200,29 @@ def answer_of(
     )
 
 
+def _scored_costs(scores: xr.Dataset) -> dict[str, Cost]:
+    """What the scores say; equal networks share the lowest latency, the rest is the clock's."""
+    trained = scores.isel(model=scores["role"].values != "reference")
+    names = ("role", "backbone", "method", "parameters", "latency_ms")
+    frame = pd.DataFrame({name: trained[name].values for name in names})
+    same = frame.groupby(["role", "backbone", "parameters"])["latency_ms"]
+    frame["latency_ms"] = same.transform("min")
+    return {
+        _name(row.role, row.backbone, row.method): Cost(
+            latency_ms=_finite(row.latency_ms),
+            bytes=4 * row.parameters,
+            parameters=row.parameters,
+            seconds=None,
+            runtime="PyTorch",
+        )
+        for row in frame.itertuples()
+    }
+
+
+def _name(role: str, backbone: str, method: str) -> str:
+    return f"{backbone} {method}" if role == "student" else method
+
+
 def _groups(scores: xr.Dataset) -> dict[str, xr.Dataset]:
     """The seeds of each forecaster by its name: references, teachers, students."""
     groups = {}
@@ -206,8 +230,9 @@ def _groups(scores: xr.Dataset) -> dict[str, xr.Dataset]:
         models = select(scores, role=role)
         pairs = zip(models["backbone"].values, models["method"].values, strict=True)
         for backbone, method in dict.fromkeys(pairs):
-            name = f"{backbone} {method}" if role == "student" else str(method)
-            groups[name] = select(models, backbone=backbone, method=method)
+            groups[_name(role, str(backbone), str(method))] = select(
+                models, backbone=backbone, method=method
+            )
     return groups
 
 
@@ -240,23 +265,14 @@ def _forecaster(
     group = next(iter(groups.values()))[name]
     first = group.isel(model=0)
     role, backbone, method = (str(first[n].values) for n in ("role", "backbone", "method"))
-    validation = group["validation"].values.astype(float).mean()
-    parameters, latency = int(first["parameters"]), group["latency_ms"].values.astype(float).min()
-    known_cost = Cost(
-        latency_ms=_finite(latency),
-        bytes=4 * parameters,
-        parameters=parameters,
-        seconds=None,
-        runtime="PyTorch",
-    )
     return ScoredForecaster(
         name=name,
         label=forecaster_label(backbone, method) if role == "student" else label(method),
         role=role,
         method=method,
         seeds=group.sizes["model"],
-        cost=None if role == "reference" else costs.get(name, known_cost),
-        validation=_finite(validation),
+        cost=costs.get(name),
+        validation=_finite(group["validation"].values.astype(float).mean()),
         scores={
             split: _scores(by_name[name], by_name[chosen]) for split, by_name in groups.items()
         },
@@ -362,6 +378,8 @@ def headline(answer: Answer) -> str:
     share = answer.gap_closed_percent[split].value
     if share is not None:
         text += f"; {share:.0f} % of the gap between no distillation and the teacher"
+    elif teacher is not None and answer.chosen != answer.baseline:
+        text += "; the teacher is not clearly better than no distillation"
     return " ".join([*_warnings(answer, split), text + "."])
 
 

@@ -34,7 +34,7 @@ from s2kd.evaluation.answer import (
     unit_text,
     unverified,
 )
-from s2kd.evaluation.compare import BASELINE, KEYS, compare_methods
+from s2kd.evaluation.compare import BASELINE, KEYS, TEACHER_METHODS, compare_methods
 from s2kd.evaluation.events import event_scores
 from s2kd.evaluation.maps import maps
 from s2kd.evaluation.results import select
@@ -488,8 +488,6 @@ def _rollout_section(page: _Page, frame: pd.DataFrame) -> list[Section]:
 
 
 # --- training and search -------------------------------------------------------------------------
-
-TEACHER_METHODS = {"text": "teacher", "no_text": "teacher-no-text"}
 
 
 def _training_section(

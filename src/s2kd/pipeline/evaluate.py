@@ -18,6 +18,7 @@ from s2kd.core.recipe import Method, Part
 from s2kd.core.types import Batch
 from s2kd.data.windows import WindowDataset
 from s2kd.evaluation import results
+from s2kd.evaluation.compare import TEACHER_METHODS
 from s2kd.evaluation.rollout import roll_out
 from s2kd.evaluation.score import (
     SCORES_VERSION,
@@ -35,8 +36,6 @@ from s2kd.pipeline.teach import teacher_folder
 from s2kd.training.objectives import predict
 
 REFERENCES = ("persistence", "climatology")
-TEACHER_METHODS = {"text": "teacher", "no_text": "teacher-no-text"}
-"""The names of the kinds of teacher in results."""
 
 
 @dataclass(frozen=True, kw_only=True)
