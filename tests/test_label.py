@@ -93,6 +93,7 @@ def test_python_and_the_command_line_agree_and_no_other_labels_are_mixed(folder,
         (["--split", "tset"], "--split tset: latest has no such split (there are all, train"),
         (["--out", "labels.nc"], "a label store is a folder that ends in .zarr"),
         (["--out", "latest.nc/x.zarr"], "would overwrite, lie in or hold"),
+        (["--device", "abacus"], "--device abacus: not on this machine"),
         (["--lead", "3"], "gives (2, 2, 1, 12, 16) for 2 windows of 3 past frames"),
     ],
 )

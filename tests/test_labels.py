@@ -16,6 +16,7 @@ from s2kd.data.windows import WindowDataset
 from s2kd.models.checkpoint import Setting, build_student, sealed
 from s2kd.models.given import given_teacher
 from s2kd.models.normaliser import Normaliser
+from s2kd.training import label_writer
 from s2kd.training.labels import Labels, is_labels, write_labels
 from s2kd.training.stored import StoredForecasts, store_forecasts
 from s2kd.training.targets import LiveTargets, StoredTargets
@@ -214,6 +215,19 @@ def test_a_damaged_block_is_named(copy, setting, windows, damage):
         file.write_bytes(before)
 
 
+def test_large_frames_are_labelled_in_smaller_blocks(
+    store, setting, windows, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(label_writer, "BLOCK_BYTES", 7000)
+    write_labels(tmp_path / "l.zarr", teacher_of(setting), windows, latents=True)
+    small, large = Labels.open(tmp_path / "l.zarr"), Labels.open(store)
+    index = np.arange(len(windows))[::-1].copy()
+    assert small.files.attributes.block == 6
+    assert np.array_equal(small.inputs(index), large.inputs(index))
+    np.testing.assert_allclose(small.forecasts(index), large.forecasts(index), rtol=1e-5)
+    np.testing.assert_allclose(small.latents(index), large.latents(index), rtol=1e-4, atol=1e-5)
+
+
 def test_altered_attributes_and_coordinates_are_refused(copy):
     file = copy / ".zattrs"
     plain, text = json.loads(file.read_text()), file.read_text()
@@ -239,6 +253,7 @@ def test_altered_attributes_and_coordinates_are_refused(copy):
         ({"dtype": "|O", "filters": [{"id": "pickle"}]}, "not those of plain numbers"),
         ({"compressor": {"id": "pickle"}}, "not those of plain numbers"),
         ({"filters": [{"id": "json2"}]}, "not those of plain numbers"),
+        ({"dtype": [["a", "<f4"]]}, "wants str"),
         ({"shape": [2**50]}, "GiB, more than is read at once"),
         ({"chunks": [2**40]}, "GiB, more than is read at once"),
     ],

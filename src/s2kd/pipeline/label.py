@@ -84,7 +84,7 @@ def label(
         normalise=recipe.normalise,
         predict=recipe.predict,
     )
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device(device)
     opened = (
         open_teacher(spec, setting=setting) if spec else given_teacher(teacher, setting=setting)
     )
@@ -101,6 +101,15 @@ def label(
             progress=progress(f"label {out.name}"),
         )
     return Labels.open(out)
+
+
+def _device(name: str) -> str:
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise S2KDError(f"--device {name}: not on this machine ({error})") from None
+    return name
 
 
 def windows_of(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 FORMAT = "s2kd-labels-1"
 ATTRIBUTES = ".zattrs"
-BLOCK = 32
-"""Windows (of `inputs`: frames) that share a digest, and that a teacher labels at once."""
+BLOCK, BLOCK_BYTES = 32, 2**26
+"""At most so many windows (of `inputs`: frames) and bytes share a chunk and a digest."""
 VIEWS = ("inputs", "forecast", "latent")
 """The large arrays, each float32 in blocks along its first axis."""
 NESTED = ("teacher", "origin", "blocks", "ranges")
@@ -35,7 +36,8 @@ class Attributes(Struct, kw_only=True, forbid_unknown_fields=True):
     """Global attributes of a store.
 
     `origin` is what it was made from, by part; `coordinates` the digest of all small arrays;
-    `blocks` those of the large ones, by array; `ranges` the least and greatest value per channel.
+    `blocks` those of the large ones, by array, `block` entries each; `ranges` the least and
+    greatest value per channel.
     """
 
     Conventions: str = "CF-1.11"
@@ -50,6 +52,7 @@ class Attributes(Struct, kw_only=True, forbid_unknown_fields=True):
     wraps: int
     rows: int
     columns: int
+    block: int
     latent_extent: tuple[int, int]
     origin: dict[str, Any]
     coordinates: str = ""
@@ -57,6 +60,16 @@ class Attributes(Struct, kw_only=True, forbid_unknown_fields=True):
     ranges: dict[str, list[tuple[float, float]]]
     complete: int = 0
     digest: str = ""
+
+
+class Array(Struct):
+    """Metadata of one array, as Zarr 2 has them."""
+
+    dtype: str
+    shape: list[int]
+    chunks: list[int]
+    filters: Any
+    compressor: dict[str, Any] | None
 
 
 def is_labels(path: Path) -> bool:
@@ -76,14 +89,24 @@ class LabelFiles:
 
         self.path, self.attributes = path, _attributes(path)
         _check_arrays(path)
-        mode = "r+" if writes else "r"
-        self._group = zarr.open_group(path, mode=mode, zarr_format=2, use_consolidated=False)
-        self.arrays: dict[str, zarr.Array] = {
-            view: self._group[view] for view in self.attributes.blocks if view in self._group
-        }
+        try:
+            self._group = zarr.open_group(
+                path, mode="r+" if writes else "r", zarr_format=2, use_consolidated=False
+            )
+            self.arrays = {v: self._group[v] for v in self.attributes.blocks if v in self._group}
+        except Exception as error:  # Zarr raises many kinds
+            raise S2KDError(f"{path}: cannot be opened as Zarr 2 ({error})") from None
         size = sum(4 * float(np.prod(array.shape, dtype=float)) for array in self.arrays.values())
         self._in_memory = size <= memory_gb * 2**30
         self._checked: dict[tuple[str, int], np.ndarray | None] = {}
+        self._noted = 0
+        for view, array in self.arrays.items():
+            block = (min(self.attributes.block, array.shape[0]), *array.shape[1:])
+            if array.chunks != block or array.dtype != "<f4":
+                raise S2KDError(
+                    f"{path / view}: has chunks {array.chunks} of {array.dtype}; its blocks are "
+                    f"{block} of float32"
+                )
 
     def has(self, view: str) -> bool:
         """Whether the store has this array."""
@@ -112,10 +135,11 @@ class LabelFiles:
     def read(self, view: str, index: np.ndarray) -> np.ndarray:
         """Entries along the first axis, float32."""
         values = np.empty((len(index), *self.arrays[view].shape[1:]), np.float32)
-        numbers = index // BLOCK
+        length = self.attributes.block
+        numbers = index // length
         for number in np.unique(numbers):
             rows = numbers == number
-            values[rows] = self.block(view, int(number))[index[rows] - number * BLOCK]
+            values[rows] = self.block(view, int(number))[index[rows] - number * length]
         return values
 
     def block(self, view: str, number: int) -> np.ndarray:
@@ -123,10 +147,10 @@ class LabelFiles:
         stored = self._checked.get((view, number))
         if stored is not None:
             return stored
-        first = number * BLOCK
+        first = number * self.attributes.block
         label = f"{self.path / view}: block {number} (from entry {first})"
         try:
-            stored = self.arrays[view][first : first + BLOCK]
+            stored = self.arrays[view][first : first + self.attributes.block]
         except Exception as error:  # every codec raises its own kinds
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise S2KDError(
@@ -149,9 +173,9 @@ class LabelFiles:
     def append(
         self, view: str, values: np.ndarray, channel_axis: int | None, cells: np.ndarray
     ) -> None:
-        """Write the next block; `save` makes it count."""
+        """Write the next block; `note` or `save` makes it count."""
         attributes, digests = self.attributes, self.attributes.blocks[view]
-        first = len(digests) * BLOCK
+        first = len(digests) * attributes.block
         self.arrays[view][first : first + len(values)] = values
         digests.append(_hash(values))
         if channel_axis is not None:
@@ -163,6 +187,13 @@ class LabelFiles:
                 (min(low, float(field.min())), max(high, float(field.max())))
                 for (low, high), field in zip(ranges, fields, strict=True)
             ]
+
+    def note(self) -> None:
+        """Save, of very many blocks not after each: the attributes grow with their number."""
+        count = sum(map(len, self.attributes.blocks.values()))
+        if count - self._noted > self._noted // 64:
+            self._noted = count
+            self.save()
 
     def save(self, *, complete: bool = False) -> None:
         """Note what is written; the last time, for readers that want all metadata in one file."""
@@ -206,16 +237,15 @@ def _attributes(path: Path) -> Attributes:
 def _check_arrays(path: Path) -> None:
     """Refuse objects, unknown codecs and sizes beyond reason before Zarr opens anything."""
     for file in sorted(path.glob("*/.zarray")):
-        name, facts = file.parent.name, read_json(file)
-        kind, filters = str(facts.get("dtype")), facts.get("filters")
-        codec = (facts.get("compressor") or {"id": CODECS[0]}).get("id")
-        is_text = kind[:2] == "<U" and kind[2:].isdecimal()
-        if filters or codec not in CODECS or not (is_text or kind in KINDS):
+        name, array = file.parent.name, read(Array, read_json(file), str(file))
+        codec = (array.compressor or {"id": CODECS[0]}).get("id")
+        is_text = re.fullmatch(r"<U\d{1,4}", array.dtype)
+        if array.filters or codec not in CODECS or not (is_text or array.dtype in KINDS):
             raise S2KDError(
-                f"{file}: type {kind}, filters {filters} and compressor {codec!r} are not those of "
-                "plain numbers or text"
+                f"{file}: type {array.dtype}, filters {array.filters} and compressor {codec!r} are "
+                "not those of plain numbers or text"
             )
-        chunk, total = (_bytes(kind, facts[key]) for key in ("chunks", "shape"))
+        chunk, total = (_bytes(array.dtype, shape) for shape in (array.chunks, array.shape))
         if chunk > LARGEST_CHUNK or (name not in VIEWS and total > LARGEST_COORDINATE):
             raise S2KDError(
                 f"{file}: declares {max(chunk, total) / 2**30:.3g} GiB, more than is read at once"

@@ -5,31 +5,23 @@ channel, row, column) with `last_frame` (time), and its `latent` (time, feature,
 latent_column), all float32 and in physical units; `time` is that of the last past frame.
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 
-import s2kd
-from s2kd.core.files import digest, whole_folder
 from s2kd.core.registry import nearest
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.core.units import conversion
-from s2kd.data.windows import WindowDataset
-from s2kd.models.given import GivenTeacher, check_places, content_digest
-from s2kd.training.label_files import BLOCK, Attributes, LabelFiles, save_attributes
+from s2kd.models.given import check_places
+from s2kd.training.label_files import Attributes, LabelFiles
 from s2kd.training.label_files import is_labels as is_labels
-from s2kd.training.objectives import States
-from s2kd.training.targets import AnyTeacher, forecast_of, freeze, teacher_extent
+from s2kd.training.label_writer import write_labels as write_labels
 
 if TYPE_CHECKING:
     import xarray as xr
-
-CHUNK_BYTES = 2**26
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -229,270 +221,25 @@ def _grid(coordinates: "xr.Dataset", attributes: Attributes) -> GridSpec:
 
 
 def _check_shapes(files: LabelFiles, grid: GridSpec, windows: int, last: np.ndarray | None) -> None:
-    """Arrays that agree with coordinates and attributes, in blocks that are all there."""
-    frame = (len(grid.channels), grid.height, grid.width)
-    lead, past = files.attributes.lead, files.attributes.past
-    expected = {"forecast": (windows, lead, *frame), "inputs": frame, "latent": (windows,)}
-    for view, digests in files.attributes.blocks.items():
+    """Arrays and ranges that agree with coordinates and attributes."""
+    attributes, frame = files.attributes, (len(grid.channels), grid.height, grid.width)
+    for view, digests in attributes.blocks.items():
         if not files.has(view):
             raise S2KDError(f"{files.path / view}: no such array; the store is torn")
         shape = files.arrays[view].shape
-        agrees = (
-            shape[1:] == frame
-            if view == "inputs"
-            else shape[: len(expected[view])] == expected[view]
-        )
-        if not agrees or len(digests) != -(-shape[0] // BLOCK):
+        expected = {
+            "inputs": (shape[0], *frame),
+            "forecast": (windows, attributes.lead, *frame),
+            "latent": (windows, *shape[1:]),
+        }
+        has_ranges = view == "latent" or len(attributes.ranges.get(view, ())) == len(grid.channels)
+        blocks = -(-shape[0] // attributes.block)
+        if shape != expected[view] or len(digests) != blocks or not has_ranges:
             raise S2KDError(
-                f"{files.path / view}: has shape {shape}, which the coordinates contradict"
+                f"{files.path / view}: has shape {shape} and {len(digests)} blocks, which the "
+                "coordinates and attributes contradict"
             )
     if last is not None:
         count = files.arrays["inputs"].shape[0]
-        if last.shape != (windows,) or last.min() < past - 1 or last.max() >= count:
+        if last.shape != (windows,) or last.min() < attributes.past - 1 or last.max() >= count:
             raise S2KDError(f"{files.path / 'last_frame'}: points outside of the {count} inputs")
-
-
-# --- writing -------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def write_labels(
-    path: Path | str,
-    teacher: AnyTeacher,
-    windows: WindowDataset,
-    states: States | None = None,
-    *,
-    states_key: str = "",
-    latents: bool = False,
-    inputs: bool = True,
-    progress: Callable[[int, int], None] | None = None,
-) -> str:
-    """Write the teacher's forecasts of all windows; what a killed call has written is not redone.
-
-    They are those of `LiveTargets` of the same windows, in batches of `BLOCK`, to the last bit.
-
-    Args:
-        path: a new folder, or the unfinished store of the same teacher, data and settings.
-        teacher: on the windows' device.
-        windows: their `lead` may be 0, since no truth is read.
-        states: token states, for a teacher that reads.
-        states_key: identity of these states.
-        latents: whether its latents are stored too.
-        inputs: whether the past frames are stored.
-        progress: called with the number of windows done and of all.
-
-    Returns:
-        The digest of the store.
-
-    Raises:
-        S2KDError: another store lies there, a block of it was altered, or an answer of the
-            teacher is not finite.
-    """
-    path, teacher = Path(path), freeze(teacher)
-    probe = forecast_of(teacher, windows.gather(torch.arange(1)), states)
-    name, identity = _identity(teacher)
-    if latents and probe.latent is None:
-        raise S2KDError(f"{name}: gives no latent, so none can be stored")
-    origin = {
-        "teacher": identity,
-        "data": windows.dataset.fingerprint,
-        "windows": digest([windows.starts.tolist(), windows.past]),
-        "latents": latents,
-        "inputs": inputs,
-        "narratives": states_key,
-    }
-    frames = np.unique(windows.starts[:, None] + np.arange(windows.past))
-    if not path.exists():
-        shapes = {
-            **({"inputs": (len(frames), *probe.future.shape[2:])} if inputs else {}),
-            "forecast": (len(windows), *probe.future.shape[1:]),
-            **({"latent": (len(windows), *probe.latent.shape[1:])} if latents else {}),
-        }
-        extent = teacher_extent(teacher, windows.dataset.grid)
-        attributes = _attributes(
-            windows, {"name": name, "digest": identity}, shapes, origin, extent
-        )
-        _create(path, _template(windows, frames, shapes), attributes)
-    files = _own_files(path, origin)
-    if inputs:
-        _write_inputs(files, windows, frames)
-    _write_forecasts(files, teacher, windows, states, progress)
-    files.save(complete=True)
-    return files.attributes.digest
-
-
-def _identity(teacher: AnyTeacher) -> tuple[str, str]:
-    if isinstance(teacher, GivenTeacher):
-        return teacher.name, teacher.digest
-    return type(teacher).__name__, content_digest(teacher)
-
-
-def _attributes(
-    windows: WindowDataset,
-    teacher: dict[str, str],
-    shapes: dict[str, tuple[int, ...]],
-    origin: dict[str, Any],
-    extent: tuple[int, int],
-) -> Attributes:
-    dataset, grid = windows.dataset, windows.dataset.grid
-    return Attributes(
-        s2kd=s2kd.__version__,
-        teacher=teacher,
-        past=windows.past,
-        lead=shapes["forecast"][1],
-        step_seconds=float(grid.step_seconds),
-        domain=dataset.domain,
-        local_time=int(dataset.local_time),
-        wraps=int(grid.wraps),
-        rows=grid.height,
-        columns=grid.width,
-        latent_extent=extent,
-        origin=origin,
-        blocks={view: [] for view in shapes},
-        ranges={},
-    )
-
-
-def _template(
-    windows: WindowDataset, frames: np.ndarray, shapes: dict[str, tuple[int, ...]]
-) -> "xr.Dataset":
-    """The store before its large arrays are written: their metadata, and all coordinates."""
-    import dask.array
-    import xarray as xr
-
-    dataset, grid = windows.dataset, windows.dataset.grid
-    rows = "row" if grid.latitude is None else "latitude"
-    columns = "column" if grid.longitude is None else "longitude"
-    dims = {
-        "inputs": ("frame", "channel", rows, columns),
-        "forecast": ("time", "lead", "channel", rows, columns),
-        "latent": ("time", "feature", "latent_row", "latent_column"),
-    }
-    last = windows.starts + windows.past - 1
-    leads = grid.step_seconds * np.arange(1, shapes["forecast"][1] + 1)
-    start = {"standard_name": "forecast_reference_time", "long_name": "time of the last past frame"}
-    period = {"standard_name": "forecast_period", "units": "seconds"}
-    variables: dict[str, Any] = {
-        "time": ("time", dataset.times[last], start),
-        "lead": ("lead", leads, period),
-        "channel": ("channel", np.array(grid.channels)),
-        "units": ("channel", np.array(grid.units)),
-    }
-    for name, degrees, unit in (
-        ("latitude", grid.latitude, "north"),
-        ("longitude", grid.longitude, "east"),
-    ):
-        if degrees is not None:
-            variables[name] = (
-                name,
-                np.array(degrees),
-                {"standard_name": name, "units": f"degrees_{unit}"},
-            )
-    if grid.mask is not None:
-        variables["mask"] = ((rows, columns), grid.exists, {"long_name": "cells that exist"})
-    groups = windows.groups.astype(str)
-    position = np.searchsorted(frames, last)
-    if "inputs" in shapes:
-        variables["last_frame"] = ("time", position)
-        variables["frame_time"] = ("frame", dataset.times[frames])
-    if (groups != "").any():
-        variables["run"] = ("time", groups)
-        if "inputs" in shapes:
-            frame_run = np.empty(len(frames), groups.dtype)
-            for back in range(windows.past):
-                frame_run[position - back] = groups
-            variables["frame_run"] = ("frame", frame_run)
-    for view, shape in shapes.items():
-        chunks = (_chunk_length(shape), *shape[1:])
-        zeros = dask.array.zeros(shape, chunks=chunks, dtype="f4")
-        variables[view] = (
-            dims[view],
-            zeros,
-            {},
-            {"chunks": chunks, "_FillValue": np.float32("nan")},
-        )
-    template = xr.Dataset(variables)
-    unit = "microseconds" if dataset.times.dtype == object else "nanoseconds"
-    for name in {"time", "frame_time"} & set(variables):
-        template[name].encoding = {"units": f"{unit} since 1970-01-01", "dtype": "int64"}
-    return template
-
-
-def _chunk_length(shape: tuple[int, ...]) -> int:
-    """Entries per chunk: a power of two, so that no chunk lies in two blocks."""
-    length = BLOCK
-    while length > 1 and 4 * length * int(np.prod(shape[1:])) > CHUNK_BYTES:
-        length //= 2
-    return length
-
-
-def _create(path: Path, template: "xr.Dataset", attributes: Attributes) -> None:
-    with whole_folder(path) as folder:
-        template.to_zarr(folder, mode="w", zarr_format=2, consolidated=False, compute=False)
-        save_attributes(folder, attributes)
-        files = LabelFiles(folder)
-        attributes.coordinates = files.coordinate_digest()
-        save_attributes(folder, attributes)
-
-
-def _own_files(path: Path, origin: dict[str, Any]) -> LabelFiles:
-    """The store of exactly this origin, its finished blocks checked."""
-    files = LabelFiles(path, writes=True)
-    stored = files.attributes.origin
-    differing = [name for name, value in origin.items() if stored.get(name) != value]
-    if differing:
-        raise S2KDError(
-            f"{path}: holds other labels (they differ in {', '.join(differing)}); choose another "
-            "--out, or delete it"
-        )
-    files.check_blocks()
-    return files
-
-
-def _blocks(files: LabelFiles, view: str, index: np.ndarray) -> Iterator[np.ndarray]:
-    """The entries of each block that is not yet written."""
-    for first in range(len(files.attributes.blocks[view]) * BLOCK, len(index), BLOCK):
-        yield index[first : first + BLOCK]
-
-
-def _write_inputs(files: LabelFiles, windows: WindowDataset, frames: np.ndarray) -> None:
-    series, exists = windows.dataset.frames, windows.dataset.grid.exists
-    for numbers in _blocks(files, "inputs", frames):
-        pieces = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-        values = [series[int(piece[0]) : int(piece[-1]) + 1] for piece in pieces]
-        files.append("inputs", np.concatenate(values), 1, exists)
-        files.save()
-
-
-def _write_forecasts(
-    files: LabelFiles,
-    teacher: AnyTeacher,
-    windows: WindowDataset,
-    states: States | None,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    exists = windows.dataset.grid.exists
-    for numbers in _blocks(files, "forecast", np.arange(len(windows))):
-        answer = forecast_of(teacher, windows.gather(torch.from_numpy(numbers)), states)
-        future = answer.future.cpu().numpy()
-        _check_finite(files, future[..., exists], windows, numbers)
-        files.append("forecast", future, 2, exists)
-        if files.has("latent"):
-            latent = answer.latent.cpu().numpy()
-            _check_finite(files, latent, windows, numbers)
-            files.append("latent", latent, None, exists)
-        files.save()
-        if progress is not None:
-            progress(int(numbers[-1]) + 1, len(windows))
-
-
-def _check_finite(
-    files: LabelFiles, values: np.ndarray, windows: WindowDataset, numbers: np.ndarray
-) -> None:
-    finite = np.isfinite(values).reshape(len(values), -1).all(1)
-    if not finite.all():
-        frame = windows.starts[numbers[finite.argmin()]] + windows.past - 1
-        raise S2KDError(
-            f"{files.attributes.teacher['name']}: its answer to the window that ends at "
-            f"{str(windows.dataset.times[frame])[:19]} holds values that are not finite"
-        )

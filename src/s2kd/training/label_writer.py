@@ -1,0 +1,274 @@
+"""Writing of label stores, block by block; what a killed process has written is not redone."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import s2kd
+from s2kd.core.files import digest, whole_folder
+from s2kd.core.types import GridSpec, S2KDError
+from s2kd.data.windows import WindowDataset
+from s2kd.models.given import GivenTeacher, content_digest
+from s2kd.training.label_files import (
+    BLOCK,
+    BLOCK_BYTES,
+    Attributes,
+    LabelFiles,
+    save_attributes,
+)
+from s2kd.training.objectives import States
+from s2kd.training.targets import AnyTeacher, forecast_of, freeze, teacher_extent
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@torch.no_grad()
+def write_labels(
+    path: Path | str,
+    teacher: AnyTeacher,
+    windows: WindowDataset,
+    states: States | None = None,
+    *,
+    states_key: str = "",
+    latents: bool = False,
+    inputs: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> str:
+    """Write the teacher's forecasts of all windows; what a killed call has written is not redone.
+
+    They are those of `LiveTargets` of the same windows, in batches of 32
+    (fewer where that exceeds 64 MiB), to the last bit.
+
+    Args:
+        path: a new folder, or the unfinished store of the same teacher, data and settings.
+        teacher: on the windows' device.
+        windows: their `lead` may be 0, since no truth is read.
+        states: token states, for a teacher that reads.
+        states_key: identity of these states.
+        latents: whether its latents are stored too.
+        inputs: whether the past frames are stored.
+        progress: called with the number of windows done and of all.
+
+    Returns:
+        The digest of the store.
+
+    Raises:
+        S2KDError: another store lies there, a block of it was altered, or an answer of the
+            teacher is not finite.
+    """
+    path, teacher = Path(path), freeze(teacher)
+    probe = forecast_of(teacher, windows.gather(torch.arange(1)), states)
+    name, identity = _identity(teacher)
+    if latents and probe.latent is None:
+        raise S2KDError(f"{name}: gives no latent, so none can be stored")
+    origin = {
+        "teacher": identity,
+        "data": windows.dataset.fingerprint,
+        "windows": digest([windows.starts.tolist(), windows.past]),
+        "latents": latents,
+        "inputs": inputs,
+        "narratives": states_key,
+    }
+    frames = np.unique(windows.starts[:, None] + np.arange(windows.past))
+    if not path.exists():
+        shapes: Shapes = {"forecast": (len(windows), *probe.future.shape[1:])}
+        if inputs:
+            shapes = {"inputs": (len(frames), *probe.future.shape[2:]), **shapes}
+        if latents:
+            shapes["latent"] = (len(windows), *probe.latent.shape[1:])
+        attributes = _attributes(
+            windows,
+            shapes,
+            teacher={"name": name, "digest": identity},
+            origin=origin,
+            latent_extent=teacher_extent(teacher, windows.dataset.grid),
+        )
+        _check_room(path, shapes)
+        _create(path, _template(windows, frames, shapes, attributes.block), attributes)
+    files = _own_files(path, origin)
+    if inputs:
+        _write_inputs(files, windows, frames)
+    _write_forecasts(files, teacher, windows, states, progress)
+    files.save(complete=True)
+    return files.attributes.digest
+
+
+def _identity(teacher: AnyTeacher) -> tuple[str, str]:
+    if isinstance(teacher, GivenTeacher):
+        return teacher.name, teacher.digest
+    return type(teacher).__name__, content_digest(teacher)
+
+
+def _attributes(windows: WindowDataset, shapes: Shapes, **origin: Any) -> Attributes:
+    dataset, grid = windows.dataset, windows.dataset.grid
+    entry = 4 * max(int(np.prod(shape[1:])) for shape in shapes.values())
+    return Attributes(
+        s2kd=s2kd.__version__,
+        past=windows.past,
+        lead=shapes["forecast"][1],
+        step_seconds=float(grid.step_seconds),
+        domain=dataset.domain,
+        local_time=int(dataset.local_time),
+        wraps=int(grid.wraps),
+        rows=grid.height,
+        columns=grid.width,
+        block=max(1, min(BLOCK, BLOCK_BYTES // entry)),
+        blocks={view: [] for view in shapes},
+        ranges={},
+        **origin,
+    )
+
+
+def _check_room(path: Path, shapes: Shapes) -> None:
+    size = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise S2KDError(
+            f"{path}: {size / 2**30:.3g} GiB are needed, {free / 2**30:.3g} GiB are free; label "
+            "with a larger --stride, or on another disk"
+        )
+
+
+def _template(
+    windows: WindowDataset, frames: np.ndarray, shapes: Shapes, block: int
+) -> "xr.Dataset":
+    """The store before its large arrays are written: their metadata, and all coordinates."""
+    import dask.array
+    import xarray as xr
+
+    times, grid = windows.dataset.times, windows.dataset.grid
+    plane, places = _places(grid)
+    dims = {
+        "inputs": ("frame", "channel", *plane),
+        "forecast": ("time", "lead", "channel", *plane),
+        "latent": ("time", "feature", "latent_row", "latent_column"),
+    }
+    last = windows.starts + windows.past - 1
+    leads = grid.step_seconds * np.arange(1, shapes["forecast"][1] + 1)
+    start = {"standard_name": "forecast_reference_time", "long_name": "time of the last past frame"}
+    variables: dict[str, Any] = {
+        "time": ("time", times[last], start),
+        "lead": ("lead", leads, {"standard_name": "forecast_period", "units": "seconds"}),
+        "channel": ("channel", np.array(grid.channels)),
+        "units": ("channel", np.array(grid.units)),
+        **places,
+    }
+    runs = windows.groups.astype(str)
+    if "inputs" in shapes:
+        position = np.searchsorted(frames, last)
+        frame_runs = np.empty(len(frames), runs.dtype)
+        frame_runs[position[:, None] - np.arange(windows.past)] = runs[:, None]
+        variables["last_frame"] = ("time", position)
+        variables["frame_time"] = ("frame", times[frames])
+        variables["frame_run"] = ("frame", frame_runs)
+    variables["run"] = ("time", runs)
+    for view, shape in shapes.items():
+        chunks = (min(block, shape[0]), *shape[1:])
+        encoding = {"chunks": chunks, "_FillValue": np.float32("nan")}
+        zeros = dask.array.zeros(shape, chunks=chunks, dtype="f4")
+        variables[view] = (dims[view], zeros, {}, encoding)
+    if not runs.astype(bool).any():
+        variables = {name: value for name, value in variables.items() if "run" not in name}
+    template = xr.Dataset(variables)
+    unit = "microseconds" if times.dtype == object else "nanoseconds"
+    for name in {"time", "frame_time"} & set(variables):
+        template[name].encoding = {"units": f"{unit} since 1970-01-01", "dtype": "int64"}
+    return template
+
+
+def _places(grid: GridSpec) -> tuple[list[str], dict[str, Any]]:
+    """Names of rows and columns, and their coordinates and mask where there are such."""
+    plane, places = ["row", "column"], {}
+    for axis, (name, degrees, unit) in enumerate(
+        (
+            ("latitude", grid.latitude, "degrees_north"),
+            ("longitude", grid.longitude, "degrees_east"),
+        )
+    ):
+        if degrees is not None:
+            plane[axis] = name
+            places[name] = (name, np.array(degrees), {"standard_name": name, "units": unit})
+    if grid.mask is not None:
+        places["mask"] = (plane, grid.exists, {"long_name": "cells that exist"})
+    return plane, places
+
+
+def _create(path: Path, template: "xr.Dataset", attributes: Attributes) -> None:
+    with whole_folder(path) as folder:
+        template.to_zarr(folder, mode="w", zarr_format=2, consolidated=False, compute=False)
+        save_attributes(folder, attributes)
+        files = LabelFiles(folder)
+        attributes.coordinates = files.coordinate_digest()
+        save_attributes(folder, attributes)
+
+
+def _own_files(path: Path, origin: dict[str, Any]) -> LabelFiles:
+    """The store of exactly this origin, its finished blocks checked."""
+    files = LabelFiles(path, writes=True)
+    stored = files.attributes.origin
+    differing = [name for name, value in origin.items() if stored.get(name) != value]
+    if differing:
+        raise S2KDError(
+            f"{path}: holds other labels (they differ in {', '.join(differing)}); choose another "
+            "--out, or delete it"
+        )
+    files.check_blocks()
+    return files
+
+
+def _blocks(files: LabelFiles, view: str, index: np.ndarray) -> Iterator[np.ndarray]:
+    """The entries of each block that is not yet written."""
+    length = files.attributes.block
+    for first in range(len(files.attributes.blocks[view]) * length, len(index), length):
+        yield index[first : first + length]
+
+
+def _write_inputs(files: LabelFiles, windows: WindowDataset, frames: np.ndarray) -> None:
+    series, exists = windows.dataset.frames, windows.dataset.grid.exists
+    for numbers in _blocks(files, "inputs", frames):
+        pieces = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+        values = [series[int(piece[0]) : int(piece[-1]) + 1] for piece in pieces]
+        files.append("inputs", np.concatenate(values), 1, exists)
+        files.note()
+
+
+def _write_forecasts(
+    files: LabelFiles,
+    teacher: AnyTeacher,
+    windows: WindowDataset,
+    states: States | None,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    exists = windows.dataset.grid.exists
+    for numbers in _blocks(files, "forecast", np.arange(len(windows))):
+        answer = forecast_of(teacher, windows.gather(torch.from_numpy(numbers)), states)
+        future = answer.future.cpu().numpy()
+        _check_finite(files, future[..., exists], windows, numbers)
+        files.append("forecast", future, 2, exists)
+        if files.has("latent"):
+            latent = answer.latent.cpu().numpy()
+            _check_finite(files, latent, windows, numbers)
+            files.append("latent", latent, None, exists)
+        files.note()
+        if progress is not None:
+            progress(int(numbers[-1]) + 1, len(windows))
+
+
+def _check_finite(
+    files: LabelFiles, values: np.ndarray, windows: WindowDataset, numbers: np.ndarray
+) -> None:
+    finite = np.isfinite(values).reshape(len(values), -1).all(1)
+    if not finite.all():
+        frame = windows.starts[numbers[finite.argmin()]] + windows.past - 1
+        raise S2KDError(
+            f"{files.attributes.teacher['name']}: its answer to the window that ends at "
+            f"{str(windows.dataset.times[frame])[:19]} holds values that are not finite"
+        )
