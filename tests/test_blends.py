@@ -1,30 +1,44 @@
 """Blended windows: made by hand, labelled by the teacher, learned from beside the real ones."""
 
 import pytest
+import road
 import torch
 from msgspec import structs
-from test_train import built, states, taught, windows
+from test_train import built, setting_of, states, taught, windows
 
-from s2kd.core.recipe import Method, Part, Term, method_named
+from s2kd.core.recipe import Part, Recipe, method_named
 from s2kd.core.types import S2KDError
-from s2kd.training.blends import Blends
+from s2kd.pipeline.checks import check_parts
+from s2kd.training.extra import Material
+from s2kd.training.extra.blends import Blends
 from s2kd.training.losses import losses
 from s2kd.training.objectives import (
     Distilling,
     Forecasting,
-    Target,
     Weighted,
-    joined,
+    concatenated,
     prediction_loss,
 )
-from s2kd.training.targets import LiveTargets, StoredTargets, store_targets
+from s2kd.training.targets import ForecastsOnly, LiveTargets, StoredTargets, store_targets
 
 TWO = torch.tensor([3, 20])
+TWICE = Part(name="blends", params={"copies": 2})
+
+
+def material(data, *, seed=1, **more):
+    setting = setting_of(data)
+    return Material(
+        windows=windows(data),
+        statistics=setting.statistics,
+        normaliser=setting.normaliser,
+        seed=seed,
+        **more,
+    )
 
 
 @pytest.fixture
 def blends(blobs):
-    return Blends(windows(blobs), copies=3, seed=1)
+    return Blends(material(blobs), copies=3)
 
 
 def test_a_blend_is_the_weighted_mean_of_two_windows_frame_by_frame(blobs, blends):
@@ -50,7 +64,7 @@ def test_every_epoch_has_another_blend_until_the_copies_are_through(blobs, blend
 
 
 def test_they_are_the_same_for_a_seed_and_others_for_another(blobs, blends):
-    again, other = (Blends(windows(blobs), copies=3, seed=seed) for seed in (1, 2))
+    again, other = (Blends(material(blobs, seed=seed), copies=3) for seed in (1, 2))
     assert torch.equal(again.share, blends.share)
     assert torch.equal(again.partner, blends.partner)
     assert not torch.equal(other.share, blends.share)
@@ -85,7 +99,7 @@ def test_distillation_is_over_both_and_the_forecast_error_over_the_real_ones(blo
         terms,
         teacher_width=teacher.latent_width,
         weight=1.0,
-        blends=(blends, labels[1]),
+        extra=(blends, labels[1]),
     ).eval()  # so that batch norm does not mix the windows of a batch
     objective.epoch = 4
     error, ((_, _, value),) = objective.parts(TWO)
@@ -111,7 +125,7 @@ def test_distillation_is_over_both_and_the_forecast_error_over_the_real_ones(blo
 
 def test_without_a_teacher_the_truth_is_blended_too(blobs, blends):
     student, real = built(blobs).eval(), windows(blobs)
-    objective = Forecasting(student, real, None, blends=blends).eval()
+    objective = Forecasting(student, real, None, extra=blends).eval()
     objective.epoch = 1
     value, _ = objective(TWO)
     both = real.gather(TWO), blends.gather(blends.of(TWO, 1))
@@ -122,45 +136,70 @@ def test_without_a_teacher_the_truth_is_blended_too(blobs, blends):
     torch.testing.assert_close(value, (errors[0] + errors[1]) / 2)
 
 
-def test_joining_keeps_what_is_missing_missing_and_joins_every_stage():
-    one, other = torch.zeros(2, 1, 1, 2, 2), torch.ones(1, 1, 1, 2, 2)
-    got = joined(
-        Target(latent=None, forecast=one, feature_pyramid=(one[:, 0],)),
-        Target(latent=None, forecast=other, feature_pyramid=(other[:, 0],)),
-    )
-    assert got.latent is None
-    assert got.forecast.mean(dim=(1, 2, 3, 4)).tolist() == [0, 0, 1]
-    assert got.feature_pyramid[0].shape == (3, 1, 2, 2)
+def test_a_term_is_over_the_windows_whose_targets_hold_it(blobs, blends):
+    """The own windows' teacher gives no latent: L_output is over both, L_semantic over blends."""
+    real, teacher = windows(blobs), taught(blobs, reads=False)
+    student = built(blobs).eval()
+    terms = [Weighted(n, 1.0, losses.build(n), losses.compares(n)) for n in ("output", "semantic")]
+    own, extra = ForecastsOnly(LiveTargets(teacher, real)), LiveTargets(teacher, blends)
+
+    def values(targets):
+        torch.manual_seed(5)  # P
+        objective = Distilling(
+            student, real, targets, terms, teacher_width=16, weight=1.0, extra=(blends, extra)
+        )
+        return {name: value for name, _, value in objective.eval().parts(TWO)[1]}, objective
+
+    (mixed, objective), (alone, _) = values(own), values(None)
+    number = blends.of(TWO, 0)
+    past, target = blends.gather(number).past, extra.gather(number, "cpu")
+    semantic = (objective.project(student(past).latent) - target.latent).square().mean()
+    torch.testing.assert_close(mixed["semantic"], semantic)
+    torch.testing.assert_close(alone["semantic"], semantic)
+    decoded = student.normaliser.decoded(student(past).future, past)
+    torch.testing.assert_close(alone["output"], (decoded - target.forecast).square().mean())
+    assert (mixed["output"] - alone["output"]).abs() > 1e-5
 
 
-def test_stages_that_one_side_does_not_have_are_left_out():
-    live = Target(latent=None, forecast=None, feature_pyramid=(torch.zeros(2, 1, 2, 2),))
-    stored = Target(latent=None, forecast=None)
-    assert joined(stored, live).feature_pyramid == joined(live, stored).feature_pyramid == ()
+def test_pyramids_are_joined_level_by_level():
+    levels = torch.zeros(2, 1, 2, 2), torch.zeros(2, 3, 1, 1)
+    assert [len(x) for x in concatenated(levels, levels)] == [4, 4]
 
 
 @pytest.mark.parametrize("copies", [0, -1])
 def test_no_copies_are_refused(blobs, copies):
     with pytest.raises(S2KDError, match="copies must be at least 1"):
-        Blends(windows(blobs), copies=copies, seed=0)
+        Blends(material(blobs), copies=copies)
 
 
-def test_a_stored_teacher_has_no_blends():
-    terms = (Term(loss=Part(name="output")),)
-    with pytest.raises(S2KDError, match=r"'mine': blends=2 must be 0 .* stored"):
-        Method(name="mine", teacher="stored", terms=terms, blends=2)
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ({"teacher": "stored", "extra": "blends"}, "need a teacher that answers new windows"),
+        ({"teacher": "none", "extra": "rollouts"}, "teacher 'none' does not"),
+        ({"extra": "rollouts", "terms": []}, "have no truth"),
+        ({"extra": "capture"}, r"name them with --set 'captures="),
+        ({"extra": {"name": "blends", "params": {"copy": 2}}}, "no setting 'copy'; did you mean"),
+        ({"extra": {"name": "mixture", "params": {"parts": [{"name": "blends"}]}}}, "at least two"),
+        ({"teacher": "given"}, "given=MODULE"),
+    ],
+)
+def test_extra_windows_that_nobody_can_answer_are_refused(method, message):
+    output = [{"loss": {"name": "output"}}]
+    plain = {**road.tiny().to_dict(), "stored": {"path": "f.nc"}}
+    method = {"name": "mine", "terms": output, "teacher": "none", **method}
+    with pytest.raises(S2KDError, match=message):
+        check_parts(Recipe.from_dict({**plain, "methods": [method]}))
 
 
 @pytest.mark.parametrize("name", ["mixup", "s2kd_plus"])
 def test_the_built_in_methods_that_have_them_train(name, tmp_path):
-    import road
-
     from s2kd import pipeline
     from s2kd.models.checkpoint import load_student
 
     recipe = structs.replace(
         road.tiny(),
-        methods=(structs.replace(method_named(name), blends=2),),
+        methods=(structs.replace(method_named(name), extra=TWICE),),
         student_training=structs.replace(road.tiny().student_training, epochs=3),
     )
     run = pipeline.open_run(recipe, tmp_path / "run")
@@ -177,12 +216,10 @@ def test_the_built_in_methods_that_have_them_train(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["output_plus", "s2kd_plus"])
 def test_windows_may_be_stored_where_their_more_numerous_blends_must_be_live(name, tmp_path):
-    import road
-
     from s2kd import pipeline
     from s2kd.pipeline import Machine
 
-    method = structs.replace(method_named(name), blends=2)
+    method = structs.replace(method_named(name), extra=TWICE)
     recipe = structs.replace(road.tiny(), methods=(method,))
     run = pipeline.open_run(recipe, tmp_path / "run")
     pipeline.narrate(run)

@@ -11,6 +11,7 @@ from s2kd.models.backbones import backbones
 from s2kd.narration.narrators import narrators
 from s2kd.narration.text import encoders
 from s2kd.pipeline import contracts, parts
+from s2kd.training.extra import extra_windows
 from s2kd.training.losses import losses
 
 HEAVY = {"encoders:minilm"} | {f"readers:{name}" for name in ("atmosphere", "plume")}
@@ -326,7 +327,7 @@ def test_what_cannot_be_checked_is_named(what, said):
 
 
 def test_names_are_those_of_the_registries():
-    registries = (readers, narrators, encoders, backbones, losses)
+    registries = (readers, narrators, encoders, backbones, losses, extra_windows)
     assert tuple(parts.REGISTRIES.values()) == registries
     rows = parts.check("losses:semantic")
     assert [row["check"] for row in rows] == [check.__name__ for check in contracts.LOSS_CHECKS]

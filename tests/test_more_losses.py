@@ -10,9 +10,9 @@ import torch
 from msgspec.structs import replace
 
 from s2kd import pipeline
+from s2kd.core.methods import BUILT_IN
 from s2kd.core.types import S2KDError
 from s2kd.models.checkpoint import load_student
-from s2kd.pipeline.recipes import ALL_METHODS
 from s2kd.training.losses import losses
 from s2kd.training.losses.pointwise import attention_map
 from s2kd.training.losses.relational import angles, distances
@@ -182,7 +182,7 @@ def test_what_stands_between(name, compares):
 
 # --- as methods ----------------------------------------------------------------------------------
 
-OWN = tuple(method for method in ALL_METHODS if method.teacher != "stored")
+OWN = tuple(entry.method for entry in BUILT_IN if entry.kind not in ("stored", "capture"))
 
 
 def recipe_of(*methods, **training):

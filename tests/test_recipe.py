@@ -131,7 +131,7 @@ def test_settings_change_that_field_and_no_other():
         ('students=[{"nam":"unet"}]', r"students\[0\]: Part has no 'nam'; did you mean 'name'\?"),
         ('students=[{"params":{}}]', r"students\[0\]: Part lacks name"),
         ("students=[]", r"students: wants a list of length >= 1, got \[\]"),
-        ("methods.s2kd.teacher=none", "'s2kd': losses and a teacher go together"),
+        ("methods.s2kd.teacher=none", "'s2kd': losses need a teacher, or extra windows"),
         (
             "methods.s2kd.teacher=txt",
             r"methods\[3\]\.teacher: must be one of text, .* got 'txt'; did you mean 'text'\?",
@@ -209,9 +209,23 @@ def test_recipes_of_older_versions_are_read():
     assert key_form(method_named("s2kd_no_text"))["name"] == "s2kd_blind"
 
 
+def test_methods_with_blends_are_read_and_keep_their_keys():
+    old = {"name": "mixup", "weight": 1.0, "terms": [], "teacher": "none", "hint_epochs": 0}
+    read = [
+        Recipe.from_dict({**tiny().to_dict(), "methods": [{**old, "blends": count}]}).methods[0]
+        for count in (0, 8)
+    ]
+    assert read == [Method(name="mixup"), method_named("mixup")]
+    assert [key_form(method) for method in read] == [{**old, "blends": n} for n in (0, 8)]
+    named = tiny().with_settings(["methods.s2kd.extra=blends"]).methods
+    method = next(method for method in named if method.name == "s2kd")
+    assert key_form(method)["blends"] == 8
+    assert key_form(method_named("output_capture"))["extra"]["name"] == "capture"
+
+
 def test_every_built_in_method_has_a_label_of_its_own():
     labels = [entry.label for entry in BUILT_IN]
-    assert len(set(labels)) == len(labels) == 17
+    assert len(set(labels)) == len(labels) == 19
     assert label("s2kd_plus") == "S²-KD plus (ours)"
     assert label("mine") == "mine"
 

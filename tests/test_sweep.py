@@ -18,7 +18,7 @@ from s2kd import pipeline
 from s2kd.cli import app
 from s2kd.core.errors import S2KDError
 from s2kd.core.files import write_json
-from s2kd.core.recipe import method_named
+from s2kd.core.recipe import Part, method_named
 from s2kd.evaluation import figures
 from s2kd.evaluation.report import write_report
 from s2kd.evaluation.results import read_scores, read_searches
@@ -114,7 +114,13 @@ def test_the_grid_lies_within_what_is_searched(taught):
 
 def test_what_trials_read_is_stored_before_any_begins(taught, tmp_path):
     """Blends too: else every process would store them, in one folder."""
-    changed = recipe(methods=(structs.replace(method_named("s2kd_plus"), blends=2),))
+    changed = recipe(
+        methods=(
+            structs.replace(
+                method_named("s2kd_plus"), extra=Part(name="blends", params={"copies": 2})
+            ),
+        )
+    )
     out = road.copy_of(taught, tmp_path / "run")
     write_json(out / "recipe.json", {"recipe": changed.to_dict()})
     run = opened(out, changed)

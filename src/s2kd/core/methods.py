@@ -1,4 +1,4 @@
-"""Distillation methods: losses, teacher and weights, and the seventeen built-in ones."""
+"""Distillation methods: losses, teacher, weights and extra windows, and the built-in ones."""
 
 import json
 from typing import Annotated, Any, Literal
@@ -9,7 +9,7 @@ from s2kd.core.errors import S2KDError, nearest
 
 Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]
 Count = Annotated[int, Meta(ge=0)]
-TeacherKind = Literal["text", "no_text", "stored", "none"]
+TeacherKind = Literal["text", "no_text", "stored", "given", "none"]
 
 
 class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,12 +37,14 @@ class Method(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         The losses of L_distill.
     teacher
         `text` (reads narratives), `no_text` (the same backbone trained without text), `stored` (the
-        forecasts in the recipe's `stored.path`) or `none`.
+        forecasts in the recipe's `stored.path`), `given` (the module or file in the recipe's
+        `given`) or `none`.
     hint_epochs
         Epochs on the latent terms alone before the joint training (two-stage FitNets).
-    blends
-        Blended copies of the training windows (`blends.Blends`). The teacher labels them and
-        L_distill includes them; without a teacher L_pred does, with the truth blended.
+    extra
+        Further inputs, by a part of `training.extra`. L_distill includes them, with the teacher's
+        or their own answers; without a teacher, L_distill is over a capture alone, and blends count
+        in L_pred, with the truth blended.
     """
 
     name: str
@@ -50,19 +52,19 @@ class Method(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     terms: tuple[Term, ...] = ()
     teacher: TeacherKind = "none"
     hint_epochs: Count = 0
-    blends: Count = 0
+    extra: Part | None = None
 
     def __post_init__(self) -> None:
-        if bool(self.terms) != (self.teacher != "none"):
+        if not self.terms and self.teacher != "none":
             raise S2KDError(f"method {self.name!r}: losses and a teacher go together")
+        if self.terms and self.teacher == "none" and self.extra is None:
+            raise S2KDError(
+                f"method {self.name!r}: losses need a teacher, or extra windows with answers "
+                "(extra=capture)"
+            )
         if self.hint_epochs and not self.terms:
             raise S2KDError(
                 f"method {self.name!r}: hint_epochs={self.hint_epochs} needs losses to train on"
-            )
-        if self.blends and self.teacher == "stored":
-            raise S2KDError(
-                f"method {self.name!r}: blends={self.blends} must be 0 where the teacher is "
-                "stored, since stored forecasts hold no blended windows"
             )
 
 
@@ -70,9 +72,15 @@ BLENDS = 8
 """Blended copies of the training windows in the built-in methods that use them."""
 
 
-def _method(name: str, teacher: TeacherKind = "none", blends: int = 0, **weights: float) -> Method:
+BLENDED = Part(name="blends", params={"copies": BLENDS})
+CAPTURE = Part(name="capture")
+
+
+def _method(
+    name: str, teacher: TeacherKind = "none", extra: Part | None = None, **weights: float
+) -> Method:
     terms = tuple(Term(loss=Part(name=loss), weight=w) for loss, w in weights.items())
-    return Method(name=name, teacher=teacher, terms=terms, blends=blends)
+    return Method(name=name, teacher=teacher, terms=terms, extra=extra)
 
 
 def s2kd(
@@ -88,7 +96,8 @@ class BuiltIn(Struct, frozen=True):
 
     `kind` is `reference` (no distillation), `published` (other papers' methods), `ablation`
     (S²-KD with one loss), `s2kd` (the paper's method), `control` (S²-KD or its extension with
-    one ingredient removed), `ours` (the extension) or `stored` (a file of forecasts teaches).
+    one ingredient removed), `ours` (the extension), `stored` (a file of forecasts teaches) or
+    `capture` (a label store teaches by its own windows).
     """
 
     method: Method
@@ -99,7 +108,7 @@ class BuiltIn(Struct, frozen=True):
 BUILT_IN: tuple[BuiltIn, ...] = (
     BuiltIn(Method(name="baseline"), "baseline", "reference"),
     # no teacher either: separates the gain of blended windows from that of distillation
-    BuiltIn(_method("mixup", blends=BLENDS), "mixup, no teacher", "control"),
+    BuiltIn(_method("mixup", extra=BLENDED), "mixup, no teacher", "control"),
     BuiltIn(_method("output", "no_text", output=1.0), "standard KD", "published"),
     BuiltIn(_method("fitnet", "no_text", fitnet=1.0), "FitNet", "published"),
     # Romero et al. 2015 drop the hint in the second stage; here it stays beside the output
@@ -126,18 +135,26 @@ BUILT_IN: tuple[BuiltIn, ...] = (
     # L_pred + 2 L_output + 0.1 (L_semantic + 0.5 L_spectral), where all but L_pred include as many
     # blended windows (Beyer et al. 2022); weights chosen on validation data, see docs/log.md
     BuiltIn(
-        _method("s2kd_plus", "text", BLENDS, output=2.0, semantic=0.1, spectral=0.05),
+        _method("s2kd_plus", "text", BLENDED, output=2.0, semantic=0.1, spectral=0.05),
         "S²-KD plus (ours)",
         "ours",
     ),
     # the same without L_semantic and L_spectral
     BuiltIn(
-        _method("output_plus", "no_text", BLENDS, output=2.0), "standard KD plus (ours)", "control"
+        _method("output_plus", "no_text", BLENDED, output=2.0), "standard KD plus (ours)", "control"
     ),
     BuiltIn(
         _method("output_stored", "stored", output=1.0), "standard KD, stored teacher", "stored"
     ),
     BuiltIn(s2kd(name="s2kd_stored", teacher="stored"), "S²-KD, stored teacher", "stored"),
+    BuiltIn(
+        _method("output_capture", extra=CAPTURE, output=1.0), "standard KD, capture", "capture"
+    ),
+    BuiltIn(
+        _method("s2kd_capture", extra=CAPTURE, output=1.0, semantic=1.0, spectral=0.5),
+        "S²-KD, capture",
+        "capture",
+    ),
 )
 """Every built-in method in the order of tables; a recipe may name one by its name alone."""
 
@@ -161,7 +178,11 @@ OLD_NAMES = {"blind": "no_text", "s2kd_blind": "s2kd_no_text"}
 
 def key_form(method: Method) -> dict[str, Any]:
     """A method as plain data in the old names, so that the keys of trained students stay valid."""
-    return json.loads(json.dumps(to_builtins(method)).replace("no_text", "blind"))
+    plain = json.loads(json.dumps(to_builtins(method)).replace("no_text", "blind"))
+    extra = plain.pop("extra")
+    if extra is None or extra["name"] != BLENDED.name:
+        return plain | {"blends": 0} | ({} if extra is None else {"extra": extra})
+    return plain | {"blends": extra["params"].get("copies", BLENDS)}
 
 
 def label(name: str) -> str:

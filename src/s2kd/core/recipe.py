@@ -144,6 +144,13 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     predict
         Output of the backbones: `frames`, or the `change` from the last past frame in units of its
         training root mean square.
+    given
+        The teacher of methods with `teacher=given`: `package.module:callable`, an ONNX file, or the
+        folder of a model.
+    captures
+        Label stores, for methods with `extra=capture`.
+    unlabelled
+        Files of further frames, read like `dataset`, for methods with `extra=unlabelled`.
     """
 
     name: str
@@ -164,6 +171,9 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     teacher_training: Training = Training(schedule="cosine", clip=1.0)
     student_training: Training = Training()
     stored: Stored = Stored()
+    given: str = ""
+    captures: tuple[Stored, ...] = ()
+    unlabelled: tuple[str, ...] = ()
     seeds: Annotated[tuple[int, ...], Meta(min_length=1)] = (42,)
 
     def __post_init__(self) -> None:
@@ -300,7 +310,13 @@ def _upgraded_method(method: Any, source: str) -> Any:
         for key in ("name", "teacher")
         if isinstance(method.get(key), str)
     }
-    return {**method, **renamed}
+    method = {**method, **renamed}
+    blends = method.pop("blends", 0)
+    if blends:
+        method["extra"] = {"name": "blends", "params": {"copies": blends}}
+    if isinstance(method.get("extra"), str):
+        method["extra"] = {"name": method["extra"]}
+    return method
 
 
 def _plain(struct: Struct) -> dict[str, Any]:

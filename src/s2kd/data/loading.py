@@ -215,10 +215,41 @@ def dataset_of(
         labels=record.split.values if "split" in record.coords else None,
         whole_days=bool(record.attrs.get("whole_days")),
     )
-    grid = grid_of(record, step)
+    gaps = _gaps(label, record, step, keep)
+    return _unread(label, record, grid_of(record, step), splits), gaps
+
+
+def load_frames(part: Part, path: str, keep: Keep = DEFAULT_KEEP) -> Dataset:
+    """All frames of another file, read as `part` is, in the split `train`; the others are empty."""
+    part, _, keep = _current(part, DEFAULT_SPLIT, keep)
+    if part.name == PREPARED:
+        part = Part(**(origin(part.params["path"]) or {"name": "cf"}))
+    name = "cf" if part.name == MEMORY else part.name
+    record = read_record(Part(name=name, params={**part.params, "path": path}))
+    step, frames, stretches = _regular(path, record, keep.time_stride)
+    record = record if keep.time_stride == 1 else record.isel(time=frames)
+    splits = {"train": stretches, "val": (), "test": ()}
+    dataset = _unread(path, record, grid_of(record, step), splits)
+    return copied_to_memory(dataset, _gaps(path, record, step, keep))
+
+
+def _gaps(label: str, record: "xr.Dataset", step: float, keep: Keep) -> GapFilter:
+    names = record.run.values if "run" in record.coords else None
+    times = record.time.values
+    starts = run_starts(times, names)
+    return GapFilter(label, grid_of(record, step), times, missing=keep.missing, run_starts=starts)
+
+
+def _unread(
+    label: str,
+    record: "xr.Dataset",
+    grid: GridSpec,
+    splits: dict[str, tuple[Stretch, ...]],
+) -> Dataset:
+    """A dataset whose frames are those of the record, not read yet."""
     attrs = record.attrs
     window = attrs.get("window")
-    dataset = Dataset(
+    return Dataset(
         name=attrs.get("name", label),
         domain=attrs["domain"],
         grid=grid,
@@ -236,8 +267,6 @@ def dataset_of(
         window=None if window is None else (int(window[0]), int(window[1])),
         simultaneous=bool(attrs.get("simultaneous", 0)),
     )
-    gaps = GapFilter(label, grid, record.time.values, missing=keep.missing, run_starts=starts)
-    return dataset, gaps
 
 
 def grid_of(record: "xr.Dataset", step_seconds: float) -> GridSpec:

@@ -262,6 +262,21 @@ def _channel_order(label: str, metadata: Mapping[str, Any], setting: Setting) ->
     return order
 
 
+def check_frames(label: str, own: GridSpec, grid: GridSpec) -> None:
+    """Refuse further frames with channels, units, step, places or cells other than the data's."""
+    for field, value, wanted in (
+        ("channels", own.channels, grid.channels),
+        ("units", own.units, grid.units),
+    ):
+        if value != wanted:
+            raise S2KDError(
+                f"{label}: has the {field} {', '.join(value)}, the data {', '.join(wanted)}"
+            )
+    check_places(label, own, grid)
+    if (grid.exists & ~own.exists).any():
+        raise S2KDError(f"{label}: has no values in some cells that exist in the data")
+
+
 def check_places(label: str, model_grid: GridSpec, grid: GridSpec) -> None:
     """Refuse another time step, size, or coordinates that differ by more than 0.001 degrees."""
     for field, value, required in (

@@ -6,6 +6,8 @@ DIR/narratives.jsonl             one narrative per window
 DIR/states/<split>.safetensors   token states
 DIR/teachers/<kind>-seed<n>/     kind is `text` or `no_text` (the same teacher without text)
 DIR/targets/<kind>-seed<n>/      the frozen teacher's outputs for every training window
+DIR/targets/<kind>-seed<n>-<extra windows>/  those for extra windows, and their inputs
+DIR/targets/capture/             inputs and answers of the recipe's captures
 DIR/targets/stored/              those of forecasts in a file
 DIR/students/<student>-<method>-seed<n>/
 DIR/before/<model>-<n>/          what was trained before the data, settings or version changed
@@ -48,12 +50,15 @@ from s2kd.pipeline.queue import (
     run_jobs,
 )
 from s2kd.pipeline.run import Machine, Run, silent
-from s2kd.pipeline.teach import (
-    blends_of,
+from s2kd.pipeline.targets import (
     copy_stored,
-    copy_teacher,
+    make_extra,
     make_targets,
     store_teacher_outputs,
+    supervision_of,
+)
+from s2kd.pipeline.teach import (
+    copy_teacher,
     teacher_folder,
     teacher_inputs,
     train_teacher,
@@ -71,7 +76,6 @@ __all__ = [
     "Machine",
     "OutOfTime",
     "Run",
-    "blends_of",
     "check_models",
     "check_parts",
     "compared_views",
@@ -87,6 +91,7 @@ __all__ = [
     "limit_requests",
     "load_recipe",
     "locked",
+    "make_extra",
     "make_targets",
     "narrate",
     "narrate_shard",
@@ -105,6 +110,7 @@ __all__ = [
     "store_teacher_outputs",
     "student_folder",
     "student_objective",
+    "supervision_of",
     "teacher_folder",
     "teacher_inputs",
     "train_teacher",

@@ -15,6 +15,8 @@ from s2kd.narration.narrators import narrators
 from s2kd.narration.text import encoders
 from s2kd.pipeline.run import Run
 from s2kd.training.label_files import LabelFiles, is_labels
+from s2kd.training.extra import extra_windows
+from s2kd.training.extra.mixture import shares_of
 from s2kd.training.losses import losses
 
 
@@ -28,10 +30,72 @@ def check_parts(recipe: Recipe) -> None:
         *[(backbones, student) for student in recipe.students],
         *[(losses, term.loss) for method in recipe.methods for term in method.terms],
     ]
+    pairs += [(extra_windows, part) for method in recipe.methods for part in parts_of(method)]
     check_part(recipe.dataset)
     for registry, part in pairs:
         registry.check(part.name, part.params)
+    for method in recipe.methods:
+        _check_teacher(recipe, method)
+        if method.extra is not None:
+            _check_extra(recipe, method)
     _check_stored(recipe)
+
+
+def parts_of(method: Method | Part) -> list[Part]:
+    """The kinds of extra windows of a method, those of a mixture one by one."""
+    part = method.extra if isinstance(method, Method) else method
+    if part is None:
+        return []
+    if part.name != "mixture":
+        return [part]
+    return [Part(name=share.name, params=share.params) for share in shares_of(part.params)]
+
+
+def _check_teacher(recipe: Recipe, method: Method) -> None:
+    if method.teacher == "given" and not recipe.given:
+        raise S2KDError(
+            f"method {method.name!r} learns from a teacher of your own: name it with --set "
+            "given=MODULE:CALLABLE, an ONNX file or the folder of a model"
+        )
+    if method.teacher == "given" and "feature_pyramid" in compared_views(method):
+        raise S2KDError(
+            f"method {method.name!r} compares feature pyramids, which a given teacher does not show"
+        )
+
+
+def _check_extra(recipe: Recipe, method: Method) -> None:
+    """Extra windows need truth, a teacher that can be asked, or answers of their own."""
+    label = f"method {method.name!r}: extra windows {method.extra.name!r}"
+    kinds = [extra_windows.get(part.name) for part in parts_of(method)]
+    if not method.terms and (method.extra.name == "mixture" or not kinds[0].has_truth):
+        raise S2KDError(f"{label} have no truth, so the method needs losses and their answers")
+    asked = [part.name for part, kind in zip(parts_of(method), kinds, strict=True) if kind.asks]
+    if method.terms and asked and method.teacher in ("none", "stored"):
+        raise S2KDError(
+            f"{label} need a teacher that answers new windows; teacher {method.teacher!r} does "
+            "not: set it to text, no_text or given"
+        )
+    if "captures" in {field for kind in kinds for field in kind.reads} and not recipe.captures:
+        raise S2KDError(
+            f"{label} are those of label stores: name them with --set "
+            """'captures=[{"path": "LABELS.zarr"}]'"""
+        )
+    stored = method.extra.name == "mixture" or any(kind.has_answers for kind in kinds)
+    if stored and "feature_pyramid" in compared_views(method):
+        raise S2KDError(f"{label} have no feature pyramids, which a loss compares")
+
+
+def check_captures(run: Run) -> None:
+    """Refuse label stores that do not fit the data, or lack the latents that a method compares."""
+    for method in run.recipe.methods:
+        reads = {field for part in parts_of(method) for field in extra_windows.get(part.name).reads}
+        compares = compared_views(method) & {"latent", "unprojected"}
+        for labels in run.captures if "captures" in reads else ():
+            if compares and method.teacher == "none" and labels.latent_width is None:
+                raise S2KDError(
+                    f"method {method.name!r} compares latents, which {labels.path} does not hold; "
+                    "label with latents, or choose output_capture"
+                )
 
 
 def compared_views(method: Method) -> set[str]:
@@ -81,6 +145,7 @@ def check_models(run: Run) -> None:
     Otherwise a setting that no model can be built with would come to light only after hours of
     narration and teacher training.
     """
+    check_captures(run)
     recipe, grid = run.recipe, run.dataset.grid
     cropped = min(grid.height, 32), min(grid.width, 32)
     views = {"forecast": torch.zeros(4, recipe.lead, len(grid.channels), *cropped)}

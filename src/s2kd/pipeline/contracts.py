@@ -8,14 +8,19 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from s2kd.core.recipe import Part
 from s2kd.core.types import GridSpec, Past, Statistics, Tokens
+from s2kd.data import load
 from s2kd.data.dataset import SPLITS, Dataset
 from s2kd.data.statistics import statistics
+from s2kd.data.windows import WindowDataset
 from s2kd.models.backbones import Backbone
+from s2kd.models.checkpoint import Setting, build_student
 from s2kd.models.forecasters import FramesOnly, Student, Teacher
 from s2kd.models.normaliser import Normaliser
 from s2kd.narration.narrators import Narrator
 from s2kd.narration.text import TextEncoder
+from s2kd.training.extra import ExtraWindows, Material
 from s2kd.training.losses import LossFn
 
 Check = Callable[..., None]
@@ -235,6 +240,56 @@ def weight_rises_to_one(loss: Callable[..., torch.nn.Module], compares: str) -> 
 
 
 PYRAMID_LOSS_CHECKS: tuple[Check, ...] = (pyramid_teaches_student_and_loss, weight_rises_to_one)
+
+# --- extra windows -------------------------------------------------------------------------------
+
+
+def material(seed: int) -> Material:
+    """What extra windows are made from, with an untrained student as the teacher."""
+    data = load(Part(name="blobs", params={"size": 8, "runs": 3, "length": 8}))
+    setting = Setting(grid=data.grid, statistics=statistics(data), past=PAST, lead=LEAD)
+    torch.manual_seed(0)
+    return Material(
+        windows=WindowDataset(data, "train", past=PAST, lead=LEAD),
+        statistics=setting.statistics,
+        normaliser=setting.normaliser,
+        seed=seed,
+        teacher=build_student(Part(name="unet", params={"width": 4}), setting),
+    )
+
+
+def _extra_inputs(extra: ExtraWindows, epoch: int) -> torch.Tensor:
+    own = torch.arange(len(extra.windows))
+    extra.renew(material(1).teacher, epoch)
+    number = extra.of(own, epoch)
+    assert number.min() >= 0, "a window has a negative number"
+    assert number.max() < len(extra), f"window {int(number.max())} of only {len(extra)}"
+    batch = extra.gather(number)
+    assert batch.index.max() < len(own), "`index` names no own window"
+    return batch.past
+
+
+def inputs_are_past_frames(build: Callable[[int], ExtraWindows]) -> None:
+    """In every epoch, inputs are finite, of the shape of the own windows and near their range."""
+    extra = build(0)
+    frames = extra.windows.gather(torch.arange(len(extra.windows))).past
+    for epoch in (0, 1, 6):
+        past = _extra_inputs(extra, epoch)
+        assert past.shape == frames.shape, f"inputs are {tuple(past.shape)}"
+        assert torch.isfinite(past).all(), "inputs are not finite"
+        assert past.abs().max() <= 2 * frames.abs().max(), "inputs are far out of range"
+
+
+def draws_depend_on_the_seed_alone(build: Callable[[int], ExtraWindows]) -> None:
+    """The same seed gives the same windows."""
+    extra, again = build(0), build(0)
+    for epoch in (0, 6):
+        torch.testing.assert_close(
+            _extra_inputs(extra, epoch), _extra_inputs(again, epoch), rtol=0, atol=0
+        )
+
+
+EXTRA_CHECKS: tuple[Check, ...] = (inputs_are_past_frames, draws_depend_on_the_seed_alone)
 
 # --- narrators and text encoders -----------------------------------------------------------------
 

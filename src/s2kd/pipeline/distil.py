@@ -12,16 +12,13 @@ from s2kd.core.recipe import Method, Part
 from s2kd.data.loading import origin
 from s2kd.models.checkpoint import build_student, metadata_of
 from s2kd.models.forecasters import Student
-from s2kd.pipeline.checks import check_batch, compared_views
+from s2kd.pipeline.checks import check_batch
 from s2kd.pipeline.kept import existing_folder, kept
 from s2kd.pipeline.run import Run
-from s2kd.pipeline.teach import blends_of, learn, make_targets, outcome, save, teacher_metadata
-from s2kd.training.blends import Blends
+from s2kd.pipeline.targets import Supervision, extra_inputs, supervision_of, teacher_metadata
+from s2kd.pipeline.teach import learn, outcome, save
 from s2kd.training.losses import losses
 from s2kd.training.objectives import Distilling, Forecasting, Weighted
-from s2kd.training.targets import LiveTargets, StoredTargets
-
-Targets = StoredTargets | LiveTargets
 
 
 def student_folder(run: Run, student: Part, method: Method, seed: int) -> Path:
@@ -50,19 +47,14 @@ def distill_student(
         "training": to_builtins(recipe.student_training),
         "seed": seed,
         "teacher": teacher["weights"] if teacher else None,
+        **extra_inputs(run, method),
     }
 
     def train(key: str) -> None:
-        live = "feature_pyramid" in compared_views(method)
-        blends = blends_of(run, method, seed)
-        targets = blend_targets = None
-        if teacher:
-            targets = make_targets(run, method.teacher, seed, live=live)
-        if teacher and blends:
-            blend_targets = make_targets(run, method.teacher, seed, live=live, blends=blends)
+        supervision = supervision_of(run, method, seed, teacher)
         torch.manual_seed(seed)
         student = build_student(part, run.setting).to(memory_format=torch.channels_last)
-        objective = student_objective(run, student, method, targets, teacher, blends, blend_targets)
+        objective = student_objective(run, student, method, supervision)
         history = learn(
             run, objective, folder, seed, recipe.student_training, hint_epochs=method.hint_epochs
         )
@@ -97,15 +89,13 @@ def student_objective(
     run: Run,
     student: Student,
     method: Method,
-    targets: Targets | None,
-    teacher: dict[str, Any] | None,
-    blends: Blends | None = None,
-    blend_targets: Targets | None = None,
+    supervision: Supervision,
 ) -> Forecasting | Distilling:
-    """What this method minimises (eq. 14); without a teacher, the forecast error alone."""
+    """What this method minimises (eq. 14); without losses, the forecast error alone."""
     windows = run.windows("train", device=run.fabric.device)
-    if targets is None or teacher is None:
-        return Forecasting(student, windows, None, blends=blends)
+    extra, extra_targets = supervision.extra, supervision.extra_targets
+    if not method.terms:
+        return Forecasting(student, windows, None, extra=extra)
     check_batch(run, method)
     terms = [
         Weighted(
@@ -119,9 +109,9 @@ def student_objective(
     return Distilling(
         student,
         windows,
-        targets,
+        supervision.targets,
         terms,
-        teacher_width=teacher["part"]["width"],
+        teacher_width=supervision.teacher_width,
         weight=method.weight,
-        blends=(blends, blend_targets) if blends is not None else None,
+        extra=(extra, extra_targets) if extra is not None else None,
     )

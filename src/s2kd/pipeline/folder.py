@@ -29,7 +29,7 @@ def open_run(recipe: Recipe, out: Path | str, **settings: Any) -> Run:
         raise S2KDError(f"{out}: is a file; --out wants a folder")
     if path.exists():
         old, new = load_recipe(out).to_dict(), recipe.to_dict()
-        free = {"seeds", "methods", "students", "stored", "name"}
+        free = {"seeds", "methods", "students", "stored", "name", "given", "captures", "unlabelled"}
         differing = [name for name in new if name not in free and old[name] != new[name]]
         if differing and is_used(out):
             raise S2KDError(

@@ -17,6 +17,7 @@ from s2kd.models.backbones import backbones
 from s2kd.narration.narrators import narrators
 from s2kd.narration.text import encoders
 from s2kd.pipeline import contracts, recipes
+from s2kd.training.extra import extra_windows
 from s2kd.training.losses import losses
 
 REGISTRIES: dict[str, Registry] = {
@@ -25,12 +26,14 @@ REGISTRIES: dict[str, Registry] = {
     "encoders": encoders,
     "backbones": backbones,
     "losses": losses,
+    "extras": extra_windows,
 }
 KINDS = ("recipes", "methods", *REGISTRIES)
 TEACHERS = {
     "text": "reading teacher",
     "no_text": "text-free teacher",
     "stored": "forecasts in a file",
+    "given": "teacher of your own",
     "none": "no teacher",
 }
 
@@ -73,8 +76,8 @@ def describe_method(method: Method) -> str:
     phrases = [" + ".join(["L_pred", *terms]), TEACHERS[method.teacher]]
     if method.hint_epochs:
         phrases.append(f"{method.hint_epochs} epochs of hints first")
-    if method.blends:
-        phrases.append(f"{method.blends} blended copies of the windows")
+    if method.extra is not None:
+        phrases.append(f"extra windows: {method.extra.name}")
     return "; ".join(phrases)
 
 
@@ -144,6 +147,9 @@ def _checks(kind: str, name: str) -> Iterator[tuple[str, Callable[[], object]]]:
         pyramid = view == "feature_pyramid"
         for run in contracts.PYRAMID_LOSS_CHECKS if pyramid else contracts.LOSS_CHECKS:
             yield run.__name__, partial(run, losses.build(name), view)
+    elif kind == "extras" and not needs(kind, name):
+        for run in contracts.EXTRA_CHECKS:
+            yield run.__name__, partial(_check_extra, run, name)
     elif not needs(kind, name):
         for run in contracts.CHECKS[kind]:
             yield run.__name__, lambda run=run: run(_built(kind, name))
@@ -166,3 +172,7 @@ def _check_backbone(run: Callable, name: str, grid: GridSpec) -> None:
     preset = "tiny" if backbones.presets(name) else ""
     backbone = backbones.build(name, grid, past=contracts.PAST, lead=contracts.LEAD, preset=preset)
     run(backbone, grid)
+
+
+def _check_extra(run: Callable, name: str) -> None:
+    run(lambda seed: extra_windows.build(name, contracts.material(seed)))

@@ -14,13 +14,14 @@ from s2kd.core.console import Progress
 from s2kd.core.errors import S2KDError
 from s2kd.core.recipe import Recipe
 from s2kd.core.types import Statistics
-from s2kd.data import load
+from s2kd.data import load, load_frames
 from s2kd.data.dataset import Dataset
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.evaluation.climatology import Climatology
 from s2kd.evaluation.events import CellEvents, cell_events
 from s2kd.models.checkpoint import Setting
+from s2kd.models.given import check_frames
 from s2kd.models.layers import padded_size
 from s2kd.narration.narrators import Narrator, narrators
 from s2kd.narration.text.states import TextStates
@@ -28,6 +29,8 @@ from s2kd.narration.text.states import TextStates
 if TYPE_CHECKING:
     import xarray as xr
     from lightning_fabric import Fabric
+
+    from s2kd.training.labels import Labels
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16")
 
@@ -124,6 +127,31 @@ class Run:
                 "models and cropped again (large grids that are read in patches: a little more)"
             )
         return dataset
+
+    @cached_property
+    def captures(self) -> "tuple[Labels, ...]":
+        """The recipe's label stores for extra windows, in this grid's channels and units."""
+        from s2kd.training.labels import Labels
+
+        recipe, dataset = self.recipe, self.dataset
+        return tuple(
+            Labels.open(stored.path).check_against(
+                dataset.grid, past=recipe.past, lead=recipe.lead, source=dataset.name
+            )
+            for stored in recipe.captures
+        )
+
+    @cached_property
+    def unlabelled(self) -> tuple[WindowDataset, ...]:
+        """Windows of past frames in the recipe's files of further frames."""
+        recipe = self.recipe
+        windows = []
+        for path in recipe.unlabelled:
+            frames = load_frames(recipe.dataset, path, recipe.keep)
+            check_frames(path, frames.grid, self.dataset.grid)
+            device = self.fabric.device
+            windows.append(WindowDataset(frames, "train", past=recipe.past, lead=0, device=device))
+        return tuple(windows)
 
     @cached_property
     def train_stats(self) -> Statistics:

@@ -36,7 +36,8 @@ from s2kd.pipeline.folder import Busy, locked
 from s2kd.pipeline.narrate import narrate
 from s2kd.pipeline.queue import JobContext, OutOfTime
 from s2kd.pipeline.run import Run
-from s2kd.pipeline.teach import copy_stored, store_teacher_outputs, train_teachers
+from s2kd.pipeline.targets import copy_stored, store_teacher_outputs
+from s2kd.pipeline.teach import train_teachers
 
 if TYPE_CHECKING:
     import optuna
@@ -212,7 +213,7 @@ def prepare(run: Run, context: JobContext) -> bool:
                     copy_stored(run)
                 narrate(run)
                 train_teachers(run)
-                if run.teacher_kinds and "feature_pyramid" not in compared_views(method):
+                if method.terms and "feature_pyramid" not in compared_views(method):
                     for seed in run.recipe.seeds:
                         store_teacher_outputs(run, method.teacher, seed, [method])
             return True

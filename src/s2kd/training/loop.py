@@ -139,6 +139,7 @@ def fit(
         objective.epoch = state.epoch
         if isinstance(objective, Distilling):
             objective.hinting = hinting
+            objective.renew()
         order = _order(count, seed, state.epoch).split(training.batch_size)
         for index in order[state.step :]:
             trainer.learn(index)
@@ -237,6 +238,8 @@ class _Trainer:
         self.optimizer.step()
         for name, value in {"total": loss.detach(), **terms}.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(index)
+            counted = USEFUL + name
+            sums[counted] = sums.get(counted, 0.0) + (0 < abs(float(value)) < math.inf)
         sums["windows"] = sums.get("windows", 0.0) + len(index)
         if self.training.schedule == "cosine":
             self.schedule.step()
@@ -246,7 +249,13 @@ class _Trainer:
         """Keep the best weights, move the learning rate, add the record."""
         state = self.state
         windows = state.sums.pop("windows")
+        useful = {
+            name: state.sums.pop(USEFUL + name, 1.0)
+            for name in list(state.sums)
+            if not name.startswith(USEFUL)
+        }
         means = {name: value / windows for name, value in state.sums.items()}
+        _check_terms(means, useful)
         record = {
             "epoch": state.epoch,
             "train": means.pop("total"),
@@ -319,6 +328,21 @@ class _Trainer:
             ) from None
         if content["random_cuda"] and torch.cuda.device_count() == len(content["random_cuda"]):
             torch.cuda.set_rng_state_all(content["random_cuda"])
+
+
+USEFUL = "useful "
+"""Before the name of a term: the number of steps in which it was finite and not 0."""
+
+
+def _check_terms(means: Mapping[str, float], useful: Mapping[str, float]) -> None:
+    """Refuse a distillation term that taught nothing in an epoch; L_pred has its own check."""
+    for name in means:
+        if name in ("total", "forecast") or useful[name] or not useful["forecast"]:
+            continue
+        raise S2KDError(
+            f"the loss {name!r} was {means[name]:g} in every step of an epoch, so it teaches "
+            "nothing; check the teacher's outputs, or leave this loss out of the method"
+        )
 
 
 class _Log:

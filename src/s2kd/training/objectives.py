@@ -14,7 +14,7 @@ from s2kd.data.windows import WindowDataset
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.models.layers import crop_features, extent_of, match_grids, padded_size
 from s2kd.models.normaliser import Normaliser
-from s2kd.training.blends import Blends
+from s2kd.training.extra import ExtraWindows
 from s2kd.training.losses import LossFn
 
 Scalar = Float[Tensor, ""]
@@ -87,7 +87,7 @@ def exists_or_none(windows: WindowDataset) -> Tensor | None:
 class Forecasting(nn.Module):
     """Stage 1, and the plain baseline: the forecast error alone (eqs. 1 and 13).
 
-    With `blends` over them too, the truth blended like the past (mixup).
+    With `extra` windows that have a truth, over them too (mixup).
     """
 
     def __init__(
@@ -96,18 +96,18 @@ class Forecasting(nn.Module):
         windows: WindowDataset,
         states: States | None,
         *,
-        blends: Blends | None = None,
+        extra: ExtraWindows | None = None,
     ) -> None:
         super().__init__()
         self.model, self.epoch = model, 0
-        self._windows, self._states, self._blends = windows, states, blends
+        self._windows, self._states, self._extra = windows, states, extra
         self._exists = exists_or_none(windows)
 
     def forward(self, index: Index) -> LossAndTerms:
         """The loss of the training windows with these numbers, and its terms."""
         window = self._windows.gather(index)
-        if self._blends is not None:
-            window = joined(window, self._blends.gather(self._blends.of(index, self.epoch)))
+        if self._extra is not None:
+            window = joined(window, self._extra.gather(self._extra.of(index, self.epoch)))
         forecast = predict(self.model, window.past, window.index, self._states)
         error = prediction_loss(forecast, window.future, self.model.normaliser, self._exists)
         return error, {"forecast": error.detach()}
@@ -131,20 +131,21 @@ class Distilling(nn.Module):
 
     The projection P and the weights of losses on feature pyramids live here, not in the
     student, so a saved student carries nothing that it will not use. While `hinting`, only the
-    terms on latents count (FitNets' first stage). With `blends` (and their
-    targets) L_distill is taken over the windows and a blend of each, L_pred over the windows alone.
+    terms on latents count (FitNets' first stage). With `extra` windows and their targets, L_distill
+    is over them too, each term over those that the teacher's side of it is known of; L_pred is over
+    the own windows alone. These may do without `targets`.
     """
 
     def __init__(
         self,
         model: Student,
         windows: WindowDataset,
-        targets: Targets,
+        targets: Targets | None,
         terms: Sequence[Weighted],
         *,
         teacher_width: int,
         weight: float,
-        blends: tuple[Blends, Targets] | None = None,
+        extra: tuple[ExtraWindows, Targets] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.terms, self.weight = model, tuple(terms), weight
@@ -152,7 +153,9 @@ class Distilling(nn.Module):
         if any(term.compares == "latent" for term in terms):
             self.project = nn.Conv2d(model.backbone.latent_width, teacher_width, 1)
         self.hinting, self.epoch = False, 0
-        self._windows, self._targets, self._blends = windows, targets, blends
+        self._windows, self._targets, self._extra = windows, targets, extra
+        if extra is not None and extra[0].memory is not None:
+            self.memory = extra[0].memory  # a part of the checkpoint
         self._exists = exists_or_none(windows)
         if self._exists is not None:
             cells = self._exists.flatten().nonzero().flatten()
@@ -160,7 +163,8 @@ class Distilling(nn.Module):
         grid = windows.dataset.grid
         self._extent = extent_of(model.backbone, grid.height, grid.width)
         usual = padded_size(grid.height), padded_size(grid.width)
-        self._teacher_extent = getattr(targets, "extent", None) or usual
+        answers = targets if extra is None else extra[1]
+        self._teacher_extent = getattr(answers, "extent", None) or usual
         self.trainable_losses = nn.ModuleDict()
         for term in terms:
             if term.compares == "feature_pyramid":
@@ -180,15 +184,19 @@ class Distilling(nn.Module):
     def parts(self, index: Index) -> tuple[Scalar, list[tuple[str, float, Scalar]]]:
         """L_pred, and (name, weight within L_distill, value) of every term that counts now."""
         window = self._windows.gather(index)
-        past, target = window.past, self._targets.gather(index, window.past.device)
-        if self._blends is not None:
-            blends, targets = self._blends
-            number = blends.of(index, self.epoch)
-            past = torch.cat([past, blends.gather(number).past])
-            target = joined(target, targets.gather(number, past.device))
+        past, size = window.past, len(index)
+        target = further = NO_TARGET
+        if self._targets is not None:
+            target = self._targets.gather(index, past.device)
+        if self._extra is not None:
+            extra, targets = self._extra
+            number = extra.of(index, self.epoch)
+            past = torch.cat([past, extra.gather(number).past])
+            further = targets.gather(number, past.device)
         output = self.model(past)
-        forecast = output.future[: len(index)]
-        error = prediction_loss(forecast, window.future, self.model.normaliser, self._exists)
+        error = prediction_loss(
+            output.future[:size], window.future, self.model.normaliser, self._exists
+        )
         terms = []
         for term in self.terms:
             if self.hinting and term.compares == "forecast":
@@ -197,28 +205,33 @@ class Distilling(nn.Module):
             if term.compares == "feature_pyramid":
                 loss = self.trainable_losses[term.name]
                 weight = weight * loss.ramp(self.epoch)
-            value = loss(*self._views(term.compares, output, target, past))
+            view = term.compares if term.compares in PLAIN_VIEWS else "latent"
+            teacher, rows = _joined_view(view, target, further, size, len(past))
+            value = loss(*self._views(term.compares, output, teacher, past, rows))
             terms.append((term.name, weight, value))
         return error, terms
 
+    def renew(self) -> None:
+        """Let the extra windows change with the student, before an epoch."""
+        if self._extra is not None:
+            self._extra[0].renew(self.model, self.epoch)
+
     def _views(
-        self, compares: str, output: Forecast, target: Target, past: Tensor
+        self, compares: str, output: Forecast, teacher: Any, past: Tensor, rows: slice
     ) -> tuple[Tensor, Tensor] | tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """(student's, teacher's) side of a term; P(Z) of eqs. 10 and 11 is made here."""
         if compares == "forecast":
-            forecast = self.model.normaliser.decoded(output.future, past)
-            return self._existing(forecast), self._existing(target.forecast)
+            forecast = self.model.normaliser.decoded(output.future[rows], past[rows])
+            return self._existing(forecast), self._existing(teacher)
         common = tuple(map(min, self._extent, self._teacher_extent))
         if compares == "feature_pyramid":
             return (
-                tuple(crop_features(x, self._extent, common) for x in output.feature_pyramid),
-                tuple(
-                    crop_features(x, self._teacher_extent, common) for x in target.feature_pyramid
-                ),
+                tuple(crop_features(x[rows], self._extent, common) for x in output.feature_pyramid),
+                tuple(crop_features(x, self._teacher_extent, common) for x in teacher),
             )
         latent, teacher_latent = match_grids(
-            crop_features(output.latent, self._extent, common),
-            crop_features(target.latent, self._teacher_extent, common),
+            crop_features(output.latent[rows], self._extent, common),
+            crop_features(teacher, self._teacher_extent, common),
         )
         return (latent if compares == "unprojected" else self.project(latent)), teacher_latent
 
@@ -236,7 +249,7 @@ class Distilling(nn.Module):
         was_training = self.model.training
         output = self.model.eval()(self._windows.gather(index).past.to(device))
         self.model.train(was_training)
-        target = self._targets.gather(index, self._windows.device)
+        target = (self._targets or self._extra[1]).gather(index, self._windows.device)
         if not target.feature_pyramid:
             raise S2KDError(
                 f"loss {name!r} compares feature pyramids, which stored targets do not hold; "
@@ -246,21 +259,35 @@ class Distilling(nn.Module):
         return [x.shape[1] for x in student], [x.shape[1] for x in teacher]
 
 
-def joined(first: Batch | Target, second: Batch | Target) -> Batch | Target:
-    """Two batches as one; what is None in both stays None.
+NO_TARGET = Target(latent=None, forecast=None)
+PLAIN_VIEWS = ("forecast", "feature_pyramid")
 
-    Stages where both have them: a stored target has none, and a live one of its blends has.
-    """
 
-    def concatenated(a: Any, b: Any) -> Any:
-        if isinstance(a, tuple):
-            return tuple(torch.cat(pair) for pair in zip(a, b, strict=True)) if a and b else ()
-        return None if a is None else torch.cat([a, b])
+def _joined_view(view: str, own: Target, extra: Target, size: int, total: int) -> tuple[Any, slice]:
+    """The teacher's side of a view, of the first `size` rows, of the rest or of all; its rows."""
+    first, second = getattr(own, view), getattr(extra, view)
+    present = [value is not None and len(value) > 0 for value in (first, second)]
+    if all(present):
+        return concatenated(first, second), slice(0, total)
+    if not any(present):
+        raise S2KDError(f"a loss compares {view}s, but no targets hold them")
+    return (first, slice(0, size)) if present[0] else (second, slice(size, total))
 
-    names = [field.name for field in fields(first)]
-    return type(first)(
-        **{name: concatenated(getattr(first, name), getattr(second, name)) for name in names}
-    )
+
+def concatenated(first: Any, second: Any) -> Any:
+    """Tensors of two batches, or tuples of them, as those of one."""
+    if isinstance(first, tuple):
+        return tuple(torch.cat(pair) for pair in zip(first, second, strict=True))
+    return torch.cat([first, second])
+
+
+def joined(first: Batch, second: Batch) -> Batch:
+    """Two batches as one."""
+    values = {
+        field.name: torch.cat([getattr(first, field.name), getattr(second, field.name)])
+        for field in fields(first)
+    }
+    return Batch(**values)
 
 
 def predict(

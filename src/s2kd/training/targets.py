@@ -1,13 +1,13 @@
 """Latents and forecasts of the frozen teacher, computed once and read by every student.
 
-A store is two `.npy` files of float16 and a key. The key names the teacher's weights, the data,
-the windows, the narratives and the version of this code; a store with another key is stale and
-is made again.
+A store is two `.npy` files of float16 and a key; of windows that are costly to make, a third of
+their inputs in float32. The key names the teacher's weights, the data, the windows, the narratives
+and the version of this code; a store with another key is stale and is made again.
 """
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,10 @@ from s2kd.data.windows import WindowDataset
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.models.given import GivenTeacher
 from s2kd.models.layers import extent_of, padded_size
-from s2kd.training.blends import Blends
-from s2kd.training.objectives import States, Target
+from s2kd.training.extra import ExtraWindows
+from s2kd.training.objectives import States, Target, Targets
 
-Source = WindowDataset | Blends
+Source = WindowDataset | ExtraWindows
 """Windows that a teacher gives targets for."""
 
 AnyTeacher = Teacher | Student | GivenTeacher
@@ -60,6 +60,10 @@ class StoredTargets:
             forecast=self._take("forecast", index, device),
         )
 
+    def past(self, index: Tensor, device: torch.device | str) -> Tensor:
+        """The inputs of these windows, physical units, where the store holds them."""
+        return self._take("past", index, device)
+
     def _take(self, view: str, index: Tensor, device: torch.device | str) -> Tensor | None:
         if view not in self._views:
             return None
@@ -81,6 +85,17 @@ class LiveTargets:
         return teacher_outputs(self._teacher, self._windows, self._states, index)
 
 
+class ForecastsOnly:
+    """Targets without latents, for a student that matches those of another teacher."""
+
+    def __init__(self, targets: Targets) -> None:
+        self._targets = targets
+
+    def gather(self, index: Tensor, device: torch.device | str) -> Target:
+        """The forecasts of these windows."""
+        return Target(latent=None, forecast=self._targets.gather(index, device).forecast)
+
+
 def freeze(teacher: AnyTeacher) -> AnyTeacher:
     """The teacher in evaluation mode, without gradients."""
     return teacher.eval().requires_grad_(False)
@@ -90,7 +105,11 @@ def teacher_outputs(
     teacher: AnyTeacher, windows: Source, states: States | None, index: Tensor
 ) -> Target:
     """Z_fused and the forecast, in the normaliser's unit, of a batch of windows."""
-    window = windows.gather(index)
+    return answers(teacher, windows.gather(index), states)
+
+
+def answers(teacher: AnyTeacher, window: Batch, states: States | None) -> Target:
+    """`teacher_outputs` of a batch."""
     output = forecast_of(teacher, window, states)
     forecast = teacher.normaliser.decoded(output.future, window.past)
     return Target(latent=output.latent, forecast=forecast, feature_pyramid=output.feature_pyramid)
@@ -111,6 +130,11 @@ def teacher_extent(teacher: AnyTeacher, grid: GridSpec) -> tuple[int, int]:
     return extent_of(teacher.backbone, grid.height, grid.width)
 
 
+def views_of(teacher: AnyTeacher) -> tuple[str, ...]:
+    """What there is to store of a teacher: one that is not ours may have no latent."""
+    return VIEWS if teacher.latent_width is not None else ("forecast",)
+
+
 @torch.no_grad()
 def store_targets(
     folder: Path,
@@ -125,42 +149,63 @@ def store_targets(
 ) -> None:
     """Fill `folder` with the teacher's targets, unless it already holds those of `key`.
 
-    Blocks already written by a run that was killed are not done again.
+    Blocks already written by a run that was killed are not done again. The view `past` are the
+    inputs themselves.
     """
-    grid = windows.dataset.grid
+    freeze(teacher)
+
+    def block(index: Tensor) -> dict[str, Tensor]:
+        window = windows.gather(index)
+        target = answers(teacher, window, states)
+        return {v: window.past if v == "past" else getattr(target, v).half() for v in views}
+
     header = {
-        "format": FORMAT,
         "key": key,
         "views": list(views),
         "windows": len(windows),
-        **extent_note(teacher_extent(teacher, grid), grid),
+        **extent_note(teacher_extent(teacher, windows.dataset.grid), windows.dataset.grid),
     }
-    note = folder / NOTE
+    fill_store(folder, header, block, batch_size=batch_size, progress=progress)
+
+
+def fill_store(
+    folder: Path,
+    header: Mapping[str, object],
+    block: Callable[[Tensor], Mapping[str, Tensor]],
+    *,
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Fill `folder` with the views that `block` gives of windows by number, in their dtype.
+
+    `header` holds key, views and number of windows; a store with another one is made again.
+    """
+    header = {"format": FORMAT, **header}
+    count, note = header["windows"], folder / NOTE
     done = read_json(note) if note.exists() else {}
     if {k: done.get(k) for k in header} != header:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         done = {**header, "done": 0}
-    if done["done"] == len(windows):
+    if done["done"] == count:
         return
-    freeze(teacher)
-    blocks = torch.arange(len(windows)).split(batch_size)
+    blocks = torch.arange(count).split(batch_size)
     arrays: dict[str, np.memmap] = {}
     for number, index in enumerate(blocks):
         if int(index[-1]) < done["done"]:
             continue
-        target = teacher_outputs(teacher, windows, states, index)
-        for view in views:
-            value = getattr(target, view).half().cpu().numpy()
+        for view, tensor in block(index).items():
+            value = tensor.cpu().numpy()
             if view not in arrays:
-                arrays[view] = _open(folder / f"{view}.npy", (len(windows), *value.shape[1:]))
+                shape = (count, *value.shape[1:])
+                arrays[view] = _open(folder / f"{view}.npy", shape, value.dtype)
             arrays[view][index[0] : index[-1] + 1] = value
         if number % 32 == 31 or number == len(blocks) - 1:
             for array in arrays.values():
                 array.flush()
             write_json(note, {**header, "done": int(index[-1]) + 1})
         if progress is not None:
-            progress(int(index[-1]) + 1, len(windows))
+            progress(int(index[-1]) + 1, count)
 
 
 def extent_note(extent: tuple[int, int], grid: GridSpec) -> dict[str, list[int]]:
@@ -169,9 +214,9 @@ def extent_note(extent: tuple[int, int], grid: GridSpec) -> dict[str, list[int]]
     return {} if tuple(extent) == usual else {"extent": list(extent)}
 
 
-def _open(path: Path, shape: tuple[int, ...]) -> np.memmap:
+def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
     if not path.exists():
-        array = np.lib.format.open_memmap(path, mode="w+", dtype="<f2", shape=shape)
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         _reserve(path)
         return array
     try:

@@ -1,14 +1,16 @@
 """Windows made of two: what a teacher can label beyond the windows that there are."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from s2kd.core.types import Batch, S2KDError
-from s2kd.data.dataset import Dataset
-from s2kd.data.windows import WindowDataset
+from s2kd.training.extra import ExtraWindows, Material, extra_windows
 
 
-class Blends:
+@extra_windows.register("blends")
+class Blends(ExtraWindows):
     """Every window blended with others of its split (mixup, Zhang et al. 2018, eq. 1).
 
     Blend k of window i is share · window i + (1 − share) · window j, frame by frame, with a
@@ -19,25 +21,31 @@ class Blends:
     (Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent").
     """
 
-    def __init__(self, windows: WindowDataset, *, copies: int, seed: int) -> None:
+    has_truth = True
+
+    def __init__(self, material: Material, *, copies: int = 8) -> None:
         if copies < 1:
             raise S2KDError(f"blends: copies must be at least 1, got {copies}")
-        self.windows, self.copies, self.seed = windows, copies, seed
-        size = copies * len(windows)
-        draw = torch.Generator().manual_seed(seed)
-        self.partner = torch.randint(len(windows), (size,), generator=draw)
+        super().__init__(material.windows)
+        self.copies, self.seed = copies, material.seed
+        size = copies * len(self.windows)
+        draw = torch.Generator().manual_seed(self.seed)
+        self.partner = torch.randint(len(self.windows), (size,), generator=draw)
         self.share = 0.5 + 0.5 * torch.rand(size, generator=draw)
+
+    @property
+    def name(self) -> str:
+        return f"blends{self.copies}"
+
+    @property
+    def key(self) -> Any:
+        return [self.copies, self.seed]
 
     def __len__(self) -> int:
         return len(self.share)
 
-    @property
-    def dataset(self) -> Dataset:
-        """Where the windows are cut from."""
-        return self.windows.dataset
-
     def of(self, index: Tensor, epoch: int) -> Tensor:
-        """The numbers of the blends of these windows whose turn it is in this epoch."""
+        """The blends of these windows whose turn it is in this epoch."""
         return (epoch % self.copies) * len(self.windows) + index
 
     def gather(self, index: Tensor) -> Batch:

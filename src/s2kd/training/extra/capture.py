@@ -1,0 +1,110 @@
+"""Captures: windows of a teacher's own archive, with its answers and without truth."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s2kd.core.types import Batch, S2KDError
+from s2kd.training.extra import (
+    ExtraWindows,
+    Material,
+    assembled,
+    extra_windows,
+    inputs_alone,
+    located,
+)
+from s2kd.training.extra.unlabelled import turns
+from s2kd.training.objectives import Target
+
+if TYPE_CHECKING:
+    from s2kd.training.labels import Labels
+
+
+@extra_windows.register("capture")
+class Capture(ExtraWindows):
+    """Windows of the recipe's label stores (`captures`), answered when they were written.
+
+    `copies` is how many go with a training window, over the training; 0 for as many as take the
+    whole capture in turn. A window's number is its place in the stores, one after another.
+    """
+
+    asks = False
+    has_answers = True
+    stores_inputs = True
+    reads = ("captures",)
+    needs = "a label store"
+
+    def __init__(self, material: Material, *, copies: int = 0) -> None:
+        super().__init__(material.windows)
+        if not material.captures:
+            raise S2KDError("capture: name at least one label store by the recipe's captures")
+        self.labels, self.normaliser = material.captures, material.normaliser
+        for labels in self.labels:
+            if not labels.files.has("inputs"):
+                raise S2KDError(f"{labels.path}: holds no inputs, which a capture must have")
+        self.sizes = [len(labels) for labels in self.labels]
+        self.pick = turns(len(self), self.windows, copies, seed=material.seed)
+        self.targets = CaptureTargets(self)
+
+    @property
+    def name(self) -> str:
+        return "capture"
+
+    @property
+    def key(self) -> Any:
+        scale = self.normaliser
+        units = [scale.offset.tolist(), scale.unit.tolist(), scale.predicts_change]
+        grid = self.dataset.grid
+        stores = [labels.digest for labels in self.labels]
+        return ["capture", stores, units, grid.to_dict(), self.windows.past, self.windows.lead]
+
+    def __len__(self) -> int:
+        return sum(self.sizes)
+
+    def of(self, index: Tensor, epoch: int) -> Tensor:
+        """Those whose turn it is with these windows in this epoch."""
+        return self.pick[epoch % len(self.pick)][index.cpu()]
+
+    def gather(self, index: Tensor) -> Batch:
+        """The inputs with these numbers, read from the stores."""
+        past = self.read(index, lambda labels, numbers: labels.inputs(numbers))
+        return inputs_alone(past.to(self.windows.device))
+
+    def read(self, index: Tensor, values: "Callable[[Labels, np.ndarray], np.ndarray]") -> Tensor:
+        """The values of these windows, from whichever store each is in."""
+        rows = [
+            (positions, torch.from_numpy(values(self.labels[number], numbers.numpy())))
+            for number, positions, numbers in located(index, self.sizes)
+        ]
+        return assembled(rows, len(index))
+
+
+class CaptureTargets:
+    """A capture's forecasts, in the normaliser's unit, and latents, read from the label stores."""
+
+    def __init__(self, capture: Capture) -> None:
+        self.capture = capture
+        facts = {(labels.latent_width, labels.latent_extent) for labels in capture.labels}
+        widths = {labels.latent_width for labels in capture.labels}
+        if len(facts) > 1 and None not in widths:
+            raise S2KDError(
+                "captures: the latents of the label stores differ in width or area; name stores of "
+                "one teacher"
+            )
+        self.latent_width = None if None in widths else widths.pop()
+        self.extent = capture.labels[0].latent_extent
+        self._exists = torch.from_numpy(capture.dataset.grid.exists)
+
+    def gather(self, index: Tensor, device: torch.device | str) -> Target:
+        """The answers to the windows with these numbers."""
+        capture, latent = self.capture, None
+        past = capture.read(index, lambda labels, numbers: labels.inputs(numbers))
+        future = capture.read(index, lambda labels, numbers: labels.forecasts(numbers))
+        future = torch.where(self._exists, future, past[:, -1:])
+        forecast = capture.normaliser.cpu().decoded(future, past)
+        if self.latent_width is not None:
+            latent = capture.read(index, lambda labels, numbers: labels.latents(numbers)).to(device)
+        return Target(latent=latent, forecast=forecast.to(device))
