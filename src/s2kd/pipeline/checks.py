@@ -14,9 +14,9 @@ from s2kd.models.checkpoint import build_student, build_teacher
 from s2kd.narration.narrators import narrators
 from s2kd.narration.text import encoders
 from s2kd.pipeline.run import Run
-from s2kd.training.label_files import LabelFiles, is_labels
 from s2kd.training.extra import extra_windows
 from s2kd.training.extra.mixture import shares_of
+from s2kd.training.label_files import LabelFiles, is_labels
 from s2kd.training.losses import losses
 
 
