@@ -464,7 +464,7 @@ def leaderboard(answer: Answer, split: str = "") -> Table:
         )
         mark = MARK if forecaster.name == answer.chosen else ""
         lines.append((mark + forecaster.label, *cells))
-    names = [", ".join(filter(None, (c, unit_text(answer.units[c])))) for c in channels]
+    names = [with_unit(channel, answer.units[channel]) for channel in channels]
     head = ("", *(f"RMSE at {lead}: {name}" for name in names), "MSE, all leads", "▸ is")
     caption = (
         f"{answer.windows[split]} windows; [ ]: 95 % interval over windows. MSE: normalised. "
@@ -505,8 +505,9 @@ def frontier_candidates(answer: Answer) -> tuple[Candidate, ...]:
 
 
 def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates that no other one matches in latency and betters on validation, or reverse."""
-    rated = [c for c in candidates if c.latency_ms is not None and c.validation is not None]
+    """The finished candidates than which no other is both faster and better on validation."""
+    rated = [c for c in candidates if c.state == "finished" and c.latency_ms is not None
+             and c.validation is not None]  # fmt: skip
     best, front = math.inf, []
     for candidate in sorted(rated, key=lambda c: (c.latency_ms, c.validation)):
         if candidate.validation < best:
@@ -542,7 +543,7 @@ def frontier(answer: Answer) -> Table:
             )
         )
     head = ("", "ms", "MB", "Parameters", "Validation MSE", "Test MSE", "Frontier", "State")
-    caption = "Frontier: no other line is as fast and as accurate on validation."
+    caption = "Frontier: no other finished line is both faster and more accurate on validation."
     return Table(title="Error against latency", head=head, lines=tuple(lines), caption=caption)
 
 
@@ -571,6 +572,11 @@ def first_split(answer: Answer) -> str:
 def unit_text(unit: str) -> str:
     """The sign of a unit; empty for numbers without one."""
     return {"1": "", "degK": "K", "degC": "°C", "celsius": "°C"}.get(unit, unit)
+
+
+def with_unit(name: str, unit: str) -> str:
+    """A label of an axis or column: `air (K)`."""
+    return f"{name} ({unit_text(unit)})" if unit_text(unit) else name
 
 
 def lead_text(seconds: float) -> str:

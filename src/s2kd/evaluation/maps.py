@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from s2kd.core.types import GridSpec
-from s2kd.evaluation.answer import unit_text
+from s2kd.evaluation.answer import with_unit
 from s2kd.evaluation.figures import WIDE, new_figure
 
 LABEL_BOX = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5}
@@ -38,8 +38,8 @@ def maps(
     fields = {name: frames[leads, channel] for name, frames in fields.items()}
     errors = {f"error: {n}": f - fields["truth"] for n, f in fields.items() if n != "truth"}
     start, exists = past[-1, channel], grid.exists
-    unit = f" ({unit_text(grid.units[channel])})".replace(" ()", "")
-    label, cmap = grid.channels[channel] + unit, "viridis"
+    unit = grid.units[channel]
+    label, cmap = with_unit(grid.channels[channel], unit), "viridis"
     if _hides_change(fields["truth"][:, exists], start[exists]):
         fields = {name: frames - start for name, frames in fields.items()}
         label, cmap = f"change of {label} since the last input", "RdBu_r"
@@ -54,7 +54,7 @@ def maps(
     _draw(axes[:, : len(fields)], fields, grid, cmap=cmap, label=label)
     if errors:
         panels = axes[:, len(fields) :]
-        _draw(panels, errors, grid, cmap="PuOr_r", label=f"error{unit}")
+        _draw(panels, errors, grid, cmap="PuOr_r", label=with_unit("error", unit))
         for (row, column), panel in np.ndenumerate(panels):
             error = list(errors.values())[column][row][exists]
             rmse = f"RMSE {float(np.sqrt(np.mean(np.square(error)))):.3g}"

@@ -31,8 +31,8 @@ from s2kd.evaluation.answer import (
     leaderboard,
     pareto_front,
     scored_form,
-    unit_text,
     unverified,
+    with_unit,
 )
 from s2kd.evaluation.compare import BASELINE, KEYS, TEACHER_METHODS, compare_methods
 from s2kd.evaluation.events import event_scores
@@ -52,7 +52,7 @@ MOST_RUNS = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A PNG, as text for the page; `kind` is `chart` or `map`."""
+    """A PNG, as text for the page; `kind` is `chart`, `small chart` or `map`."""
 
     base64: str
     title: str
@@ -91,6 +91,7 @@ class _Page:
         content = stream.getvalue()
         name = re.sub(r"[^\w.-]+", "_", name)
         write_whole(self.folder / f"{name}.png", lambda path: path.write_bytes(content))
+        kind = "small chart" if drawing.get_figwidth() < figures.WIDE and kind == "chart" else kind
         return Figure(base64=base64.b64encode(content).decode(), title=title, kind=kind)
 
 
@@ -224,13 +225,11 @@ def _notes(page: _Page) -> dict[str, str]:
 
 def _answer_section(page: _Page, answer: Answer) -> Section:
     split, candidates = first_split(answer), frontier_candidates(answer)
-    label, errors = (
-        "test MSE (normalised)",
-        {f.name: f.scores[split].mse for f in answer.forecasters},
-    )
+    label = "test MSE (normalised)"
+    errors = {f.name: f.scores[split].mse for f in answer.forecasters}
     if len(answer.units) == 1:
         ((channel, unit),) = answer.units.items()
-        label = f"RMSE at {lead_text(answer.lead_seconds[-1])} ({unit_text(unit)})"
+        label = with_unit(f"RMSE at {lead_text(answer.lead_seconds[-1])}", unit)
         errors = {f.name: f.scores[split].rmse[channel][-1] for f in answer.forecasters}
     panels = {label: [
         (f.method, f.cost.latency_ms, errors[f.name].value, f.name == answer.chosen)
@@ -244,7 +243,7 @@ def _answer_section(page: _Page, answer: Answer) -> Section:
         ]} | panels  # fmt: skip
     drawing = figures.frontier(
         panels,
-        front=[(c.latency_ms, c.validation) for c in pareto_front(answer.candidates)],
+        front=[(c.latency_ms, c.validation) for c in pareto_front(candidates)],
         lines={f.method: errors[f.name].value for f in answer.forecasters if f.cost is None},
         style=page.style,
     )
@@ -405,8 +404,8 @@ def _curve_sections(page: _Page) -> list[Section]:
     shown = channels[:MOST_CHANNELS]
     note = f"The first {len(shown)} of {len(channels)} channels." * (len(shown) < len(channels))
     times, x_label = _lead_times(scores, scores.sizes["lead"])
-    units = map(unit_text, scores["unit"].values.astype(str))
-    rows = {f"{c}: RMSE ({u})".replace(" ()", ""): c for c, u in zip(shown, units, strict=False)}
+    units = zip(shown, scores["unit"].values.astype(str), strict=False)
+    rows = {with_unit(f"{channel}: RMSE", unit): channel for channel, unit in units}
     drawn = _curve_figures(
         page, scores, "lead", rows, lambda models, c: models["rmse_by_lead"].sel(channel=c),
         x=times, x_label=x_label,
