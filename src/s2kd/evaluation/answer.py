@@ -134,6 +134,16 @@ class Answer(Struct, frozen=True, kw_only=True):
         """From `to_dict`; S2KDError names the field that does not fit."""
         return read(cls, plain, source)
 
+    @property
+    def split(self) -> str:
+        """The split of the headline."""
+        return next(iter(self.windows))
+
+    @property
+    def student(self) -> ScoredForecaster:
+        """The chosen student."""
+        return next(f for f in self.forecasters if f.name == self.chosen)
+
     def forecaster(self, name: str) -> ScoredForecaster | None:
         """The forecaster of this name."""
         return next((f for f in self.forecasters if f.name == name), None)
@@ -298,9 +308,8 @@ def _scores(group: xr.Dataset, chosen: xr.Dataset) -> Scores:
             for a, b in zip(by_lead, others, strict=True)
         )
     windows = window_errors(group)
-    block = _block(windows, group)
     return Scores(
-        mse=_value(mean_estimate(windows if len(windows) > 1 else windows[0], block=block)),
+        mse=_value(mean_estimate(windows, block=_block(windows, group))),
         rmse=rmse,
         chosen_is="" if np.array_equal(errors, rivals) else verdict(difference(chosen, group)),
         chosen_is_by_lead=verdicts,
@@ -362,25 +371,23 @@ def _finite(value: float | None) -> float | None:
 
 def headline(answer: Answer) -> str:
     """The answer in a few sentences; where it does not beat a reference, that comes first."""
-    student = answer.forecaster(answer.chosen)
-    teacher = answer.forecaster(answer.teacher)
-    split = first_split(answer)
+    student, teacher = answer.student, answer.forecaster(answer.teacher)
     size = f"{student.label}, {parameters_text(student.cost.parameters)} parameters"
     if student.cost.latency_ms is not None:
         size += f", {student.cost.latency_ms:.2g} ms"
     if teacher is not None:
         size += _ratios(student.cost, teacher.cost)
     channels = list(answer.units)
-    errors = "; ".join(_error_text(answer, channel, split) for channel in channels[:MOST_CHANNELS])
+    errors = "; ".join(_error_text(answer, channel) for channel in channels[:MOST_CHANNELS])
     if len(channels) > MOST_CHANNELS:
         errors += f"; {len(channels) - MOST_CHANNELS} more channels in the table"
     text = f"{size}: RMSE at {lead_text(answer.lead_seconds[-1])}: {errors}"
-    share = answer.gap_closed_percent[split].value
+    share = answer.gap_closed_percent[answer.split].value
     if share is not None:
         text += f"; {share:.0f} % of the gap between no distillation and the teacher"
     elif teacher is not None and answer.chosen != answer.baseline:
         text += "; the teacher is not clearly better than no distillation"
-    return " ".join([*_warnings(answer, split), text + "."])
+    return " ".join([*_warnings(answer), text + "."])
 
 
 def _ratios(student: Cost, teacher: Cost) -> str:
@@ -398,15 +405,15 @@ def _times(ratio: float, above: str, below: str) -> str:
     return f"{times:.2g} times {word}" if times < 100 else f"{times:.0f} times {word}"
 
 
-def _error_text(answer: Answer, channel: str, split: str) -> str:
+def _error_text(answer: Answer, channel: str) -> str:
     """`1.32 K (teacher 1.30)`; with the channel's name where there are several."""
-    student = answer.forecaster(answer.chosen)
     compared = {"no distillation": answer.baseline, "teacher": answer.teacher}
     compared |= {name: name for name in REFERENCES}
+    rivals = {words: answer.forecaster(n) for words, n in compared.items() if n != answer.chosen}
     rmse = {
-        words: answer.forecaster(name).scores[split].rmse[channel][-1].value
-        for words, name in {"": answer.chosen, **compared}.items()
-        if answer.forecaster(name) is not None and (words == "" or name != student.name)
+        words: forecaster.scores[answer.split].rmse[channel][-1].value
+        for words, forecaster in {"": answer.student, **rivals}.items()
+        if forecaster is not None
     }
     places = decimals(rmse.values())
     unit = f" {unit_text(answer.units[channel])}".rstrip()
@@ -416,15 +423,15 @@ def _error_text(answer: Answer, channel: str, split: str) -> str:
     return f"{name}{number(error, places)}{unit}" + (f" ({others})" if others else "")
 
 
-def _warnings(answer: Answer, split: str) -> list[str]:
+def _warnings(answer: Answer) -> list[str]:
     """Sentences on the references that the chosen student does not beat."""
     lead, sentences = lead_text(answer.lead_seconds[-1]), []
-    student = answer.forecaster(answer.chosen).scores[split]
+    student = answer.student.scores[answer.split]
     for name in REFERENCES:
         reference = answer.forecaster(name)
         if reference is None:
             continue
-        scores = reference.scores[split]
+        scores = reference.scores[answer.split]
         if not _beats(scores.chosen_is, student.mse, scores.mse):
             sentences.append(f"It does not beat {name}.")
             continue
@@ -445,7 +452,7 @@ def _beats(word: Verdict, chosen: Value, reference: Value) -> bool:
 
 def leaderboard(answer: Answer, split: str = "") -> Table:
     """References, teachers and students: errors at the last lead, then costs."""
-    split = split or first_split(answer)
+    split = split or answer.split
     channels = list(answer.units)[:MOST_CHANNELS]
     lead = lead_text(answer.lead_seconds[-1])
     columns = {}
@@ -524,11 +531,11 @@ def scored_form(answer: Answer, candidate: Candidate) -> ScoredForecaster | None
 
 def frontier(answer: Answer) -> Table:
     """Error against latency of every candidate and teacher."""
-    split, candidates, lines = first_split(answer), frontier_candidates(answer), []
+    candidates, lines = frontier_candidates(answer), []
     front = pareto_front(candidates)
     for candidate in candidates:
         scored = scored_form(answer, candidate)
-        mark = MARK if scored is not None and scored.name == answer.chosen else ""
+        mark = MARK if scored is answer.student else ""
         state = candidate.state.replace("_", " ")
         lines.append(
             (
@@ -537,7 +544,7 @@ def frontier(answer: Answer) -> Table:
                 number(candidate.bytes / 1e6 or None, ".2f"),
                 parameters_text(candidate.parameters),
                 number(candidate.validation),
-                number(scored and scored.scores[split].mse.value),
+                number(scored and scored.scores[answer.split].mse.value),
                 "yes" if candidate in front else "–",
                 f"{state}: {candidate.reason}" if candidate.reason else state,
             )
@@ -549,24 +556,18 @@ def frontier(answer: Answer) -> Table:
 
 def unverified(answer: Answer) -> tuple[str, ...]:
     """What the figures do not show."""
-    split = first_split(answer)
-    student = answer.forecaster(answer.chosen)
+    student = answer.student
     months = answer.search.get("missing_months") or []
     reasons = {
         f"other seeds (trained with {student.seeds})": student.seeds < FEWEST_SEEDS,
         f"months outside validation and test ({', '.join(map(str, months))})": bool(months),
         "other places, runs or settings than those of the data": len(answer.windows) == 1,
         f"intervals (fewer than {BLOCKS_FOR_BOUNDS} independent blocks of test windows)": (
-            student.scores[split].mse.low is None
+            student.scores[answer.split].mse.low is None
         ),
         "latency on other machines": True,
     }
     return tuple(text for text, applies in reasons.items() if applies)
-
-
-def first_split(answer: Answer) -> str:
-    """The split of the headline."""
-    return next(iter(answer.windows))
 
 
 def unit_text(unit: str) -> str:

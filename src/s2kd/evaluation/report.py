@@ -22,7 +22,6 @@ from s2kd.evaluation import figures
 from s2kd.evaluation.answer import (
     Answer,
     answer_of,
-    first_split,
     forecaster_label,
     frontier,
     frontier_candidates,
@@ -224,7 +223,7 @@ def _notes(page: _Page) -> dict[str, str]:
 
 
 def _answer_section(page: _Page, answer: Answer) -> Section:
-    split, candidates = first_split(answer), frontier_candidates(answer)
+    split, candidates = answer.split, frontier_candidates(answer)
     label = "test MSE (normalised)"
     errors = {f.name: f.scores[split].mse for f in answer.forecasters}
     if len(answer.units) == 1:
@@ -236,9 +235,8 @@ def _answer_section(page: _Page, answer: Answer) -> Section:
         for f in answer.forecasters if f.cost and f.cost.latency_ms
     ]}  # fmt: skip
     if answer.candidates:
-        student = answer.forecaster(answer.chosen)
         panels = {"validation MSE (normalised)": [
-            (c.method, c.latency_ms, c.validation, scored_form(answer, c) is student)
+            (c.method, c.latency_ms, c.validation, scored_form(answer, c) is answer.student)
             for c in candidates if c.latency_ms and c.validation
         ]} | panels  # fmt: skip
     drawing = figures.frontier(
