@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from s2kd.core.types import Batch, S2KDError
 from s2kd.models.forecasters import Student
 from s2kd.training.extra import ExtraWindows, Material, extra_windows, inputs_alone
-from s2kd.training.extra.rollouts import cut_out, roll_out
+from s2kd.training.extra.rollouts import check_runs_on, cut_out, roll_out
 from s2kd.training.objectives import Target
 from s2kd.training.targets import answers, freeze, teacher_extent
 
@@ -68,8 +68,7 @@ class OnPolicy(ExtraWindows):
                 "on_policy: size must be 0 or at least 2, depth and every at least 1, got "
                 f"{size}, {depth} and {every}"
             )
-        if material.teacher is None:
-            raise S2KDError("on_policy: stored forecasts answer no new states; name a teacher")
+        check_runs_on("on_policy", material)
         super().__init__(material.windows)
         self.size = size or max(2, min(MOST_SLOTS, len(self.windows)))
         self.depth, self.every, self.material = depth, every, material

@@ -12,7 +12,7 @@ from s2kd.models.forecasters import feed_back
 from s2kd.training.extra import ExtraWindows, Material, extra_windows, inputs_alone
 from s2kd.training.extra.blends import Blends
 
-Frames = Float[Tensor, "batch frame channel height width"]
+Frames = Float[Tensor, "batch _ channel height width"]
 
 
 @extra_windows.register("rollouts")
@@ -38,8 +38,7 @@ class RollOuts(ExtraWindows):
             raise S2KDError(
                 f"rollouts: copies and depth must be at least 1, got {copies} and {depth}"
             )
-        if material.teacher is None:
-            raise S2KDError("rollouts: stored forecasts cannot run on; name another teacher")
+        check_runs_on("rollouts", material)
         super().__init__(material.windows)
         self.copies, self.depth, self.start, self.material = copies, depth, start, material
         self.blends = Blends(material, copies=copies) if start == "blends" else None
@@ -88,6 +87,21 @@ class RollOuts(ExtraWindows):
         return inputs_alone(cut_out(frames, row, self.cut[index], self.windows.past), window)
 
 
+def check_runs_on(name: str, material: Material) -> None:
+    """Refuse a teacher that cannot be asked, and data whose past differs in kind from its future.
+
+    Raises S2KDError that names the extra windows.
+    """
+    if material.teacher is None:
+        raise S2KDError(f"{name}: stored forecasts answer no new states; name another teacher")
+    dataset = material.windows.dataset
+    if dataset.window is not None:
+        raise S2KDError(
+            f"{name}: {dataset.name} comes in windows whose past and future frames differ in kind, "
+            "so that a forecast is no further input; choose blends"
+        )
+
+
 def roll_out(
     forecast: Callable[[Frames], Frames],
     past: Frames,
@@ -110,7 +124,9 @@ def roll_out(
     return torch.cat([past, feed_back(bounded, past, steps=steps, grid=grid)], 1)
 
 
-def cut_out(frames: Frames, row: Tensor, first: Tensor, length: int) -> Frames:
+def cut_out(
+    frames: Frames, row: Tensor, first: Tensor, length: int
+) -> Float[Tensor, "row length channel height width"]:
     """`length` frames of these rows, each from its own `first` frame on."""
     at = first[:, None] + torch.arange(length)
     return frames[row[:, None].to(frames.device), at.to(frames.device)]
