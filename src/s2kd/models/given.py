@@ -264,13 +264,13 @@ def _channel_order(label: str, metadata: Mapping[str, Any], setting: Setting) ->
 
 def check_frames(label: str, own: GridSpec, grid: GridSpec) -> None:
     """Refuse further frames with channels, units, step, places or cells other than the data's."""
-    for field, value, wanted in (
+    for field, value, expected in (
         ("channels", own.channels, grid.channels),
         ("units", own.units, grid.units),
     ):
-        if value != wanted:
+        if value != expected:
             raise S2KDError(
-                f"{label}: has the {field} {', '.join(value)}, the data {', '.join(wanted)}"
+                f"{label}: has the {field} {', '.join(value)}, the data {', '.join(expected)}"
             )
     check_places(label, own, grid)
     if (grid.exists & ~own.exists).any():

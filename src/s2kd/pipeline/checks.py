@@ -69,8 +69,10 @@ def _check_extra(recipe: Recipe, method: Method) -> None:
     kinds = [extra_windows.get(part.name) for part in parts_of(method)]
     if not method.terms and (method.extra.name == "mixture" or not kinds[0].has_truth):
         raise S2KDError(f"{label} have no truth, so the method needs losses and their answers")
-    asked = [part.name for part, kind in zip(parts_of(method), kinds, strict=True) if kind.asks]
-    if method.terms and asked and method.teacher in ("none", "stored"):
+    unanswered = [
+        part.name for part, kind in zip(parts_of(method), kinds, strict=True) if kind.asks
+    ]
+    if method.terms and unanswered and method.teacher in ("none", "stored"):
         raise S2KDError(
             f"{label} need a teacher that answers new windows; teacher {method.teacher!r} does "
             "not: set it to text, no_text or given"

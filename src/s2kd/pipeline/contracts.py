@@ -259,13 +259,13 @@ def material(seed: int) -> Material:
 
 
 def _extra_inputs(extra: ExtraWindows, epoch: int) -> torch.Tensor:
-    own = torch.arange(len(extra.windows))
+    windows = torch.arange(len(extra.windows))
     extra.renew(material(1).teacher, epoch)
-    number = extra.of(own, epoch)
+    number = extra.of(windows, epoch)
     assert number.min() >= 0, "a window has a negative number"
     assert number.max() < len(extra), f"window {int(number.max())} of only {len(extra)}"
     batch = extra.gather(number)
-    assert batch.index.max() < len(own), "`index` names no own window"
+    assert batch.index.max() < len(windows), "`index` names no own window"
     return batch.past
 
 

@@ -121,8 +121,8 @@ def teacher_metadata(run: Run, kind: str, seed: int) -> dict[str, Any] | None:
 def _opened(run: Run, kind: str, seed: int) -> tuple[AnyTeacher, list[str | None]]:
     """A teacher that answers any window, on the run's device, and what its answers depend on."""
     if kind == "given":
-        given = open_teacher(run.recipe.given, setting=run.setting)
-        return given.to(run.fabric.device), [given.digest, None]
+        teacher = open_teacher(run.recipe.given, setting=run.setting)
+        return teacher.to(run.fabric.device), [teacher.digest, None]
     teacher, metadata = load_teacher(teacher_folder(run, kind, seed))
     return teacher.to(run.fabric.device), [metadata["weights"], metadata["key"]]
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from s2kd.core.registry import Registry
-from s2kd.core.types import Batch, Statistics
+from s2kd.core.types import Batch, S2KDError, Statistics
 from s2kd.data.dataset import Dataset
 from s2kd.data.windows import WindowDataset
 from s2kd.models.normaliser import Normaliser
@@ -63,6 +63,8 @@ class ExtraWindows(ABC):
         reads: fields of the recipe that it reads: `captures`, `unlabelled`.
         memory: state that changes in training and belongs into its checkpoint.
         targets: answers to the windows, where it brings them.
+        name: its part of the name of the folder of targets, where these are stored.
+        key: JSON-able value of all that the inputs depend on, besides own windows and teacher.
     """
 
     has_truth: ClassVar[bool] = False
@@ -72,6 +74,8 @@ class ExtraWindows(ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     memory: nn.Module | None = None
     targets: "Targets | None" = None
+    name: str = ""
+    key: Any = None
 
     def __init__(self, windows: WindowDataset) -> None:
         self.windows = windows
@@ -80,16 +84,6 @@ class ExtraWindows(ABC):
     def dataset(self) -> Dataset:
         """The data of the own windows."""
         return self.windows.dataset
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Its part of the name of the folder of targets."""
-
-    @property
-    @abstractmethod
-    def key(self) -> Any:
-        """JSON-able value of all that the inputs depend on, besides own windows and teacher."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -123,14 +117,6 @@ class StoredInputs(ExtraWindows):
         super().__init__(part.windows)
         self.part, self.store = part, store
 
-    @property
-    def name(self) -> str:
-        return self.part.name
-
-    @property
-    def key(self) -> Any:
-        return self.part.key
-
     def __len__(self) -> int:
         return len(self.part)
 
@@ -139,6 +125,29 @@ class StoredInputs(ExtraWindows):
 
     def gather(self, index: Tensor) -> Batch:
         return inputs_alone(self.store.past(index, self.windows.device))
+
+
+class InTurn(ExtraWindows):
+    """Windows of several sources, one after another, which training takes turn by turn.
+
+    `copies` is how many go with an own window, over the training; 0 for as many as take all.
+    """
+
+    def __init__(
+        self, windows: WindowDataset, sizes: Sequence[int], *, copies: int, seed: int
+    ) -> None:
+        super().__init__(windows)
+        if copies < 0:
+            raise S2KDError(f"extra windows: copies must not be negative, got {copies}")
+        self.sizes, own = sizes, len(windows)
+        copies = copies or -(-sum(sizes) // own)
+        self.pick = cycled(sum(sizes), copies * own, seed=seed).unflatten(0, (copies, own))
+
+    def __len__(self) -> int:
+        return sum(self.sizes)
+
+    def of(self, index: Tensor, epoch: int) -> Tensor:
+        return self.pick[epoch % len(self.pick)][index.cpu()]
 
 
 def inputs_alone(

@@ -1,7 +1,5 @@
 """Windows made of two: what a teacher can label beyond the windows that there are."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -32,14 +30,7 @@ class Blends(ExtraWindows):
         draw = torch.Generator().manual_seed(self.seed)
         self.partner = torch.randint(len(self.windows), (size,), generator=draw)
         self.share = 0.5 + 0.5 * torch.rand(size, generator=draw)
-
-    @property
-    def name(self) -> str:
-        return f"blends{self.copies}"
-
-    @property
-    def key(self) -> Any:
-        return [self.copies, self.seed]
+        self.name, self.key = f"blends{copies}", [copies, self.seed]
 
     def __len__(self) -> int:
         return len(self.share)

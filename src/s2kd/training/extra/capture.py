@@ -1,7 +1,7 @@
 """Captures: windows of a teacher's own archive, with its answers and without truth."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,14 +9,13 @@ from torch import Tensor
 
 from s2kd.core.types import Batch, S2KDError
 from s2kd.training.extra import (
-    ExtraWindows,
+    InTurn,
     Material,
     assembled,
     extra_windows,
     inputs_alone,
     located,
 )
-from s2kd.training.extra.unlabelled import turns
 from s2kd.training.objectives import Target
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @extra_windows.register("capture")
-class Capture(ExtraWindows):
+class Capture(InTurn):
     """Windows of the recipe's label stores (`captures`), answered when they were written.
 
     `copies` is how many go with a training window, over the training; 0 for as many as take the
@@ -38,35 +37,20 @@ class Capture(ExtraWindows):
     needs = "a label store"
 
     def __init__(self, material: Material, *, copies: int = 0) -> None:
-        super().__init__(material.windows)
         if not material.captures:
             raise S2KDError("capture: name at least one label store by the recipe's captures")
         self.labels, self.normaliser = material.captures, material.normaliser
         for labels in self.labels:
             if not labels.files.has("inputs"):
                 raise S2KDError(f"{labels.path}: holds no inputs, which a capture must have")
-        self.sizes = [len(labels) for labels in self.labels]
-        self.pick = turns(len(self), self.windows, copies, seed=material.seed)
+        sizes = [len(labels) for labels in self.labels]
+        super().__init__(material.windows, sizes, copies=copies, seed=material.seed)
         self.targets = CaptureTargets(self)
-
-    @property
-    def name(self) -> str:
-        return "capture"
-
-    @property
-    def key(self) -> Any:
-        scale = self.normaliser
+        scale, grid = self.normaliser, self.dataset.grid
         units = [scale.offset.tolist(), scale.unit.tolist(), scale.predicts_change]
-        grid = self.dataset.grid
         stores = [labels.digest for labels in self.labels]
-        return ["capture", stores, units, grid.to_dict(), self.windows.past, self.windows.lead]
-
-    def __len__(self) -> int:
-        return sum(self.sizes)
-
-    def of(self, index: Tensor, epoch: int) -> Tensor:
-        """Those whose turn it is with these windows in this epoch."""
-        return self.pick[epoch % len(self.pick)][index.cpu()]
+        frames = [grid.to_dict(), self.windows.past, self.windows.lead]
+        self.name, self.key = "capture", ["capture", stores, units, *frames]
 
     def gather(self, index: Tensor) -> Batch:
         """The inputs with these numbers, read from the stores."""

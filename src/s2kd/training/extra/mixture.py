@@ -52,20 +52,13 @@ class Mixture(ExtraWindows):
     def __init__(self, material: Material, *, parts: list[dict[str, Any]]) -> None:
         super().__init__(material.windows)
         shares = shares_of({"parts": parts})
-        self.seed, self.sources = material.seed, [_built(part, material) for part in shares]
+        self.seed = material.seed
+        self.sources = [extra_windows.build(p.name, material, **p.params) for p in shares]
         self.edges = torch.tensor([part.share for part in shares]).cumsum(0)
         self.edges /= self.edges[-1].clone()
         self.sizes = [len(source) for source in self.sources]
         memories = [source.memory for source in self.sources if source.memory is not None]
         self.memory = nn.ModuleList(memories) if memories else None
-
-    @property
-    def name(self) -> str:
-        return "mixture"
-
-    @property
-    def key(self) -> Any:
-        return ["mixture", self.edges.tolist(), self.seed, [part.key for part in self.sources]]
 
     def __len__(self) -> int:
         return sum(self.sizes)
@@ -75,8 +68,7 @@ class Mixture(ExtraWindows):
         draw = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         drawn = torch.rand(len(self.windows), generator=draw)[index.cpu()]
         part = torch.bucketize(drawn, self.edges[:-1], right=True)
-        first = 0
-        number = torch.empty_like(index.cpu())
+        number, first = torch.empty_like(index.cpu()), 0
         for at, source in enumerate(self.sources):
             rows = part == at
             number[rows] = first + source.of(index.cpu()[rows], epoch)
@@ -128,7 +120,3 @@ def _view(parts: list[tuple[Tensor, Tensor | None]], size: int) -> Tensor | None
     if any(values is None for _, values in parts):
         return None
     return assembled(parts, size)
-
-
-def _built(part: Share, material: Material) -> ExtraWindows:
-    return extra_windows.build(part.name, material, **part.params)

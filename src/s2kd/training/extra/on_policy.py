@@ -76,14 +76,6 @@ class OnPolicy(ExtraWindows):
         extent = teacher_extent(material.teacher, self.dataset.grid)
         self.targets = ReplayTargets(self.memory, extent)
 
-    @property
-    def name(self) -> str:
-        return "on_policy"
-
-    @property
-    def key(self) -> Any:
-        return ["on_policy", self.size, self.depth, self.every, self.material.seed]
-
     def __len__(self) -> int:
         return self.size
 

@@ -1,7 +1,7 @@
 """Roll-outs of the teacher: its own forecasts as further inputs."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -40,20 +40,14 @@ class RollOuts(ExtraWindows):
             )
         check_runs_on("rollouts", material)
         super().__init__(material.windows)
-        self.copies, self.depth, self.start, self.material = copies, depth, start, material
+        self.copies, self.material = copies, material
         self.blends = Blends(material, copies=copies) if start == "blends" else None
         size = copies * len(self.windows)
         draw = torch.Generator().manual_seed(material.seed)
         steps = depth * self.windows.lead
         self.cut = torch.randint(1, steps + 1, (size,), generator=draw)
-
-    @property
-    def name(self) -> str:
-        return f"rollouts{self.copies}x{self.depth}" + ("-blends" if self.blends else "")
-
-    @property
-    def key(self) -> Any:
-        return ["rollouts", self.copies, self.depth, self.start, self.material.seed]
+        self.name = f"rollouts{copies}x{depth}" + ("-blends" if self.blends else "")
+        self.key = ["rollouts", copies, depth, start, material.seed]
 
     def __len__(self) -> int:
         return len(self.cut)

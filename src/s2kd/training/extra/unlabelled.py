@@ -1,7 +1,5 @@
 """Past frames whose future nobody has: before gaps, at ends of records, in files of their own."""
 
-from typing import Any
-
 import numpy as np
 from torch import Tensor
 
@@ -9,10 +7,9 @@ from s2kd.core.files import digest
 from s2kd.core.types import Batch, S2KDError
 from s2kd.data.windows import WindowDataset
 from s2kd.training.extra import (
-    ExtraWindows,
+    InTurn,
     Material,
     assembled,
-    cycled,
     extra_windows,
     inputs_alone,
     located,
@@ -20,7 +17,7 @@ from s2kd.training.extra import (
 
 
 @extra_windows.register("unlabelled")
-class Unlabelled(ExtraWindows):
+class Unlabelled(InTurn):
     """Windows of past frames alone, which the teacher answers.
 
     They are those at the end of every stretch of the training split, before a gap or the end of
@@ -32,37 +29,22 @@ class Unlabelled(ExtraWindows):
     reads = ("unlabelled",)
 
     def __init__(self, material: Material, *, copies: int = 0) -> None:
-        super().__init__(material.windows)
         if material.teacher is None or material.states is not None:
             raise S2KDError(
                 "unlabelled: windows without future need a teacher that can be asked and reads no "
                 "narratives; set the method's teacher to no_text or given"
             )
-        ends = ends_of(self.windows)
+        ends = ends_of(material.windows)
         self.sources = [*([ends] if ends is not None else []), *material.unlabelled]
-        self.sizes = [len(source) for source in self.sources]
-        if not self.sizes:
+        if not self.sources:
             raise S2KDError(
                 "unlabelled: every window of the training split has its future; name files of "
                 "further frames by the recipe's unlabelled"
             )
-        self.pick = turns(len(self), self.windows, copies, seed=material.seed)
-
-    @property
-    def name(self) -> str:
-        return "unlabelled"
-
-    @property
-    def key(self) -> Any:
+        sizes = [len(source) for source in self.sources]
+        super().__init__(material.windows, sizes, copies=copies, seed=material.seed)
         prints = [[s.dataset.fingerprint, digest(s.starts.tolist())] for s in self.sources]
-        return ["unlabelled", prints]
-
-    def __len__(self) -> int:
-        return sum(self.sizes)
-
-    def of(self, index: Tensor, epoch: int) -> Tensor:
-        """Those whose turn it is with these windows in this epoch."""
-        return self.pick[epoch % len(self.pick)][index.cpu()]
+        self.name, self.key = "unlabelled", ["unlabelled", prints]
 
     def gather(self, index: Tensor) -> Batch:
         """Those with these numbers: first the ends of stretches, then the files."""
@@ -73,14 +55,6 @@ class Unlabelled(ExtraWindows):
         return inputs_alone(assembled(rows, len(index)))
 
 
-def turns(count: int, windows: WindowDataset, copies: int, *, seed: int) -> Tensor:
-    """(copies, window): which of `count` extra windows goes with each own window, turn by turn."""
-    copies = copies or -(-count // len(windows))
-    if copies < 0:
-        raise S2KDError(f"extra windows: copies must not be negative, got {copies}")
-    return cycled(count, copies * len(windows), seed=seed).unflatten(0, (copies, len(windows)))
-
-
 def ends_of(windows: WindowDataset) -> WindowDataset | None:
     """The windows of a split whose past lies in it and whose future goes beyond; None: none."""
     stretches = windows.dataset.splits[windows.split]
@@ -88,11 +62,11 @@ def ends_of(windows: WindowDataset) -> WindowDataset | None:
         np.arange(max(s.first, s.stop - windows.past - windows.lead + 1), s.stop - windows.past + 1)
         for s in stretches
     ]
-    chosen = np.concatenate([np.zeros(0, np.int64), *starts]).astype(np.int64)
-    if not len(chosen) or windows.dataset.window is not None:
+    numbers = np.concatenate([np.zeros(0, np.int64), *starts]).astype(np.int64)
+    if not len(numbers) or windows.dataset.window is not None:
         return None
     ends = WindowDataset(
         windows.dataset, windows.split, past=windows.past, lead=0, device=windows.device
     )
-    ends.starts = chosen
+    ends.starts = numbers
     return ends
