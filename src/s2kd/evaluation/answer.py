@@ -475,7 +475,8 @@ def leaderboard(answer: Answer, split: str = "") -> Table:
     head = ("", *(f"RMSE at {lead}: {name}" for name in names), "MSE, all leads", "▸ is")
     caption = (
         f"{answer.windows[split]} windows; [ ]: 95 % interval over windows. MSE: normalised. "
-        "▸: chosen; “▸ is”: better or worse than this line, by MSE."
+        "▸: chosen; “▸ is”: better or worse than this line, by MSE. "
+        f"ms: {answer.student.cost.runtime}."
     )
     return Table(
         title=f"Leaderboard, {split} split",
@@ -536,20 +537,18 @@ def frontier(answer: Answer) -> Table:
     for candidate in candidates:
         scored = scored_form(answer, candidate)
         mark = MARK if scored is answer.student else ""
-        state = candidate.state.replace("_", " ")
         lines.append(
             (
                 mark + candidate.label,
                 number(candidate.latency_ms, ".2f"),
-                number(candidate.bytes / 1e6 or None, ".2f"),
                 parameters_text(candidate.parameters),
                 number(candidate.validation),
                 number(scored and scored.scores[answer.split].mse.value),
                 "yes" if candidate in front else "–",
-                f"{state}: {candidate.reason}" if candidate.reason else state,
+                candidate.reason or candidate.state.replace("_", " "),
             )
         )
-    head = ("", "ms", "MB", "Parameters", "Validation MSE", "Test MSE", "Frontier", "State")
+    head = ("", "ms", "Parameters", "Validation MSE", "Test MSE", "Frontier", "State")
     caption = "Frontier: no other finished line is both faster and more accurate on validation."
     return Table(title="Error against latency", head=head, lines=tuple(lines), caption=caption)
 

@@ -275,7 +275,7 @@ def _main_table(split: str, frame: pd.DataFrame) -> Table:
         )
         for row in frame.to_dict("records")
     ]
-    head = (*HEAD, "Latency ms", "95 % interval of gain", "p (Holm)")
+    head = (*HEAD, "ms (PyTorch)", "95 % interval of gain", "p (Holm)")
     return Table(title=f"Normalised errors, {split} split", head=head, lines=tuple(lines))
 
 

@@ -58,7 +58,8 @@ class Table:
         for number, (name, column) in enumerate(zip(self.head, columns, strict=True)):
             # values and their bounds are not broken; names may be
             bounded = any(" [" in cell or " ±" in cell for cell in column)
-            shown.add_column(name, justify="right" if number else "left", no_wrap=bounded)
+            justify = "right" if number else "left"
+            shown.add_column(name, justify=justify, no_wrap=bounded, overflow="fold")
         for line in self.lines:
             cells = (cell.replace("**", "").replace(" [", "\n[") for cell in line)
             shown.add_row(*(cell.replace(" ±", "\n±") for cell in cells))
