@@ -5,7 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from s2kd.core.methods import BUILT_IN, key_form, label, method_named
-from s2kd.core.recipe import Method, Part, Recipe, TeacherSpec, Term, Training, json_schema
+from s2kd.core.recipe import Method, Part, Recipe, TeacherSpec, Term, Training, json_schema, upgrade
 from s2kd.core.types import S2KDError
 from s2kd.pipeline import recipes
 
@@ -221,6 +221,18 @@ def test_methods_with_blends_are_read_and_keep_their_keys():
     method = next(method for method in named if method.name == "s2kd")
     assert key_form(method)["blends"] == 8
     assert key_form(method_named("output_capture"))["extra"]["name"] == "capture"
+
+
+def test_recipes_in_older_results_become_whole_ones():
+    """As plain data too: what results hold is compared with it."""
+    mixed = tuple(method_named(name) for name in ("baseline", "s2kd", "s2kd_plus"))
+    new = tiny(methods=mixed).to_dict()
+    old = {k: v for k, v in new.items() if k not in ("given", "captures", "unlabelled")}
+    old["methods"] = [
+        {**{k: v for k, v in method.items() if k != "extra"}, "blends": blends}
+        for method, blends in zip(new["methods"], (0, 0, 8), strict=True)
+    ]
+    assert upgrade(old) == new
 
 
 def test_every_built_in_method_has_a_label_of_its_own():

@@ -295,6 +295,8 @@ def upgrade(plain: Any, *, source: str = "recipe") -> Any:
         removed = REMOVED_SETTINGS.get(narrator.get("name", ""), ())
         params = {k: v for k, v in narrator["params"].items() if k not in removed}
         plain["narrator"] = {**narrator, "params": params}
+    if "methods" in plain:  # a whole recipe
+        plain = {"given": "", "captures": [], "unlabelled": [], **plain}
     if isinstance(plain.get("methods"), list | tuple):
         plain["methods"] = [_upgraded_method(method, source) for method in plain["methods"]]
     return plain
@@ -312,9 +314,8 @@ def _upgraded_method(method: Any, source: str) -> Any:
     }
     method = {**method, **renamed}
     blends = method.pop("blends", 0)
-    if blends:
-        method["extra"] = {"name": "blends", "params": {"copies": blends}}
-    if isinstance(method.get("extra"), str):
+    method.setdefault("extra", {"name": "blends", "params": {"copies": blends}} if blends else None)
+    if isinstance(method["extra"], str):
         method["extra"] = {"name": method["extra"]}
     return method
 
