@@ -205,7 +205,7 @@ def test_the_built_in_methods_that_have_them_train(name, tmp_path):
     run = pipeline.open_run(recipe, tmp_path / "run")
     pipeline.narrate(run)
     pipeline.train_teachers(run)
-    pipeline.distill(run)
+    pipeline.train_students(run)
     (folder,) = (tmp_path / "run" / "students").iterdir()
     assert load_student(folder)[0](run.windows("test").gather(TWO[:1]).past).future.shape[1]
     stores = {path.name for path in (tmp_path / "run" / "targets").glob("[!.]*")}
@@ -229,7 +229,7 @@ def test_windows_may_be_stored_where_their_more_numerous_blends_must_be_live(nam
     store = run.out / "targets" / f"{kind}-seed{seed}"
     held = sum(path.stat().st_size for path in store.glob("*.npy"))
     run.machine = Machine(target_gigabytes=1.5 * held / 2**30)
-    pipeline.distill(run)
+    pipeline.train_students(run)
     names = [path.name for path in (run.out / "targets").glob("[!.]*")]
     assert names == [store.name], "the premise"
     assert len(list(run.out.glob("students/*/model.json"))) == 1

@@ -212,7 +212,7 @@ def test_every_method_trains_on_blobs(taught, method):
     if method.hint_epochs:
         method, epochs = replace(method, hint_epochs=1), 2
     run = dataclasses.replace(taught, recipe=recipe_of(method, epochs=epochs))
-    pipeline.distill(run)
+    pipeline.train_students(run)
     folder = pipeline.student_folder(run, run.recipe.students[0], method, 42)
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert len(lines) == epochs
@@ -226,4 +226,4 @@ def test_relations_need_three_in_a_batch(taught):
     method = next(method for method in OWN if method.name == "relational")
     run = dataclasses.replace(taught, recipe=recipe_of(method, batch_size=2))
     with pytest.raises(S2KDError, match="at least 3 a process, not 2"):
-        pipeline.distill(run)
+        pipeline.train_students(run)

@@ -164,7 +164,7 @@ def test_the_choice_is_the_least_validation_error_and_all_is_written(mine):
 def test_the_default_trial_is_the_student_that_distilling_gives(mine):
     """The same weights, bit for bit: a trial is no other training."""
     run = opened(mine, recipe(methods=(road.tiny().methods[3],)))
-    pipeline.distill(run)
+    pipeline.train_students(run)
     what = sweeping.search_of(run)
     sweeping.train(sweeping.narrowed(run, what), what, what.values())
     trial = sweeping.trial_folder(run, what, what.values(), 42) / "model.safetensors"

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from s2kd.cli import data, deploy, label, narrate, parts, reproduce, run, sweep
+from s2kd.cli import data, deploy, distill, label, narrate, parts, reproduce, run, sweep
 
 app = typer.Typer(
     name="s2kd",
@@ -21,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
+app.command()(distill.distill)
 for verb in (run.demo, run.run, run.evaluate, run.diagnose, run.report, sweep.sweep):
     app.command()(verb)
 app.command()(reproduce.reproduce)

@@ -93,7 +93,7 @@ def prepare(
         errors = zip(channels, stored["largest_error"], strict=True)
         print("Largest rounding: " + ", ".join(f"{name} {error:.3g}" for name, error in errors))
     print(f"Fingerprint: {facts['fingerprint']}")
-    print(f"Next: s2kd run {shlex.quote(str(out / 'recipe.json'))} --out DIR")
+    print(f"Next: s2kd compare {shlex.quote(str(out / 'recipe.json'))} --out DIR")
 
 
 @app.command()
@@ -121,6 +121,6 @@ def describe(
         # not by rich, which would break the command into lines
         print(
             f"A recipe that fits (save it with --json > recipe.json, or run "
-            f"`s2kd run {shlex.quote(str(path))} --out DIR`):"
+            f"`s2kd compare {shlex.quote(str(path))} --out DIR`):"
         )
         console.print_json(data=recipe.to_dict())

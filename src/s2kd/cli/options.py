@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -94,7 +93,7 @@ def recipe_of(
     elif what.endswith(".json") and Path(what).is_file():
         recipe = Recipe.from_dict(_recipe_json(Path(what)), source=what)
     elif is_path and not builtin:
-        recipe = _recipe_for_file(Path(what)).with_settings(settings or [])
+        recipe = recipes.for_data(what).with_settings(settings or [])
         if show:
             text = json.dumps(recipe.to_dict(), indent=2)
             print(f"The recipe made for {what}:\n{text}", file=sys.stderr)
@@ -128,24 +127,6 @@ def _recipe_json(path: Path) -> object:
         if content is None:
             raise S2KDError(f"{path}: holds no recipe: none fits the file that it describes")
     return content
-
-
-def _recipe_for_file(path: Path) -> "Recipe":
-    from s2kd.core.errors import S2KDError
-    from s2kd.data import describe
-    from s2kd.pipeline import recipes
-    from s2kd.training.labels import is_labels
-
-    if is_labels(path):
-        raise S2KDError(
-            f"{path}: is a label store, which holds what a teacher says and no truth; give the "
-            "data themselves, and the store as stored.path"
-        )
-    recipe = recipes.for_description(describe.describe(path))
-    if recipe is None:
-        command = shlex.join(["s2kd", "data", "describe", str(path)])
-        raise S2KDError(f"{path}: no recipe fits it; `{command}` says what it holds")
-    return recipe
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -85,6 +86,43 @@ class Bars(Quiet):
 
     def say(self, text: str) -> None:
         self._bars.console.print(text, highlight=False)
+
+
+class Overall(Quiet):
+    """One line for a job of many stages, its time left, and a log file of every message.
+
+    `seconds` is the time that the job may take; what is done of it is the time gone by.
+    """
+
+    def __init__(self, shown: Quiet, log: Path, seconds: float) -> None:
+        self._shown, self._log, self._seconds = shown, log, max(1, round(seconds))
+        self._start, self._line = time.monotonic(), shown.progress("distill")
+
+    def progress(self, stage: str) -> Progress:
+        last = 0.0
+
+        def show(done: int, total: int, word: str = "") -> None:
+            nonlocal last
+            now = time.monotonic()
+            if done < total and now - last < 0.5:
+                return
+            last = now
+            spent = min(round(now - self._start), self._seconds - 1)
+            note = f"{stage}: {done} of {total}" + (f", {word}" if word else "")
+            self._line(spent, self._seconds, note)
+            if done >= total:
+                self._write(note)
+
+        return show
+
+    def say(self, text: str) -> None:
+        self._shown.say(text)
+        self._write(text)
+
+    def _write(self, text: str) -> None:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 
 @contextmanager

@@ -213,7 +213,7 @@ SOURCES = {
         files=lambda variables, base: [],
         licence=ERA5,
         cite="Rasp et al. (2024), WeatherBench 2, doi:10.1029/2023MS004019",
-        next_command="s2kd run weatherbench --data {out}/weatherbench2.zarr "
+        next_command="s2kd compare weatherbench --data {out}/weatherbench2.zarr "
         "--out runs/weatherbench",
     ),
     "taxibj": Source(
@@ -221,7 +221,7 @@ SOURCES = {
         licence="research use; no licence is stated by its publishers",
         cite="Zhang, Zheng and Qi (2017), Deep Spatio-Temporal Residual Networks, AAAI; for the "
         "cut windows Tan et al. (2023), OpenSTL, NeurIPS Datasets and Benchmarks",
-        next_command="s2kd run taxibj --data {out} --out runs/taxibj",
+        next_command="s2kd compare taxibj --data {out} --out runs/taxibj",
         by_hand="TaxiBJ's raw files are at https://1drv.ms/f/s!Akh6N7xv3uVmhOhDKwx3bm5zpHkDOQ "
         "(OneDrive) or http://pan.baidu.com/s/1qYq7ja8 (Baidu), OpenSTL's windows also at "
         "https://pan.baidu.com/s/1fudsBHyrf3nbt-7d42YWWg?pwd=kjfk; TaxiBJ+ is given by the authors "

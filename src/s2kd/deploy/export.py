@@ -2,6 +2,9 @@
 
 import json
 import logging
+import statistics
+import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from s2kd.core.files import write_json, write_whole
 from s2kd.core.types import S2KDError
 from s2kd.deploy.forecaster import Forecaster
-from s2kd.models.forecasters import FramesOnly
+from s2kd.models.checkpoint import Setting
+from s2kd.models.forecasters import FramesOnly, Student, Teacher
 
 TOLERANCE = 1e-5
 """Largest difference from PyTorch, relative to the largest magnitude of each channel's output."""
@@ -42,19 +46,7 @@ def export_onnx(forecaster: Forecaster, path: Path) -> dict[str, Any]:
     metadata = public_card(forecaster)
 
     def write(beside: Path) -> None:
-        with _silence():
-            program = torch.onnx.export(
-                plain,
-                (sample,),
-                dynamo=True,
-                input_names=["past"],
-                output_names=["future"],
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
-                opset_version=18,
-                external_data=False,
-                verbose=False,
-            )
-        program.save(str(beside))
+        _to_onnx(plain, sample, beside)
         model = onnx.load(str(beside))
         entry = model.metadata_props.add()
         entry.key, entry.value = "s2kd", json.dumps(metadata)
@@ -65,6 +57,23 @@ def export_onnx(forecaster: Forecaster, path: Path) -> dict[str, Any]:
     # the whole name and .json: `model.json` is the student's own metadata, which may lie there too
     write_json(path.with_name(path.name + ".json"), metadata)
     return metadata
+
+
+def _to_onnx(module: nn.Module, sample: Tensor, path: Path) -> None:
+    """The module as an ONNX file, its batch free."""
+    with _silence():
+        program = torch.onnx.export(
+            module,
+            (sample,),
+            dynamo=True,
+            input_names=["past"],
+            output_names=["future"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+            opset_version=18,
+            external_data=False,
+            verbose=False,
+        )
+    program.save(str(path))
 
 
 @contextmanager
@@ -112,6 +121,38 @@ def run_onnx(
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return session.run(["future"], {"past": np.asarray(past, dtype=np.float32)})[0]
+
+
+def measure_onnx(
+    model: Student | Teacher, setting: Setting, *, warmup: int = 5, repeats: int = 40
+) -> tuple[float, int]:
+    """(milliseconds, bytes): latency of one window and size of the model as an ONNX file.
+
+    Batch 1, one thread of ONNX Runtime on this machine's processor; the median of `repeats` calls
+    after `warmup`. A teacher must be one that does not read. Raises S2KDError where the extra is
+    missing.
+    """
+    _require()
+    import onnxruntime
+
+    grid, train_stats = setting.grid, setting.statistics
+    shape = (2, setting.past, len(grid.channels), grid.height, grid.width)
+    sample = torch.tensor(train_stats.mean, dtype=torch.float32)[:, None, None].expand(shape)
+    plain = FramesOnly(model).eval().to(memory_format=torch.contiguous_format)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        _to_onnx(plain, sample.contiguous(), path)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 3
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        past, times = {"past": sample[:1].numpy()}, []
+        for _ in range(warmup + repeats):
+            start = time.perf_counter()
+            session.run(["future"], past)
+            times.append(1e3 * (time.perf_counter() - start))
+        return statistics.median(times[warmup:]), path.stat().st_size
 
 
 def _prove(forecaster: Forecaster, path: Path) -> None:

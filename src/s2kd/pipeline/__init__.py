@@ -19,7 +19,12 @@ DIR/diagnosis.json               fidelity of students to their teachers, by `s2k
 from s2kd.core.errors import S2KDError
 from s2kd.pipeline.checks import check_models, check_parts, compared_views
 from s2kd.pipeline.diagnose import diagnose
-from s2kd.pipeline.distil import distill, distill_student, student_folder, student_objective
+from s2kd.pipeline.distil import (
+    distill_student,
+    student_folder,
+    student_objective,
+    train_students,
+)
 from s2kd.pipeline.evaluate import (
     REFERENCES,
     TEACHER_METHODS,
@@ -82,7 +87,6 @@ __all__ = [
     "copy_stored",
     "copy_teacher",
     "diagnose",
-    "distill",
     "distill_student",
     "evaluate",
     "export",
@@ -113,6 +117,7 @@ __all__ = [
     "supervision_of",
     "teacher_folder",
     "teacher_inputs",
+    "train_students",
     "train_teacher",
     "train_teachers",
 ]
@@ -138,7 +143,7 @@ def run_all(run: Run, *, until: str = STAGES[-1]) -> None:
         if "teach" in stages:
             train_teachers(run, seeds=(seed,))
         if "distil" in stages:
-            distill(run, seeds=(seed,))
+            train_students(run, seeds=(seed,))
     if "evaluate" in stages:
         evaluate(run)
     if "report" in stages:

@@ -26,7 +26,7 @@ def student_folder(run: Run, student: Part, method: Method, seed: int) -> Path:
     return existing_folder(run.out / "students" / f"{student.name}-{method.name}-seed{seed}")
 
 
-def distill(run: Run, *, seeds: Sequence[int] = ()) -> None:
+def train_students(run: Run, *, seeds: Sequence[int] = ()) -> None:
     """Every student by every method, for these seeds or all (eq. 14)."""
     for seed in seeds or run.recipe.seeds:
         for method in run.recipe.methods:

@@ -29,6 +29,8 @@ from s2kd.evaluation.score import (
 )
 from s2kd.models.checkpoint import load_metadata, load_student, load_teacher
 from s2kd.models.forecasters import FramesOnly, Student, Teacher
+from s2kd.models.given import GivenTeacher
+from s2kd.models.layers import parameter_count
 from s2kd.pipeline.distil import student_folder
 from s2kd.pipeline.narrate import narratives
 from s2kd.pipeline.run import Run
@@ -49,12 +51,14 @@ class EvaluatedModel:
     name: str
     key: str
     fields: dict[str, Any]
-    load: Callable[[], Student | Teacher] | None = None
+    load: Callable[[], Student | Teacher | GivenTeacher] | None = None
 
 
 def evaluated_models(run: Run) -> Iterator[EvaluatedModel]:
     """References, teachers and students of a run."""
     yield from references()
+    if any(method.teacher == "given" for method in run.recipe.methods):
+        yield evaluated_given(run)
     for seed in run.recipe.seeds:
         for kind in run.teacher_kinds:
             yield evaluated_teacher(run, kind, seed)
@@ -68,6 +72,21 @@ def references() -> Iterator[EvaluatedModel]:
     for name in REFERENCES:
         fields = {"backbone": name, "role": "reference", "method": name, "seed": None}
         yield EvaluatedModel(name=name, key=name, fields=fields)
+
+
+def evaluated_given(run: Run) -> EvaluatedModel:
+    """The teacher that was given, and not trained here."""
+    teacher = run.given_teacher
+    fields = {
+        "backbone": teacher.name,
+        "role": "teacher",
+        "method": TEACHER_METHODS["given"],
+        "seed": None,
+        "narrator": "none",
+        "parameters": parameter_count(teacher),
+    }
+    name, key = "teacher-given", teacher.digest
+    return EvaluatedModel(name=name, key=key, fields=fields, load=lambda: teacher)
 
 
 def evaluated_teacher(run: Run, kind: str, seed: int) -> EvaluatedModel:
@@ -119,7 +138,7 @@ def _own_metadata(run: Run, folder: Path) -> dict[str, Any]:
         raise S2KDError(
             f"{folder}: was trained on other data (fingerprint {metadata['fingerprint']}) than "
             f"{run.recipe.dataset.name!r} gives now ({fingerprint}); put the data back, or train "
-            "it again with `s2kd run`"
+            "it again with `s2kd compare`"
         )
     return metadata
 
@@ -319,7 +338,7 @@ def roll_out_step(run: Run, model: EvaluatedModel, windows: WindowDataset) -> Pr
     return lambda past, batch: predict(network, past, batch.index, None)
 
 
-def _on_device(run: Run, model: EvaluatedModel) -> Student | Teacher:
+def _on_device(run: Run, model: EvaluatedModel) -> Student | Teacher | GivenTeacher:
     return model.load().to(run.fabric.device).to(memory_format=torch.channels_last)
 
 

@@ -1,7 +1,7 @@
 """Run folders: which recipe one belongs to, and one process at a time."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ from s2kd.pipeline.checks import check_parts
 from s2kd.pipeline.run import Run
 
 
-def open_run(recipe: Recipe, out: Path | str, **settings: Any) -> Run:
+def open_run(
+    recipe: Recipe, out: Path | str, *, free: Sequence[str] = (), **settings: Any
+) -> Run:
     """A run in a folder that is new, or that already belongs to this recipe.
 
     More seeds, methods or students may be added to a folder; any other difference would mix two
-    experiments and is refused, naming the fields. `settings` are those of `Run`.
+    experiments and is refused, naming the fields, but for those that `free` names. `settings` are
+    those of `Run`.
     """
     check_parts(recipe)
     out = Path(out)
@@ -29,8 +32,9 @@ def open_run(recipe: Recipe, out: Path | str, **settings: Any) -> Run:
         raise S2KDError(f"{out}: is a file; --out wants a folder")
     if path.exists():
         old, new = load_recipe(out).to_dict(), recipe.to_dict()
-        free = {"seeds", "methods", "students", "stored", "name", "given", "captures", "unlabelled"}
-        differing = [name for name in new if name not in free and old[name] != new[name]]
+        always = {"seeds", "methods", "students", "stored", "name", "given", "captures", "unlabelled"}
+        fixed = set(new) - always - set(free)
+        differing = [name for name in new if name in fixed and old[name] != new[name]]
         if differing and is_used(out):
             raise S2KDError(
                 f"{out}: belongs to another recipe ({old.get('name')!r}; it differs in "
@@ -45,8 +49,9 @@ def open_run(recipe: Recipe, out: Path | str, **settings: Any) -> Run:
 
 
 def is_used(out: Path) -> bool:
-    """Whether the folder holds more than a recipe and hidden files."""
-    return any(p.name != "recipe.json" and not p.name.startswith(".") for p in out.iterdir())
+    """Whether the folder holds more than a recipe, a log and hidden files."""
+    free = ("recipe.json", "distill.log")
+    return any(p.name not in free and not p.name.startswith(".") for p in out.iterdir())
 
 
 def load_recipe(out: Path) -> Recipe:

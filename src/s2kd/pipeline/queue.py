@@ -25,7 +25,7 @@ from msgspec import structs
 from s2kd.core.console import Progress
 from s2kd.core.errors import S2KDError
 from s2kd.core.recipe import Recipe
-from s2kd.pipeline.distil import distill
+from s2kd.pipeline.distil import train_students
 from s2kd.pipeline.folder import locked, open_run
 from s2kd.pipeline.kept import existing_folder
 from s2kd.pipeline.narrate import narrate
@@ -154,7 +154,7 @@ def run_job(job: Job, context: JobContext, folders: Sequence[Path] = ()) -> None
             name = teacher_folder(run, kind, seed).relative_to(job.folder)
             copy_teacher(run, kind, seed, [folder / name for folder in folders])
             train_teacher(run, kind, seed)
-    distill(run)
+    train_students(run)
     if job.finish is not None:
         job.finish(run)
 

@@ -1,7 +1,7 @@
 """A recipe in a folder, on a machine; data, statistics and narrator are loaded when needed."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from s2kd.data.windows import WindowDataset
 from s2kd.evaluation.climatology import Climatology
 from s2kd.evaluation.events import CellEvents, cell_events
 from s2kd.models.checkpoint import Setting
-from s2kd.models.given import check_frames
+from s2kd.models.given import GivenTeacher, check_frames, given_teacher, open_teacher
 from s2kd.models.layers import padded_size
 from s2kd.narration.narrators import Narrator, narrators
 from s2kd.narration.text.states import TextStates
@@ -68,17 +68,21 @@ class Run:
     """One recipe in one folder; what is costly is loaded when first needed.
 
     `progress(stage)` returns the `Progress` of one stage. With a `horizon` of 2 or more, scores
-    include a roll-out to that multiple of the lead. `data` are those of the reader `memory`.
+    include a roll-out to that multiple of the lead. `data` are those of the reader `memory`,
+    `given` is a teacher in memory, and `on_epoch` sees the record of every epoch of every training
+    (`training.loop.fit`).
     """
 
     recipe: Recipe
     out: Path
     data: "xr.Dataset | xr.DataArray | None" = None
+    given: Callable[[torch.Tensor], object] | None = None
     machine: Machine = Machine()
     progress: Callable[[str], Progress] = silent
     say: Callable[[str], None] = lambda text: None
     save_seconds: float = 20.0
     horizon: int = 0
+    on_epoch: Callable[[Mapping[str, Any]], object] | None = None
     _states: dict[str, TextStates] = field(default_factory=dict)
 
     @cached_property
@@ -127,6 +131,13 @@ class Run:
                 "models and cropped again (large grids that are read in patches: a little more)"
             )
         return dataset
+
+    @cached_property
+    def given_teacher(self) -> GivenTeacher:
+        """The teacher passed from Python, or the one that the recipe names as `given`."""
+        if self.given is not None:
+            return given_teacher(self.given, setting=self.setting)
+        return open_teacher(self.recipe.given, setting=self.setting)
 
     @cached_property
     def captures(self) -> "tuple[Labels, ...]":

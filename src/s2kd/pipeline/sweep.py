@@ -11,8 +11,6 @@ Teacher and targets are made once and read by every trial. The test split is nev
 
 import copy
 import math
-import os
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,6 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
 from msgspec.structs import replace
 
 import s2kd
@@ -36,6 +33,7 @@ from s2kd.pipeline.folder import Busy, locked
 from s2kd.pipeline.narrate import narrate
 from s2kd.pipeline.queue import JobContext, OutOfTime
 from s2kd.pipeline.run import Run
+from s2kd.pipeline.study import import_optuna, open_study, sign
 from s2kd.pipeline.targets import copy_stored, store_teacher_outputs
 from s2kd.pipeline.teach import train_teachers
 
@@ -147,7 +145,7 @@ def sweep(
     validation error. Values whose training was stopped are tried again, from its checkpoint.
     Writes `sweep.json` and returns its content.
     """
-    optuna = _optuna()
+    optuna = import_optuna()
     if trials < 0 or minutes < 0:
         raise S2KDError(f"--trials {trials} --minutes {minutes}: must not be below 0")
     context = JobContext(minutes=minutes, progress=run.progress, say=run.say)
@@ -161,7 +159,7 @@ def sweep(
     def objective(trial: "optuna.Trial") -> float:
         started, values = time.monotonic(), _suggest(trial, search)
         trial.set_user_attr("values", values)
-        trial.set_user_attr("process", [socket.gethostname(), os.getpid()])
+        sign(trial)
         try:
             error = train(run, search, values)
         except OutOfTime:
@@ -185,15 +183,6 @@ def sweep(
         raise S2KDError(errors[-1])
     write_result(run.out, result)
     return result
-
-
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise S2KDError("Optuna is not installed: pip install 's2kd[sweep]'") from None
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # a failed trial is in the result
-    return optuna
 
 
 def narrowed(run: Run, search: Search) -> Run:
@@ -230,43 +219,16 @@ def prepare(run: Run, context: JobContext) -> bool:
 
 def _study(optuna: Any, run: Run, search: Search, grid: bool) -> "optuna.Study":
     """The study in the run's journal, its first values queued, those of dead processes again."""
-    folder = run.out / "sweep"
-    folder.mkdir(parents=True, exist_ok=True)
-    backend = optuna.storages.journal.JournalFileBackend(str(folder / "journal.log"))
-    with FileLock(folder / ".lock"):
-        study = optuna.create_study(
-            study_name=_study_name(run, search, grid),
-            storage=optuna.storages.JournalStorage(backend),
-            load_if_exists=True,
-        )
-        earlier = study.get_trials(deepcopy=False)
-        if not earlier:
-            for point in search.grid() if grid else [search.values()]:
-                study.enqueue_trial(point)
-        for trial in earlier:
-            if trial.state.name == "RUNNING" and not _is_alive(trial):
-                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-                if trial.params:
-                    study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+    first = search.grid() if grid else [search.values()]
+    study, dead = open_study(run.out / "sweep", _study_name(run, search, grid), first=first)
+    for trial in dead:
+        if trial.params:
+            study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
     # seeded by the number of trials: a new start must not draw the same values again
     study.sampler = optuna.samplers.TPESampler(
-        seed=len(earlier), constant_liar=True, n_startup_trials=8, multivariate=False
+        seed=len(study.get_trials(deepcopy=False)), constant_liar=True, n_startup_trials=8, multivariate=False
     )
     return study
-
-
-def _is_alive(trial: Any) -> bool:
-    """Whether the process of a running trial may live; on other machines there is no knowing."""
-    host, process = trial.user_attrs.get("process", ("", 0))
-    if host != socket.gethostname():
-        return bool(host)
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _study_name(run: Run, search: Search, grid: bool) -> str:

@@ -12,7 +12,6 @@ from filelock import FileLock
 from s2kd.core.files import read_json
 from s2kd.core.recipe import Method, Part
 from s2kd.models.checkpoint import load_metadata, load_teacher
-from s2kd.models.given import open_teacher
 from s2kd.pipeline.checks import compared_views, parts_of
 from s2kd.pipeline.kept import existing_folder, kept
 from s2kd.pipeline.run import Run
@@ -78,7 +77,7 @@ def _is_captures_teacher(run: Run, kind: str) -> bool:
     """Whether this teacher is the one that answered all captures, so that latents are alike."""
     digest = None
     if kind == "given":
-        digest = open_teacher(run.recipe.given, setting=run.setting).digest
+        digest = run.given_teacher.digest
     elif kind == "stored" and is_labels(Path(run.recipe.stored.path)):
         digest = Labels.open(run.recipe.stored.path).teacher["digest"]
     return {labels.teacher["digest"] for labels in run.captures} == {digest}
@@ -113,7 +112,7 @@ def teacher_metadata(run: Run, kind: str, seed: int) -> dict[str, Any] | None:
         case "stored":
             return copy_stored(run)
         case "given":
-            teacher = open_teacher(run.recipe.given, setting=run.setting)
+            teacher = run.given_teacher
             return {"weights": teacher.digest, "part": {"width": teacher.latent_width or 0}}
     return load_metadata(teacher_folder(run, kind, seed))
 
@@ -121,8 +120,8 @@ def teacher_metadata(run: Run, kind: str, seed: int) -> dict[str, Any] | None:
 def _opened(run: Run, kind: str, seed: int) -> tuple[AnyTeacher, list[str | None]]:
     """A teacher that answers any window, on the run's device, and what its answers depend on."""
     if kind == "given":
-        teacher = open_teacher(run.recipe.given, setting=run.setting)
-        return teacher.to(run.fabric.device), [teacher.digest, None]
+        given = run.given_teacher
+        return given.to(run.fabric.device), [given.digest, None]
     teacher, metadata = load_teacher(teacher_folder(run, kind, seed))
     return teacher.to(run.fabric.device), [metadata["weights"], metadata["key"]]
 

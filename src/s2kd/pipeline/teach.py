@@ -124,6 +124,7 @@ def learn(
         progress=run.progress(f"train {folder.name}") if run.fabric.is_global_zero else None,
         save_seconds=run.save_seconds,
         tensorboard=run.machine.tensorboard,
+        on_epoch=run.on_epoch,
     )
 
 

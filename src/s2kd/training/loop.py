@@ -32,6 +32,10 @@ Progress = Callable[[int, int, str], None]
 """Called with the steps done, the total number of steps, and a short status."""
 
 
+class StopTraining(Exception):
+    """Raised after an epoch to end a training early, with the best weights so far."""
+
+
 @torch.no_grad()
 def validation_error(
     model: Student | Teacher,
@@ -89,6 +93,7 @@ def fit(
     progress: Progress | None = None,
     save_seconds: float = 20.0,
     tensorboard: bool = False,
+    on_epoch: Callable[[Mapping[str, Any]], object] | None = None,
 ) -> list[dict[str, Any]]:
     """Minimise an objective; its model ends with the weights of the lowest validation error.
 
@@ -118,6 +123,9 @@ def fit(
         Time between two checkpoints.
     tensorboard
         Whether an event file is written too.
+    on_epoch
+        Called with the record of every epoch. `StopTraining` raised by it ends the training with
+        the best weights so far; any other exception leaves a checkpoint to continue from.
 
     Returns
     -------
@@ -151,6 +159,14 @@ def fit(
                 saved = time.monotonic()
         trainer.end_epoch(validate(), hinting)
         log.add(state.history[-1])
+        if on_epoch is not None:
+            try:
+                on_epoch(state.history[-1])
+            except StopTraining:
+                break
+            except BaseException:
+                trainer.save(path)
+                raise
         if time.monotonic() - saved > save_seconds / 4:
             trainer.save(path)
             saved = time.monotonic()

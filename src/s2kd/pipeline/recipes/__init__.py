@@ -5,8 +5,10 @@ A built-in recipe is a function decorated with `@builtin`; its settings are keyw
 """
 
 import inspect
+import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -14,7 +16,11 @@ from s2kd.core.recipe import ALL_METHODS as ALL_METHODS
 from s2kd.core.recipe import Keep, Part, Recipe, Split, TeacherSpec, Training, method_named, s2kd
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
-from s2kd.data.describe import Description
+from s2kd.data.describe import Description, describe
+from s2kd.training.labels import is_labels
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _RECIPES: dict[str, Callable[..., Recipe]] = {}
 
@@ -101,6 +107,24 @@ def for_dataset(part: Part, *, past: int, lead: int, name: str, cells: int) -> R
         teacher_training=training,
         student_training=training,
     )
+
+
+def for_data(data: "str | Path | xr.Dataset | xr.DataArray") -> Recipe:
+    """The recipe made for a gridded file or folder, or for CF data in memory.
+
+    Raises S2KDError where nothing that can be read fits.
+    """
+    if isinstance(data, str | Path) and is_labels(Path(data)):
+        raise S2KDError(
+            f"{data}: is a label store, which holds what a teacher says and no truth; give the "
+            "data themselves, and the store as stored.path"
+        )
+    description = describe(data)
+    recipe = for_description(description)
+    if recipe is None:
+        command = shlex.join(["s2kd", "data", "describe", description.path])
+        raise S2KDError(f"{description.path}: no recipe fits it; `{command}` says what it holds")
+    return recipe
 
 
 def for_description(description: Description) -> Recipe | None:

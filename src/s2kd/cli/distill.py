@@ -1,0 +1,181 @@
+"""The verb `s2kd distill`: the best small forecaster for some data and a budget."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from s2kd.cli.options import (
+    Accelerator,
+    Data,
+    Json,
+    Out,
+    Precision,
+    Set,
+    World,
+    recipe_of,
+)
+from s2kd.core.console import print_json
+
+if TYPE_CHECKING:
+    from s2kd.evaluation.answer import Answer
+    from s2kd.pipeline.main_job import Plan
+
+def distill(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A file or folder of frames (NetCDF, Zarr, GRIB, .npy, .npz, HDF5), or a recipe.",
+        ),
+    ] = "",
+    out: Out = ...,  # type: ignore[assignment]
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--teacher",
+            help="builtin, stored forecasts or labels (a path), package.module:callable, an ONNX "
+            "file or a model's folder; of several, the best on validation teaches.",
+        ),
+    ] = None,
+    capture: Annotated[
+        list[str] | None,
+        typer.Option("--capture", metavar="ZARR", help="A teacher's labels of its own archive."),
+    ] = None,
+    unlabelled: Annotated[
+        list[str] | None,
+        typer.Option("--unlabelled", metavar="FILE", help="Further frames, as inputs only."),
+    ] = None,
+    max_latency: Annotated[
+        str,
+        typer.Option("--max-latency", help="Of one forecast by ONNX Runtime, one thread: 5ms."),
+    ] = "",
+    max_parameters: Annotated[
+        int, typer.Option("--max-parameters", min=0, help="0: no limit.")
+    ] = 0,
+    limit: Annotated[
+        str, typer.Option("--time", help="Wall time of everything: 90s, 30m or 2h.")
+    ] = "30m",
+    students: Annotated[
+        str, typer.Option("--students", help="Backbones to try, by comma; default: all.")
+    ] = "",
+    sizes: Annotated[
+        str,
+        typer.Option("--sizes", help="Of small, medium, large, paper; default: the first three."),
+    ] = "",
+    data: Data = "",
+    world: World = "",
+    set_: Set = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what would be trained, and what it takes.")
+    ] = False,
+    accelerator: Accelerator = "auto",
+    precision: Precision = "32-true",
+    as_json: Json = False,
+) -> None:
+    """Any gridded data to the best small forecaster; goes on where it stopped."""
+    from s2kd import pipeline
+    from s2kd.core import console
+    from s2kd.pipeline import main_job
+    from s2kd.pipeline.api import MILLISECONDS, MINUTES, quantity
+    from s2kd.pipeline.candidates import Budget
+
+    minutes = quantity("--time", limit, MINUTES)
+    wishes = main_job.Wishes(
+        budget=Budget(
+            max_latency_ms=quantity("--max-latency", max_latency, MILLISECONDS)
+            if max_latency
+            else None,
+            max_parameters=max_parameters or None,
+        ),
+        minutes=minutes,
+        teachers=tuple(teacher or ()),
+        captures=tuple(capture or ()),
+        unlabelled=tuple(unlabelled or ()),
+        students=_names(students),
+        sizes=_names(sizes),
+    )
+    recipe = recipe_of(what, out, data, world, "", set_)
+    with console.shown(quiet=as_json) as shown:
+        overall = console.Overall(shown, out / "distill.log", 60 * minutes)
+        answer = main_job.distill(
+            recipe,
+            out=out,
+            wishes=wishes,
+            show_plan=lambda plan: None if as_json else _show_plan(plan),
+            plan_only=plan,
+            machine=pipeline.Machine(accelerator=accelerator, precision=precision),
+            progress=overall.progress,
+            say=overall.say,
+        )
+    if answer is None:
+        return
+    if as_json:
+        print_json(answer.to_dict())
+        return
+    _show_answer(answer, out)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _show_plan(plan: "Plan") -> None:
+    """One screen: what is trained, how long, how much disk and memory."""
+    from rich.console import Console
+
+    from s2kd.evaluation.tables import Table, parameters_text
+
+    console = Console(stderr=True)
+    lines = [
+        (
+            student.name,
+            parameters_text(student.parameters),
+            f"{student.latency_ms:.2f}",
+            f"{student.bytes / 1e6:.2f}",
+            f"over the budget: {student.excess}" if student.excess else "tried",
+        )
+        for student in plan.students
+    ]
+    lines += [(name, "", "", "", reason) for name, reason in plan.failures.items()]
+    windows = ", ".join(f"{split} {count}" for split, count in plan.windows.items())
+    console.print(
+        Table(
+            title="Plan",
+            head=("Student", "Parameters", "ms", "MB", ""),
+            lines=tuple(lines),
+            caption="ms: one forecast by ONNX Runtime, one thread.",
+        ).rich()
+    )
+    minutes = {name: f"{value / 60:.1f} min" for name, value in plan.seconds.items() if value}
+    rows = {
+        "Windows": windows,
+        "Teacher": plan.teacher
+        + (f", at most {plan.teacher_epochs} epochs" if plan.teacher_epochs else ""),
+        "Methods": ", ".join(plan.methods),
+        "Epochs": f"{plan.epochs} at most per candidate; a third goes on after each rung",
+        "Time": ", ".join(f"{name} {text}" for name, text in minutes.items()),
+        "At most": f"{plan.disk_bytes / 2**30:.2f} GiB on disk, "
+        f"{plan.memory_bytes / 2**30:.1f} GiB of memory",
+    }
+    for name, text in rows.items():
+        console.print(f"{name}: {text}", highlight=False)
+
+
+def _show_answer(answer: "Answer", out: Path) -> None:
+    """The answer, the leaderboard, what was not verified, and the next steps."""
+    from rich.console import Console
+
+    from s2kd.evaluation.answer import frontier, headline, leaderboard, unverified
+
+    console = Console()
+    console.print(headline(answer), highlight=False)
+    console.print(leaderboard(answer).rich())
+    console.print(frontier(answer).rich())
+    console.print("Not verified: " + "; ".join(unverified(answer)) + ".", highlight=False)
+    console.print(
+        f"Report: {out / 'report.html'}\n"
+        f"Forecast: s2kd forecast {out} LATEST_FILE --out forecast.nc\n"
+        f"Export: s2kd export {out}",
+        highlight=False,
+    )

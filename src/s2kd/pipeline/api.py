@@ -1,0 +1,157 @@
+"""Python calls of the two main verbs: `s2kd.distill` and `s2kd.compare`."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
+from torch import Tensor
+
+import s2kd.pipeline as stages
+from s2kd.core.errors import S2KDError
+from s2kd.core.recipe import Recipe
+from s2kd.evaluation.summary import summary_table
+from s2kd.pipeline import main_job, recipes
+from s2kd.pipeline.candidates import Budget
+from s2kd.pipeline.folder import locked, open_run
+from s2kd.pipeline.run import Machine
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from s2kd.evaluation.answer import Answer
+
+    Data = str | Path | Recipe | xr.Dataset | xr.DataArray
+
+IN_MEMORY = "a callable in memory"
+MILLISECONDS = {"": 1.0, "us": 1e-3, "ms": 1.0, "s": 1e3}
+MINUTES = {"s": 1 / 60, "": 1.0, "m": 1.0, "min": 1.0, "h": 60.0, "d": 1440.0}
+
+
+def quantity(option: str, text: str | int | float, units: dict[str, float]) -> float:
+    """A number above 0 with one of these units, such as `5ms`; S2KDError naming the option."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", str(text))
+    if match is None or match[2] not in units or not float(match[1]):
+        names = ", ".join(unit for unit in units if unit)
+        raise S2KDError(f"{option} {text}: must be a number above 0 and one of {names}")
+    return float(match[1]) * units[match[2]]
+
+
+def recipe_and_memory(
+    data: "Data", settings: Sequence[str] = ()
+) -> tuple[Recipe, "dict[str, Any]"]:
+    """The recipe for some data, and what `Run` needs besides: the data where they are in memory."""
+    if isinstance(data, Recipe):
+        return data.with_settings(settings), {}
+    recipe = recipes.for_data(data).with_settings(settings)
+    return recipe, {} if isinstance(data, str | Path) else {"data": data}
+
+
+def distill(
+    data: "Data",
+    *,
+    out: Path | str,
+    teacher: "str | Sequence[str] | Callable[[Tensor], object]" = (),
+    captures: Sequence[str] = (),
+    unlabelled: Sequence[str] = (),
+    max_latency: str | int | float = "",
+    max_parameters: int = 0,
+    time: str | int | float = "30m",
+    students: Sequence[str] = (),
+    sizes: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    machine: Machine = Machine(),  # noqa: B008
+) -> "Answer":
+    """The best small forecaster for some data, within a budget and a time.
+
+    Parameters
+    ----------
+    data
+        A gridded file or folder, CF data in memory, or a recipe.
+    out
+        The run folder; called again, the search goes on there.
+    teacher
+        `builtin`, a path of stored forecasts or labels, `package.module:callable`, or a callable or
+        torch module itself; of several names, the best on validation teaches. Without any, the
+        captures' teacher or the built-in one.
+    captures, unlabelled
+        Label stores (`s2kd label`) and files of further frames.
+    max_latency
+        Of one forecast through ONNX Runtime on one thread: "5ms", or milliseconds.
+    max_parameters
+        0 for no limit.
+    time
+        Wall time of everything: "90s", "30m", "2h", or minutes.
+    students, sizes
+        Backbones and sizes to try; all, and small to large, where empty.
+    settings
+        Changes of the recipe, as in `student_training.lr=3e-4`.
+    machine
+        Where to compute.
+
+    Returns
+    -------
+    The chosen student with its errors in physical units, sizes, speeds and every candidate.
+
+    Raises
+    ------
+    S2KDError
+        Where data, teacher, captures or budget do not fit.
+    """
+    recipe, memory = recipe_and_memory(data, settings)
+    names: tuple[str, ...] = ()
+    if isinstance(teacher, str):
+        names = (teacher,) if teacher else ()
+    elif callable(teacher):
+        recipe, memory = structs.replace(recipe, given=IN_MEMORY), {**memory, "given": teacher}
+    else:
+        names = tuple(teacher)
+    wishes = main_job.Wishes(
+        budget=Budget(
+            max_latency_ms=quantity("max_latency", max_latency, MILLISECONDS)
+            if max_latency
+            else None,
+            max_parameters=max_parameters or None,
+        ),
+        minutes=quantity("time", time, MINUTES),
+        teachers=names,
+        captures=tuple(map(str, captures)),
+        unlabelled=tuple(map(str, unlabelled)),
+        students=tuple(students),
+        sizes=tuple(sizes),
+    )
+    return main_job.distill(recipe, out=out, wishes=wishes, machine=machine, **memory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Methods side by side: scores by test split, models along `model`, and the run's folder."""
+
+    out: Path
+    scores: "dict[str, xr.Dataset]"
+
+    def __repr__(self) -> str:
+        tables = (summary_table(split).markdown() for split in self.scores.values())
+        return "\n\n".join([*tables, f"Report: {self.out / 'report.html'}"])
+
+
+def compare(
+    data: "Data",
+    *,
+    out: Path | str,
+    settings: Sequence[str] = (),
+    machine: Machine = Machine(),  # noqa: B008
+) -> Comparison:
+    """Every student of a recipe by every method, with the teachers and references, scored on test.
+
+    `data` and `settings` are those of `distill`; methods and seeds are settings, as in
+    `methods=["baseline","s2kd"]`. Called again with the same folder, it goes on there.
+    """
+    recipe, memory = recipe_and_memory(data, settings)
+    out = Path(out)
+    with locked(out):
+        run = open_run(recipe, out, machine=machine, **memory)
+        stages.run_all(run)
+    return Comparison(out=out, scores=stages.read_scores(out))

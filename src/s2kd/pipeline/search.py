@@ -1,0 +1,293 @@
+"""The main job: the best small forecaster for some data and a budget, in a given time.
+
+```
+DIR/search/plan.json       what is tried, for how many epochs, by which teacher, and what it costs
+DIR/search/journal.log     every trial; only ever added to, by any number of processes
+DIR/search/trials/<student>-<method>-<key>-seed<n>/   models in training
+DIR/students/              the chosen student and its peers, trained to the end
+DIR/answer.json, DIR/report.html, DIR/distill.log
+```
+
+Students at several sizes are trained by several methods with successive halving (Jamieson & Talwalkar
+2016; Li et al. 2020): after a sixth and a half of the epochs only the better third goes on.
+Validation chooses; the test split is read once, at the end.
+"""
+
+import copy
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from s2kd.core.errors import S2KDError
+from s2kd.core.files import digest
+from s2kd.core.methods import key_form
+from s2kd.core.recipe import Recipe
+from s2kd.evaluation.answer import Candidate
+from s2kd.models.checkpoint import load_metadata
+from s2kd.pipeline.candidates import Design
+from s2kd.pipeline.distil import distill_student, student_folder
+from s2kd.pipeline.queue import OutOfTime
+from s2kd.pipeline.run import Run
+from s2kd.pipeline.study import import_optuna, open_study, sign
+from s2kd.training.loop import StopTraining
+
+if TYPE_CHECKING:
+    import optuna
+
+REDUCTION = 3
+"""After each rung, one candidate in so many goes on."""
+
+
+class Pruned(Exception):
+    """A candidate that was behind at a rung; its checkpoint stays."""
+
+
+@dataclass(kw_only=True)
+class Search:
+    """One search in a run folder: its designs, their epochs, and when it must end.
+
+    `deadline` is a `time.monotonic` at which the last training stops.
+    """
+
+    run: Run
+    designs: Sequence[Design]
+    epochs: int
+    deadline: float
+
+    def __post_init__(self) -> None:
+        optuna = import_optuna()
+        least = max(2, self.epochs // 6)
+        names = sorted(design.name for design in self.designs)
+        content = [names, self.epochs, _key_of(self.run.recipe), self.run.dataset.fingerprint]
+        self.study, _ = open_study(
+            self.run.out / "search",
+            digest(content),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=least, reduction_factor=REDUCTION
+            ),
+        )
+
+    @property
+    def by_name(self) -> dict[str, Design]:
+        """The designs by name."""
+        return {design.name: design for design in self.designs}
+
+    def trials(self) -> "dict[str, list[optuna.trial.FrozenTrial]]":
+        """The trials of every design so far, in order."""
+        trials: dict[str, list[Any]] = {name: [] for name in self.by_name}
+        for trial in self.study.get_trials(deepcopy=False):
+            name = trial.user_attrs.get("design", "")
+            if name in trials:
+                trials[name].append(trial)
+        return trials
+
+    def run_until_done(self) -> None:
+        """Train one design after the other until all are judged or the time is over.
+
+        One is trained in any case, for an epoch at least.
+        """
+        while time.monotonic() < self.deadline or not self.finished():
+            step = self.next_design()
+            if step is None:
+                return
+            design, to_the_end = step
+            try:
+                self.try_design(design, to_the_end=to_the_end)
+            except OutOfTime:
+                return
+
+    def next_design(self) -> tuple[Design, bool] | None:
+        """The design to train next, and whether to the end; None when the search is complete.
+
+        First every student by the first method, then every other method for the two best
+        students, then what was pruned of the best three to the end.
+        """
+        trials, states = self.trials(), self.states()
+        first = self.designs[0].method.name
+        fresh = [d for d in self.designs if states[d.name] in ("", "interrupted")]
+        lead = [d for d in fresh if d.method.name == first]
+        if lead:
+            return lead[0], False
+        best = {name: _best(rows) for name, rows in trials.items()}
+        ranking = sorted(
+            (d for d in self.designs if d.method.name == first), key=lambda d: best[d.name]
+        )
+        finalists = [d.student.name for d in ranking if math.isfinite(best[d.name])][:2]
+        others = [d for d in fresh if d.student.name in finalists]
+        if others:
+            return min(others, key=lambda d: finalists.index(d.student.name)), False
+        pruned = [d for d in self.designs if states[d.name] == "pruned"]
+        top = sorted((d for d in self.designs if math.isfinite(best[d.name])), key=lambda d: best[d.name])
+        unfinished = [d for d in top[:REDUCTION] if d in pruned]
+        return (unfinished[0], True) if unfinished else None
+
+    def states(self) -> dict[str, str]:
+        """`finished`, `pruned`, `running`, `failed`, `interrupted` or "" of every design."""
+        return {name: _state(rows) for name, rows in self.trials().items()}
+
+    def try_design(self, design: Design, *, to_the_end: bool = False) -> None:
+        """One trial: train until it is finished or pruned; OutOfTime where the time is over."""
+        optuna = import_optuna()
+        trial, started = self.study.ask(), time.monotonic()
+        trial.set_user_attr("design", design.name)
+        sign(trial)
+        best, last_epoch = math.inf, started
+
+        def on_epoch(record: Mapping[str, Any]) -> None:
+            nonlocal best, last_epoch
+            now = time.monotonic()
+            best = min(best, record["val"])
+            trial.report(best, record["epoch"] + 1)
+            is_last_chance = now + (now - last_epoch) > self.deadline
+            last_epoch = now
+            if record["epoch"] + 1 >= self.epochs:
+                return
+            if is_last_chance:
+                if to_the_end or not self.finished():
+                    raise StopTraining  # a forecaster in time, though not trained to the end
+                raise OutOfTime(design.name)
+            if not to_the_end and trial.should_prune():
+                raise Pruned
+
+        state, value, reason = optuna.trial.TrialState.FAIL, None, ""
+        try:
+            folder = train_design(self.run, design, on_epoch=on_epoch)
+            value = load_metadata(folder)["validation"]
+            state = optuna.trial.TrialState.COMPLETE
+        except Pruned:
+            state = optuna.trial.TrialState.PRUNED
+        except OutOfTime:
+            reason = "interrupted"
+            raise
+        except S2KDError as error:
+            reason = str(error)
+        finally:
+            if reason:
+                trial.set_user_attr("reason", reason)
+            trial.set_user_attr("seconds", round(time.monotonic() - started, 2))
+            self.study.tell(trial, value, state=state)
+
+    def finished(self) -> list[tuple[float, Design]]:
+        """(validation error, design) of what is trained to the end, best first."""
+        rows = [
+            (trial.value, self.by_name[name])
+            for name, trials in self.trials().items()
+            for trial in trials
+            if trial.state.name == "COMPLETE"
+        ]
+        return sorted(rows, key=lambda row: row[0])
+
+    def candidates(self) -> list[Candidate]:
+        """One row per design, those never tried included, best first."""
+        states, rows = self.states(), []
+        for name, trials in self.trials().items():
+            design, best = self.by_name[name], _best(trials)
+            student = design.student
+            rows.append(
+                Candidate(
+                    student=student.name,
+                    settings=student.part.params,
+                    method=design.method.name,
+                    label=name,
+                    parameters=student.parameters,
+                    bytes=student.bytes,
+                    latency_ms=student.latency_ms,
+                    runtime="ONNX Runtime, batch 1, 1 thread",
+                    validation=best if math.isfinite(best) else None,
+                    seconds=sum(trial.user_attrs.get("seconds", 0.0) for trial in trials),
+                    epochs=max((max(t.intermediate_values, default=0) for t in trials), default=0),
+                    state=states[name] or "not_tried",
+                    reason=trials[-1].user_attrs.get("reason", "") if trials else "",
+                )
+            )
+        return sorted(rows, key=lambda row: (row.validation is None, row.validation or 0.0))
+
+
+def _best(trials: Sequence[Any]) -> float:
+    """The lowest validation error that the trials of a design reported; infinite for none."""
+    values = [value for trial in trials for value in trial.intermediate_values.values()]
+    return min(values, default=math.inf)
+
+
+def _state(trials: Sequence[Any]) -> str:
+    """What the trials of one design came to."""
+    names = [trial.state.name for trial in trials]
+    if "COMPLETE" in names:
+        return "finished"
+    if not names:
+        return ""
+    last = trials[-1]
+    if last.state.name in ("PRUNED", "RUNNING"):
+        return last.state.name.lower()
+    reason = last.user_attrs.get("reason", "interrupted")
+    return "interrupted" if reason == "interrupted" else "failed"
+
+
+def _key_of(recipe: Recipe) -> dict[str, Any]:
+    """Everything of the recipe that a trial's value depends on, besides the design."""
+    plain = recipe.to_dict()
+    for name in ("name", "students", "methods"):
+        plain.pop(name)
+    return plain
+
+
+# --- one design ----------------------------------------------------------------------------------
+
+
+def run_of(run: Run, design: Design) -> Run:
+    """The run narrowed to one design; loaded data are shared."""
+    narrowed = copy.copy(run)
+    narrowed.recipe = replace(
+        run.recipe, students=(design.student.part,), methods=(design.method,)
+    )
+    return narrowed
+
+
+def trial_folder(run: Run, design: Design) -> Path:
+    """Named by what is trained, so that a second trial continues from the first one's checkpoint."""
+    seed = run.recipe.seeds[0]
+    training = run.recipe.to_dict()["student_training"]
+    key = digest([design.student.part.params, key_form(design.method), training])[:10]
+    return run.out / "search" / "trials" / f"{design.student.name}-{design.method.name}-{key}-seed{seed}"
+
+
+def train_design(
+    run: Run, design: Design, *, on_epoch: Callable[[Mapping[str, Any]], object] | None = None
+) -> Path:
+    """Train one design with the run's first seed, or find it trained; returns its folder."""
+    narrowed, folder = run_of(run, design), trial_folder(run, design)
+    narrowed.on_epoch = on_epoch
+    distill_student(
+        narrowed, design.student.part, design.method, run.recipe.seeds[0], folder=folder
+    )
+    return folder
+
+
+def promote(run: Run, design: Design) -> Path:
+    """Copy a finished design to where the run keeps its students."""
+    source = trial_folder(run, design)
+    folder = student_folder(run, design.student.part, design.method, run.recipe.seeds[0])
+    if (folder / "model.json").exists() and (
+        load_metadata(folder)["digest"] == load_metadata(source)["digest"]
+    ):
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(source, folder)
+    return folder
+
+
+def tidy(run: Run, kept_designs: Sequence[Design]) -> None:
+    """Remove what only training needed: targets, checkpoints and the weights of other designs."""
+    shutil.rmtree(run.out / "targets", ignore_errors=True)
+    folders = {trial_folder(run, design) for design in kept_designs}
+    for folder in (run.out / "search" / "trials").glob("*"):
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        if folder not in folders:
+            (folder / "model.safetensors").unlink(missing_ok=True)
+            (folder / "model.json").unlink(missing_ok=True)

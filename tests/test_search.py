@@ -1,0 +1,239 @@
+"""Tests of the main job: plan, search by successive halving, answer."""
+
+import dataclasses
+import json
+import math
+import time
+
+import pytest
+import road
+from msgspec import structs
+
+import s2kd
+from s2kd import pipeline
+from s2kd.core.errors import S2KDError
+from s2kd.core.files import read_json
+from s2kd.core.methods import method_named
+from s2kd.core.recipe import Part
+from s2kd.evaluation.answer import Answer, headline
+from s2kd.models.checkpoint import load_metadata
+from s2kd.pipeline import main_job, search
+from s2kd.pipeline.api import MILLISECONDS, MINUTES, quantity
+from s2kd.pipeline.candidates import (
+    Budget,
+    Design,
+    MeasuredStudent,
+    designs,
+    measured,
+    search_methods,
+    student_parts,
+)
+
+FAST = road.tiny()
+FAST = structs.replace(FAST, narrator=Part(name="none"))
+WISHES = main_job.Wishes(minutes=0.7, students=("unet", "mixer"), sizes=("small",))
+
+
+def student(name: str, *, step: float = 1.0, excess: str = "") -> MeasuredStudent:
+    return MeasuredStudent(
+        name=name,
+        part=Part(name=name.partition("-")[0], params={"width": 4}),
+        parameters=1000,
+        bytes=4000,
+        latency_ms=1.0,
+        step_seconds=step,
+        excess=excess,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A finished search, with the steps of every stage that it reported."""
+    out = tmp_path_factory.mktemp("distill") / "run"
+    stages = []
+
+    def progress(stage):
+        return lambda done, total, word="": stages.append(stage)
+
+    answer = main_job.distill(FAST, out=out, wishes=WISHES, progress=progress)
+    return out, answer, stages
+
+
+# --- the parts of a plan -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "units", "value"),
+    [("5ms", MILLISECONDS, 5.0), ("0.5 s", MILLISECONDS, 500.0), ("90s", MINUTES, 1.5), ("2h", MINUTES, 120.0), (3, MINUTES, 3.0)],
+)
+def test_quantities_have_units(text, units, value):
+    assert quantity("--x", text, units) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5ms", "5 parsecs", "ms", "1e3", "nan"])
+def test_other_quantities_are_refused_by_the_name_of_the_option(text):
+    with pytest.raises(S2KDError, match="--time"):
+        quantity("--time", text, MINUTES)
+
+
+def test_a_budget_names_what_exceeds_it():
+    budget = Budget(max_latency_ms=2.0, max_parameters=100)
+    assert budget.excess(latency_ms=2.0, parameters=100) == ""
+    assert budget.excess(latency_ms=2.5, parameters=100) == "2.50 ms"
+    assert budget.excess(latency_ms=0.1, parameters=1101) == "1,101 parameters"
+    assert Budget().excess(latency_ms=1e9, parameters=10**12) == ""
+
+
+def test_students_over_the_budget_are_not_among_the_designs():
+    methods = (method_named("s2kd"), method_named("baseline"))
+    students = [student("unet-small"), student("unet-large", excess="9.00 ms")]
+    assert [d.name for d in designs(students, methods)] == ["unet-small s2kd", "unet-small baseline"]
+
+
+def test_every_search_includes_the_student_without_a_teacher_and_learns_from_one_teacher():
+    for kind in ("text", "no_text", "given", "stored", "none"):
+        methods = search_methods(kind, captures=False, latents=kind != "given")
+        assert "baseline" in {method.name for method in methods}
+        assert {method.teacher for method in methods if method.terms} <= {kind}
+    names = [m.name for m in search_methods("stored", captures=False, latents=False)]
+    assert names == ["output_stored", "baseline"]
+
+
+def test_the_slowest_students_are_dropped_until_the_time_suffices():
+    methods = (method_named("baseline"),)
+    students = [student("unet-small", step=1.0), student("unet-large", step=50.0)]
+    left, cost = main_job._in_time(students, methods, 10, 15 * 10 * 2.0)
+    assert [s.excess != "" for s in left] == [False, True]
+    # half of the one training, and the baseline to the end: 1.5 epochs of 10 steps of 1 s
+    assert cost == pytest.approx(15.0)
+
+
+def test_a_student_that_cannot_be_built_is_a_sentence_before_anything_is_trained(tmp_path):
+    run = pipeline.Run(recipe=FAST, out=tmp_path)
+    with pytest.raises(S2KDError, match="patch of 32"):
+        measured(run, "mixer-large", Part(name="mixer", params={"patch": 32}), Budget())
+
+
+def test_no_student_within_the_budget_names_the_smallest(tmp_path):
+    wishes = dataclasses.replace(WISHES, budget=Budget(max_parameters=10))
+    with pytest.raises(S2KDError, match=r"the smallest has [\d,]+ parameters \(unet-small\)"):
+        main_job.distill(FAST, out=tmp_path / "run", wishes=wishes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_names_of_students_and_sizes_are_checked(tmp_path):
+    grid = pipeline.Run(recipe=FAST, out=tmp_path).dataset.grid
+    with pytest.raises(S2KDError, match="--students unit: .*did you mean 'unet'"):
+        student_parts(grid, backbones=("unit",))
+    with pytest.raises(S2KDError, match="--sizes tiny"):
+        student_parts(grid, sizes=("tiny",))
+    assert list(student_parts(grid, backbones=("unet",), sizes=("small",))) == ["unet-small"]
+
+
+# --- the search ----------------------------------------------------------------------------------
+
+
+def test_the_answer_is_the_least_validation_error_of_what_trained_to_the_end(folder):
+    out, answer, _ = folder
+    finished = [c for c in answer.candidates if c.state == "finished"]
+    best = min(finished, key=lambda c: c.validation)
+    assert answer.chosen == f"{best.student.partition('-')[0]} {best.method}"
+    trained = load_metadata(out / "students" / f"{answer.chosen.replace(' ', '-')}-seed42")
+    assert trained["validation"] == pytest.approx(best.validation)
+    assert {c.method for c in answer.candidates} >= {"baseline", "s2kd"}
+    assert answer.forecaster(answer.baseline).method == "baseline"
+    assert answer.forecaster("persistence") is not None
+    teacher = answer.forecaster(answer.teacher)
+    assert teacher.cost.parameters > 0 and teacher.cost.latency_ms > 0
+
+
+def test_candidates_that_fell_behind_were_stopped_at_a_rung(folder):
+    _, answer, _ = folder
+    plan_epochs = answer.search["epochs"]
+    for candidate in answer.candidates:
+        if candidate.state == "pruned":
+            assert candidate.epochs < plan_epochs
+        if candidate.state == "finished":
+            assert candidate.epochs == plan_epochs
+
+
+def test_test_windows_are_read_after_the_last_training(folder):
+    _, _, stages = folder
+    scored = [number for number, stage in enumerate(stages) if " on test" in stage]
+    trained = [number for number, stage in enumerate(stages) if stage.startswith("train ")]
+    assert scored and min(scored) > max(trained)
+
+
+def test_the_folder_holds_the_answer_and_a_student_and_nothing_that_only_training_needed(folder):
+    out, answer, _ = folder
+    assert Answer.from_dict(read_json(out / "answer.json")) == answer
+    assert headline(answer) in (out / "report.html").read_text(encoding="utf-8")
+    assert not (out / "targets").exists()
+    assert not list(out.glob("search/trials/*/checkpoint.pt"))
+    assert list(out.glob("students/*/model.onnx"))
+    forecaster = s2kd.Forecaster.load(out)
+    assert forecaster.metadata["method"] == answer.forecaster(answer.chosen).method
+
+
+def test_the_same_command_again_trains_nothing_and_answers_the_same(folder):
+    out, answer, _ = folder
+    stages = []
+
+    def progress(stage):
+        return lambda done, total, word="": stages.append(stage)
+
+    again = main_job.distill(FAST, out=out, wishes=WISHES, progress=progress)
+    assert not [stage for stage in stages if stage.startswith(("train ", "score ", "targets "))]
+    assert again.chosen == answer.chosen
+    assert again.forecasters == answer.forecasters
+
+
+def designs_of(*names):
+    students = [student("unet-small"), student("unet-medium")]
+    return designs(students, [method_named(name) for name in names])
+
+
+def test_a_search_ends_in_time_with_what_there_is(tmp_path):
+    """One epoch at least: a forecaster that is not trained to the end is better than none."""
+    recipe = structs.replace(FAST, methods=(method_named("baseline"),))
+    run = pipeline.open_run(recipe, tmp_path / "run")
+    task = search.Search(
+        run=run, designs=designs_of("baseline"), epochs=50, deadline=time.monotonic() + 0.01
+    )
+    task.run_until_done()
+    ((error, design),) = task.finished()
+    assert math.isfinite(error)
+    assert load_metadata(search.trial_folder(run, design))["epochs"] < 50
+
+
+def test_a_pruned_candidate_goes_on_from_its_checkpoint(tmp_path):
+    recipe = structs.replace(FAST, methods=(method_named("baseline"),))
+    recipe = structs.replace(recipe, student_training=structs.replace(road.QUICK, epochs=4))
+    run = pipeline.open_run(recipe, tmp_path / "run")
+    first, second = designs_of("baseline")
+
+    def stop(record):
+        if record["epoch"] == 1:
+            raise search.Pruned
+
+    with pytest.raises(search.Pruned):
+        search.train_design(run, first, on_epoch=stop)
+    assert (search.trial_folder(run, first) / "checkpoint.pt").exists()
+    epochs = []
+    folder = search.train_design(run, first, on_epoch=lambda r: epochs.append(r["epoch"]))
+    assert epochs == [2, 3]
+    whole = search.train_design(pipeline.open_run(recipe, tmp_path / "other"), first)
+    assert load_metadata(folder)["weights"] == load_metadata(whole)["weights"]
+    assert isinstance(second, Design)
+
+
+def test_the_plan_alone_trains_nothing(tmp_path):
+    plans = []
+    answer = main_job.distill(
+        FAST, out=tmp_path / "run", wishes=WISHES, show_plan=plans.append, plan_only=True
+    )
+    assert answer is None
+    (plan,) = plans
+    assert {s.name for s in plan.students} == {"unet-small", "mixer-small"}
+    assert json.dumps(plan.seconds) and plan.disk_bytes > 0 and plan.memory_bytes > 0
+    assert not (tmp_path / "run" / "teachers").exists()
