@@ -19,7 +19,8 @@ from s2kd.core.console import print_json
 
 if TYPE_CHECKING:
     from s2kd.evaluation.answer import Answer
-    from s2kd.pipeline.main_job import Plan
+    from s2kd.pipeline.plan import Plan
+
 
 def distill(
     what: Annotated[
@@ -79,9 +80,10 @@ def distill(
     from s2kd.pipeline import main_job
     from s2kd.pipeline.api import MILLISECONDS, MINUTES, quantity
     from s2kd.pipeline.candidates import Budget
+    from s2kd.pipeline.plan import Wishes
 
     minutes = quantity("--time", limit, MINUTES)
-    wishes = main_job.Wishes(
+    wishes = Wishes(
         budget=Budget(
             max_latency_ms=quantity("--max-latency", max_latency, MILLISECONDS)
             if max_latency

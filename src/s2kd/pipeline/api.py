@@ -16,6 +16,7 @@ from s2kd.evaluation.summary import summary_table
 from s2kd.pipeline import main_job, recipes
 from s2kd.pipeline.candidates import Budget
 from s2kd.pipeline.folder import locked, open_run
+from s2kd.pipeline.plan import Wishes
 from s2kd.pipeline.run import Machine
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def distill(
         recipe, memory = structs.replace(recipe, given=IN_MEMORY), {**memory, "given": teacher}
     else:
         names = tuple(teacher)
-    wishes = main_job.Wishes(
+    wishes = Wishes(
         budget=Budget(
             max_latency_ms=quantity("max_latency", max_latency, MILLISECONDS)
             if max_latency

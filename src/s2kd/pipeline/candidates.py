@@ -152,7 +152,9 @@ def measured(run: Run, name: str, part: Part, budget: Budget) -> MeasuredStudent
     )
 
 
-def time_of_step(run: Run, model: torch.nn.Module, *, batch_size: int = 0, repeats: int = 3) -> float:
+def time_of_step(
+    run: Run, model: torch.nn.Module, *, batch_size: int = 0, repeats: int = 3
+) -> float:
     """Seconds of one training step (forward and backward) on this machine, the fastest of a few."""
     windows = run.windows("train", device=run.fabric.device)
     size = batch_size or run.recipe.student_training.batch_size
@@ -194,6 +196,4 @@ def search_methods(teacher: TeacherKind, *, captures: bool, latents: bool) -> tu
 def designs(students: Sequence[MeasuredStudent], methods: Sequence[Method]) -> list[Design]:
     """Every student within the budget by every method: by the first method first."""
     affordable = [student for student in students if not student.excess]
-    return [
-        Design(student=student, method=method) for method in methods for student in affordable
-    ]
+    return [Design(student=student, method=method) for method in methods for student in affordable]

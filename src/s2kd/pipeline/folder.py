@@ -16,9 +16,7 @@ from s2kd.pipeline.checks import check_parts
 from s2kd.pipeline.run import Run
 
 
-def open_run(
-    recipe: Recipe, out: Path | str, *, free: Sequence[str] = (), **settings: Any
-) -> Run:
+def open_run(recipe: Recipe, out: Path | str, *, free: Sequence[str] = (), **settings: Any) -> Run:
     """A run in a folder that is new, or that already belongs to this recipe.
 
     More seeds, methods or students may be added to a folder; any other difference would mix two
@@ -32,7 +30,16 @@ def open_run(
         raise S2KDError(f"{out}: is a file; --out wants a folder")
     if path.exists():
         old, new = load_recipe(out).to_dict(), recipe.to_dict()
-        always = {"seeds", "methods", "students", "stored", "name", "given", "captures", "unlabelled"}
+        always = {
+            "seeds",
+            "methods",
+            "students",
+            "stored",
+            "name",
+            "given",
+            "captures",
+            "unlabelled",
+        }
         fixed = set(new) - always - set(free)
         differing = [name for name in new if name in fixed and old[name] != new[name]]
         if differing and is_used(out):

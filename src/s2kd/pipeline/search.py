@@ -8,9 +8,9 @@ DIR/students/              the chosen student and its peers, trained to the end
 DIR/answer.json, DIR/report.html, DIR/distill.log
 ```
 
-Students at several sizes are trained by several methods with successive halving (Jamieson & Talwalkar
-2016; Li et al. 2020): after a sixth and a half of the epochs only the better third goes on.
-Validation chooses; the test split is read once, at the end.
+Students at several sizes are trained by several methods with successive halving (Jamieson &
+Talwalkar 2016; Li et al. 2020): after a sixth and a half of the epochs only the better third goes
+on. Validation chooses; the test split is read once, at the end.
 """
 
 import copy
@@ -123,7 +123,9 @@ class Search:
         if others:
             return min(others, key=lambda d: finalists.index(d.student.name)), False
         pruned = [d for d in self.designs if states[d.name] == "pruned"]
-        top = sorted((d for d in self.designs if math.isfinite(best[d.name])), key=lambda d: best[d.name])
+        top = sorted(
+            (d for d in self.designs if math.isfinite(best[d.name])), key=lambda d: best[d.name]
+        )
         unfinished = [d for d in top[:REDUCTION] if d in pruned]
         return (unfinished[0], True) if unfinished else None
 
@@ -243,18 +245,21 @@ def _key_of(recipe: Recipe) -> dict[str, Any]:
 def run_of(run: Run, design: Design) -> Run:
     """The run narrowed to one design; loaded data are shared."""
     narrowed = copy.copy(run)
-    narrowed.recipe = replace(
-        run.recipe, students=(design.student.part,), methods=(design.method,)
-    )
+    narrowed.recipe = replace(run.recipe, students=(design.student.part,), methods=(design.method,))
     return narrowed
 
 
 def trial_folder(run: Run, design: Design) -> Path:
-    """Named by what is trained, so that a second trial continues from the first one's checkpoint."""
+    """Named by what is trained: a second trial continues from the first one's checkpoint."""
     seed = run.recipe.seeds[0]
     training = run.recipe.to_dict()["student_training"]
     key = digest([design.student.part.params, key_form(design.method), training])[:10]
-    return run.out / "search" / "trials" / f"{design.student.name}-{design.method.name}-{key}-seed{seed}"
+    return (
+        run.out
+        / "search"
+        / "trials"
+        / f"{design.student.name}-{design.method.name}-{key}-seed{seed}"
+    )
 
 
 def train_design(

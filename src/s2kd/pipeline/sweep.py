@@ -226,7 +226,10 @@ def _study(optuna: Any, run: Run, search: Search, grid: bool) -> "optuna.Study":
             study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
     # seeded by the number of trials: a new start must not draw the same values again
     study.sampler = optuna.samplers.TPESampler(
-        seed=len(study.get_trials(deepcopy=False)), constant_liar=True, n_startup_trials=8, multivariate=False
+        seed=len(study.get_trials(deepcopy=False)),
+        constant_liar=True,
+        n_startup_trials=8,
+        multivariate=False,
     )
     return study
 
