@@ -22,7 +22,9 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(distill.distill)
-for verb in (run.demo, run.run, run.evaluate, run.diagnose, run.report, sweep.sweep):
+app.command()(run.compare)
+app.command("run", hidden=True)(run.compare)  # its name in earlier versions
+for verb in (run.demo, run.evaluate, run.diagnose, run.report, sweep.sweep):
     app.command()(verb)
 app.command()(reproduce.reproduce)
 app.add_typer(data.app, name="data")

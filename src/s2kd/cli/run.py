@@ -1,4 +1,4 @@
-"""The verbs that train and score: `demo`, `run`, `evaluate`, `diagnose`, `report`."""
+"""The verbs that train and score: `demo`, `compare`, `evaluate`, `diagnose`, `report`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,7 +42,7 @@ def demo(
     _show_scores(folder, as_json)
 
 
-def run(
+def compare(
     what: What = "",
     out: Out = ...,  # type: ignore[assignment]
     data: Data = "",
@@ -76,7 +76,7 @@ def run(
         float, typer.Option("--save-every", help="Seconds between checkpoints; 0: every step.")
     ] = 20.0,
 ) -> None:
-    """Every stage for a recipe, or for any gridded file; goes on where it stopped."""
+    """Methods side by side, for a recipe or any gridded file; goes on where it stopped."""
     from s2kd import pipeline
     from s2kd.core.errors import S2KDError
 
