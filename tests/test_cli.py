@@ -54,7 +54,7 @@ def verb(capsys):
 
 def test_help_names_every_verb_and_h_is_short_for_it(verb):
     text = verb("-h")
-    for name in ("demo", "run", "narrate", "evaluate", "diagnose", "report", "forecast", "export",
+    for name in ("distill", "compare", "demo", "label", "narrate", "evaluate", "diagnose", "report", "forecast", "export",
                  "list", "check", "data", "sweep", "reproduce"):  # fmt: skip
         assert re.search(rf"^  {name} ", text, re.MULTILINE)
     assert verb("--help") == text
@@ -189,8 +189,8 @@ def test_the_commands_that_are_suggested_can_be_pasted(verb, waves, tmp_path):
     path.parent.mkdir()
     shutil.copy(waves, path)
     said = verb("data", "describe", path)
-    (command,) = re.findall("`(s2kd run .*)`", said)
-    assert shlex.split(command) == ["s2kd", "run", str(path), "--out", "DIR"]
+    (command,) = re.findall("`(s2kd compare .*)`", said)
+    assert shlex.split(command) == ["s2kd", "compare", str(path), "--out", "DIR"]
 
 
 @pytest.mark.parametrize("world", ["atmosphere", "plume"])
