@@ -291,6 +291,7 @@ def test_list_is_pure_json_and_knows_every_kind(verb):
         "encoders",
         "backbones",
         "losses",
+        "extras",
     }
     assert {row["kind"] for row in rows} == kinds
     assert all(row["about"] for row in rows), "every part says what it is"
@@ -301,7 +302,7 @@ def test_list_is_pure_json_and_knows_every_kind(verb):
     methods = {row["name"]: row["about"] for row in json.loads(verb("list", "methods", "--json"))}
     assert methods["baseline"] == "L_pred; no teacher"
     assert methods["s2kd"] == "L_pred + semantic + 0.5 spectral; reading teacher"
-    assert methods["s2kd_plus"].endswith("; reading teacher; 8 blended copies of the windows")
+    assert methods["s2kd_plus"].endswith("; reading teacher; extra windows: blends")
     assert methods["fitnet_two_stage"].endswith("; text-free teacher; 5 epochs of hints first")
 
 
