@@ -135,7 +135,7 @@ def _show_plan(plan: "Plan") -> None:
             parameters_text(student.parameters),
             f"{student.latency_ms:.2f}",
             f"{student.bytes / 1e6:.2f}",
-            f"over the budget: {student.excess}" if student.excess else "tried",
+            student.excess or "tried",
         )
         for student in plan.students
     ]

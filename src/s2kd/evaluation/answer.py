@@ -531,10 +531,13 @@ def scored_form(answer: Answer, candidate: Candidate) -> ScoredForecaster | None
 
 
 def frontier(answer: Answer) -> Table:
-    """Error against latency of every candidate and teacher."""
+    """Error against latency of every candidate that was trained, and of the teacher."""
     candidates, lines = frontier_candidates(answer), []
     front = pareto_front(candidates)
+    untried = sorted({c.student for c in candidates if c.validation is None and c.reason})
     for candidate in candidates:
+        if candidate.validation is None:
+            continue
         scored = scored_form(answer, candidate)
         mark = MARK if scored is answer.student else ""
         lines.append(
@@ -550,6 +553,8 @@ def frontier(answer: Answer) -> Table:
         )
     head = ("", "ms", "Parameters", "Validation MSE", "Test MSE", "Frontier", "State")
     caption = "Frontier: no other finished line is both faster and more accurate on validation."
+    if untried:
+        caption += f" Not tried: {', '.join(untried)}."
     return Table(title="Error against latency", head=head, lines=tuple(lines), caption=caption)
 
 

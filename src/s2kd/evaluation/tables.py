@@ -59,7 +59,15 @@ class Table:
             # values and their bounds are not broken; names may be
             bounded = any(" [" in cell or " ±" in cell for cell in column)
             justify = "right" if number else "left"
-            shown.add_column(name, justify=justify, no_wrap=bounded, overflow="fold")
+            words = [len(word) for cell in column for word in cell.split()]
+            least = min(max(words, default=1), 16) if number == 0 else None
+            shown.add_column(
+                name.replace(": ", ":\n"),
+                justify=justify,
+                no_wrap=bounded,
+                overflow="fold",
+                min_width=least,
+            )
         for line in self.lines:
             cells = (cell.replace("**", "").replace(" [", "\n[") for cell in line)
             shown.add_row(*(cell.replace(" ±", "\n±") for cell in cells))

@@ -1,5 +1,6 @@
 """From data to the best small forecaster: plan, teach, search, judge, answer."""
 
+import calendar
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,7 +24,7 @@ from s2kd.pipeline.checks import check_captures, check_parts
 from s2kd.pipeline.evaluate import TEACHER_METHODS, evaluate, export, report
 from s2kd.pipeline.folder import Busy, load_recipe, locked, open_run
 from s2kd.pipeline.narrate import narrate
-from s2kd.pipeline.plan import Plan, TeacherCost, Wishes, check_room, make_plan
+from s2kd.pipeline.plan import TOO_SLOW, Plan, TeacherCost, Wishes, check_room, make_plan
 from s2kd.pipeline.queue import OutOfTime
 from s2kd.pipeline.run import Run
 from s2kd.pipeline.search import Search, promote, tidy
@@ -173,6 +174,7 @@ class MainJob:
                     "epochs": plan.epochs,
                     "teacher": plan.teacher,
                     "failures": plan.failures,
+                    "missing_months": missing_months(run),
                 },
             )
             write_json(self.out / "answer.json", answer.to_dict())
@@ -219,7 +221,7 @@ def _limited(progress: Callable[[str], Progress], search: Search) -> Callable[[s
 
         def update(done: int, total: int, word: str = "") -> None:
             show(done, total, word)
-            if done < total and time.monotonic() > search.deadline + 10 and search.finished():
+            if done < total and time.monotonic() > search.deadline + 2 and search.finished():
                 raise OutOfTime(stage)
 
         return update
@@ -245,12 +247,25 @@ def _left_out(plan: Plan) -> list[Candidate]:
             validation=None,
             seconds=0.0,
             epochs=0,
-            state="over_budget",
+            state="not_tried" if student.excess == TOO_SLOW else "over_budget",
             reason=student.excess,
         )
         for student in plan.students
         if student.excess
     ]
+
+
+def missing_months(run: Run) -> list[str]:
+    """Months of the year that neither validation nor test windows hold, for dated weather."""
+    dataset = run.dataset
+    if dataset.domain != "weather" or dataset.times.dtype.kind != "M":
+        return []
+    months = dataset.times.astype("datetime64[M]").astype(int) % 12
+    judged = set()
+    for split in ("val", *run.test_splits):
+        for stretch in dataset.splits[split]:
+            judged |= set(months[stretch.first : stretch.stop].tolist())
+    return [calendar.month_abbr[month + 1] for month in range(12) if month not in judged]
 
 
 def method_of(recipe: Recipe, name: str) -> Method:

@@ -36,6 +36,7 @@ FEWEST_EPOCHS, MOST_EPOCHS, MOST_STEPS = 6, 200, 40_000
 """Bounds of the length of a candidate's training."""
 USEFUL_EPOCHS = 15
 """Students are dropped from a search until so many epochs fit into its time."""
+TOO_SLOW = "too slow to train in this time"
 EXTRA_COST, DISTILLATION_COST = 2.0, 1.15
 """Cost of a step with extra windows, and of one that compares with a teacher, in plain steps."""
 
@@ -134,7 +135,7 @@ def make_plan(run: Run, wishes: Wishes) -> Plan:
         latent_values = teacher_cost.latent_values
     seconds["scores"] = FINAL_SHARE * total
     remaining = total - sum(seconds.values())
-    students, per_epoch = _in_time(students, recipe.methods, steps, remaining)
+    students, methods, per_epoch = _in_time(students, recipe.methods, steps, remaining)
     most = max(FEWEST_EPOCHS, min(MOST_EPOCHS, MOST_STEPS // steps))
     epochs = _clamp(remaining / per_epoch, FEWEST_EPOCHS, most)
     seconds["search"] = epochs * per_epoch
@@ -142,7 +143,7 @@ def make_plan(run: Run, wishes: Wishes) -> Plan:
         windows={split: len(run.windows(split)) for split in ("train", "val", *run.test_splits)},
         teacher=_teacher_name(recipe),
         students=tuple(students),
-        methods=tuple(method.name for method in recipe.methods),
+        methods=tuple(method.name for method in methods),
         epochs=epochs,
         teacher_epochs=teacher_epochs,
         seconds=seconds,
@@ -179,20 +180,24 @@ def extra_copies(method: Method) -> int:
 
 def _in_time(
     students: Sequence[MeasuredStudent], methods: Sequence[Method], steps: int, seconds: float
-) -> tuple[list[MeasuredStudent], float]:
-    """The students without the slowest to train, as many as there is time for, and the cost.
+) -> tuple[list[MeasuredStudent], Sequence[Method], float]:
+    """Students and methods, as many as there is time for, and the `search_cost` of them.
 
-    Dropped ones have an `excess`. The cost is that of `search_cost`.
+    Methods other than the first two, the most promising one and no distillation, go before any
+    student; then the slowest students go, which have an `excess` then.
     """
     students = list(students)
     while True:
         affordable = [student for student in students if not student.excess]
-        cost = search_cost(affordable, methods, steps)
-        if cost * USEFUL_EPOCHS <= seconds or len(affordable) == 1:
-            return students, cost
+        for tried in (methods, methods[:2]):
+            cost = search_cost(affordable, tried, steps)
+            if cost * USEFUL_EPOCHS <= seconds:
+                return students, tried, cost
+        if len(affordable) == 1:
+            return students, methods[:2], cost
         slowest = max(affordable, key=lambda student: student.step_seconds)
         at = students.index(slowest)
-        students[at] = dataclasses.replace(slowest, excess="too slow to train in this time")
+        students[at] = dataclasses.replace(slowest, excess=TOO_SLOW)
 
 
 def search_cost(
