@@ -11,6 +11,7 @@ from msgspec import structs
 from test_blends import material
 from test_train import LEAD, PAST, Pulled, assert_equal, built, learn, setting_of, windows
 from test_train import weights as weights_of
+from worlds import world
 
 from s2kd import pipeline
 from s2kd.core.methods import method_named
@@ -138,13 +139,18 @@ def test_training_with_own_states_resumes_exactly(blobs, teacher, tmp_path, fabr
 # --- captures ------------------------------------------------------------------------------------
 
 
+def archive():
+    """Windows of other runs of the same world."""
+    other = world("blobs", size=8, runs=5, length=16, seed=9)
+    return WindowDataset(other, "val", past=PAST, lead=LEAD)
+
+
 @pytest.fixture(scope="module")
 def capture_path(blobs, tmp_path_factory):
-    """The answers of a teacher to the runs that the owner of `blobs` does not learn from."""
+    """The answers of a teacher to runs that the owner of `blobs` does not have."""
     given = given_teacher(built(blobs, seed=7), setting=setting_of(blobs))
-    archive = WindowDataset(blobs, "val", past=PAST, lead=LEAD)
     path = tmp_path_factory.mktemp("capture") / "labels.zarr"
-    write_labels(path, given, archive, latents=True)
+    write_labels(path, given, archive(), latents=True)
     return path
 
 
@@ -153,16 +159,37 @@ def test_a_capture_answers_as_its_teacher_would_in_flight(blobs, teacher, captur
     extra = Capture(material(blobs, captures=(labels, labels)), copies=2)
     assert len(extra) == 2 * len(labels)
     index = torch.tensor([len(labels) + 3, 1])
-    live = LiveTargets(teacher, WindowDataset(blobs, "val", past=PAST, lead=LEAD))
+    live = LiveTargets(teacher, archive())
     expected, target = live.gather(torch.tensor([3, 1]), "cpu"), extra.targets.gather(index, "cpu")
     torch.testing.assert_close(target.forecast, expected.forecast, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(target.latent, expected.latent, rtol=1e-5, atol=1e-5)
     assert extra.targets.extent == live.extent
-    archive = WindowDataset(blobs, "val", past=PAST, lead=LEAD)
-    past = archive.gather(torch.tensor([3, 1])).past
+    past = archive().gather(torch.tensor([3, 1])).past
     torch.testing.assert_close(extra.gather(index).past, past, rtol=0, atol=0)
     numbers = torch.stack([extra.of(torch.arange(36), epoch) for epoch in (0, 1)]).flatten()
     assert set(numbers.bincount(minlength=len(extra)).tolist()) <= {2, 3, 4}, "all equally often"
+
+
+def test_windows_of_a_capture_that_touch_validation_or_test_are_left_out(blobs, tmp_path):
+    """By content: the archive holds the owner's validation run beside two of training."""
+    given = given_teacher(built(blobs, seed=7), setting=setting_of(blobs))
+    first, *train = blobs.splits["train"]
+    splits = {**blobs.splits, "train": (*train, *blobs.splits["val"]), "val": (first,)}
+    windows = WindowDataset(replace(blobs, splits=splits), "train", past=PAST, lead=LEAD)
+    write_labels(tmp_path / "all.zarr", given, windows)
+    labels = Labels.open(tmp_path / "all.zarr")
+    extra = Capture(material(blobs, captures=(labels,)))
+    last = max(stretch.stop for stretch in blobs.splits["train"])
+    allowed = {n for n, start in enumerate(windows.starts) if start + PAST + LEAD <= last}
+    assert set(extra.pick.flatten().tolist()) == allowed
+    assert extra.left_out == len(windows) - len(allowed)
+
+
+def test_a_capture_of_the_test_split_alone_is_refused(blobs, tmp_path):
+    given = given_teacher(built(blobs, seed=7), setting=setting_of(blobs))
+    write_labels(tmp_path / "test.zarr", given, WindowDataset(blobs, "test", past=PAST, lead=LEAD))
+    with pytest.raises(S2KDError, match=r"test\.zarr: every window lies in the validation or test"):
+        Capture(material(blobs, captures=(Labels.open(tmp_path / "test.zarr"),)))
 
 
 def test_every_window_is_taken_before_any_comes_again():
@@ -181,7 +208,7 @@ def test_a_student_learns_from_a_capture_without_a_teacher(name, blobs, capture_
     )
     run = pipeline.open_run(recipe, tmp_path / "run")
     pipeline.check_models(run)
-    pipeline.distill(run)
+    pipeline.train_students(run)
     stored, live = (pipeline.supervision_of(run, recipe.methods[0], 42, None) for _ in range(2))
     assert stored.targets is None
     number = stored.extra.of(torch.tensor([0, 9]), 1)

@@ -17,6 +17,7 @@ from s2kd.pipeline.kept import existing_folder, kept
 from s2kd.pipeline.run import Run
 from s2kd.pipeline.teach import teacher_folder
 from s2kd.training.extra import ExtraWindows, Material, StoredInputs, extra_windows
+from s2kd.training.extra.capture import Capture
 from s2kd.training.extra.mixture import Mixture, MixtureTargets
 from s2kd.training.labels import Labels, is_labels
 from s2kd.training.objectives import Targets
@@ -232,7 +233,13 @@ def build_extra(run: Run, part: Part, kind: str, seed: int) -> ExtraWindows:
         captures=run.captures if "captures" in reads else (),
         unlabelled=run.unlabelled if "unlabelled" in reads else (),
     )
-    return extra_windows.build(part.name, material, **part.params)
+    built = extra_windows.build(part.name, material, **part.params)
+    if isinstance(built, Capture) and built.left_out:
+        run.say(
+            f"{built.left_out} of {len(built)} windows of the captures touch frames of the "
+            "validation or test split, and are left out"
+        )
+    return built
 
 
 def _with_targets(

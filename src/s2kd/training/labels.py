@@ -131,9 +131,20 @@ class Labels:
         """Past frames of the windows with these numbers, in the grid's units."""
         if self._last_frame is None:
             raise S2KDError(f"{self.path}: holds no inputs; label again without --without-inputs")
-        frames = self._last_frame[index][:, None] + np.arange(1 - self.past, 1)
-        values = self.files.read("inputs", frames.ravel())
-        return self._fitted(values.reshape(*frames.shape, *values.shape[1:]))
+        numbers = self._last_frame[index][:, None] + np.arange(1 - self.past, 1)
+        frames = self.frames(numbers.ravel())
+        return frames.reshape(*numbers.shape, *frames.shape[1:])
+
+    def frames(self, numbers: np.ndarray) -> Float[np.ndarray, "frame channel height width"]:
+        """Frames of the inputs with these numbers, in the grid's units."""
+        return self._fitted(self.files.read("inputs", numbers)[:, None])[:, 0]
+
+    def windows_apart_from(self, is_held: np.ndarray) -> np.ndarray:
+        """(window,) whether neither inputs nor forecasts touch a frame that is `is_held`."""
+        near = np.cumsum(np.concatenate([[0], is_held]))
+        first = self._last_frame - self.past + 1
+        stop = np.minimum(self._last_frame + self.lead + 1, len(is_held))
+        return near[stop] == near[first]
 
     def forecasts(self, index: np.ndarray) -> Float[np.ndarray, "batch lead channel height width"]:
         """The teacher's forecasts of these windows, in the grid's units."""

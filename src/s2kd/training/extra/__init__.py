@@ -131,17 +131,26 @@ class InTurn(ExtraWindows):
     """Windows of several sources, one after another, which training takes turn by turn.
 
     `copies` is how many go with an own window, over the training; 0 for as many as take all.
+    `numbers` are those that are taken; None for all.
     """
 
     def __init__(
-        self, windows: WindowDataset, sizes: Sequence[int], *, copies: int, seed: int
+        self,
+        windows: WindowDataset,
+        sizes: Sequence[int],
+        *,
+        copies: int,
+        seed: int,
+        numbers: Int[Tensor, " taken"] | None = None,
     ) -> None:
         super().__init__(windows)
         if copies < 0:
             raise S2KDError(f"extra windows: copies must not be negative, got {copies}")
         self.sizes, own = sizes, len(windows)
-        copies = copies or -(-sum(sizes) // own)
-        self.pick = cycled(sum(sizes), copies * own, seed=seed).unflatten(0, (copies, own))
+        numbers = torch.arange(sum(sizes)) if numbers is None else numbers
+        copies = copies or -(-len(numbers) // own)
+        order = cycled(len(numbers), copies * own, seed=seed)
+        self.pick = numbers[order].unflatten(0, (copies, own))
 
     def __len__(self) -> int:
         return sum(self.sizes)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from s2kd.core.types import Batch, S2KDError
+from s2kd.data.dataset import Dataset
 from s2kd.training.extra import (
     InTurn,
     Material,
@@ -44,13 +45,37 @@ class Capture(InTurn):
             if not labels.files.has("inputs"):
                 raise S2KDError(f"{labels.path}: holds no inputs, which a capture must have")
         sizes = [len(labels) for labels in self.labels]
-        super().__init__(material.windows, sizes, copies=copies, seed=material.seed)
+        numbers = torch.cat(list(map(torch.from_numpy, self._apart(material.windows.dataset))))
+        numbers = numbers.nonzero().flatten()
+        self.left_out = sum(sizes) - len(numbers)
+        if not len(numbers):
+            raise S2KDError(
+                f"{self.labels[0].path}: every window lies in the validation or test split of the "
+                "data; a capture must be of other times or places"
+            )
+        super().__init__(
+            material.windows, sizes, copies=copies, seed=material.seed, numbers=numbers
+        )
         self.targets = CaptureTargets(self)
         scale, grid = self.normaliser, self.dataset.grid
         units = [scale.offset.tolist(), scale.unit.tolist(), scale.predicts_change]
         stores = [labels.digest for labels in self.labels]
         frames = [grid.to_dict(), self.windows.past, self.windows.lead]
         self.name, self.key = "capture", ["capture", stores, units, *frames]
+
+    def _apart(self, dataset: Dataset) -> list[np.ndarray]:
+        """By store, (window,) whether it touches no frame of the validation and test splits."""
+        held = np.concatenate(
+            [
+                np.arange(stretch.first, stretch.stop)
+                for split, stretches in dataset.splits.items()
+                if split != "train"
+                for stretch in stretches
+            ]
+        )
+        return [
+            labels.windows_apart_from(same_frames(labels, dataset, held)) for labels in self.labels
+        ]
 
     def gather(self, index: Tensor) -> Batch:
         """The inputs with these numbers, read from the stores."""
@@ -64,6 +89,33 @@ class Capture(InTurn):
             for number, positions, numbers in located(index, self.sizes)
         ]
         return assembled(rows, len(index))
+
+
+def same_frames(labels: "Labels", dataset: Dataset, held: np.ndarray) -> np.ndarray:
+    """(frame,) whether a frame of the store is one of the dataset's frames `held`, by content.
+
+    Clocks are not asked: simulated archives share theirs. Frames are the same that agree to a
+    thousandth of the spread of the held ones, after conversion of units.
+    """
+    exists = dataset.grid.exists
+    count = labels.files.arrays["inputs"].shape[0]
+    frames = [np.asarray(dataset.frames[number]) for number in held.tolist()]
+    means = np.array([frame[:, exists].mean(1) for frame in frames])
+    tolerance = 1e-3 * np.maximum(means.std(0), 1e-6 * np.abs(means).max(0) + 1e-30)
+    order = np.argsort(means[:, 0])
+    same = np.zeros(count, dtype=bool)
+    for block in np.array_split(np.arange(count), max(1, count // 256)):
+        for number, frame in zip(block.tolist(), labels.frames(block), strict=True):
+            mean = frame[:, exists].mean(1)
+            first, last = np.searchsorted(
+                means[order, 0], [mean[0] - tolerance[0], mean[0] + tolerance[0]]
+            )
+            for candidate in order[first:last].tolist():
+                apart = np.abs(frame - frames[candidate])[:, exists].max(1)
+                if (apart <= tolerance).all():
+                    same[number] = True
+                    break
+    return same
 
 
 class CaptureTargets:
