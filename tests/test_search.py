@@ -116,12 +116,12 @@ def test_every_search_includes_the_student_without_a_teacher_and_learns_from_one
 def test_methods_and_then_the_slowest_students_are_dropped_until_the_time_suffices():
     methods = [method_named(name) for name in ("output", "baseline", "s2kd")]
     students = [student("unet-small", step=1.0), student("unet-large", step=50.0)]
-    left, tried, cost = planning._in_time(students, methods, 10, 15 * 10 * 2.5)
+    left, tried, cost = planning._in_time(students, methods, 500, 12 * 500 * 2.5)
     assert [s.excess != "" for s in left] == [False, True]
     assert [method.name for method in tried] == ["output", "baseline"]
-    # 10 steps of 1 s: half of one distillation, 0.6 of a baseline, and the baseline to the end
-    assert cost == pytest.approx(10 * (0.5 * 1.15 + 0.6 + 1.0))
-    assert planning._in_time(students, methods, 10, 1e9)[1] == methods
+    # 500 steps of 1 s: half of one distillation, 0.6 of a baseline, and the baseline to the end
+    assert cost == pytest.approx(500 * (0.5 * 1.15 + 0.6 + 1.0))
+    assert planning._in_time(students, methods, 500, 1e9)[1] == methods
 
 
 def test_a_student_that_cannot_be_built_is_a_sentence_before_anything_is_trained(tmp_path):

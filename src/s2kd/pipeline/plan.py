@@ -34,8 +34,8 @@ MOST_TEACHER_EPOCHS = 28
 """Later, a teacher is better itself and teaches worse (docs/log.md; Cho & Hariharan 2019)."""
 FEWEST_EPOCHS, MOST_EPOCHS, MOST_STEPS = 6, 200, 40_000
 """Bounds of the length of a candidate's training."""
-USEFUL_EPOCHS = 15
-"""Students are dropped from a search until so many epochs fit into its time."""
+USEFUL_STEPS, USEFUL_EPOCHS = 6000, (12, 60)
+"""Students are dropped from a search until so many steps fit into its time, within these epochs."""
 TOO_SLOW = "too slow to train in this time"
 EXTRA_COST, DISTILLATION_COST = 2.0, 1.15
 """Cost of a step with extra windows, and of one that compares with a teacher, in plain steps."""
@@ -186,12 +186,12 @@ def _in_time(
     Methods other than the first two, the most promising one and no distillation, go before any
     student; then the slowest students go, which have an `excess` then.
     """
-    students = list(students)
+    students, useful = list(students), _clamp(USEFUL_STEPS / steps, *USEFUL_EPOCHS)
     while True:
         affordable = [student for student in students if not student.excess]
         for tried in (methods, methods[:2]):
             cost = search_cost(affordable, tried, steps)
-            if cost * USEFUL_EPOCHS <= seconds:
+            if cost * useful <= seconds:
                 return students, tried, cost
         if len(affordable) == 1:
             return students, methods[:2], cost
