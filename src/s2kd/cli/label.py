@@ -85,10 +85,7 @@ def print_labels(labels: "Labels", as_json: bool) -> None:
     print(f"grid: {facts['rows']} × {facts['columns']} (rows × columns)")
     print(f"latent: {facts['latent_width'] or 'none'}")
     print(f"digest: {facts['digest']}")
-    path = shlex.quote(f"stored.path={labels.path}")
-    print(
-        f'Next: s2kd run DATA --out DIR --set {path} --set \'methods=["baseline","output_stored"]\''
-    )
+    print(f"Next: s2kd distill DATA --capture {shlex.quote(str(labels.path))} --out DIR")
 
 
 def _range(values: Any) -> str:

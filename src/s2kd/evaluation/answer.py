@@ -562,9 +562,11 @@ def unverified(answer: Answer) -> tuple[str, ...]:
     """What the figures do not show."""
     student = answer.student
     months = answer.search.get("missing_months") or []
+    untrained = answer.search.get("untrained_months") or []
     reasons = {
         f"other seeds (trained with {student.seeds})": student.seeds < FEWEST_SEEDS,
         f"months outside validation and test ({', '.join(map(str, months))})": bool(months),
+        f"months outside training ({', '.join(map(str, untrained))})": bool(untrained),
         "other places, runs or settings than those of the data": len(answer.windows) == 1,
         f"intervals (fewer than {BLOCKS_FOR_BOUNDS} independent blocks of test windows)": (
             student.scores[answer.split].mse.low is None

@@ -189,6 +189,15 @@ def search_methods(teacher: TeacherKind, *, captures: bool, latents: bool) -> tu
         names = ["output_stored", "s2kd_stored"] if latents else ["output_stored"]
         return (method_named(names[0]), baseline, *map(method_named, names[1:]))
     names = ["s2kd_plus", "output_plus", "s2kd", "output"] if latents else ["output_plus", "output"]
+    if teacher == "given":
+        # it has seen more than these windows, so its own states are inputs worth an answer
+        first = replace(
+            method_named("s2kd_capture" if latents else "output_capture"),
+            name="s2kd_rollouts" if latents else "output_rollouts",
+            extra=Part(name="rollouts", params={"start": "blends"}),
+            teacher=teacher,
+        )
+        return (first, baseline, *(replace(method_named(n), teacher=teacher) for n in names))
     taught = [replace(method_named(name), teacher=teacher) for name in names]
     return (taught[0], baseline, *taught[1:])
 

@@ -174,7 +174,8 @@ class MainJob:
                     "epochs": plan.epochs,
                     "teacher": plan.teacher,
                     "failures": plan.failures,
-                    "missing_months": missing_months(run),
+                    "missing_months": missing_months(run, ["val", *run.test_splits]),
+                    "untrained_months": missing_months(run, ["train"]),
                 },
             )
             write_json(self.out / "answer.json", answer.to_dict())
@@ -255,17 +256,17 @@ def _left_out(plan: Plan) -> list[Candidate]:
     ]
 
 
-def missing_months(run: Run) -> list[str]:
-    """Months of the year that neither validation nor test windows hold, for dated weather."""
+def missing_months(run: Run, splits: Iterable[str]) -> list[str]:
+    """Months of the year that no frame of these splits lies in, for dated weather."""
     dataset = run.dataset
     if dataset.domain != "weather" or dataset.times.dtype.kind != "M":
         return []
     months = dataset.times.astype("datetime64[M]").astype(int) % 12
-    judged = set()
-    for split in ("val", *run.test_splits):
+    present = set()
+    for split in splits:
         for stretch in dataset.splits[split]:
-            judged |= set(months[stretch.first : stretch.stop].tolist())
-    return [calendar.month_abbr[month + 1] for month in range(12) if month not in judged]
+            present |= set(months[stretch.first : stretch.stop].tolist())
+    return [calendar.month_abbr[month + 1] for month in range(12) if month not in present]
 
 
 def method_of(recipe: Recipe, name: str) -> Method:
