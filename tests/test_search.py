@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import subprocess
 import time
 
 import pytest
@@ -257,3 +258,23 @@ def test_the_plan_alone_trains_nothing(tmp_path):
     assert plan.disk_bytes > 0
     assert plan.memory_bytes > 0
     assert not (tmp_path / "run" / "teachers").exists()
+
+
+def test_two_processes_share_one_search(tmp_path):
+    """Every design is trained once, and both end with the same answer."""
+    recipe = road.saved_recipe(tmp_path)
+    arguments = [
+        *road.S2KD, "distill", str(recipe), "--out", str(tmp_path / "run"), "--time", "20s",
+        "--students", "unet", "--sizes", "small", "--set", "narrator.name=none", "--json",
+    ]  # fmt: skip
+    processes = [
+        subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    answers = [Answer.from_dict(json.loads(out)) for out, _ in outputs]
+    assert answers[0].chosen == answers[1].chosen
+    states = [c.state for c in answers[1].candidates]
+    assert "running" not in states
+    assert "finished" in states

@@ -2,7 +2,8 @@
 
 import calendar
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from s2kd.pipeline.narrate import narrate
 from s2kd.pipeline.plan import TOO_SLOW, Plan, TeacherCost, Wishes, check_room, make_plan
 from s2kd.pipeline.queue import OutOfTime
 from s2kd.pipeline.run import Run
-from s2kd.pipeline.search import Search, promote, tidy
+from s2kd.pipeline.search import Search, promote, tidy, trial_folder
 from s2kd.pipeline.targets import copy_stored, store_teacher_outputs
 from s2kd.pipeline.teach import train_teachers
 from s2kd.pipeline.teacher_choice import recipe_with
@@ -104,21 +105,28 @@ class MainJob:
     def prepare(self, run: Run, plan: Plan) -> None:
         """Narratives, teacher and its outputs, by one process; the others wait."""
         limit = time.monotonic() + 1.5 * plan.seconds["teacher"] + 5
-        while True:
-            try:
-                with locked(self.out):
-                    if any(method.teacher == "stored" for method in run.recipe.methods):
-                        copy_stored(run)
-                    narrate(run)
-                    run.on_epoch = _until(min(limit, self.deadline))
-                    train_teachers(run)
-                    run.on_epoch = None
-                    for kind in {method.teacher for method in run.recipe.methods}:
-                        store_teacher_outputs(run, kind, run.recipe.seeds[0], run.recipe.methods)
-                return
-            except Busy:
-                run.say("Waiting for another process, which makes the teacher")
-                time.sleep(2)
+        with self.turn():
+            if any(method.teacher == "stored" for method in run.recipe.methods):
+                copy_stored(run)
+            narrate(run)
+            run.on_epoch = _until(min(limit, self.deadline))
+            train_teachers(run)
+            run.on_epoch = None
+            for kind in {method.teacher for method in run.recipe.methods}:
+                store_teacher_outputs(run, kind, run.recipe.seeds[0], run.recipe.methods)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """The folder's lock, waited for where another process of the search holds it."""
+        with ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(locked(self.out))
+                    break
+                except Busy:
+                    self.base.say("Waiting for another process of this search")
+                    time.sleep(2)
+            yield
 
     def search(self, run: Run, plan: Plan) -> Search:
         """The search of this plan, as far as it has come."""
@@ -140,14 +148,22 @@ class MainJob:
 
     def finish(self, run: Run, plan: Plan, search: Search) -> Answer:
         """The best candidate and its peers: trained to the end, scored once, reported, exported."""
-        with locked(self.out):
+        while "running" in search.states().values() and time.monotonic() < self.deadline:
+            time.sleep(1)  # another process is at its last candidate
+        with self.turn():
             _, best = search.finished()[0]
             baseline = Design(student=best.student, method=method_named("baseline"))
             run.say(f"The best on validation: {best.name}")
             if search.states()[baseline.name] != "finished":
                 search.deadline = self.deadline
                 search.try_design(baseline, to_the_end=True)
-            peers = [d for _, d in search.finished() if d.student.name == best.student.name]
+            peers = [
+                design
+                for _, design in search.finished()
+                if design.student.name == best.student.name
+                # of an earlier search in this folder, the weights may be gone
+                and (trial_folder(run, design) / "model.json").exists()
+            ]
             chosen = {d.method.name: d for d in [*peers, baseline]}
             for design in chosen.values():
                 promote(run, design)
@@ -332,7 +348,7 @@ def distill(
     base.recipe = recipe_with(base, wishes)
     check_parts(base.recipe)
     job = MainJob(base=base, wishes=wishes, run_settings=run_settings, started=started)
-    with locked(job.out):
+    with job.turn():
         plan = job.plan()
     show_plan(plan)
     if plan_only:
