@@ -261,7 +261,7 @@ def test_the_plan_alone_trains_nothing(tmp_path):
 
 
 def test_two_processes_share_one_search(tmp_path):
-    """Every design is trained once, and both end with the same answer."""
+    """Every design is trained once; the folder holds the answer of the one that ended last."""
     recipe = road.saved_recipe(tmp_path)
     arguments = [
         *road.S2KD, "distill", str(recipe), "--out", str(tmp_path / "run"), "--time", "20s",
@@ -274,7 +274,8 @@ def test_two_processes_share_one_search(tmp_path):
     outputs = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     answers = [Answer.from_dict(json.loads(out)) for out, _ in outputs]
-    assert answers[0].chosen == answers[1].chosen
-    states = [c.state for c in answers[1].candidates]
+    last = Answer.from_dict(read_json(tmp_path / "run" / "answer.json"))
+    assert last in answers
+    states = [c.state for c in last.candidates]
     assert "running" not in states
     assert "finished" in states
