@@ -249,3 +249,29 @@ def test_the_schema_holds_bounds_and_choices():
     assert set(fields["schedule"]["enum"]) == {"plateau", "cosine", "constant"}
     with pytest.raises(S2KDError, match="only recipes have a schema"):
         json_schema("backbones")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../data", "a/b", "a\\b", "", ".hidden", "a b", "a\0b", "a\n", "x" * 81]
+)
+@pytest.mark.parametrize("place", ["methods", "students", "dataset"])
+def test_a_name_that_could_be_a_path_is_refused(name, place):
+    plain = tiny().to_dict()
+    part = plain[place][0] if place != "dataset" else plain["dataset"]
+    part["name"] = name
+    with pytest.raises(S2KDError, match=r"wants a name of letters, digits"):
+        Recipe.from_dict(plain)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "student_training.lr=1e38",
+        "seeds=[10000000000000000000000]",
+        "past=1000000000",
+        "seeds=[-1]",
+    ],
+)
+def test_numbers_without_sense_are_refused(setting):
+    with pytest.raises(S2KDError, match=setting.partition("=")[0].partition(".")[0]):
+        tiny().with_settings([setting])

@@ -9,13 +9,15 @@ from s2kd.core.errors import S2KDError, nearest
 
 Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]
 Count = Annotated[int, Meta(ge=0)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}\Z")]
+"""Letters, digits, `.`, `_` and `-`, at most 80, no dot first: names become those of folders."""
 TeacherKind = Literal["text", "no_text", "stored", "given", "none"]
 
 
 class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A registered part by name, with its settings."""
 
-    name: str
+    name: Name
     params: dict[str, Any] = {}
 
 
@@ -47,7 +49,7 @@ class Method(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         in L_pred, with the truth blended.
     """
 
-    name: str
+    name: Name
     weight: Finite = 1.0
     terms: tuple[Term, ...] = ()
     teacher: TeacherKind = "none"

@@ -41,6 +41,11 @@ def _explained(problem: str, kind: Any, value: Any) -> str:
         return f"must be one of {', '.join(choices)}, got {value!r}{near}"
     if is_struct(kind) and not isinstance(value, dict):
         return f"wants {kind.__name__} with its fields, got {value!r}"
+    if "matching regex" in problem:
+        return (
+            "wants a name of letters, digits, '.', '_' and '-', at most 80 and no dot first, "
+            f"got {value!r}"
+        )
     expected = problem.partition(", got")[0].replace("`", "").removeprefix("Expected ")
     expected = expected.replace("array", "a list").replace("object", "settings by name")
     return f"wants {expected}, got {value!r}"

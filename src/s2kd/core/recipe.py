@@ -18,7 +18,9 @@ from s2kd.core.reading import bare, field_type, is_struct, read, unknown_field
 __all__ = ["Keep", "Method", "Part", "Recipe", "Split", "Stored", "TeacherSpec", "Term", "Training"]
 __all__ += ["ALL_METHODS", "BLENDS", "json_schema", "method_named", "read", "s2kd", "upgrade"]
 
-Positive = Annotated[int, Meta(ge=1)]
+Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
+Frames = Annotated[int, Meta(ge=1, le=10_000)]
+Seed = Annotated[int, Meta(ge=0, lt=2**40)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e300)]
 
 
@@ -109,7 +111,7 @@ class Training(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Bound of the gradient norm; 0 for none.
     """
 
-    lr: Annotated[float, Meta(gt=0, le=1e300)] = 1e-3
+    lr: Annotated[float, Meta(gt=0, le=100)] = 1e-3
     epochs: Positive = 100
     batch_size: Positive = 16
     schedule: Literal["plateau", "cosine", "constant"] = "plateau"
@@ -157,8 +159,8 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dataset: Part
     split: Split = Split()
     keep: Keep = Keep()
-    past: Positive
-    lead: Positive
+    past: Frames
+    lead: Frames
     stride: Positive = 1
     test_stride: Positive = 1
     normalise: Literal["zscore", "minmax"] = "zscore"
@@ -174,7 +176,7 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     given: str = ""
     captures: tuple[Stored, ...] = ()
     unlabelled: tuple[str, ...] = ()
-    seeds: Annotated[tuple[int, ...], Meta(min_length=1)] = (42,)
+    seeds: Annotated[tuple[Seed, ...], Meta(min_length=1)] = (42,)
 
     def __post_init__(self) -> None:
         for field, names in (
