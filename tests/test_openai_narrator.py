@@ -19,6 +19,7 @@ from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.narration.claims import Claim
 from s2kd.narration.narrators import Narrator, Streaming, narrators
+from s2kd.narration.narrators.openai import is_local
 from s2kd.narration.prompts import prompt
 from s2kd.narration.sheet import png
 from s2kd.narration.store import narrate_windows, read_narratives
@@ -196,9 +197,9 @@ def test_a_lasting_refusal_ends_the_work(kind, store, caplog):
 
 
 def test_the_key_is_sent_and_written_nowhere(store, caplog, monkeypatch):
-    monkeypatch.setenv("MY_KEY", "sk-another")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-another")
     with caplog.at_level(logging.DEBUG), ChatServer() as server:
-        narrate(server, 8, store, key_variable="MY_KEY")
+        narrate(server, 8, store)
         narrator = narrator_at(server)
     assert set(server.keys) == {"Bearer sk-another"}
     assert "sk-another" not in store.read_text() + caplog.text + repr(vars(narrator))
@@ -221,13 +222,39 @@ def test_the_address_may_come_from_the_environment(monkeypatch):
     assert narrator.url == "http://localhost:8000/v1"
 
 
+def test_a_recipe_cannot_send_data_elsewhere_by_itself(monkeypatch):
+    foreign = "http://collector.example/v1"
+    windows, train_stats = windows_of(2)
+    narrator = narrators.build("openai", model="m", url=foreign)
+    with pytest.raises(S2KDError, match=r"not on this machine.*OPENAI_BASE_URL"):
+        narrator.narrate([windows.past_of(0, train_stats)])
+    monkeypatch.setenv("OPENAI_BASE_URL", foreign)  # trusted by the user, but not with the key
+    with pytest.raises(S2KDError, match="unencrypted"):
+        narrator.narrate([windows.past_of(0, train_stats)])
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("http://localhost:8000/v1", True),
+        ("http://127.0.0.1:1/v1", True),
+        ("http://[::1]:8000/v1", True),
+        ("http://127.0.0.1.example.org/v1", False),
+        ("http://localhost.example.org/v1", False),
+        ("http://10.0.0.7/v1", False),
+    ],
+)
+def test_which_addresses_are_of_this_machine(url, local):
+    assert is_local(url) is local
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"url": "localhost:8000"}, "must begin with http"),
         ({"url": "http://me:pass@host/v1"}, "holds a user, a password or a query"),
         ({"url": "http://host/v1?key=1"}, "holds a user, a password or a query"),
-        ({"key_variable": "sk-123"}, "must be the name of an environment variable"),
+        ({"key_variable": "AWS_SECRET_ACCESS_KEY"}, "has no setting 'key_variable'"),
         ({"concurrent": 0}, "concurrent=0 must be at least 1"),
         ({"retries": -1}, "retries=-1 and .* at least 0"),
         ({"timeout": 0.0}, r"timeout=0\.0 above 0"),
@@ -238,7 +265,6 @@ def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(S2KDError, match=message) as error:
         narrators.build("openai", model="m", **settings)
     assert "pass@" not in str(error.value)
-    assert "sk-123" not in str(error.value)
 
 
 def test_versions_follow_what_words_depend_on():

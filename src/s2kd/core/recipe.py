@@ -247,7 +247,7 @@ MOVED_SETTINGS: dict[str, dict[str, str]] = {
 REMOVED_SETTINGS = {
     "fds": ("layout",),
     "atmosphere": ("truncation",),
-    "openai": ("backoff",),
+    "openai": ("backoff", "key_variable"),
 }
 """Settings without an effect in this version, by reader or narrator."""
 

@@ -6,6 +6,7 @@ The key is read from the environment when the first request is sent, and is writ
 import copy
 import json
 import os
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -41,6 +42,10 @@ class BudgetSpent(Exception):
 class OpenAI:
     """The answers of `model` at `url` (default: the environment's OPENAI_BASE_URL).
 
+    A recipe may come from anybody, so `url` may name a server of this machine only; another one is
+    named by OPENAI_BASE_URL. The key is read from OPENAI_API_KEY, and sent by https or to this
+    machine only.
+
     Narratives are stored under model, `revision` (your name for what the server runs, such as a
     commit), sheet, prompt and decoding; not under the address, so that a run can continue at
     another server. With `claims` the server fills a form beside the text (it must support
@@ -74,7 +79,6 @@ class OpenAI:
         timeout: float = 120.0,
         retries: int = 8,
         max_requests: int = 0,
-        key_variable: str = KEY,
     ) -> None:
         if min(max_tokens, concurrent) < 1 or min(retries, max_requests) < 0 or timeout <= 0:
             raise S2KDError(
@@ -84,17 +88,12 @@ class OpenAI:
             )
         if detail not in ("", "auto", "low", "high"):
             raise S2KDError(f"openai: detail={detail!r} must be low, high, auto or left out")
-        if not key_variable.isidentifier():
-            raise S2KDError(
-                f"openai: key_variable must be the name of an environment variable, such as {KEY}; "
-                "a key itself has no place in a recipe"
-            )
         self.model, self._url = model, checked_url(url)
         self.sheets = Sheets(size=size, labels=labels, channels=tuple(channels))
         self.max_requests, self.concurrent = max_requests, concurrent
         self._detail, self._max_tokens, self._claims = detail, max_tokens, claims
         self._temperature, self._seed = temperature, seed
-        self._timeout, self._retries, self._key_variable = timeout, retries, key_variable
+        self._timeout, self._retries = timeout, retries
         name = f"{model}@{revision}" if revision else model
         sheet = f"{self.sheets.version}{f' detail={detail}' if detail else ''}"
         decoding = f"max_tokens={max_tokens} temperature={temperature} seed={seed}"
@@ -103,8 +102,17 @@ class OpenAI:
 
     @property
     def url(self) -> str:
-        """The address of the server."""
-        return self._url or checked_url(os.environ.get(URL, "")) or OFFICIAL
+        """The address of the server.
+
+        Raises S2KDError where a recipe names a server elsewhere.
+        """
+        named = checked_url(os.environ.get(URL, ""))
+        if self._url and self._url != named and not is_local(self._url):
+            raise S2KDError(
+                f"openai: url={self._url} is not on this machine, and a recipe may not send data "
+                f"elsewhere by itself; if you trust it, set the environment variable {URL} to it"
+            )
+        return self._url or named or OFFICIAL
 
     def narrate(self, pasts: Sequence[Past]) -> list[str]:
         """One text per past, in order."""
@@ -173,9 +181,14 @@ class OpenAI:
             raise S2KDError(
                 "narrator 'openai' needs the package openai; install it: pip install 's2kd[lmm]'"
             ) from None
+        if self._key and urlsplit(self.url).scheme == "http" and not is_local(self.url):
+            raise S2KDError(
+                f"openai: the key in {KEY} would travel to {self.url} unencrypted; use https, or "
+                f"unset {KEY} for a server that needs none"
+            )
         if not self._key and self.url == OFFICIAL:
             raise S2KDError(
-                f"openai: {OFFICIAL} needs a key in the environment variable {self._key_variable};"
+                f"openai: {OFFICIAL} needs a key in the environment variable {KEY};"
                 " for a server of your own give its address, as in "
                 "--set narrator.params.url=http://localhost:8000/v1"
             )
@@ -188,7 +201,7 @@ class OpenAI:
 
     @property
     def _key(self) -> str:
-        return os.environ.get(self._key_variable, "")
+        return os.environ.get(KEY, "")
 
     def _question(self, past: Past) -> dict[str, Any]:
         """The body of the request for one window."""
@@ -245,7 +258,8 @@ class OpenAI:
         """What may pass is an unusable answer; everything else is for the user to solve."""
         body = error.body if isinstance(error.body, dict) else {}
         text = str(body.get("message") or error.response.text or error.response.reason_phrase)
-        text = " ".join(text.replace(self._key or "none", "…").split())[:200]  # some repeat the key
+        text = text.replace(self._key or "none", "…")  # some repeat the key
+        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
         reason = f"status {error.status_code}: {text}"
         passing = error.status_code in (408, 409, 429) or error.status_code >= 500
         if passing and error.code != "insufficient_quota":
@@ -298,6 +312,12 @@ def read_form(past: Past, answer: Answer) -> Answer:
 def labels_of(past: Past) -> tuple[str, ...]:
     """The channels of a form by the names that the model sees."""
     return shown_labels(past.grid, past.domain)
+
+
+def is_local(url: str) -> bool:
+    """Whether an address is on this machine."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
 
 
 def checked_url(url: str) -> str:
