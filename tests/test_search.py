@@ -225,6 +225,35 @@ def test_a_search_ends_in_time_with_what_there_is(tmp_path):
     assert load_metadata(search.trial_folder(run, design))["epochs"] < 50
 
 
+def test_students_wait_for_each_other_at_the_first_rung(tmp_path):
+    """Both to a sixth of the epochs, then the better one to the end, then the other method."""
+    recipe = structs.replace(
+        FAST,
+        methods=(method_named("baseline"), method_named("mixup")),
+        student_training=structs.replace(road.QUICK, epochs=12),
+    )
+    run = pipeline.open_run(recipe, tmp_path / "run")
+    students = [
+        dataclasses.replace(
+            student(f"unet-{width}"), part=Part(name="unet", params={"width": width})
+        )
+        for width in (2, 6)
+    ]
+    methods = [method_named("baseline"), method_named("mixup")]
+    task = search.Search(
+        run=run, designs=designs(students, methods), epochs=12, deadline=time.monotonic() + 120
+    )
+    steps = []
+    while (step := task.next_design()) is not None:
+        steps.append((step[0].name, step[1]))
+        task.try_design(step[0], to_the_end=step[1])
+    assert steps[:2] == [("unet-2 baseline", False), ("unet-6 baseline", False)]
+    assert steps[2] == ("unet-6 baseline", True)
+    best = {c.label: c for c in task.candidates()}
+    assert best["unet-6 baseline"].state == "finished"
+    assert best["unet-2 baseline"].epochs == 2 or best["unet-2 baseline"].state == "finished"
+
+
 def test_a_pruned_candidate_goes_on_from_its_checkpoint(tmp_path):
     recipe = structs.replace(FAST, methods=(method_named("baseline"),))
     recipe = structs.replace(recipe, student_training=structs.replace(road.QUICK, epochs=4))

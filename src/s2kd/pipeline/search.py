@@ -64,12 +64,16 @@ class Search:
         optuna = import_optuna()
         least = max(2, self.epochs // 6)
         names = sorted(design.name for design in self.designs)
+        leads = sum(design.method == self.designs[0].method for design in self.designs)
         content = [names, self.epochs, _key_of(self.run.recipe), self.run.dataset.fingerprint]
         self.study, _ = open_study(
             self.run.out / "search",
             digest(content),
             pruner=optuna.pruners.SuccessiveHalvingPruner(
-                min_resource=least, reduction_factor=REDUCTION
+                min_resource=least,
+                reduction_factor=REDUCTION,
+                # students of the first method wait for each other at the first rung
+                bootstrap_count=leads if leads > 1 else 0,
             ),
         )
 
@@ -105,8 +109,9 @@ class Search:
     def next_design(self) -> tuple[Design, bool] | None:
         """The design to train next, and whether to the end; None when the search is complete.
 
-        First every student by the first method, then every other method for the two best
-        students, then what was pruned of the best three to the end.
+        First every student by the first method, up to the first rung, and the best of them to the
+        end; then every other method for the two best students; then what was pruned of the best
+        three to the end.
         """
         trials, states = self.trials(), self.states()
         first = self.designs[0].method.name
@@ -118,6 +123,8 @@ class Search:
         ranking = sorted(
             (d for d in self.designs if d.method.name == first), key=lambda d: best[d.name]
         )
+        if "finished" not in states.values() and states[ranking[0].name] == "pruned":
+            return ranking[0], True
         finalists = [d.student.name for d in ranking if math.isfinite(best[d.name])][:2]
         others = [d for d in fresh if d.student.name in finalists]
         if others:
