@@ -140,8 +140,8 @@ def test_a_setting_misspelt(run_refused):
 
 
 def test_a_setting_of_a_part_misspelt(run_refused):
-    sentence = run_refused("demo", "--set", "teacher.backbone.params.spatail=3")
-    assert "did you mean 'spatial'?" in sentence
+    sentence = run_refused("demo", "--set", "teacher.backbone.params.widht=3")
+    assert "did you mean 'width'?" in sentence
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def execute(words: list[str], changes: dict) -> int:
     arguments = [verb, *rest]
     if verb in ("run", "demo") or "--minutes" in rest:
         arguments += small_settings(changes | WORLD if verb == "demo" else changes)
-    if verb in ("run", "demo") and changes and not any("methods=" in word for word in rest):
+    if verb == "run" and changes and not any("methods=" in word for word in rest):
         arguments += small_settings(METHODS)
     if "--minutes" in rest:
         # into results of its own: those of the repository are of the real data

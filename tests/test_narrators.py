@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from s2kd.core.recipe import Part
 from s2kd.core.types import GridSpec, Past, S2KDError, Statistics
 from s2kd.data import load
 from s2kd.data.dataset import Dataset, Stretch
@@ -548,6 +549,10 @@ def test_shuffled_refuses_what_makes_no_sense():
 
 # real and simulated fields
 
+WORLD_SETTINGS = {
+    "atmosphere": {"members": 8, "step_hours": 12, "height": 24, "width": 48},
+    "plume": {},
+}
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "rule_texts.json").read_text("utf-8"))
 
 
@@ -555,7 +560,8 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "rule_texts.json").read_
 def test_golden_texts_of_real_and_simulated_windows(name):
     """Narratives are the input of stored token states and teachers: they stay to the letter."""
     if name in ("atmosphere", "plume"):
-        recipe = recipes.get("demo", world=name)
+        part = Part(name=name, params=WORLD_SETTINGS[name])
+        recipe = recipes.for_dataset(part, past=4, lead=4, name=name, cells=1)
     elif folder := os.environ.get("S2KD_REAL_DATA"):
         recipe = recipes.get(name, data=folder)
     else:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from s2kd.cli import data, deploy, distill, label, narrate, parts, reproduce, run, sweep
+from s2kd.cli import data, demo, deploy, distill, label, narrate, parts, reproduce, run, sweep
 
 app = typer.Typer(
     name="s2kd",
@@ -24,7 +24,7 @@ app = typer.Typer(
 app.command()(distill.distill)
 app.command()(run.compare)
 app.command("run", hidden=True)(run.compare)  # its name in earlier versions
-for verb in (run.demo, run.evaluate, run.diagnose, run.report, sweep.sweep):
+for verb in (demo.demo, run.evaluate, run.diagnose, run.report, sweep.sweep):
     app.command()(verb)
 app.command()(reproduce.reproduce)
 app.add_typer(data.app, name="data")

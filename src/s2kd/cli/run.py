@@ -1,4 +1,4 @@
-"""The verbs that train and score: `demo`, `compare`, `evaluate`, `diagnose`, `report`."""
+"""The verbs that train and score: `compare`, `evaluate`, `diagnose`, `report`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,25 +21,6 @@ from s2kd.cli.options import (
     recipe_of,
 )
 from s2kd.core.console import first_process, print_json, print_table
-
-
-def demo(
-    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/demo-WORLD.")] = None,
-    world: World = "atmosphere",
-    set_: Set = None,
-    as_json: Json = False,
-) -> None:
-    """Simulated data, a teacher that reads, a student that does not: all in 2 to 3 minutes."""
-    from s2kd import pipeline
-    from s2kd.pipeline import recipes
-
-    recipe = recipes.get("demo", world=world).with_settings(set_ or [])
-    folder = out or Path("runs") / f"demo-{world}"
-    with opened_run(recipe, folder, quiet=as_json) as opened:
-        pipeline.run_all(opened)
-        opened.say("Exporting the best student to ONNX")
-        opened.first_only(lambda: pipeline.export(opened))
-    _show_scores(folder, as_json)
 
 
 def compare(

@@ -28,7 +28,11 @@ ROLES = ("reference", "teacher", "student")
 KEYS = ["data", "preset", "split", "role", "backbone", "method", "narrator"]
 METRICS = ("mse", "mae", "rmse", "ssim")
 COORDINATES = (*KEYS, "seed", "reads_future", "parameters", "latency_ms")
-TEACHER_METHODS = {"text": "teacher", "no_text": "teacher-no-text"}
+TEACHER_METHODS = {
+    "text": "teacher",
+    "no_text": "teacher-no-text",
+    "given": "teacher of your own",
+}
 """Methods of teachers in results, by the kind of teacher."""
 NO_GAP = "no clear gap"
 """The teacher is not clearly better than the baseline."""

@@ -173,7 +173,7 @@ class FramesOnly(nn.Module):
     A teacher is handed the `tokens` of its windows beforehand.
     """
 
-    def __init__(self, model: Student | Teacher, tokens: Tokens | None = None) -> None:
+    def __init__(self, model: nn.Module, tokens: Tokens | None = None) -> None:
         super().__init__()
         self.model, self.tokens = model, tokens
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from s2kd.core.files import write_text, write_whole
 from s2kd.core.recipe import Training
 from s2kd.core.types import S2KDError
 from s2kd.data.windows import WindowDataset
-from s2kd.models.forecasters import Student, Teacher
 from s2kd.training.objectives import (
     Distilling,
     Forecasting,
@@ -38,7 +37,7 @@ class StopTraining(Exception):
 
 @torch.no_grad()
 def validation_error(
-    model: Student | Teacher,
+    model: nn.Module,
     windows: WindowDataset,
     states: States | None,
     fabric: "Fabric",

@@ -291,7 +291,7 @@ def joined(first: Batch, second: Batch) -> Batch:
 
 
 def predict(
-    model: Student | Teacher, past: Tensor, index: Tensor, states: States | None
+    model: nn.Module, past: Tensor, index: Tensor, states: States | None
 ) -> Float[Tensor, "batch lead channel height width"]:
     """The forecast of a model that reads or of one that does not."""
     if isinstance(model, Teacher):

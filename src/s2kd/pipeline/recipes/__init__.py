@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from s2kd.core.recipe import ALL_METHODS as ALL_METHODS
-from s2kd.core.recipe import Keep, Part, Recipe, Split, TeacherSpec, Training, method_named, s2kd
+from s2kd.core.recipe import Keep, Part, Recipe, Split, method_named, s2kd
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
 from s2kd.data.describe import Description, describe
@@ -73,7 +73,7 @@ def get(name: str, *, data: str = "", world: str = "", preset: str = "") -> Reci
 
 
 def _load() -> None:
-    from s2kd.pipeline.recipes import benchmarks, standins  # noqa: F401
+    from s2kd.pipeline.recipes import benchmarks, demo, standins  # noqa: F401
 
 
 # --- the ways to train a student -----------------------------------------------------------------
@@ -142,42 +142,3 @@ def for_description(description: Description) -> Recipe | None:
     cells = max(1, description.height * description.width)
     lead = description.lead or past
     return replace(for_dataset(part, past=past, lead=lead, name=name, cells=cells), **settings)
-
-
-# --- the demo ------------------------------------------------------------------------------------
-
-WORLDS = ("atmosphere", "plume")
-
-
-@builtin
-def demo(*, world: str = "atmosphere") -> Recipe:
-    """No download, 2 to 3 minutes on 2 cores: a simulated atmosphere, or plume (--world plume).
-
-    The student is kept far smaller than the teacher and both train for the same few epochs, so
-    that there is a gap to distil.
-    """
-    if world not in WORLDS:
-        raise S2KDError(f"recipe 'demo': world must be one of {WORLDS}, got {world!r}")
-    params = (
-        {"members": 8, "days": 50, "step_hours": 12, "height": 24, "width": 48}
-        if world == "atmosphere"
-        else {}
-    )
-    simvp = {"spatial": 16, "temporal": 64, "blocks": 3, "expansion": 2, "drop_path": 0.0}
-    training = Training(epochs=10, lr=3e-3, schedule="cosine", clip=1.0)
-    return Recipe(
-        name=f"demo-{world}",
-        dataset=Part(name=world, params=params),
-        past=4,
-        lead=4,
-        stride=2,
-        test_stride=2,
-        predict="change",
-        teacher=TeacherSpec(
-            backbone=Part(name="simvp", params=simvp), width=64, heads=4, depth=2, dropout=0.0
-        ),
-        students=(Part(name="unet", params={"width": 6}),),
-        methods=METHODS,
-        teacher_training=training,
-        student_training=training,
-    )

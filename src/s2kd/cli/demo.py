@@ -1,0 +1,65 @@
+"""The verb `s2kd demo`: a heavy forecaster teaches a small one on simulated data."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from s2kd.cli.options import Json, Set, World, opened_run
+from s2kd.core.console import print_json
+
+if TYPE_CHECKING:
+    from s2kd.evaluation.answer import Answer
+
+
+def demo(
+    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/demo-WORLD.")] = None,
+    world: World = "atmosphere",
+    retrain_teacher: Annotated[
+        bool,
+        typer.Option(
+            "--retrain-teacher",
+            help="Only make the heavy forecaster again, in about 5 minutes.",
+        ),
+    ] = False,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """A heavy forecaster, a short record, three small students: all in about a minute."""
+    from s2kd.pipeline import demo as demos
+    from s2kd.pipeline.recipes import demo as recipes
+
+    if retrain_teacher:
+        folder = out or Path("runs") / f"demo-{world}-teacher"
+        heavy = recipes.heavy(world).with_settings(set_ or [])
+        with opened_run(heavy, folder, quiet=as_json) as opened:
+            trained = demos.retrain_teacher(opened)
+        same = demos.is_shipped(trained, world)
+        if as_json:
+            print_json({"teacher": str(trained), "same_as_shipped": same})
+        else:
+            print(f"{trained} (weights {'equal to' if same else 'other than'} the package's)")
+        return
+    folder = out or Path("runs") / f"demo-{world}"
+    recipe = recipes.taught(world, folder / demos.CAPTURE).with_settings(set_ or [])
+    with opened_run(recipe, folder, quiet=as_json) as opened:
+        answer = demos.run_demo(opened)
+    print_json(answer.to_dict()) if as_json else _show(answer, folder)
+
+
+def _show(answer: "Answer", out: Path) -> None:
+    """The answer, the leaderboard, and the files."""
+    from rich.console import Console
+
+    from s2kd.evaluation.answer import headline, leaderboard
+    from s2kd.pipeline import demo as demos
+
+    console = Console()
+    console.print(headline(answer), highlight=False)
+    console.print(leaderboard(answer).rich())
+    console.print(
+        f"Report: {out / 'report.html'}\n"
+        f"Forecast: s2kd forecast {out} {out / demos.LATEST} --out {out / demos.FORECAST} (done)\n"
+        f"Your own data: s2kd distill FILE --out runs/mine",
+        highlight=False,
+    )

@@ -1,0 +1,97 @@
+"""The demo: the shipped heavy forecaster, its capture, and three students of a short record."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+import s2kd.pipeline as stages
+from s2kd.core.hardware import hardware
+from s2kd.core.recipe import Recipe
+from s2kd.data.loading import read_record
+from s2kd.data.write import write
+from s2kd.deploy.forecast import forecast_file
+from s2kd.evaluation.answer import Answer
+from s2kd.evaluation.report import answer_of_run
+from s2kd.evaluation.tables import Table
+from s2kd.models.checkpoint import METADATA, WEIGHTS, load_metadata
+from s2kd.pipeline.label import label
+from s2kd.pipeline.recipes import demo as recipes
+from s2kd.pipeline.run import Run
+
+CAPTURE, LATEST, FORECAST = "capture.zarr", "latest.nc", "forecast.nc"
+STRIDE = 2
+"""Frames from one window of the archive to the next."""
+THREADS = 2
+"""Of the heavy forecaster's training: sums of other numbers of threads differ in their last bit."""
+
+
+def make_capture(run: Run) -> None:
+    """The heavy forecaster's answers to a simulated archive, in the run's folder."""
+    label(
+        run.recipe.given,
+        recipes.archive(run.recipe),
+        out=run.recipe.captures[0].path,
+        latents=True,
+        stride=STRIDE,
+        device=run.fabric.device.type,
+        progress=run.progress,
+    )
+
+
+def run_demo(run: Run) -> Answer:
+    """Capture, students, scores, report, ONNX file, and a forecast from the end of the record."""
+    make_capture(run)
+    stages.run_all(run)
+    stages.export(run)
+    latest = read_record(run.recipe.dataset).isel(time=slice(-run.recipe.past, None))
+    write(latest.drop_vars(["run", "split"]), run.out / LATEST)
+    forecast_file(run.out, run.out / LATEST, run.out / FORECAST)
+    return answer_of_run(stages.read_scores(run.out))
+
+
+def retrain_teacher(run: Run) -> Path:
+    """Train the heavy forecaster of `recipes.heavy` anew; its folder, with a card.
+
+    On the versions and number of threads that the card states, the weights are those of the
+    package bit for bit.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    stages.train_students(run)
+    torch.set_num_threads(threads)
+    recipe, folder = run.recipe, run.out / "teacher"
+    trained = stages.student_folder(run, recipe.students[0], recipe.methods[0], recipe.seeds[0])
+    folder.mkdir(exist_ok=True)
+    for name in (METADATA, WEIGHTS):
+        shutil.copyfile(trained / name, folder / name)
+    (folder / "README.md").write_text(card(folder, recipe), encoding="utf-8")
+    return folder
+
+
+def is_shipped(folder: Path, world: str) -> bool:
+    """Whether a heavy forecaster has the weights of the one in the package, bit for bit."""
+    shipped = recipes.shipped_teacher(world)
+    return load_metadata(folder)["weights"] == load_metadata(shipped)["weights"]
+
+
+def card(folder: Path, recipe: Recipe) -> str:
+    """The model card: origin, size, training and versions."""
+    metadata = load_metadata(folder)
+    training = recipe.student_training
+    settings = {**recipe.dataset.params, "name": recipe.dataset.name}
+    facts = {
+        "model": f"{metadata['part']['name']}, {metadata['parameters']:,} parameters",
+        "input, output": f"{recipe.past} and {recipe.lead} frames, physical units",
+        "data": ", ".join(f"{name} {value}" for name, value in settings.items()),
+        "training": f"{training.epochs} epochs, lr {training.lr:g}, batch {training.batch_size}, "
+        f"seed {recipe.seeds[0]}, {THREADS} threads",
+        "validation MSE, normalised": f"{metadata['validation']:.4f}",
+        "versions": ", ".join(f"{k} {v}" for k, v in metadata["versions"].items()),
+        "processor": hardware()["processor"],
+        "SHA-256 of the weights": metadata["weights"],
+        "made by": f"s2kd demo --world {recipe.dataset.name} --retrain-teacher",
+        "licence": "Apache-2.0",
+    }
+    table = Table(title=recipe.name, head=("", ""), lines=tuple(facts.items()))
+    return table.markdown() + "\n"
