@@ -43,7 +43,8 @@ def test_shipped_forecaster_is_the_one_that_its_recipe_makes(world):
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2e6
 
 
-@pytest.mark.parametrize("world", ["plume", pytest.param("atmosphere", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("world", WORLDS)
 def test_demo_ends_with_table_report_onnx_and_forecast(world, tmp_path, capsys):
     changes = (*WORLDS[world], "student_training.epochs=1", "test_stride=2")
     out = tmp_path / "demo"
