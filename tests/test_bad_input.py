@@ -234,9 +234,9 @@ def test_a_built_in_recipe_without_its_data(run_refused, tmp_path):
         (("check", "unett"), "did you mean 'unet'?"),
         (("check", "no.such.module:name"), "no.such.module"),
         (("data", "describe", "no.nc"), "no such file"),
-        (("report", "--out", "nowhere"), "nowhere"),
-        (("evaluate", "--out", "nowhere"), "nowhere"),
-        (("diagnose", "--out", "nowhere"), "nowhere"),
+        (("report", "nowhere"), "nowhere"),
+        (("evaluate", "nowhere"), "nowhere"),
+        (("diagnose", "nowhere"), "nowhere"),
         (("forecast", "nowhere", "x.nc", "--out", "y.nc"), "nowhere"),
         (("export", "nowhere"), "nowhere"),
         (("reproduce", "tabel1"), "did you mean 'table1'?"),
@@ -286,12 +286,10 @@ def test_models_that_cannot_be_built_are_refused_before_a_word_is_written(
 
 
 def test_diagnose_wants_windows_and_a_teacher(refused, done, tmp_path):
-    assert "--windows 0" in refused("diagnose", "--out", done, "--windows", "0")
+    assert "--windows 0" in refused("diagnose", done, "--windows", "0")
     alone = structs.replace(road.tiny(), methods=(BASELINE,))
     pipeline.open_run(alone, tmp_path / "run")
-    assert "nothing that a student could agree with" in refused(
-        "diagnose", "--out", tmp_path / "run"
-    )
+    assert "nothing that a student could agree with" in refused("diagnose", tmp_path / "run")
 
 
 # --- folders -------------------------------------------------------------------------------------
@@ -426,8 +424,9 @@ def test_a_truncated_checkpoint(refused, mine, tmp_path, keep):
 @pytest.mark.parametrize("name", ["narratives.jsonl", "scores.json", "states/train.safetensors"])
 def test_a_file_of_the_run_that_was_overwritten(refused, mine, tmp_path, name):
     (mine / name).write_text("Dear diary,\n" * 3)
-    verb = ("report",) if name == "scores.json" else ("run", road.saved_recipe(tmp_path))
-    assert name.split("/")[-1] in refused(*verb, "--out", mine)
+    again = ("run", road.saved_recipe(tmp_path), "--out", mine)
+    verb = ("report", mine) if name == "scores.json" else again
+    assert name.split("/")[-1] in refused(*verb)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_run_stage_by_stage_ends_like_run(verb, done, tmp_path):
     assert not (out / "scores.json").exists()
     table = verb("run", "--out", out, "--until", "evaluate")
     assert not (out / "report.html").exists()
-    assert verb("report", "--out", out).strip() == str(out / "report.html")
+    assert verb("report", out).strip() == str(out / "report.html")
     assert (out / "report.html").stat().st_size > 10_000
     for method in ("persistence", "teacher", "baseline", "output", "fitnet", "s2kd"):
         assert method in table
@@ -90,12 +90,12 @@ def test_run_prints_the_scores_as_pure_json(verb, mine):
     summary = json.loads(verb("run", "--out", mine, "--json"))
     scores = json.loads((mine / "scores.json").read_text())
     assert [row["method"] for row in summary] == [row["method"] for row in scores]
-    assert json.loads(verb("evaluate", "--out", mine, "--json")) == summary
+    assert json.loads(verb("evaluate", mine, "--json")) == summary
 
 
 def test_diagnose_says_how_near_each_student_comes_to_its_own_teacher(verb, mine):
     """Against the function itself, on the windows asked for; the plain student is the measure."""
-    rows = json.loads(verb("diagnose", "--out", mine, "--windows", "7", "--json"))
+    rows = json.loads(verb("diagnose", mine, "--windows", "7", "--json"))
     assert [(row["split"], row["method"]) for row in rows] == [
         (split, method) for split in ("train", "val") for method in ("output", "fitnet", "s2kd")
     ]
@@ -123,7 +123,7 @@ def test_diagnose_says_how_near_each_student_comes_to_its_own_teacher(verb, mine
     written = json.loads((mine / "diagnosis.json").read_text())
     assert written["rows"] == rows
     assert written["recipe"] == run.recipe.digest
-    table = verb("diagnose", "--out", mine)
+    table = verb("diagnose", mine)
     for word in ("reading", "text-free", "gain %", "s2kd"):
         assert word in table
 
@@ -269,7 +269,7 @@ def test_an_exported_student_forecasts_the_same_and_stays_a_student(verb, mine, 
     assert exported["past"] == Forecaster.load(mine).past
     latest = gridded.write(_last_blobs(), tmp_path / "latest.nc")
     verb("forecast", mine, latest, "--out", tmp_path / "forecast.nc")
-    verb("evaluate", "--out", mine)
+    verb("evaluate", mine)
     path = tmp_path / "student.onnx"
     arguments = ("export", mine, "--out", path, "--student", "unet-s2kd-seed42")
     assert verb(*arguments).strip() == str(path)

@@ -8,6 +8,7 @@ import typer
 from s2kd.cli.options import (
     Accelerator,
     Data,
+    Folder,
     Jobs,
     Json,
     Minutes,
@@ -94,7 +95,7 @@ def compare(
 
 
 def evaluate(
-    out: Out = ...,  # type: ignore[assignment]
+    out: Folder,
     horizon: Annotated[
         int,
         typer.Option("--horizon", help="Also roll out to this multiple of the lead (4, say)."),
@@ -110,7 +111,7 @@ def evaluate(
 
 
 def diagnose(
-    out: Out = ...,  # type: ignore[assignment]
+    out: Folder,
     windows: Annotated[
         int, typer.Option("--windows", help="At most so many per split, evenly spaced.")
     ] = 1000,
@@ -155,7 +156,7 @@ def _diagnosis_cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def report(out: Out = ...) -> None:  # type: ignore[assignment]
+def report(out: Folder) -> None:
     """Write report.html and figures/ of a run."""
     from s2kd import pipeline
 
