@@ -211,7 +211,7 @@ def test_a_damaged_block_is_named(copy, setting, windows, damage):
                 file.unlink()
         read = {"forecast": Labels.forecasts, "inputs": Labels.inputs, "latent": Labels.latents}
         with pytest.raises(S2KDError, match=f"labels.zarr/{view}: block {number} "):
-            read[view](Labels.open(copy, memory_gb=0.0), index)
+            read[view](Labels.open(copy), index)
         with pytest.raises(S2KDError, match=f"labels.zarr/{view}: block {number} "):
             write_labels(copy, teacher_of(setting), windows, latents=True)
         file.write_bytes(before)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ BLOCK, BLOCK_BYTES = 32, 2**26
 """At most so many windows (of `inputs`: frames) and bytes share a chunk and a digest."""
 VIEWS = ("inputs", "forecast", "latent")
 """The large arrays, each float32 in blocks along its first axis."""
-NESTED = ("teacher", "origin", "blocks", "ranges")
+NESTED = ("teacher", "origin", "blocks")
 """Attributes written as JSON text, since other formats have no nested ones."""
 KINDS = ("<f4", "<f8", "<i8", "<i4", "|i1", "|b1")
 CODECS = ("zstd", "blosc", "zlib", "gzip", "lz4")
@@ -36,8 +36,7 @@ class Attributes(Struct, kw_only=True, forbid_unknown_fields=True):
     """Global attributes of a store.
 
     `origin` is what it was made from, by part; `coordinates` the digest of all small arrays;
-    `blocks` those of the large ones, by array, `block` entries each; `ranges` the least and
-    greatest value per channel.
+    `blocks` those of the large ones, by array, `block` entries each.
     """
 
     Conventions: str = "CF-1.11"
@@ -57,7 +56,6 @@ class Attributes(Struct, kw_only=True, forbid_unknown_fields=True):
     origin: dict[str, Any]
     coordinates: str = ""
     blocks: dict[str, list[str]]
-    ranges: dict[str, list[tuple[float, float]]]
     complete: int = 0
     digest: str = ""
 
@@ -84,7 +82,7 @@ class LabelFiles:
     Raises S2KDError where the store is of another kind, torn, altered or larger than it may be.
     """
 
-    def __init__(self, path: Path, *, writes: bool = False, memory_gb: float = 0.0) -> None:
+    def __init__(self, path: Path, *, writes: bool = False) -> None:
         import zarr
 
         self.path, self.attributes = path, _attributes(path)
@@ -96,9 +94,7 @@ class LabelFiles:
             self.arrays = {v: self._group[v] for v in self.attributes.blocks if v in self._group}
         except Exception as error:  # Zarr raises many kinds
             raise S2KDError(f"{path}: cannot be opened as Zarr 2 ({error})") from None
-        size = sum(4 * float(np.prod(array.shape, dtype=float)) for array in self.arrays.values())
-        self._in_memory = size <= memory_gb * 2**30
-        self._checked: dict[tuple[str, int], np.ndarray | None] = {}
+        self._checked: set[tuple[str, int]] = set()
         self._noted = 0
         for view, array in self.arrays.items():
             block = (min(self.attributes.block, array.shape[0]), *array.shape[1:])
@@ -144,9 +140,6 @@ class LabelFiles:
 
     def block(self, view: str, number: int) -> np.ndarray:
         """One block of an array."""
-        stored = self._checked.get((view, number))
-        if stored is not None:
-            return stored
         first = number * self.attributes.block
         label = f"{self.path / view}: block {number} (from entry {first})"
         try:
@@ -161,32 +154,20 @@ class LabelFiles:
                 raise S2KDError(
                     f"{label} is not what was written; delete the store and label again"
                 )
-            self._checked[view, number] = stored if self._in_memory else None
+            self._checked.add((view, number))
         return stored
 
-    def check_blocks(self) -> None:
-        """Read all blocks that are said to be written."""
-        for view, digests in self.attributes.blocks.items():
-            for number in range(len(digests)):
-                self.block(view, number)
+    def blocks(self, view: str) -> Iterator[np.ndarray]:
+        """All blocks that are said to be written."""
+        for number in range(len(self.attributes.blocks[view])):
+            yield self.block(view, number)
 
-    def append(
-        self, view: str, values: np.ndarray, channel_axis: int | None, cells: np.ndarray
-    ) -> None:
+    def append(self, view: str, values: np.ndarray) -> None:
         """Write the next block; `note` or `save` makes it count."""
-        attributes, digests = self.attributes, self.attributes.blocks[view]
-        first = len(digests) * attributes.block
+        digests = self.attributes.blocks[view]
+        first = len(digests) * self.attributes.block
         self.arrays[view][first : first + len(values)] = values
         digests.append(_hash(values))
-        if channel_axis is not None:
-            fields = np.moveaxis(values, channel_axis, 0)[..., cells].reshape(
-                values.shape[channel_axis], -1
-            )
-            ranges = attributes.ranges.get(view, [(np.inf, -np.inf)] * len(fields))
-            attributes.ranges[view] = [
-                (min(low, float(field.min())), max(high, float(field.max())))
-                for (low, high), field in zip(ranges, fields, strict=True)
-            ]
 
     def note(self) -> None:
         """Save, of very many blocks not after each: the attributes grow with their number."""

@@ -121,7 +121,6 @@ def _attributes(windows: WindowDataset, shapes: Shapes, **origin: Any) -> Attrib
         columns=grid.width,
         block=max(1, min(BLOCK, BLOCK_BYTES // entry)),
         blocks={view: [] for view in shapes},
-        ranges={},
         **origin,
     )
 
@@ -220,7 +219,9 @@ def _own_files(path: Path, origin: dict[str, Any]) -> LabelFiles:
             f"{path}: holds other labels (they differ in {', '.join(differing)}); choose another "
             "--out, or delete it"
         )
-    files.check_blocks()
+    for view in files.arrays:
+        for _ in files.blocks(view):
+            pass  # read, so that a damaged one is found
     return files
 
 
@@ -232,11 +233,11 @@ def _blocks(files: LabelFiles, view: str, index: np.ndarray) -> Iterator[np.ndar
 
 
 def _write_inputs(files: LabelFiles, windows: WindowDataset, frames: np.ndarray) -> None:
-    series, exists = windows.dataset.frames, windows.dataset.grid.exists
+    series = windows.dataset.frames
     for numbers in _blocks(files, "inputs", frames):
         pieces = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
         values = [series[int(piece[0]) : int(piece[-1]) + 1] for piece in pieces]
-        files.append("inputs", np.concatenate(values), 1, exists)
+        files.append("inputs", np.concatenate(values))
         files.note()
 
 
@@ -252,11 +253,11 @@ def _write_forecasts(
         answer = forecast_of(teacher, windows.gather(torch.from_numpy(numbers)), states)
         future = answer.future.cpu().numpy()
         _check_finite(files, future[..., exists], windows, numbers)
-        files.append("forecast", future, 2, exists)
+        files.append("forecast", future)
         if files.has("latent"):
             latent = answer.latent.cpu().numpy()
             _check_finite(files, latent, windows, numbers)
-            files.append("latent", latent, None, exists)
+            files.append("latent", latent)
         files.note()
         if progress is not None:
             progress(int(numbers[-1]) + 1, len(windows))

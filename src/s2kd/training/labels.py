@@ -47,13 +47,13 @@ class Labels:
     _scale: tuple[np.ndarray, np.ndarray] | None = None
 
     @classmethod
-    def open(cls, path: Path | str, *, memory_gb: float = 1.0) -> "Labels":
-        """The store at `path`; its values stay in memory where they fit `memory_gb` GiB.
+    def open(cls, path: Path | str) -> "Labels":
+        """The store at `path`.
 
         Raises S2KDError where the store is unfinished, torn, altered, or of another kind.
         """
         path = Path(path).expanduser()
-        files = LabelFiles(path, memory_gb=memory_gb)
+        files = LabelFiles(path)
         if not files.attributes.complete:
             raise S2KDError(f"{path}: is not finished; give the same `s2kd label` command again")
         try:
@@ -104,9 +104,9 @@ class Labels:
         return self.files.attributes.latent_extent
 
     def describe(self) -> dict[str, Any]:
-        """Facts of the store as plain data."""
-        attributes, grid = self.files.attributes, self.grid
-        ranges = attributes.ranges
+        """Facts of the store, every value of which is read and checked, as plain data."""
+        grid = self.grid
+        ranges = {view: self._ranges(view) for view in self.files.arrays if view != "latent"}
         return {
             "path": str(self.path),
             "kind": "label store",
@@ -121,11 +121,22 @@ class Labels:
             "columns": grid.width,
             "latent_width": self.latent_width,
             "channels": [
-                {"name": name, "units": unit, **{view: ranges[view][n] for view in ranges}}
+                {"name": name, "units": unit, **{v: ranges[v][n] for v in ranges}}
                 for n, (name, unit) in enumerate(zip(grid.channels, grid.units, strict=True))
             ],
             "digest": self.digest,
         }
+
+    def _ranges(self, view: str) -> list[tuple[float, float]]:
+        """The least and the greatest value per channel, in cells that exist."""
+        lows, highs = [], []
+        for block in self.files.blocks(view):
+            fields = np.moveaxis(block, -3, 0)[..., self.grid.exists]
+            fields = fields.reshape(len(fields), -1)
+            lows.append(fields.min(1))
+            highs.append(fields.max(1))
+        low, high = np.min(lows, axis=0).tolist(), np.max(highs, axis=0).tolist()
+        return list(zip(low, high, strict=True))
 
     def inputs(self, index: np.ndarray) -> Float[np.ndarray, "batch past channel height width"]:
         """Past frames of the windows with these numbers, in the grid's units."""
@@ -232,7 +243,7 @@ def _grid(coordinates: "xr.Dataset", attributes: Attributes) -> GridSpec:
 
 
 def _check_shapes(files: LabelFiles, grid: GridSpec, windows: int, last: np.ndarray | None) -> None:
-    """Arrays and ranges that agree with coordinates and attributes."""
+    """Refuse arrays that disagree with coordinates and attributes."""
     attributes, frame = files.attributes, (len(grid.channels), grid.height, grid.width)
     for view, digests in attributes.blocks.items():
         if not files.has(view):
@@ -243,9 +254,8 @@ def _check_shapes(files: LabelFiles, grid: GridSpec, windows: int, last: np.ndar
             "forecast": (windows, attributes.lead, *frame),
             "latent": (windows, *shape[1:]),
         }
-        has_ranges = view == "latent" or len(attributes.ranges.get(view, ())) == len(grid.channels)
         blocks = -(-shape[0] // attributes.block)
-        if shape != expected[view] or len(digests) != blocks or not has_ranges:
+        if shape != expected[view] or len(digests) != blocks:
             raise S2KDError(
                 f"{files.path / view}: has shape {shape} and {len(digests)} blocks, which the "
                 "coordinates and attributes contradict"
