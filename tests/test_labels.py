@@ -357,7 +357,7 @@ def test_channels_and_units_of_other_data_are_matched(store, grids):
         ({"step_seconds": 60.0}, "step_seconds"),
         ({"latitude": tuple(np.linspace(71.0, 1.0, 8).tolist())}, "its latitude is 70 to 0"),
         ({"longitude": None}, "longitude is known on one side only"),
-        ({"mask": None}, "no values in some cells that exist in mine.nc"),
+        ({"mask": None}, "no values in some cells that exist in the data"),
         ({"past": 4}, "has past=3, mine.nc needs past=4"),
         ({"lead": 3}, "has lead=2, mine.nc needs lead=3"),
     ],

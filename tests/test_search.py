@@ -157,7 +157,7 @@ def test_the_answer_is_the_least_validation_error_of_what_trained_to_the_end(fol
     assert answer.chosen == f"{best.student.partition('-')[0]} {best.method}"
     trained = load_metadata(out / "students" / f"{answer.chosen.replace(' ', '-')}-seed42")
     assert trained["validation"] == pytest.approx(best.validation)
-    assert {c.method for c in answer.candidates} >= {"baseline", "s2kd"}
+    assert {c.method for c in answer.candidates} >= {"baseline", "s2kd_plus"}
     assert answer.forecaster(answer.baseline).method == "baseline"
     assert answer.forecaster("persistence") is not None
     teacher = answer.forecaster(answer.teacher)

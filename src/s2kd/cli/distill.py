@@ -78,18 +78,12 @@ def distill(
     from s2kd import pipeline
     from s2kd.core import console
     from s2kd.pipeline import main_job
-    from s2kd.pipeline.api import MILLISECONDS, MINUTES, quantity
-    from s2kd.pipeline.candidates import Budget
+    from s2kd.pipeline.api import MINUTES, budget_of, quantity
     from s2kd.pipeline.plan import Wishes
 
     minutes = quantity("--time", limit, MINUTES)
     wishes = Wishes(
-        budget=Budget(
-            max_latency_ms=quantity("--max-latency", max_latency, MILLISECONDS)
-            if max_latency
-            else None,
-            max_parameters=max_parameters or None,
-        ),
+        budget=budget_of(max_latency, max_parameters),
         minutes=minutes,
         teachers=tuple(teacher or ()),
         captures=tuple(capture or ()),

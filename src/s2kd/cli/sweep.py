@@ -68,6 +68,7 @@ def sweep(
 
 
 def _show(result: dict[str, Any], out: Path, as_json: bool) -> None:
+    from s2kd.evaluation.summary import trials_table
     from s2kd.pipeline import sweep as searching
 
     if as_json:
@@ -76,12 +77,12 @@ def _show(result: dict[str, Any], out: Path, as_json: bool) -> None:
     if result["best"] is None:
         print("No trial is finished yet; the same command goes on from here.")
         return
-    head, lines = searching.table(result)
-    print_table(head, lines[:10], justify="right")
+    table = trials_table(result)
+    print_table(table.head, table.lines[:10], justify="right")
     failed = [trial for trial in result["trials"] if "error" in trial]
     if failed:
         print(f"{len(failed)} trials failed; the last: {failed[-1]['error']}")
-    print(f"The best {min(10, len(lines))} of {len(lines)}, by {result['measure']}.")
+    print(f"The best {min(10, len(table.lines))} of {len(table.lines)}, by {result['measure']}.")
     print("The choice: " + " ".join(f"--set {setting}" for setting in result["settings"]))
     for axis in searching.at_edge(result):
         print(f"The best lies at the edge of the grid over {axis}: beyond it may be better.")

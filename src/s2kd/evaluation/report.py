@@ -37,7 +37,7 @@ from s2kd.evaluation.compare import BASELINE, KEYS, TEACHER_METHODS, compare_met
 from s2kd.evaluation.events import event_scores
 from s2kd.evaluation.maps import maps
 from s2kd.evaluation.results import select
-from s2kd.evaluation.summary import HEAD, cells_of
+from s2kd.evaluation.summary import HEAD, cells_of, trials_table
 from s2kd.evaluation.tables import Table, number, p_text
 
 EVENTS = ("below 5 %", "above 95 %", "above 99.5 %")
@@ -511,26 +511,17 @@ def _training_section(
 
 def _search_section(page: _Page, search: Mapping[str, Any]) -> Section:
     """The chosen values, the error over what was searched, and every trial."""
-    trials = [trial for trial in search["trials"] if trial["state"] == "complete"]
-    trials.sort(key=lambda trial: trial["validation"])
+    trials = trials_table(search)
     note = (
         f"{search['backbone']} {search['method']} on {search['data']}, preset {search['preset']}, "
-        f"{len(trials)} trials ({search['sampler']}), seeds {', '.join(map(str, search['seeds']))};"
+        f"{len(trials.lines)} trials ({search['sampler']}), seeds "
+        f"{', '.join(map(str, search['seeds']))};"
         f" {search['measure']}. Chosen (star; the ring is the recipe's value): "
         f"{', '.join(search['settings'])}. The test split was not opened."
     )
-    lines = [
-        (
-            str(trial["number"]),
-            *(f"{trial['values'][axis]:g}" for axis in search["axes"]),
-            f"{trial['validation']:.5f}",
-        )
-        for trial in trials
-    ]
-    head = ("Trial", *(figures.AXIS_LABELS[axis] for axis in search["axes"]), "Validation error")
     return Section(
         heading="Search",
         note=note,
-        tables=[Table(title="", head=head, lines=tuple(lines))],
+        tables=[trials],
         figures=[page.figure("sweep", figures.sweep(search), "Validation error by setting")],
     )

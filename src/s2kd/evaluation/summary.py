@@ -1,15 +1,32 @@
 """Summary of a file of scores for the terminal and as JSON."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from s2kd.evaluation.compare import compare_methods
+from s2kd.evaluation.figures import AXIS_LABELS
 from s2kd.evaluation.tables import Table, number, parameters_text
 
 HEAD = ("", "Size", "MSE", "MAE", "SSIM", "Gain %", "Gap closed %", "Reads text?")
+
+
+def trials_table(search: Mapping[str, Any]) -> Table:
+    """The finished trials of a result of `s2kd sweep`, best first."""
+    trials = [trial for trial in search["trials"] if trial["state"] == "complete"]
+    lines = [
+        (
+            str(trial["number"]),
+            *(f"{trial['values'][axis]:g}" for axis in search["axes"]),
+            f"{trial['validation']:.5f}",
+        )
+        for trial in sorted(trials, key=lambda trial: trial["validation"])
+    ]
+    head = ("Trial", *(AXIS_LABELS[axis] for axis in search["axes"]), "Validation error")
+    return Table(title="", head=head, lines=tuple(lines))
 
 
 def summary_rows(files: Iterable[xr.Dataset]) -> list[dict[str, object]]:

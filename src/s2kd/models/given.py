@@ -90,9 +90,10 @@ class GivenTeacher(nn.Module):
             raise
         except Exception as error:  # code that is not ours fails in any way
             lines = str(error).strip().splitlines() or ["no reason stated"]
+            reason = " ".join(line.strip() for line in lines[:2])
             raise S2KDError(
                 f"{self.name}: fails on past frames (batch, past, channel, height, width) of "
-                f"{tuple(past.shape)} ({type(error).__name__}: {lines[0]})"
+                f"{tuple(past.shape)} ({type(error).__name__}: {reason})"
             ) from None
         future, latent = self._checked(output, len(past))
         if self._order is not None:
@@ -156,7 +157,6 @@ def open_teacher(spec: str, *, setting: Setting) -> GivenTeacher:
     path = Path(spec).expanduser()
     if path.suffix == ".onnx":
         model = OnnxModel(path)
-        model.check_shape(setting)
         order = _channel_order(str(path), model.metadata, setting) if model.metadata else None
         return GivenTeacher(model, setting, name=path.name, digest=model.digest, order=order)
     if path.is_dir():
@@ -264,27 +264,24 @@ def _channel_order(label: str, metadata: Mapping[str, Any], setting: Setting) ->
 
 def check_frames(label: str, own: GridSpec, grid: GridSpec) -> None:
     """Refuse further frames with channels, units, step, places or cells other than the data's."""
-    for field, value, expected in (
-        ("channels", own.channels, grid.channels),
-        ("units", own.units, grid.units),
-    ):
-        if value != expected:
-            raise S2KDError(
-                f"{label}: has the {field} {', '.join(value)}, the data {', '.join(expected)}"
-            )
+    channels = [
+        ", ".join(map(" in ".join, zip(g.channels, g.units, strict=True))) for g in (own, grid)
+    ]
+    if channels[0] != channels[1]:
+        raise S2KDError(f"{label}: has the channels {channels[0]}, the data {channels[1]}")
     check_places(label, own, grid)
-    if (grid.exists & ~own.exists).any():
-        raise S2KDError(f"{label}: has no values in some cells that exist in the data")
 
 
 def check_places(label: str, model_grid: GridSpec, grid: GridSpec) -> None:
-    """Refuse another time step, size, or coordinates that differ by more than 0.001 degrees."""
+    """Refuse another step or size, missing cells, and coordinates more than 0.001 degrees off."""
     for field, value, required in (
         ("step_seconds", model_grid.step_seconds, grid.step_seconds),
         ("rows × columns", (model_grid.height, model_grid.width), (grid.height, grid.width)),
     ):
         if not np.allclose(value, required, rtol=1e-6, atol=0):
             raise S2KDError(f"{label}: has {field} {value}, the data {required}")
+    if (grid.exists & ~model_grid.exists).any():
+        raise S2KDError(f"{label}: has no values in some cells that exist in the data")
     for axis, degrees, required in (
         ("latitude", model_grid.latitude, grid.latitude),
         ("longitude", model_grid.longitude, grid.longitude),

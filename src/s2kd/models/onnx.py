@@ -11,7 +11,7 @@ from torch import Tensor
 
 from s2kd.core.files import digest
 from s2kd.core.types import S2KDError
-from s2kd.models.checkpoint import Setting, file_digest
+from s2kd.models.checkpoint import file_digest
 
 AXES = ("batch", "past", "channel", "height", "width")
 
@@ -84,15 +84,6 @@ class OnnxModel:
         entries = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
         names = sorted({entry.value for entry in entries if entry.key == "location"})
         return digest([file_digest(self.path.parent / name) for name in (self.path.name, *names)])
-
-    def check_shape(self, setting: Setting) -> None:
-        """Refuse windows of another size, naming the axis."""
-        grid = setting.grid
-        frame = (len(grid.channels), grid.height, grid.width)
-        required = (setting.past, *frame)
-        for axis, size, value in zip(AXES[1:], self._shape[1:], required, strict=True):
-            if _is_size(size) and size != value:
-                raise S2KDError(f"{self.path}: takes {axis}={size}, the windows have {value}")
 
     def _metadata(self) -> dict[str, Any] | None:
         text = self._session.get_modelmeta().custom_metadata_map.get("s2kd")

@@ -40,6 +40,12 @@ def quantity(option: str, text: str | int | float, units: dict[str, float]) -> f
     return float(match[1]) * units[match[2]]
 
 
+def budget_of(max_latency: str | int | float, max_parameters: int) -> Budget:
+    """The budget of these options, empty or 0 where there is no limit."""
+    latency = quantity("--max-latency", max_latency, MILLISECONDS) if max_latency else None
+    return Budget(max_latency_ms=latency, max_parameters=max_parameters or None)
+
+
 def recipe_and_memory(
     data: "Data", settings: Sequence[str] = ()
 ) -> tuple[Recipe, "dict[str, Any]"]:
@@ -110,13 +116,8 @@ def distill(
     else:
         names = tuple(teacher)
     wishes = Wishes(
-        budget=Budget(
-            max_latency_ms=quantity("max_latency", max_latency, MILLISECONDS)
-            if max_latency
-            else None,
-            max_parameters=max_parameters or None,
-        ),
-        minutes=quantity("time", time, MINUTES),
+        budget=budget_of(max_latency, max_parameters),
+        minutes=quantity("--time", time, MINUTES),
         teachers=names,
         captures=tuple(map(str, captures)),
         unlabelled=tuple(map(str, unlabelled)),

@@ -12,6 +12,7 @@ from s2kd.core.errors import S2KDError, nearest
 from s2kd.core.methods import Method, Part, TeacherKind, method_named
 from s2kd.core.types import GridSpec
 from s2kd.deploy.export import measure_onnx
+from s2kd.evaluation.answer import Candidate, Cost
 from s2kd.models.checkpoint import build_student
 from s2kd.models.layers import parameter_count
 from s2kd.pipeline.run import Run
@@ -32,6 +33,7 @@ SIZES: dict[str, dict[str, dict[str, int]]] = {
 }
 """Settings of each backbone by size; `paper` adds the published size."""
 
+RUNTIME = "ONNX Runtime, batch 1, 1 thread"
 ALL_SIZES = ("small", "medium", "large", "paper")
 
 
@@ -52,19 +54,48 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuredStudent:
-    """A student by its name in the search, with its size, speed and cost of a training step.
+class Measured:
+    """Size and speed of a network, and the seconds of one training step."""
+
+    parameters: int
+    bytes: int
+    latency_ms: float
+    step_seconds: float
+
+    def cost(self, seconds: float | None = None) -> Cost:
+        """As in an answer, with the seconds of its training."""
+        return Cost(
+            latency_ms=self.latency_ms,
+            bytes=self.bytes,
+            parameters=self.parameters,
+            seconds=seconds,
+            runtime=RUNTIME,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredStudent(Measured):
+    """A student by its name in the search.
 
     `excess` says how it exceeds the budget, "" where it does not.
     """
 
     name: str
     part: Part
-    parameters: int
-    bytes: int
-    latency_ms: float
-    step_seconds: float
     excess: str
+
+    def candidate(self, **facts: Any) -> Candidate:
+        """As a row of an answer, with these `facts`."""
+        row = {"method": "", "label": self.name, "validation": None, "seconds": 0.0, "epochs": 0}
+        return Candidate(
+            student=self.name,
+            settings=self.part.params,
+            parameters=self.parameters,
+            bytes=self.bytes,
+            latency_ms=self.latency_ms or None,
+            runtime=RUNTIME,
+            **row | facts,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

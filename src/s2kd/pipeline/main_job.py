@@ -17,10 +17,7 @@ from s2kd.core.files import digest, read_json, write_json
 from s2kd.core.methods import Method, Part, method_named
 from s2kd.core.recipe import Recipe
 from s2kd.evaluation.answer import Answer, Candidate, Cost, answer_of
-from s2kd.pipeline.candidates import (
-    Design,
-    designs,
-)
+from s2kd.pipeline.candidates import Design, designs
 from s2kd.pipeline.checks import check_captures, check_parts
 from s2kd.pipeline.evaluate import TEACHER_METHODS, evaluate, export, report
 from s2kd.pipeline.folder import Busy, load_recipe, locked, open_run
@@ -206,25 +203,10 @@ class MainJob:
         """Size, speed and training time by the labels of the leaderboard."""
         seconds = {candidate.label: candidate.seconds for candidate in search.candidates()}
         costs = {
-            _label(d.student.part, d.method): Cost(
-                latency_ms=d.student.latency_ms,
-                bytes=d.student.bytes,
-                parameters=d.student.parameters,
-                seconds=seconds.get(d.name),
-                runtime=RUNTIME,
-            )
-            for d in finished
+            _label(d.student.part, d.method): d.student.cost(seconds.get(d.name)) for d in finished
         }
-        if cost is not None:
-            for kind in run.teacher_kinds:
-                costs[TEACHER_METHODS[kind]] = Cost(
-                    latency_ms=cost.latency_ms,
-                    bytes=cost.bytes,
-                    parameters=cost.parameters,
-                    seconds=None,
-                    runtime=RUNTIME,
-                )
-        return costs
+        kinds = run.teacher_kinds if cost is not None else ()
+        return costs | {TEACHER_METHODS[kind]: cost.cost() for kind in kinds}
 
 
 def _limited(progress: Callable[[str], Progress], search: Search) -> Callable[[str], Progress]:
@@ -246,24 +228,10 @@ def _limited(progress: Callable[[str], Progress], search: Search) -> Callable[[s
     return watched
 
 
-RUNTIME = "ONNX Runtime, batch 1, 1 thread"
-
-
 def _left_out(plan: Plan) -> list[Candidate]:
-    """Students that were not trained: over the budget, too slow, or impossible on this grid."""
+    """Students that were not trained: over the budget, or too slow."""
     return [
-        Candidate(
-            student=student.name,
-            settings=student.part.params,
-            method="",
-            label=student.name,
-            parameters=student.parameters,
-            bytes=student.bytes,
-            latency_ms=student.latency_ms or None,
-            runtime=RUNTIME,
-            validation=None,
-            seconds=0.0,
-            epochs=0,
+        student.candidate(
             state="not_tried" if student.excess == TOO_SLOW else "over_budget",
             reason=student.excess,
         )

@@ -18,6 +18,7 @@ from s2kd.models.checkpoint import build_teacher
 from s2kd.models.layers import parameter_count
 from s2kd.pipeline.candidates import (
     Budget,
+    Measured,
     MeasuredStudent,
     measured,
     student_parts,
@@ -70,12 +71,9 @@ class Wishes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherCost:
-    """Size and speed of the built-in teacher, without its alignment with text."""
+class TeacherCost(Measured):
+    """The built-in teacher, without its alignment with text."""
 
-    parameters: int
-    bytes: int
-    latency_ms: float
     epoch_seconds: float
     latent_values: int
 
@@ -165,6 +163,7 @@ def measured_teacher(run: Run) -> TeacherCost:
         parameters=parameter_count(teacher),
         bytes=size,
         latency_ms=latency_ms,
+        step_seconds=step,
         epoch_seconds=step * -(-len(run.windows("train")) // batch),
         latent_values=teacher.latent_width * math.prod(teacher.latent_grid),
     )

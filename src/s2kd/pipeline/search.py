@@ -197,17 +197,10 @@ class Search:
         states, rows = self.states(), []
         for name, trials in self.trials().items():
             design, best = self.by_name[name], _best(trials)
-            student = design.student
             rows.append(
-                Candidate(
-                    student=student.name,
-                    settings=student.part.params,
+                design.student.candidate(
                     method=design.method.name,
                     label=name,
-                    parameters=student.parameters,
-                    bytes=student.bytes,
-                    latency_ms=student.latency_ms,
-                    runtime="ONNX Runtime, batch 1, 1 thread",
                     validation=best if math.isfinite(best) else None,
                     seconds=sum(trial.user_attrs.get("seconds", 0.0) for trial in trials),
                     epochs=max((max(t.intermediate_values, default=0) for t in trials), default=0),

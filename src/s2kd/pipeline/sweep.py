@@ -12,7 +12,7 @@ Teacher and targets are made once and read by every trial. The test split is nev
 import copy
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -356,19 +356,3 @@ def write_result(out: Path, result: Mapping[str, Any]) -> None:
         out / "sweep.png",
         lambda path: figure.savefig(path, format="png", dpi=150, facecolor="white"),
     )
-
-
-def table(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of the finished trials, best first."""
-    complete = [row for row in result["trials"] if row["state"] == "complete"]
-    complete.sort(key=lambda row: row["validation"])
-    axes: Sequence[str] = result["axes"]
-    lines = [
-        [
-            str(row["number"]),
-            *(f"{row['values'][axis]:g}" for axis in axes),
-            f"{row['validation']:.5f}",
-        ]
-        for row in complete
-    ]
-    return ["trial", *axes, "validation"], lines

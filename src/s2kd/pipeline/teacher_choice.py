@@ -10,9 +10,7 @@ from s2kd.core.errors import S2KDError
 from s2kd.core.recipe import Recipe, Stored
 from s2kd.data.windows import WindowDataset
 from s2kd.models.given import open_teacher
-from s2kd.pipeline.candidates import (
-    search_methods,
-)
+from s2kd.pipeline.candidates import search_methods
 from s2kd.pipeline.plan import Wishes
 from s2kd.pipeline.run import Run
 from s2kd.training.label_files import LabelFiles

@@ -43,7 +43,7 @@ class Labels:
     times: np.ndarray
     runs: np.ndarray
     _last_frame: Int[np.ndarray, " window"] | None
-    _channels: tuple[int, ...] | None = None
+    _channels: list[int]
     _scale: tuple[np.ndarray, np.ndarray] | None = None
 
     @classmethod
@@ -73,6 +73,7 @@ class Labels:
             times=times,
             runs=runs.astype(str),
             _last_frame=frames,
+            _channels=list(range(len(grid.channels))),
         )
 
     def __len__(self) -> int:
@@ -181,7 +182,7 @@ class Labels:
                 f"{nearest(missing[0], self.grid.channels)} (it has "
                 f"{', '.join(self.grid.channels)})"
             )
-        order = tuple(self.grid.channels.index(channel) for channel in grid.channels)
+        order = [self.grid.channels.index(channel) for channel in grid.channels]
         units = [self.grid.units[position] for position in order]
         scales = np.array(
             [
@@ -193,21 +194,18 @@ class Labels:
         for name, frames, required in (("past", self.past, past), ("lead", self.lead, lead)):
             if frames < required:
                 raise S2KDError(f"{label}: has {name}={frames}, {source} needs {name}={required}")
-        if (grid.exists & ~self.grid.exists).any():
-            raise S2KDError(f"{label}: has no values in some cells that exist in {source}")
         changes = (scales != (1.0, 0.0)).any()
         return replace(
             self,
             grid=grid,
             past=past,
             lead=lead,
-            _channels=None if order == tuple(range(len(self.grid.channels))) else order,
+            _channels=order,
             _scale=(scales[:, 0, None, None], scales[:, 1, None, None]) if changes else None,
         )
 
     def _fitted(self, values: np.ndarray) -> np.ndarray:
-        if self._channels is not None:
-            values = values[:, :, self._channels]
+        values = values[:, :, self._channels]
         if self._scale is not None:
             factor, offset = self._scale
             values = (values * factor + offset).astype(np.float32)

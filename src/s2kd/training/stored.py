@@ -6,7 +6,6 @@ that follows CF.
 """
 
 import hashlib
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from s2kd.core.files import digest, read_json, whole_folder, write_json
+from s2kd.core.files import digest, read_json, write_json
 from s2kd.core.recipe import Stored
 from s2kd.core.registry import nearest
 from s2kd.core.types import GridSpec, S2KDError
@@ -27,7 +26,7 @@ from s2kd.data.readers.files import open_files
 from s2kd.data.windows import WindowDataset
 from s2kd.models.normaliser import Normaliser
 from s2kd.training.labels import Labels, is_labels
-from s2kd.training.targets import FORMAT, NOTE, extent_note
+from s2kd.training.targets import NOTE, extent_note, fill_store
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -188,7 +187,6 @@ def store_forecasts(
     forecasts: StoredForecasts,
     normaliser: Normaliser,
     *,
-    batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> str:
     """Copy the forecasts into a store that `StoredTargets` reads, unless it holds them already.
@@ -197,50 +195,34 @@ def store_forecasts(
     exist repeat the last past frame. Returns a digest of the content.
     """
     windows = forecasts.windows
-    grid = windows.dataset.grid
+    exists = torch.from_numpy(windows.dataset.grid.exists)
+
+    def block(index: torch.Tensor) -> dict[str, torch.Tensor]:
+        frames, latents = forecasts.read(index.numpy())
+        past = windows.gather(index).past.cpu()
+        future = torch.where(exists, torch.from_numpy(frames), past[:, -1:])
+        values = {"forecast": normaliser.decoded(future, past)}
+        return values if latents is None else {**values, "latent": torch.from_numpy(latents)}
+
     views = ["forecast"] + (["latent"] if forecasts.latent_width is not None else [])
     scale = [normaliser.offset.tolist(), normaliser.unit.tolist(), normaliser.predicts_change]
     header = {
-        "format": FORMAT,
         "key": digest([forecasts.fingerprint, scale]),
         "views": views,
         "windows": len(windows),
-        "done": len(windows),
-        **extent_note(forecasts.latent_extent, grid),
+        **extent_note(forecasts.latent_extent, windows.dataset.grid),
     }
-    note = folder / NOTE
-    existing = read_json(note) if note.exists() else {}
-    if {key: existing.get(key) for key in header} == header:
-        return existing["content"]
-    shutil.rmtree(folder, ignore_errors=True)
-    content = hashlib.blake2b(digest_size=16)
-    with whole_folder(folder) as temporary:
-        arrays: dict[str, np.memmap] = {}
-        for index in torch.arange(len(windows)).split(batch_size):
-            for view, value in zip(views, _block(forecasts, normaliser, index), strict=False):
-                if view not in arrays:
-                    arrays[view] = np.lib.format.open_memmap(
-                        temporary / f"{view}.npy", "w+", "<f4", (len(windows), *value.shape[1:])
-                    )
-                arrays[view][index[0] : index[-1] + 1] = value
-                content.update(np.ascontiguousarray(value, "<f4").tobytes())
-            if progress is not None:
-                progress(int(index[-1]) + 1, len(windows))
-        for array in arrays.values():
-            array.flush()
-        write_json(temporary / NOTE, {**header, "content": content.hexdigest()})
-    return content.hexdigest()
-
-
-def _block(
-    forecasts: StoredForecasts, normaliser: Normaliser, index: torch.Tensor
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """(forecast in the normaliser's unit, latent) of a block of windows."""
-    frames, latents = forecasts.read(index.numpy())
-    past = forecasts.windows.gather(index).past.cpu()
-    exists = torch.from_numpy(forecasts.windows.dataset.grid.exists)
-    future = torch.where(exists, torch.from_numpy(frames), past[:, -1:])
-    return normaliser.decoded(future, past).numpy(), latents
+    fill_store(folder, header, block, progress=progress)
+    note = read_json(folder / NOTE)
+    if "content" not in note:
+        arrays = [np.load(folder / f"{view}.npy", "r") for view in views]
+        content = hashlib.blake2b(digest_size=16)
+        for first in range(0, len(windows), 32):
+            for array in arrays:
+                content.update(np.ascontiguousarray(array[first : first + 32]))
+        note["content"] = content.hexdigest()
+        write_json(folder / NOTE, note)
+    return note["content"]
 
 
 # --- one file ------------------------------------------------------------------------------------
