@@ -248,7 +248,7 @@ def test_an_onnx_file_of_anyone(setting, past, tmp_path, batch):
     torch.testing.assert_close(answer.future, last_frame(past) + 1)
     torch.testing.assert_close(answer.latent, past.mean(1))
     assert frames_wanted(str(path)) == (PAST, LEAD)
-    with pytest.raises(S2KDError, match="fails on past frames .*Got: 5 Expected: 3"):
+    with pytest.raises(S2KDError, match=r"fails on past frames .*Got: 5 Expected: 3"):
         open_teacher(str(path), setting=dataclasses.replace(setting, past=5))
     before, file = teacher.digest, path.read_bytes()
     write_onnx(path, batch, 2.0)
