@@ -93,7 +93,7 @@ def test_python_and_the_command_line_agree_and_no_other_labels_are_mixed(folder,
         (["--split", "tset"], "--split tset: latest has no such split (there are all, train"),
         (["--out", "labels.nc"], "a label store is a folder that ends in .zarr"),
         (["--out", "latest.nc/x.zarr"], "would overwrite, lie in or hold"),
-        (["--device", "abacus"], "--device abacus: not on this machine"),
+        (["--accelerator", "abacus"], "--accelerator abacus --devices 1"),
         (["--lead", "3"], "gives (2, 2, 1, 12, 16) for 2 windows of 3 past frames"),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_label_store_is_no_data_to_train_on(folder, capsys):
     assert "is a label store" in capsys.readouterr().err
     settings = ("--set", "stored.path=labels.zarr", "--set", 'methods=["s2kd_stored"]')
     assert status("run", "latest.nc", "--out", "runs", *settings) == 2
-    assert "holds none; label again with --latents" in capsys.readouterr().err
+    assert "names none; label again with --latents" in capsys.readouterr().err
 
 
 def test_windows_cross_no_edge_of_a_split_and_need_no_future():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2kd.cli.options import Data, Preset, Set, recipe_of
+from s2kd.cli.options import Accelerator, Data, Preset, Set, recipe_of
 from s2kd.core.console import print_json, print_table, shown
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def label(
     lead: Annotated[
         int, typer.Option("--lead", min=0, help="Lead frames; default: the teacher's.")
     ] = 0,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, …; default: a GPU.")] = "",
+    accelerator: Accelerator = "auto",
     data: Data = "",
     preset: Preset = "",
     set_: Set = None,
@@ -58,7 +58,7 @@ def label(
             stride=stride,
             past=past,
             lead=lead,
-            device=device,
+            machine=pipeline.Machine(accelerator=accelerator),
             progress=console.progress,
             say=console.say,
         )

@@ -1,7 +1,5 @@
 """Whether a recipe can work: its parts, its stored forecasts, its models."""
 
-from pathlib import Path
-
 import torch
 
 from s2kd.core.errors import S2KDError
@@ -16,8 +14,8 @@ from s2kd.narration.text import encoders
 from s2kd.pipeline.run import Run
 from s2kd.training.extra import extra_windows
 from s2kd.training.extra.mixture import shares_of
-from s2kd.training.label_files import LabelFiles, is_labels
 from s2kd.training.losses import losses
+from s2kd.training.stored import holds_latents
 
 
 def check_parts(recipe: Recipe) -> None:
@@ -125,17 +123,11 @@ def _check_stored(recipe: Recipe) -> None:
                 f"method {method.name!r} compares feature pyramids, which stored "
                 "forecasts do not hold"
             )
-        if views != {"forecast"} and is_labels(Path(recipe.stored.path).expanduser()):
-            if not LabelFiles(Path(recipe.stored.path).expanduser()).has("latent"):
-                raise S2KDError(
-                    f"method {method.name!r} compares latents, and {recipe.stored.path} holds "
-                    "none; label again with --latents"
-                )
-        elif views != {"forecast"} and not recipe.stored.latent:
+        if views != {"forecast"} and not holds_latents(recipe.stored):
             raise S2KDError(
-                f"method {method.name!r} compares latents: name the variable of "
-                f"{recipe.stored.path} that holds the teacher's features with "
-                "--set stored.latent=NAME"
+                f"method {method.name!r} compares latents, and {recipe.stored.path} names none; "
+                "label again with --latents, or name the variable of another file that holds the "
+                "teacher's features with --set stored.latent=NAME"
             )
     if methods:
         files_of(recipe.stored.path)

@@ -6,21 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from s2kd.core import files
 from s2kd.core.console import Progress
 from s2kd.core.recipe import Recipe
 from s2kd.core.types import S2KDError
-from s2kd.data import describe, load
+from s2kd.data import describe
 from s2kd.data.dataset import Dataset
-from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.data.write import check_out
-from s2kd.models.checkpoint import Setting
-from s2kd.models.given import frames_wanted, given_teacher, open_teacher
+from s2kd.models.given import frames_wanted
 from s2kd.pipeline import recipes
-from s2kd.pipeline.run import silent
+from s2kd.pipeline.run import Machine, Run, silent
 from s2kd.training.labels import Labels, write_labels
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def label(
     stride: int = 1,
     past: int = 0,
     lead: int = 0,
-    device: str = "",
+    machine: Machine = Machine(),  # noqa: B008
     progress: Callable[[str], Progress] = silent,
     say: Callable[[str], None] = lambda text: None,
 ) -> Labels:
@@ -60,7 +59,7 @@ def label(
         stride: frames from one window to the next.
         past: frames taken; 0: as the teacher was made for, else as the recipe has them.
         lead: frames forecast; 0: likewise.
-        device: where the teacher runs; empty: a GPU where there is one.
+        machine: where the teacher runs.
         progress: gives the `Progress` of a stage, as for `Run`.
         say: called with what the reader left out.
 
@@ -72,29 +71,23 @@ def label(
     _check_target(out, recipe)
     trained = (frames_wanted(spec) if spec else None) or (recipe.past, recipe.lead)
     past, lead = past or trained[0], lead or trained[1]
-    in_memory = None if isinstance(data, Recipe | str | Path) else data
-    dataset = load(recipe.dataset, recipe.split, recipe.keep, data=in_memory)
-    for notice in dataset.notices:
-        say(notice)
-    setting = Setting(
-        grid=dataset.grid,
-        past=past,
-        lead=lead,
-        statistics=statistics(dataset, lead=lead),
-        normalise=recipe.normalise,
-        predict=recipe.predict,
+    run = Run(
+        recipe=structs.replace(recipe, past=past, lead=lead, given=spec),
+        out=out,
+        data=None if isinstance(data, Recipe | str | Path) else data,
+        given=None if spec else teacher,
+        machine=machine,
+        say=say,
     )
-    device = _device(device)
-    opened = (
-        open_teacher(spec, setting=setting) if spec else given_teacher(teacher, setting=setting)
-    )
-    windows = windows_of(dataset, splits, past=past, lead=lead, stride=stride, device=device)
+    device = run.fabric.device
+    opened = run.given_teacher.to(device)
+    windows = windows_of(run.dataset, splits, past=past, lead=lead, stride=stride, device=device)
     busy = S2KDError(f"{out}: another process is labelling; try again later")
     out.parent.mkdir(parents=True, exist_ok=True)
     with files.locked(out.with_name(f".{out.name}.lock"), busy):
         write_labels(
             out,
-            opened.to(device),
+            opened,
             windows,
             latents=latents,
             inputs=inputs,
@@ -103,17 +96,14 @@ def label(
     return Labels.open(out)
 
 
-def _device(name: str) -> str:
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise S2KDError(f"--device {name}: not on this machine ({error})") from None
-    return name
-
-
 def windows_of(
-    dataset: Dataset, splits: Sequence[str], *, past: int, lead: int, stride: int, device: str
+    dataset: Dataset,
+    splits: Sequence[str],
+    *,
+    past: int,
+    lead: int,
+    stride: int,
+    device: torch.device | str,
 ) -> WindowDataset:
     """The windows of several splits as those of one, with no need of a future.
 

@@ -45,24 +45,14 @@ class MainJob:
     started: float = field(default_factory=time.monotonic)
 
     @property
-    def recipe(self) -> Recipe:
-        """The recipe with the methods of the search."""
-        return self.base.recipe
-
-    @property
-    def out(self) -> Path:
-        """The run folder."""
-        return self.base.out
-
-    @property
     def deadline(self) -> float:
         """When everything must be done."""
         return self.started + 60 * self.wishes.minutes
 
     def plan(self) -> Plan:
         """The plan of this folder, made now where there is none of these wishes."""
-        path = self.out / "search" / "plan.json"
-        key = digest([self.recipe.to_dict(), asdict(self.wishes)])
+        path = self.base.out / "search" / "plan.json"
+        key = digest([self.base.recipe.to_dict(), asdict(self.wishes)])
         saved = read_json(path) if path.exists() else {}
         if saved.get("key") == key:
             return msgspec.convert(saved["plan"], Plan)
@@ -76,22 +66,22 @@ class MainJob:
     def open(self, plan: Plan) -> Run:
         """The run with the plan's numbers of epochs."""
         teacher_training = replace(
-            self.recipe.teacher_training,
-            epochs=plan.teacher_epochs or self.recipe.teacher_training.epochs,
+            self.base.recipe.teacher_training,
+            epochs=plan.teacher_epochs or self.base.recipe.teacher_training.epochs,
         )
         recipe = replace(
-            self.recipe,
+            self.base.recipe,
             teacher_training=teacher_training,
-            student_training=replace(self.recipe.student_training, epochs=plan.epochs),
+            student_training=replace(self.base.recipe.student_training, epochs=plan.epochs),
         )
-        if (self.out / "recipe.json").exists() and any((self.out / "teachers").glob("*")):
+        if (self.base.out / "recipe.json").exists() and any((self.base.out / "teachers").glob("*")):
             # a search with more time goes on with the teacher that is there
-            recipe = replace(recipe, teacher_training=load_recipe(self.out).teacher_training)
+            recipe = replace(recipe, teacher_training=load_recipe(self.base.out).teacher_training)
         return self._opened(recipe)
 
     def _opened(self, recipe: Recipe) -> Run:
         """The run of this recipe in the folder, with the data that are loaded already."""
-        run = open_run(recipe, self.out, free=("student_training",), **self.run_settings)
+        run = open_run(recipe, self.base.out, free=("student_training",), **self.run_settings)
         run.dataset, run.train_stats, run.fabric = (
             self.base.dataset,
             self.base.train_stats,
@@ -118,7 +108,7 @@ class MainJob:
         with ExitStack() as stack:
             while True:
                 try:
-                    stack.enter_context(locked(self.out))
+                    stack.enter_context(locked(self.base.out))
                     break
                 except Busy:
                     self.base.say("Waiting for another process of this search")
@@ -127,7 +117,7 @@ class MainJob:
 
     def search(self, run: Run, plan: Plan) -> Search:
         """The search of this plan, as far as it has come."""
-        methods = [method_of(run.recipe, name) for name in plan.methods]
+        methods = [method for method in run.recipe.methods if method.name in plan.methods]
         return Search(
             run=run,
             designs=designs(plan.students, methods),
@@ -191,7 +181,7 @@ class MainJob:
                     "untrained_months": missing_months(run, ["train"]),
                 },
             )
-            write_json(self.out / "answer.json", answer.to_dict())
+            write_json(self.base.out / "answer.json", answer.to_dict())
             report(final)
             export(final)
             tidy(run, list(chosen.values()))
@@ -251,11 +241,6 @@ def missing_months(run: Run, splits: Iterable[str]) -> list[str]:
         for stretch in dataset.splits[split]:
             present |= set(months[stretch.first : stretch.stop].tolist())
     return [calendar.month_abbr[month + 1] for month in range(12) if month not in present]
-
-
-def method_of(recipe: Recipe, name: str) -> Method:
-    """The recipe's method of this name."""
-    return next(method for method in recipe.methods if method.name == name)
 
 
 def _label(part: Part, method: Method) -> str:

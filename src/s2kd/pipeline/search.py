@@ -120,20 +120,16 @@ class Search:
         if lead:
             return lead[0], False
         best = {name: _best(rows) for name, rows in trials.items()}
-        ranking = sorted(
-            (d for d in self.designs if d.method.name == first), key=lambda d: best[d.name]
-        )
-        if "finished" not in states.values() and states[ranking[0].name] == "pruned":
-            return ranking[0], True
-        finalists = [d.student.name for d in ranking if math.isfinite(best[d.name])][:2]
+        judged = (design for design in self.designs if math.isfinite(best[design.name]))
+        ranking = sorted(judged, key=lambda design: best[design.name])
+        leaders = [design for design in ranking if design.method.name == first][:2]
+        if "finished" not in states.values() and leaders and states[leaders[0].name] == "pruned":
+            return leaders[0], True
+        finalists = [design.student.name for design in leaders]
         others = [d for d in fresh if d.student.name in finalists]
         if others:
             return min(others, key=lambda d: finalists.index(d.student.name)), False
-        pruned = [d for d in self.designs if states[d.name] == "pruned"]
-        top = sorted(
-            (d for d in self.designs if math.isfinite(best[d.name])), key=lambda d: best[d.name]
-        )
-        unfinished = [d for d in top[:REDUCTION] if d in pruned]
+        unfinished = [d for d in ranking[:REDUCTION] if states[d.name] == "pruned"]
         return (unfinished[0], True) if unfinished else None
 
     def states(self) -> dict[str, str]:

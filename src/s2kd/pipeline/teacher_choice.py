@@ -13,11 +13,10 @@ from s2kd.models.given import open_teacher
 from s2kd.pipeline.candidates import search_methods
 from s2kd.pipeline.plan import Wishes
 from s2kd.pipeline.run import Run
-from s2kd.training.label_files import LabelFiles
-from s2kd.training.labels import Labels, is_labels
+from s2kd.training.labels import Labels
 from s2kd.training.loop import validation_error
 from s2kd.training.objectives import exists_or_none, prediction_loss
-from s2kd.training.stored import StoredForecasts
+from s2kd.training.stored import StoredForecasts, holds_latents
 
 BUILTIN = "builtin"
 """The privileged teacher, trained on the user's data."""
@@ -46,7 +45,7 @@ def recipe_with(run: Run, wishes: Wishes) -> Recipe:
         kind = "text" if recipe.narrator.name != "none" else "no_text"
     elif source and _is_stored(source):
         kind, recipe = "stored", replace(recipe, stored=replace(recipe.stored, path=source))
-        latents = _has_latents(recipe.stored)
+        latents = holds_latents(recipe.stored)
     elif source:
         kind, recipe = "given", replace(recipe, given=source)
         latents = open_teacher(source, setting=run.setting).latent_width is not None
@@ -55,11 +54,6 @@ def recipe_with(run: Run, wishes: Wishes) -> Recipe:
         latents = all(labels.latent_width is not None for labels in stores)
     methods = search_methods(kind, captures=bool(wishes.captures), latents=latents)
     return replace(recipe, methods=methods)
-
-
-def _has_latents(stored: Stored) -> bool:
-    path = Path(stored.path).expanduser()
-    return bool(stored.latent) or (is_labels(path) and LabelFiles(path).has("latent"))
 
 
 def best_teacher(run: Run, sources: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ from s2kd.data.readers.cf import Field, fields_in
 from s2kd.data.readers.files import open_files
 from s2kd.data.windows import WindowDataset
 from s2kd.models.normaliser import Normaliser
+from s2kd.training.label_files import LabelFiles
 from s2kd.training.labels import Labels, is_labels
 from s2kd.training.targets import NOTE, extent_note, fill_store
 
@@ -36,41 +37,14 @@ LEADS = ("lead_time", "prediction_timedelta", "step", "lead", "leadtime", "forec
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _File:
-    """One file: keys of its forecasts, and lazy arrays of the leads and cells of the windows."""
+    """One file or label store: keys of its forecasts, and how to read them by position."""
 
     path: Path
     keys: list[str]
-    fields: list["xr.DataArray"]  # per channel (time, lead, row, column)
-    latent: "xr.DataArray | None"  # (time, feature, row, column)
-
-    @property
-    def latent_width(self) -> int | None:
-        return None if self.latent is None else self.latent.shape[1]
-
-    def forecasts(self, positions: np.ndarray) -> np.ndarray:
-        return np.stack([_values(field, positions) for field in self.fields], axis=2)
-
-    def latents(self, positions: np.ndarray) -> np.ndarray:
-        return _values(self.latent, positions)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _LabelFile:
-    """A label store, read like any other file."""
-
-    path: Path
-    keys: list[str]
-    labels: Labels
-
-    @property
-    def latent_width(self) -> int | None:
-        return self.labels.latent_width
-
-    def forecasts(self, positions: np.ndarray) -> np.ndarray:
-        return self.labels.forecasts(positions)
-
-    def latents(self, positions: np.ndarray) -> np.ndarray | None:
-        return self.labels.latents(positions)
+    forecasts: Callable[[np.ndarray], np.ndarray]  # (time, lead, channel, row, column)
+    latents: Callable[[np.ndarray], np.ndarray]  # (time, feature, row, column)
+    latent_width: int | None
+    latent_extent: tuple[int, int]
 
 
 class StoredForecasts:
@@ -94,7 +68,6 @@ class StoredForecasts:
             _time_text(t) for t in windows.dataset.times[windows.starts + windows.past - 1]
         ]
         by_run = len(set(self._times)) < len(self._times)
-        self._files: Sequence[_File | _LabelFile]
         store = Path(spec.path).expanduser()
         if is_labels(store):
             labels = _labels(store, spec, windows)
@@ -133,10 +106,7 @@ class StoredForecasts:
     @property
     def latent_extent(self) -> tuple[int, int]:
         """(rows, columns) of the grid under the latents; without padding unless a store says so."""
-        first, grid = self._files[0], self.windows.dataset.grid
-        if isinstance(first, _LabelFile):
-            return first.labels.latent_extent
-        return (grid.height, grid.width)
+        return self._files[0].latent_extent
 
     @cached_property
     def fingerprint(self) -> str:
@@ -262,7 +232,14 @@ def _file(
     if by_run:
         keys = [_key(*pair) for pair in zip(keys, _runs(path, file, field), strict=True)]
     latent = _latent(path, file, spec.latent, field.time_dim) if spec.latent else None
-    return _File(path=path, keys=keys, fields=arrays, latent=latent)
+    return _File(
+        path=path,
+        keys=keys,
+        forecasts=lambda positions: np.stack([_values(a, positions) for a in arrays], axis=2),
+        latents=lambda positions: _values(latent, positions),
+        latent_width=None if latent is None else latent.shape[1],
+        latent_extent=(grid.height, grid.width),
+    )
 
 
 def _labels(path: Path, spec: Stored, windows: WindowDataset) -> Labels:
@@ -280,11 +257,24 @@ def _labels(path: Path, spec: Stored, windows: WindowDataset) -> Labels:
     return labels.check_against(dataset.grid, past=1, lead=windows.lead, source=dataset.name)
 
 
-def _label_file(labels: Labels, by_run: bool) -> _LabelFile:
+def holds_latents(spec: Stored) -> bool:
+    """Whether these forecasts come with latents: named ones, or those of a label store."""
+    path = Path(spec.path).expanduser()
+    return bool(spec.latent) or (is_labels(path) and LabelFiles(path).has("latent"))
+
+
+def _label_file(labels: Labels, by_run: bool) -> _File:
     keys = [_time_text(time) for time in labels.times]
     if by_run:
         keys = [_key(*pair) for pair in zip(keys, labels.runs.tolist(), strict=True)]
-    return _LabelFile(path=labels.path, keys=keys, labels=labels)
+    return _File(
+        path=labels.path,
+        keys=keys,
+        forecasts=labels.forecasts,
+        latents=labels.latents,
+        latent_width=labels.latent_width,
+        latent_extent=labels.latent_extent,
+    )
 
 
 def _lead_dimension(path: Path, file: "xr.Dataset") -> str:

@@ -34,7 +34,7 @@ def make_capture(run: Run) -> None:
         out=run.recipe.captures[0].path,
         latents=True,
         stride=STRIDE,
-        device=run.fabric.device.type,
+        machine=run.machine,
         progress=run.progress,
     )
 
