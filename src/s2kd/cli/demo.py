@@ -60,6 +60,6 @@ def _show(answer: "Answer", out: Path) -> None:
     console.print(
         f"Report: {out / 'report.html'}\n"
         f"Forecast: s2kd forecast {out} {out / demos.LATEST} --out {out / demos.FORECAST} (done)\n"
-        f"Your own data: s2kd distill FILE --out runs/mine",
+        "Your own data: s2kd distill FILE --out runs/mine",
         highlight=False,
     )

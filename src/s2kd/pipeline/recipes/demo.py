@@ -46,8 +46,11 @@ ARCHIVE = {
 }
 """Changes of `RECORD`: the inputs of the heavy forecaster's capture."""
 
-EPOCHS = {"atmosphere": 40, "plume": 80}
-"""Of the students' training."""
+WIDTH = {"atmosphere": 6, "plume": 8}
+"""Of the students, U-Nets."""
+
+TRAINING = {"atmosphere": small_training(40), "plume": small_training(120, lr=5e-3)}
+"""Of the students, chosen on validation data (docs/log.md)."""
 
 ARCHIVE_SEED = 2000
 """Added to the record's seed."""
@@ -65,10 +68,10 @@ def demo(*, world: str = "atmosphere") -> Recipe:
         lead=4,
         predict="change",
         teacher=wide_teacher(unet=16),
-        students=(Part(name="unet", params={"width": 6}),),
+        students=(Part(name="unet", params={"width": WIDTH[world]}),),
         methods=METHODS,
         teacher_training=small_training(12),
-        student_training=replace(small_training(EPOCHS[world]), batch_size=8),
+        student_training=replace(TRAINING[world], batch_size=8),
     )
 
 
