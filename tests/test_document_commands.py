@@ -58,9 +58,15 @@ def execute(words: list[str], changes: dict) -> int:
         return 0
     assert Path(program).name == "s2kd", f"{program}: an unknown program"
     arguments = [verb, *rest]
-    if verb in ("run", "demo") or "--minutes" in rest:
+    if verb == "distill":
+        arguments = [
+            "6s" if word.endswith("m") and word[:-1].isdigit() else word for word in arguments
+        ]
+        arguments += ["--students", "unet", "--sizes", "small"]
+        arguments += [] if "--time" in arguments else ["--time", "6s"]
+    if verb in ("compare", "distill", "demo") or "--minutes" in rest:
         arguments += small_settings(changes | WORLD if verb == "demo" else changes)
-    if verb == "run" and changes and not any("methods=" in word for word in rest):
+    if verb == "compare" and changes and not any("methods=" in word for word in rest):
         arguments += small_settings(METHODS)
     if "--minutes" in rest:
         # into results of its own: those of the repository are of the real data
@@ -74,6 +80,8 @@ def execute(words: list[str], changes: dict) -> int:
 def folder(tmp_path, monkeypatch):
     """A working folder with a file of one's own, FOLDER with stand-ins, and results of one."""
     write(waves(frames=200), tmp_path / "latest.nc")
+    write(waves(frames=200) + 1.0, tmp_path / "archive.nc")
+    (tmp_path / "heavy.py").write_text("def model(past):\n    return past.flip(1), past[:, 0]\n")
     (tmp_path / "FOLDER").mkdir()
     write(air(), tmp_path / "FOLDER" / "ncep_air_sig995_6h_2013_2014.nc")
     (tmp_path / "results").mkdir()
@@ -166,7 +174,6 @@ def test_the_page_on_data(folder, capsys):
 @pytest.mark.slow
 def test_the_page_on_own_teachers(folder, capsys):
     """Labelled by a callable of one's own, and learned from."""
-    (folder / "heavy.py").write_text("def model(past):\n    return past.flip(1), past[:, 0]\n")
     for words in commands("docs/bring_your_own.md"):
         if "RECIPE" not in words:
             changes = SMALL | {"stride": 60, "test_stride": 60}
