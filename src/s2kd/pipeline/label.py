@@ -13,7 +13,6 @@ from s2kd.core import files
 from s2kd.core.console import Progress
 from s2kd.core.recipe import Recipe
 from s2kd.core.types import S2KDError
-from s2kd.data import describe
 from s2kd.data.dataset import Dataset
 from s2kd.data.windows import WindowDataset
 from s2kd.data.write import check_out
@@ -67,7 +66,7 @@ def label(
         S2KDError: what the teacher, the data or the store do not allow, by name.
     """
     out, spec = Path(out), str(teacher) if isinstance(teacher, str | Path) else ""
-    recipe = data if isinstance(data, Recipe) else _recipe(data)
+    recipe = data if isinstance(data, Recipe) else recipes.for_data(data)
     _check_target(out, recipe)
     trained = (frames_wanted(spec) if spec else None) or (recipe.past, recipe.lead)
     past, lead = past or trained[0], lead or trained[1]
@@ -123,15 +122,6 @@ def windows_of(
     )
     future = 0 if dataset.window is None else lead
     return WindowDataset(joined, "train", past=past, lead=future, stride=stride, device=device)
-
-
-def _recipe(data: "str | Path | xr.Dataset | xr.DataArray") -> Recipe:
-    description = describe.describe(data)
-    recipe = recipes.for_description(description)
-    if recipe is None:
-        problems = "; ".join(description.problems) or "nothing reads it"
-        raise S2KDError(f"{description.path}: no recipe fits it ({problems})")
-    return recipe
 
 
 def _check_target(out: Path, recipe: Recipe) -> None:

@@ -276,24 +276,9 @@ def distill(
 ) -> Answer | None:
     """Find, train and judge the best small forecaster within a budget; continues where it stopped.
 
-    Parameters
-    ----------
-    recipe
-        Data, split, teacher and length of windows; its students and methods are replaced.
-    out
-        The run folder.
-    wishes
-        Budget, time, teachers, captures, and what is tried.
-    show_plan
-        Called with the plan before anything long begins.
-    plan_only
-        Whether to stop there; the result is None.
-    run_settings
-        Machine, progress and say (`Run`).
-
-    Returns
-    -------
-    The answer, which is also in `answer.json` and at the top of `report.html`.
+    The students and methods of `recipe` are replaced; `show_plan` is called before anything long
+    begins, and the result is None where that is all (`plan_only`). `run_settings` are those of
+    `Run`. The answer is also in `answer.json` and at the top of `report.html`.
     """
     if wishes.minutes <= 0:
         raise S2KDError(f"--time {wishes.minutes:g}m: must be longer than 0 minutes")
