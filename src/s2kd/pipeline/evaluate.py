@@ -390,7 +390,7 @@ def _samples(run: Run) -> dict[str, Any]:
     window = windows.gather(torch.tensor([number]))
     forecasts = {}
     for model in evaluated_models(run):
-        if model.load is None or model.fields["seed"] != seed:
+        if model.load is None or model.fields["seed"] not in (None, seed):
             continue
         network = model.load()
         states = run.states("test") if isinstance(network, Teacher) and network.reads else None
