@@ -19,7 +19,7 @@ def demo(
         bool,
         typer.Option(
             "--retrain-teacher",
-            help="Only make the heavy forecaster again, in about 5 minutes.",
+            help="Only make the heavy forecaster again, in two to five minutes.",
         ),
     ] = False,
     set_: Set = None,
@@ -62,4 +62,5 @@ def _show(answer: "Answer", out: Path) -> None:
         f"Forecast: s2kd forecast {out} {out / demos.LATEST} --out {out / demos.FORECAST} (done)\n"
         "Your own data: s2kd distill FILE --out runs/mine",
         highlight=False,
+        soft_wrap=True,
     )
