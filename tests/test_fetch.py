@@ -284,6 +284,45 @@ def test_official_addresses_are_those_of_the_publishers():
     assert archive.url.endswith("OpenSTL/releases/download/v0.1.0/taxibj_dataset.zip")
 
 
+def ncep_year(year, *, lat=None):
+    """A year of PSL's file in miniature: four times, packed, the whole globe of 2.5°."""
+    lat = np.arange(90, -90.1, -2.5) if lat is None else lat
+    lon = np.arange(0, 360, 2.5)
+    time = np.datetime64(f"{year}-01-01") + np.arange(4) * np.timedelta64(6, "h")
+    values = 250 + np.add.outer(np.arange(4), np.add.outer(lat / 10, lon / 20))
+    air = xr.DataArray(
+        values, coords={"time": time, "lat": lat, "lon": lon}, dims=("time", "lat", "lon"),
+        attrs={"units": "degK"}, name="air",
+    )  # fmt: skip
+    packing = {
+        "air": {"dtype": "int16", "scale_factor": 0.01, "add_offset": 250.0, "_FillValue": -32768}
+    }
+    return bytes(air.to_dataset().to_netcdf(encoding=packing, engine="h5netcdf"))
+
+
+def test_ncep_is_cut_to_the_file_of_the_recipe(server, tmp_path):
+    for year in (2013, 2014):
+        server.put(f"/air.sig995.{year}.nc", ncep_year(year))
+    fetched = fetch("ncep_air", tmp_path / "data", base=server.base, waits=WAITS)
+    assert fetched.files[-1] == "ncep_air_sig995_6h_2013_2014.nc"
+    with xr.open_dataset(tmp_path / "data" / fetched.files[-1]) as part:
+        assert dict(part.sizes) == {"time": 8, "lat": 25, "lon": 53}
+        assert part["air"].dtype == np.float32
+        assert [float(part.lat[0]), float(part.lat[-1])] == [75.0, 15.0]
+        assert [float(part.lon[0]), float(part.lon[-1])] == [200.0, 330.0]
+        expected = 250 + 3 + 7.5 + 200 / 20
+        np.testing.assert_allclose(part["air"][3, 0, 0], expected, atol=0.006)
+        assert str(part.time.values[4])[:10] == "2014-01-01"
+    assert fetched.next_command.startswith("s2kd distill ncep_air --data ")
+
+
+def test_ncep_on_another_grid_is_refused(server, tmp_path):
+    for year in (2013, 2014):
+        server.put(f"/air.sig995.{year}.nc", ncep_year(year, lat=np.arange(90, -90.1, -5)))
+    with pytest.raises(S2KDError, match="another grid"):
+        fetch("ncep_air", tmp_path / "data", base=server.base, waits=WAITS)
+
+
 # --- WeatherBench 2 ------------------------------------------------------------------------------
 
 

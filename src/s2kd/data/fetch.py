@@ -42,6 +42,8 @@ WEATHERBENCH2 = (
 """The public address of gs://weatherbench2/…, which needs no account and no gcsfs."""
 OPENSTL = "https://github.com/chengtan9907/OpenSTL/releases/download/v0.1.0"
 PROMETHEUS = "https://huggingface.co/datasets/easylearning/Prometheus/resolve/main"
+NCEP = "https://downloads.psl.noaa.gov/Datasets/ncep.reanalysis/surface"
+NCEP_YEARS, NCEP_FILE = (2013, 2014), "ncep_air_sig995_6h_2013_2014.nc"
 TAXIBJ_RAW = (
     *(f"BJ{year}_M32x32_T30_InOut.h5" for year in (13, 14, 15, 16)),
     "BJ_Meteorology.h5",
@@ -69,13 +71,17 @@ class RemoteFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A data set; `files` lists it by variables and mirror ("": the official address)."""
+    """A data set; `files` lists it by variables and mirror ("": the official address).
+
+    `prepare` writes the file that a recipe reads from the downloaded ones, and returns its name.
+    """
 
     files: Callable[[Sequence[str], str], list[RemoteFile]]
     licence: str
     cite: str
     next_command: str
     by_hand: str = ""
+    prepare: Callable[[Path], str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +105,7 @@ def fetch(
     shown: Quiet | None = None,
     waits: Sequence[float] = WAITS,
 ) -> Fetched:
-    """Download `name` (weatherbench2, taxibj or prometheus) into the folder `out`.
+    """Download `name` (ncep_air, weatherbench2, taxibj or prometheus) into the folder `out`.
 
     Files that are there are checked against `SHA256SUMS`; partial downloads are continued.
 
@@ -139,6 +145,8 @@ def fetch(
                 names = (copy_fields(base or WEATHERBENCH2, out, variables, selected, shown),)
             else:
                 names = fetch_files(files, out, source.by_hand, shown, waits)
+            if source.prepare is not None:
+                names = (*names, source.prepare(out))
         finally:
             if [*out.iterdir()] == [lock]:
                 shutil.rmtree(out)
@@ -170,6 +178,35 @@ def weatherbench_files(variables: Sequence[str], base: str) -> list[RemoteFile]:
         "(https://github.com/pangeo-data/WeatherBench/issues/57); `s2kd data fetch weatherbench2` "
         "gets the same fields on the same grid"
     )
+
+
+def ncep_files(variables: Sequence[str], base: str) -> list[RemoteFile]:
+    """Near-surface air temperature of the globe, one file per year."""
+    if variables:
+        raise S2KDError("fetch ncep_air: has one variable, so --variables does not apply")
+    root = (base or NCEP).rstrip("/")
+    names = [f"air.sig995.{year}.nc" for year in NCEP_YEARS]
+    return [RemoteFile(path=f"ncep/{name}", url=f"{root}/{name}") for name in names]
+
+
+def cut_ncep(out: Path) -> str:
+    """The two years over North America, as the recipe `ncep_air` reads them."""
+    import xarray as xr
+
+    target = out / NCEP_FILE
+    paths = [out / "ncep" / f"air.sig995.{year}.nc" for year in NCEP_YEARS]
+    with xr.open_mfdataset(paths, combine="nested", concat_dim="time") as globe:
+        part = globe[["air"]].sel(lat=slice(75, 15), lon=slice(200, 330))
+        if dict(part.sizes) | {"time": 0} != {"time": 0, "lat": 25, "lon": 53}:
+            raise S2KDError(
+                f"{paths[0].parent}: air.sig995 lies on another grid than NCEP's of 2.5°; its "
+                "part over North America must have 25 latitudes and 53 longitudes"
+            )
+        part = part.astype("float32").load()
+    for variable in part.variables.values():
+        variable.encoding.clear()  # packed as in the source, the values would be rounded again
+    write_whole(target, lambda path: part.to_netcdf(path, engine="h5netcdf"))
+    return target.name
 
 
 def taxibj_files(variables: Sequence[str], base: str) -> list[RemoteFile]:
@@ -208,6 +245,15 @@ ERA5 = (
     "this notice"
 )
 SOURCES = {
+    "ncep_air": Source(
+        files=ncep_files,
+        licence="public domain (NOAA); NCEP/NCAR Reanalysis 1 by the NOAA PSL, Boulder, USA",
+        cite="Kalnay et al. (1996), The NCEP/NCAR 40-year reanalysis project, Bull. Amer. Meteor. "
+        "Soc. 77",
+        next_command="s2kd distill ncep_air --data {out} --out runs/air",
+        by_hand=f"the files are at {NCEP}",
+        prepare=cut_ncep,
+    ),
     "weatherbench": Source(files=weatherbench_files, licence=ERA5, cite="", next_command=""),
     "weatherbench2": Source(
         files=lambda variables, base: [],
