@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import road
 import xarray as xr
+from msgspec import structs
 
 from s2kd import pipeline
 from s2kd.core.errors import S2KDError
 from s2kd.evaluation.answer import (
+    TIME_OVER,
     Answer,
     Candidate,
     Cost,
@@ -252,3 +254,17 @@ def test_of_a_finished_run():
         for channel, values in forecaster.scores["test"].rmse.items():
             expected = group["rmse_by_lead"].sel(channel=channel).values.ravel()
             np.testing.assert_allclose([v.value for v in values], expected, rtol=1e-5)
+
+
+def test_a_baseline_that_had_less_time_gives_no_share_of_the_gap():
+    made = answer()
+    share = made.gap_closed_percent["test"].value
+    assert f"{share:.0f} % of the gap" in headline(made)
+    rows = [
+        *made.candidates,
+        candidate("plain", 2.0, 0.02, method="baseline", reason=TIME_OVER, parameters=120_000),
+    ]
+    cut = structs.replace(made, candidates=tuple(rows))
+    assert "of the gap" not in headline(cut)
+    assert "fewer epochs" in headline(cut)
+    assert "no distillation trained for as many epochs" in unverified(cut)

@@ -41,6 +41,8 @@ from s2kd.evaluation.tables import Table, interval, number, parameters_text
 REFERENCES = ("persistence", "climatology")
 MARK = "▸ "
 """Before the chosen student."""
+TIME_OVER = "ended early: the time was over"
+"""Reason of a finished candidate that had no time for all of its epochs."""
 MOST_CHANNELS = 3
 """Channels of a headline and of a leaderboard; `answer.json` and the report's curves have all."""
 
@@ -383,7 +385,9 @@ def headline(answer: Answer) -> str:
         errors += f"; {len(channels) - MOST_CHANNELS} more channels in the table"
     text = f"{size}: RMSE at {lead_text(answer.lead_seconds[-1])}: {errors}"
     share = answer.gap_closed_percent[answer.split].value
-    if share is not None:
+    if _shorter_baseline(answer):
+        text += "; no distillation was trained for fewer epochs"
+    elif share is not None:
         text += f"; {share:.0f} % of the gap between no distillation and the teacher"
     elif teacher is not None and answer.chosen != answer.baseline:
         text += "; the teacher is not clearly better than no distillation"
@@ -558,12 +562,20 @@ def frontier(answer: Answer) -> Table:
     return Table(title="Error against latency", head=head, lines=tuple(lines), caption=caption)
 
 
+def _shorter_baseline(answer: Answer) -> bool:
+    """Whether the end of the search cut the training of the baseline short."""
+    baseline = answer.forecaster(answer.baseline)
+    rows = [c for c in answer.candidates if scored_form(answer, c) is baseline]
+    return answer.chosen != answer.baseline and any(row.reason == TIME_OVER for row in rows)
+
+
 def unverified(answer: Answer) -> tuple[str, ...]:
     """What the figures do not show."""
     student = answer.student
     months = answer.search.get("missing_months") or []
     untrained = answer.search.get("untrained_months") or []
     reasons = {
+        "no distillation trained for as many epochs": _shorter_baseline(answer),
         f"other seeds (trained with {student.seeds})": student.seeds < FEWEST_SEEDS,
         f"months outside validation and test ({', '.join(map(str, months))})": bool(months),
         f"months outside training ({', '.join(map(str, untrained))})": bool(untrained),

@@ -28,7 +28,7 @@ from s2kd.core.errors import S2KDError
 from s2kd.core.files import digest
 from s2kd.core.methods import key_form
 from s2kd.core.recipe import Recipe
-from s2kd.evaluation.answer import Candidate
+from s2kd.evaluation.answer import TIME_OVER, Candidate
 from s2kd.models.checkpoint import load_metadata
 from s2kd.pipeline.candidates import Design
 from s2kd.pipeline.distil import distill_student, student_folder
@@ -40,6 +40,7 @@ from s2kd.training.loop import StopTraining
 if TYPE_CHECKING:
     import optuna
 
+BASELINE = "baseline"
 REDUCTION = 3
 """After each rung, one candidate in so many goes on."""
 
@@ -91,12 +92,28 @@ class Search:
                 trials[name].append(trial)
         return trials
 
+    @property
+    def ends(self) -> float:
+        """When candidates stop: the best student's baseline is left the time for as many epochs."""
+        ranked = self.finished()
+        if not ranked:
+            return self.deadline
+        best = ranked[0][1]
+        states, trials = self.states(), self.trials()
+        baseline = f"{best.student.name} {BASELINE}"
+        if states.get(baseline) == "finished":
+            return self.deadline
+        rows = trials[best.name]
+        seconds = sum(row.user_attrs.get("seconds", 0.0) for row in rows)
+        epochs = max((max(row.intermediate_values, default=0) for row in rows), default=0)
+        return self.deadline - self.epochs * seconds / max(1, epochs)
+
     def run_until_done(self) -> None:
         """Train one design after the other until all are judged or the time is over.
 
         One is trained in any case, for an epoch at least.
         """
-        while time.monotonic() < self.deadline or not self.finished():
+        while time.monotonic() < self.ends or not self.finished():
             step = self.next_design()
             if step is None:
                 return
@@ -149,12 +166,13 @@ class Search:
             now = time.monotonic()
             best = min(best, record["val"])
             trial.report(best, record["epoch"] + 1)
-            is_last_chance = now + (now - last_epoch) > self.deadline
+            is_last_chance = now + (now - last_epoch) > (self.deadline if to_the_end else self.ends)
             last_epoch = now
             if record["epoch"] + 1 >= self.epochs:
                 return
             if is_last_chance:
                 if to_the_end or not self.finished():
+                    trial.set_user_attr("reason", TIME_OVER)
                     raise StopTraining  # a forecaster in time, though not trained to the end
                 raise OutOfTime(design.name)
             if not to_the_end and trial.should_prune():
