@@ -179,3 +179,16 @@ def test_the_page_on_own_teachers(folder, capsys):
             changes = SMALL | {"stride": 60, "test_stride": 60}
             assert execute(words, changes) == 0, f"{shlex.join(words)}: {capsys.readouterr().err}"
     assert (folder / "runs" / "labelled" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_the_page_on_distilling(folder, capsys):
+    """A plan, a search and a comparison of its recipe; the README's test learns from a capture."""
+    for words in commands("docs/distill.md"):
+        if "capture.zarr" in words:
+            continue
+        words = ["seeds=[42]" if word.startswith("seeds=") else word for word in words]  # shorter
+        changes = SMALL | {"stride": 60, "test_stride": 60}
+        assert execute(words, changes) == 0, f"{shlex.join(words)}: {capsys.readouterr().err}"
+        assert (folder / "runs/fast/answer.json").exists() == ("--plan" not in words)
+    assert (folder / "runs/seeds/report.html").exists()

@@ -1,4 +1,8 @@
-"""From a recipe to files: narrate, teach, distil, evaluate, report; nothing is done twice.
+"""From data to files: the search of `distill`, and the stages of a run.
+
+The stages are narrate, teach, distil, evaluate and report; nothing is done twice. `compare` runs
+them all; `distill` (`main_job`) plans, searches students and methods (`search`), and scores the
+best. Both leave one folder:
 
 ```
 DIR/recipe.json                  the recipe, resolved
@@ -13,6 +17,7 @@ DIR/students/<student>-<method>-seed<n>/
 DIR/before/<model>-<n>/          what was trained before the data, settings or version changed
 DIR/scores/<split>.nc            scores, models along an axis, and scores.json with the headline
 DIR/diagnosis.json               fidelity of students to their teachers, by `s2kd diagnose`
+DIR/search/, answer.json, distill.log  plan, trials and answer of `distill`
 ```
 """
 
