@@ -484,7 +484,7 @@ def leaderboard(answer: Answer, split: str = "") -> Table:
     )
     return Table(
         title=f"Leaderboard, {split} split",
-        head=(*head, "ms", "MB", "Training s"),
+        head=(*head, "ms", "MB", "Train s"),
         lines=tuple(lines),
         caption=caption,
     )
@@ -604,7 +604,7 @@ def lead_text(seconds: float) -> str:
     for name, size in units:
         if seconds >= size * (2 if name == "days" else 1) and seconds % size == 0:
             return f"{seconds / size:g} {name}"
-    return f"{seconds:g} s"
+    return f"{seconds:.3g} s"
 
 
 def decimals(values: Iterable[float | None]) -> str:

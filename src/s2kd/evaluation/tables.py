@@ -2,6 +2,7 @@
 
 import html
 import math
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,25 +54,33 @@ class Table:
             box=box.SIMPLE_HEAD,
             collapse_padding=True,
             pad_edge=False,
+            padding=(0, 1, 0, 0),
         )
         columns = zip(*self.lines, strict=True) if self.lines else [()] * len(self.head)
         for number, (name, column) in enumerate(zip(self.head, columns, strict=True)):
             # values and their bounds are not broken; names may be
             bounded = any(" [" in cell or " ±" in cell for cell in column)
+            words = [word for cell in (name, *column) for word in cell.split()]
+            least = max(map(len, words), default=1)
             justify = "right" if number else "left"
-            words = [len(word) for cell in column for word in cell.split()]
-            least = min(max(words, default=1), 16) if number == 0 else None
+            if bounded:
+                parts = [part for cell in column for part in _below(cell).split("\n")]
+                name = textwrap.fill(name, max(map(len, [*parts, *name.split()])))
             shown.add_column(
-                name.replace(": ", ":\n"),
+                name,
                 justify=justify,
                 no_wrap=bounded,
                 overflow="fold",
-                min_width=least,
+                min_width=min(least, 16) if number == 0 else least,
             )
         for line in self.lines:
-            cells = (cell.replace("**", "").replace(" [", "\n[") for cell in line)
-            shown.add_row(*(cell.replace(" ±", "\n±") for cell in cells))
+            shown.add_row(*map(_below, line))
         return shown
+
+
+def _below(cell: str) -> str:
+    """A cell with bounds or deviation below its value."""
+    return cell.replace("**", "").replace(" [", "\n[").replace(" ±", "\n±")
 
 
 def number(value: float | None, form: str = ".4f") -> str:
