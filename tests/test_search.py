@@ -29,6 +29,7 @@ from s2kd.pipeline.candidates import (
     measured,
     search_methods,
     student_parts,
+    with_unlabelled,
 )
 
 FAST = road.tiny()
@@ -112,6 +113,18 @@ def test_every_search_includes_the_student_without_a_teacher_and_learns_from_one
         assert {method.teacher for method in methods if method.terms} <= {kind}
     names = [m.name for m in search_methods("stored", captures=False, latents=False)]
     assert names == ["output_stored", "baseline"]
+
+
+def test_unlabelled_frames_join_the_extra_windows_of_the_first_method_or_are_refused():
+    first, baseline, *_ = search_methods("given", captures=False, latents=True)
+    mixed, second, third, *_ = with_unlabelled((first, baseline))
+    assert (second, third) == (baseline, first)
+    parts = mixed.extra.params["parts"]
+    assert [part["name"] for part in parts] == ["rollouts", "unlabelled"]
+    assert parts[0]["params"] == first.extra.params
+    for kind in ("text", "stored", "none"):
+        with pytest.raises(S2KDError, match="--unlabelled: needs a teacher"):
+            with_unlabelled(search_methods(kind, captures=False, latents=True))
 
 
 def test_methods_and_then_the_slowest_students_are_dropped_until_the_time_suffices():

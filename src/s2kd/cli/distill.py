@@ -35,46 +35,60 @@ def distill(
         list[str] | None,
         typer.Option(
             "--teacher",
-            help="builtin, stored forecasts or labels (a path), package.module:callable, an ONNX "
-            "file or a model's folder; of several, the best on validation teaches.",
+            help="builtin, a file of forecasts or labels, package.module:callable, an ONNX file, "
+            "or the folder of a model or run; of several, the best on validation teaches. "
+            "Default: the captures' teacher, or builtin without --capture.",
         ),
     ] = None,
     capture: Annotated[
         list[str] | None,
-        typer.Option("--capture", metavar="ZARR", help="A teacher's labels of its own archive."),
+        typer.Option(
+            "--capture",
+            metavar="ZARR",
+            help="A label store of an archive (`s2kd label`); repeatable.",
+        ),
     ] = None,
     unlabelled: Annotated[
         list[str] | None,
-        typer.Option("--unlabelled", metavar="FILE", help="Further frames, as inputs only."),
+        typer.Option(
+            "--unlabelled",
+            metavar="FILE",
+            help="Further frames, which the teacher answers; repeatable.",
+        ),
     ] = None,
     max_latency: Annotated[
         str,
-        typer.Option("--max-latency", help="Of one forecast by ONNX Runtime, one thread: 5ms."),
+        typer.Option(
+            "--max-latency",
+            help="Most time per forecast by ONNX Runtime, one thread, as in 5ms; default: any.",
+        ),
     ] = "",
     max_parameters: Annotated[
-        int, typer.Option("--max-parameters", min=0, help="0: no limit.")
+        int, typer.Option("--max-parameters", min=0, help="Most weights of a student; 0: any.")
     ] = 0,
     limit: Annotated[
         str, typer.Option("--time", help="Wall time of everything: 90s, 30m or 2h.")
     ] = "30m",
     students: Annotated[
-        str, typer.Option("--students", help="Backbones to try, by comma; default: all.")
+        str, typer.Option("--students", help="Backbones to try: unet,resnet,mixer; default: all.")
     ] = "",
     sizes: Annotated[
         str,
-        typer.Option("--sizes", help="Of small, medium, large, paper; default: the first three."),
+        typer.Option(
+            "--sizes", help="Sizes to try: small,medium,large,paper; default: all but paper."
+        ),
     ] = "",
     data: Data = "",
     world: World = "",
     set_: Set = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only say what would be trained, and what it takes.")
+        bool, typer.Option("--plan", help="Print the plan (students, time, disk, memory) and stop.")
     ] = False,
     accelerator: Accelerator = "auto",
     precision: Precision = "32-true",
     as_json: Json = False,
 ) -> None:
-    """Any gridded data to the best small forecaster; goes on where it stopped."""
+    """Find and train the best small forecaster for any gridded data; continues where it stopped."""
     from s2kd import pipeline
     from s2kd.core import console
     from s2kd.pipeline import main_job

@@ -17,25 +17,34 @@ def label(
     teacher: Annotated[
         str,
         typer.Argument(
-            help="package.module:callable, a .onnx file, or the folder of a model or run."
+            metavar="TEACHER",
+            help="package.module:callable, a .onnx file, or the folder of a model or run.",
         ),
     ],
-    what: Annotated[str, typer.Argument(metavar="DATA", help="A recipe, or a file of frames.")],
-    out: Annotated[Path, typer.Option("--out", help="A .zarr to write, or to go on with.")],
-    latents: Annotated[bool, typer.Option("--latents", help="Store latents too.")] = False,
+    what: Annotated[
+        str, typer.Argument(metavar="DATA", help="A recipe, or a file or folder of frames.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="The .zarr to write; an unfinished one is continued.")
+    ],
+    latents: Annotated[
+        bool, typer.Option("--latents", help="Also store latents, which S²-KD needs.")
+    ] = False,
     without_inputs: Annotated[
-        bool, typer.Option("--without-inputs", help="Store no past frames.")
+        bool, typer.Option("--without-inputs", help="Store no past frames; a capture needs them.")
     ] = False,
     split: Annotated[
         list[str] | None,
-        typer.Option("--split", help="all (default), train, val, test, …; several may be named."),
+        typer.Option(
+            "--split", help="Label only this split: train, val, test, …; repeatable. Default: all."
+        ),
     ] = None,
     stride: Annotated[int, typer.Option("--stride", min=1, help="Frames between windows.")] = 1,
     past: Annotated[
-        int, typer.Option("--past", min=0, help="Past frames; default: the teacher's.")
+        int, typer.Option("--past", min=0, help="Number of past frames; 0: the teacher's.")
     ] = 0,
     lead: Annotated[
-        int, typer.Option("--lead", min=0, help="Lead frames; default: the teacher's.")
+        int, typer.Option("--lead", min=0, help="Number of lead frames; 0: the teacher's.")
     ] = 0,
     accelerator: Accelerator = "auto",
     data: Data = "",
@@ -43,7 +52,7 @@ def label(
     set_: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """What a teacher says of every window of any data, as Zarr; goes on where it stopped."""
+    """Write a teacher's forecasts of any data as Zarr, to learn from; continues where it stopped."""
     from s2kd import pipeline
 
     recipe = recipe_of(what, out, data, "", preset, set_)

@@ -25,7 +25,7 @@ What = Annotated[
         "Not needed where --out already holds a run.",
     ),
 ]
-Out = Annotated[Path, typer.Option("--out", help="The folder of the run.")]
+Out = Annotated[Path, typer.Option("--out", help="The run folder.")]
 Data = Annotated[str, typer.Option("--data", help="The folder of the recipe's files.")]
 Set = Annotated[
     list[str] | None,
@@ -48,7 +48,11 @@ Student = Annotated[str, typer.Option("--student", help="Default: best validatio
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Trainings in parallel.")]
 Minutes = Annotated[
     float,
-    typer.Option("--minutes", min=0, help="Stop after so long, and go on when called again."),
+    typer.Option(
+        "--minutes",
+        min=0,
+        help="Stop after so many minutes; the same command continues. 0: no limit.",
+    ),
 ]
 
 

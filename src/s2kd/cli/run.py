@@ -58,7 +58,7 @@ def compare(
         float, typer.Option("--save-every", help="Seconds between checkpoints; 0: every step.")
     ] = 20.0,
 ) -> None:
-    """Methods side by side, for a recipe or any gridded file; goes on where it stopped."""
+    """Train and score methods side by side, by a recipe or file; continues where it stopped."""
     from s2kd import pipeline
     from s2kd.core.errors import S2KDError
 

@@ -233,6 +233,27 @@ def search_methods(teacher: TeacherKind, *, captures: bool, latents: bool) -> tu
     return (taught[0], baseline, *taught[1:])
 
 
+def with_unlabelled(methods: Sequence[Method]) -> tuple[Method, ...]:
+    """The methods of a search, where the first one learns from unlabelled frames too.
+
+    It is also tried without them. Raises S2KDError where its teacher cannot answer them.
+    """
+    first, *others = methods
+    if first.teacher not in ("no_text", "given"):
+        raise S2KDError(
+            "--unlabelled: needs a teacher that can answer new frames; --set narrator.name=none "
+            "builds one without text, and --teacher takes a callable, an ONNX file or a model's "
+            "folder"
+        )
+    extra = Part(name="unlabelled")
+    if first.extra is not None:
+        parts = [{"name": part.name, "params": part.params} for part in (first.extra, extra)]
+        extra = Part(name="mixture", params={"parts": parts})
+    mixed = replace(first, name=f"{first.name}_unlabelled", extra=extra)
+    baseline, *rest = others
+    return (mixed, baseline, first, *rest)
+
+
 def designs(students: Sequence[MeasuredStudent], methods: Sequence[Method]) -> list[Design]:
     """Every student within the budget by every method: by the first method first."""
     affordable = [student for student in students if not student.excess]

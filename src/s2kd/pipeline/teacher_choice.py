@@ -10,7 +10,7 @@ from s2kd.core.errors import S2KDError
 from s2kd.core.recipe import Recipe, Stored
 from s2kd.data.windows import WindowDataset
 from s2kd.models.given import open_teacher
-from s2kd.pipeline.candidates import search_methods
+from s2kd.pipeline.candidates import search_methods, with_unlabelled
 from s2kd.pipeline.plan import Wishes
 from s2kd.pipeline.run import Run
 from s2kd.training.labels import Labels
@@ -53,6 +53,8 @@ def recipe_with(run: Run, wishes: Wishes) -> Recipe:
         stores = [Labels.open(path) for path in wishes.captures]
         latents = all(labels.latent_width is not None for labels in stores)
     methods = search_methods(kind, captures=bool(wishes.captures), latents=latents)
+    if wishes.unlabelled:
+        methods = with_unlabelled(methods)
     return replace(recipe, methods=methods)
 
 
