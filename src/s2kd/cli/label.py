@@ -52,7 +52,7 @@ def label(
     set_: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Write a teacher's forecasts of any data as Zarr, to learn from; continues where it stopped."""
+    """Write a teacher's forecasts of any data as Zarr; continues where it stopped."""
     from s2kd import pipeline
 
     recipe = recipe_of(what, out, data, "", preset, set_)
