@@ -15,6 +15,7 @@ import pytest
 import typer
 
 from s2kd.cli import app
+from s2kd.data import fetch
 from s2kd.pipeline import parts, recipes
 
 ROOT = Path(__file__).parent.parent
@@ -92,12 +93,20 @@ def test_the_recipes_that_readme_names_exist():
     assert set(table) <= set(recipes.names())
 
 
-def test_readme_names_the_files_that_the_recipes_want():
-    made = (ROOT / "src/s2kd/pipeline/recipes/standins.py").read_text("utf-8")
+def test_the_downloads_in_the_table_of_recipes_exist():
     rows = re.findall(r"^\| `\w+` \| (.*)$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
-    named = {name for row in rows for name in re.findall(r"`([\w.]+\.(?:nc|npz|h5))`", row)}
-    assert named
-    assert all(f'"{name}"' in made for name in named)
+    downloads = [line for row in rows for line in re.findall(r"`(s2kd data fetch .*?)`", row)]
+    assert downloads
+    for line in downloads:
+        _, *words = shlex.split(line)
+        parse(words)
+        assert words[2] in fetch.SOURCES
+
+
+def test_the_recipe_of_ncep_reads_the_file_that_fetch_writes(tmp_path):
+    (tmp_path / fetch.NCEP_FILE).touch()
+    recipe = recipes.get("ncep_air", data=str(tmp_path))
+    assert Path(recipe.dataset.params["path"]).name == fetch.NCEP_FILE
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
