@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import road
+import xarray as xr
 from msgspec import to_builtins
 
 from s2kd.cli import main
 from s2kd.core.recipe import Part
 from s2kd.data import load
+from s2kd.data.fetch import cut_ncep
 from s2kd.pipeline import recipes
 
 FOLDER = os.environ.get("S2KD_REAL_DATA", "")
@@ -126,3 +128,19 @@ def test_both_layouts_of_the_taxis_hold_the_same_flows():
     np.testing.assert_array_equal(
         one.frames[0 : one.frames.shape[0]][first], two.frames[0 : two.frames.shape[0]][second]
     )
+
+
+def test_the_years_of_ncep_are_cut_to_the_same_content(tmp_path):
+    """The real part, put back into globes of one year each, as NOAA serves them."""
+    (tmp_path / "ncep").mkdir()
+    part = xr.load_dataset(Path(FOLDER) / "ncep_air_sig995_6h_2013_2014.nc")
+    lat, lon = (np.arange(*ends, dtype="float32") for ends in ((90, -91, -2.5), (0, 360, 2.5)))
+    globe = part.reindex(lat=lat, lon=lon).drop_encoding()
+    for year in ("2013", "2014"):
+        globe.sel(time=year).to_netcdf(tmp_path / "ncep" / f"air.sig995.{year}.nc")
+    assert cut_ncep(tmp_path) == "ncep_air_sig995_6h_2013_2014.nc"
+    prints = []
+    for folder in (FOLDER, str(tmp_path)):
+        recipe = recipes.get("ncep_air", data=folder)
+        prints.append(load(recipe.dataset, recipe.split, recipe.keep).fingerprint)
+    assert prints[0] == prints[1]

@@ -9,17 +9,17 @@ from s2kd.core.types import S2KDError
 from s2kd.pipeline.recipes import METHODS, builtin
 
 
-def _file(data: str, *names: str) -> str:
+def _file(data: str, *names: str, way_out: str = "") -> str:
     """`data` itself where it is a file, else the first of `names` in that folder."""
     path = Path(data).expanduser()
     if path.is_file():
         return str(path)
     if not path.is_dir():
-        raise S2KDError(f"--data {data}: no such file or folder")
+        raise S2KDError(f"--data {data}: no such file or folder{way_out}")
     for name in names:
         if (path / name).exists():
             return str(path / name)
-    raise S2KDError(f"--data {data}: holds no {' and no '.join(names)}")
+    raise S2KDError(f"--data {data}: holds no {' and no '.join(names)}{way_out}")
 
 
 def small_teacher(*, spatial: int = 16, temporal: int = 64, width: int = 64) -> TeacherSpec:
@@ -91,7 +91,8 @@ def standin(
 @builtin
 def ncep_air(*, data: str) -> Recipe:
     """Near-surface air temperature over North America, 6-hourly (NCEP/NCAR), 24 h to 24 h."""
-    path = _file(data, "ncep_air_sig995_6h_2013_2014.nc")
+    way_out = f"; `s2kd data fetch ncep_air --out {data}` downloads it"
+    path = _file(data, "ncep_air_sig995_6h_2013_2014.nc", way_out=way_out)
     part = Part(name="cf", params={"path": path, "variables": ["air"]})
     split = Split(
         train=("2013-01-01", "2014-06-30"),
