@@ -169,5 +169,6 @@ def _verb(
     if largest_file:
         import resource
 
+        sys.dont_write_bytecode = True  # Python renames a module cut short into place
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     main(arguments)

@@ -67,7 +67,11 @@ def distill(
         int, typer.Option("--max-parameters", min=0, help="Most weights of a student; 0: any.")
     ] = 0,
     limit: Annotated[
-        str, typer.Option("--time", help="Wall time of everything: 90s, 30m or 2h.")
+        str,
+        typer.Option(
+            "--time",
+            help="Wall time of everything, as 90s, 30m or 2h; the last training may add a quarter.",
+        ),
     ] = "30m",
     students: Annotated[
         str, typer.Option("--students", help="Backbones to try: unet,resnet,mixer; default: all.")

@@ -143,11 +143,12 @@ class MainJob:
         with self.turn():
             _, best = search.finished()[0]
             baseline = Design(student=best.student, method=method_named("baseline"))
-            run.say(f"The best on validation: {best.name}")
             if search.states()[baseline.name] != "finished":
                 # trained as long as the chosen one, or the comparison would flatter it
                 search.deadline = self.deadline + OVERTIME * 60 * self.wishes.minutes
                 search.try_design(baseline, to_the_end=True)
+                _, best = search.finished()[0]  # which the baseline may be itself
+            run.say(f"The best on validation: {best.name}")
             peers = [
                 design
                 for _, design in search.finished()
