@@ -99,7 +99,8 @@ def test_every_verb_knows_the_parts_of_modules_that_the_environment_names(tmp_pa
     assert status == 2
     assert "no reader called 'waves'" in output
     assert "S2KD_IMPORT" in output
-    for arguments in (("run", "tiny.json", "--until", "distil"), ("evaluate",), ("report",)):
-        status, output = call(tmp_path, *arguments, "--out", "run", S2KD_IMPORT=" waves ")
+    train = ("run", "tiny.json", "--until", "distil", "--out", "run")
+    for arguments in (train, ("evaluate", "run"), ("report", "run")):
+        status, output = call(tmp_path, *arguments, S2KD_IMPORT=" waves ")
         assert status == 0, output
     assert (tmp_path / "run/report.html").exists()

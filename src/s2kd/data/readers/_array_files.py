@@ -1,5 +1,6 @@
 """Arrays in `.npy`, `.npz` and HDF5 files: their headers, and lazy access to their values."""
 
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -72,7 +73,10 @@ class NpzMember(FrameSource):
     """A C-ordered array of an `.npz`, decompressed as its first axis is read in order."""
 
     def __init__(self, path: Path, key: str) -> None:
-        self._path, self._file = path, zipfile.ZipFile(path).open(f"{key}.npy")  # noqa: SIM115
+        archive = zipfile.ZipFile(path)
+        self._path, self._file = path, archive.open(f"{key}.npy")
+        for opened in (archive, self._file):  # dask keeps this object; they close with it
+            weakref.finalize(self, opened.close)
         self.shape, _, self.dtype = _npy_header(self._file)
         self._offset = self._file.tell()
 
