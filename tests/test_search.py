@@ -36,7 +36,7 @@ FAST = road.tiny()
 FAST = structs.replace(FAST, narrator=Part(name="none"))
 SHORT = 6
 """Epochs of a candidate."""
-WISHES = planning.Wishes(minutes=1.0, students=("unet",), sizes=("small",))
+OPTIONS = planning.SearchOptions(minutes=1.0, students=("unet",), sizes=("small",))
 
 
 def student(name: str, *, step: float = 1.0, excess: str = "") -> MeasuredStudent:
@@ -62,7 +62,7 @@ def folder(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planning, "MOST_EPOCHS", SHORT)
-        answer = main_job.distill(FAST, out=out, wishes=WISHES, progress=progress)
+        answer = main_job.distill(FAST, out=out, options=OPTIONS, progress=progress)
     return out, answer, stages
 
 
@@ -145,9 +145,9 @@ def test_a_student_that_cannot_be_built_is_a_sentence_before_anything_is_trained
 
 
 def test_no_student_within_the_budget_names_the_smallest(tmp_path):
-    wishes = dataclasses.replace(WISHES, budget=Budget(max_parameters=10))
+    options = dataclasses.replace(OPTIONS, budget=Budget(max_parameters=10))
     with pytest.raises(S2KDError, match=r"the smallest has [\d,]+ parameters \(\w+-small\)"):
-        main_job.distill(FAST, out=tmp_path / "run", wishes=wishes)
+        main_job.distill(FAST, out=tmp_path / "run", options=options)
     assert not (tmp_path / "run").exists()
 
 
@@ -214,7 +214,7 @@ def test_the_same_command_again_trains_nothing_and_answers_the_same(folder):
     def progress(stage):
         return lambda done, total, word="": stages.append(stage)
 
-    again = main_job.distill(FAST, out=out, wishes=WISHES, progress=progress)
+    again = main_job.distill(FAST, out=out, options=OPTIONS, progress=progress)
     assert not [stage for stage in stages if stage.startswith(("train ", "score ", "targets "))]
     assert again.chosen == answer.chosen
     assert again.forecasters == answer.forecasters
@@ -291,7 +291,7 @@ def test_a_pruned_candidate_goes_on_from_its_checkpoint(tmp_path):
 def test_the_plan_alone_trains_nothing(tmp_path):
     plans = []
     answer = main_job.distill(
-        FAST, out=tmp_path / "run", wishes=WISHES, show_plan=plans.append, plan_only=True
+        FAST, out=tmp_path / "run", options=OPTIONS, show_plan=plans.append, plan_only=True
     )
     assert answer is None
     (plan,) = plans

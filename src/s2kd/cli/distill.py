@@ -97,10 +97,10 @@ def distill(
     from s2kd.core import console
     from s2kd.pipeline import main_job
     from s2kd.pipeline.api import MINUTES, budget_of, quantity
-    from s2kd.pipeline.plan import Wishes
+    from s2kd.pipeline.plan import SearchOptions
 
     minutes = quantity("--time", limit, MINUTES)
-    wishes = Wishes(
+    options = SearchOptions(
         budget=budget_of(max_latency, max_parameters),
         minutes=minutes,
         teachers=tuple(teacher or ()),
@@ -115,7 +115,7 @@ def distill(
         answer = main_job.distill(
             recipe,
             out=out,
-            wishes=wishes,
+            options=options,
             show_plan=lambda plan: None if as_json else _show_plan(plan),
             plan_only=plan,
             machine=pipeline.Machine(accelerator=accelerator, precision=precision),

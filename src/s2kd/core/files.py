@@ -57,8 +57,13 @@ def digest(value: object) -> str:
     return hashlib.blake2b(canonical.encode(), digest_size=12).hexdigest()
 
 
-def check_room(folder: Path, size: int) -> None:
-    """Refuse a folder that cannot be written, or a disk with less than `size` bytes free."""
+def check_room(
+    folder: Path, size: int, *, remedy: str = "choose a folder on a larger disk"
+) -> None:
+    """Refuse a folder that cannot be written, or a disk with less than `size` bytes free.
+
+    `remedy` ends the sentence on the disk.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -68,8 +73,8 @@ def check_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise S2KDError(
-            f"{folder}: {size / 2**30:.3g} GiB are needed, {free / 2**30:.3g} GiB are free; choose "
-            "a folder on a larger disk"
+            f"{folder}: {size / 2**30:.3g} GiB are needed, {free / 2**30:.3g} GiB are free; "
+            f"{remedy}"
         )
 
 

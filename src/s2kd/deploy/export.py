@@ -115,12 +115,16 @@ def run_onnx(
 ) -> Float[np.ndarray, "batch lead channel height width"]:
     """The forecast of an exported file, by ONNX Runtime."""
     _require()
+    return _session(path).run(["future"], {"past": np.asarray(past, dtype=np.float32)})[0]
+
+
+def _session(path: Path, *, threads: int = 0) -> Any:
+    """ONNX Runtime on the processor; 0 threads for as many as it chooses."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return session.run(["future"], {"past": np.asarray(past, dtype=np.float32)})[0]
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def measure_onnx(
@@ -133,8 +137,6 @@ def measure_onnx(
     missing.
     """
     _require()
-    import onnxruntime
-
     grid, train_stats = setting.grid, setting.statistics
     shape = (2, setting.past, len(grid.channels), grid.height, grid.width)
     sample = torch.tensor(train_stats.mean, dtype=torch.float32)[:, None, None].expand(shape)
@@ -142,11 +144,7 @@ def measure_onnx(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         _to_onnx(plain, sample.contiguous(), path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = 1, 3
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        session = _session(path, threads=1)
         past, times = {"past": sample[:1].numpy()}, []
         for _ in range(warmup + repeats):
             start = time.perf_counter()

@@ -171,8 +171,8 @@ def frontier(
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     grid[0].plot(*zip(*front, strict=True) if front else ([], []), color="#999999", zorder=1)
     for axes, (label, points) in zip(grid, panels.items(), strict=True):
-        for method, latency, error, chosen in points:
-            form = {"marker": "*", "s": 220, "zorder": 3} if chosen else {"marker": "o", "s": 40}
+        for method, latency, error, is_chosen in points:
+            form = {"marker": "*", "s": 220, "zorder": 3} if is_chosen else {"marker": "o", "s": 40}
             colour = style[method][0]
             axes.scatter(latency, error, color=colour, label=method_label(method), linewidth=0.7,
                          edgecolor="white", **form)  # fmt: skip

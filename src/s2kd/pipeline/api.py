@@ -16,7 +16,7 @@ from s2kd.evaluation.summary import summary_table
 from s2kd.pipeline import main_job, recipes
 from s2kd.pipeline.candidates import Budget
 from s2kd.pipeline.folder import locked, open_run
-from s2kd.pipeline.plan import Wishes
+from s2kd.pipeline.plan import SearchOptions
 from s2kd.pipeline.run import Machine
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def distill(
         recipe, memory = structs.replace(recipe, given=IN_MEMORY), {**memory, "given": teacher}
     else:
         names = tuple(teacher)
-    wishes = Wishes(
+    options = SearchOptions(
         budget=budget_of(max_latency, max_parameters),
         minutes=quantity("--time", time, MINUTES),
         teachers=names,
@@ -124,7 +124,7 @@ def distill(
         students=tuple(students),
         sizes=tuple(sizes),
     )
-    return main_job.distill(recipe, out=out, wishes=wishes, machine=machine, **memory)
+    return main_job.distill(recipe, out=out, options=options, machine=machine, **memory)
 
 
 @dataclass(frozen=True, kw_only=True)

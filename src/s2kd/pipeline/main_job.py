@@ -2,8 +2,8 @@
 
 import calendar
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,12 @@ from s2kd.evaluation.answer import Answer, Candidate, Cost, answer_of
 from s2kd.pipeline.candidates import Design, designs
 from s2kd.pipeline.checks import check_captures, check_parts
 from s2kd.pipeline.evaluate import TEACHER_METHODS, evaluate, export, report
-from s2kd.pipeline.folder import Busy, load_recipe, locked, open_run
-from s2kd.pipeline.narrate import narrate
-from s2kd.pipeline.plan import TOO_SLOW, Plan, TeacherCost, Wishes, check_room, make_plan
+from s2kd.pipeline.folder import load_recipe, open_run
+from s2kd.pipeline.plan import TOO_SLOW, Plan, SearchOptions, TeacherCost, check_room, make_plan
 from s2kd.pipeline.queue import OutOfTime
 from s2kd.pipeline.run import Run
 from s2kd.pipeline.search import Search, promote, tidy, trial_folder
-from s2kd.pipeline.targets import copy_stored, store_teacher_outputs
-from s2kd.pipeline.teach import train_teachers
+from s2kd.pipeline.study import prepare_supervision, waiting_lock
 from s2kd.pipeline.teacher_choice import recipe_with
 from s2kd.training.loop import StopTraining
 
@@ -43,24 +41,24 @@ class MainJob:
     """
 
     base: Run
-    wishes: Wishes
+    options: SearchOptions
     run_settings: dict[str, Any]
     started: float = field(default_factory=time.monotonic)
 
     @property
     def deadline(self) -> float:
         """When everything must be done."""
-        return self.started + 60 * self.wishes.minutes
+        return self.started + 60 * self.options.minutes
 
     def plan(self) -> Plan:
-        """The plan of this folder, made now where there is none of these wishes."""
+        """The plan of this folder, made now where there is none of these options."""
         path = self.base.out / "search" / "plan.json"
-        key = digest([self.base.recipe.to_dict(), asdict(self.wishes)])
+        key = digest([self.base.recipe.to_dict(), asdict(self.options)])
         saved = read_json(path) if path.exists() else {}
         if saved.get("key") == key:
             return msgspec.convert(saved["plan"], Plan)
         check_captures(self.base)
-        plan = make_plan(self.base, self.wishes)
+        plan = make_plan(self.base, self.options)
         check_room(self.base, plan)
         self.open(plan)  # so that the folder is a run's before anything else lies in it
         write_json(path, {"key": key, "plan": msgspec.to_builtins(plan)})
@@ -85,38 +83,23 @@ class MainJob:
     def _opened(self, recipe: Recipe) -> Run:
         """The run of this recipe in the folder, with the data that are loaded already."""
         run = open_run(recipe, self.base.out, free=("student_training",), **self.run_settings)
-        run.dataset, run.train_stats, run.fabric = (
-            self.base.dataset,
-            self.base.train_stats,
-            self.base.fabric,
-        )
+        base = self.base
+        run.dataset, run.train_stats, run.fabric = base.dataset, base.train_stats, base.fabric
+        for name in {"captures", "unlabelled", "given_teacher"} & set(vars(base)):
+            setattr(run, name, getattr(base, name))
         return run
 
     def prepare(self, run: Run, plan: Plan) -> None:
         """Narratives, teacher and its outputs, by one process; the others wait."""
         limit = time.monotonic() + 1.5 * plan.seconds["teacher"] + 5
-        with self.turn():
-            if any(method.teacher == "stored" for method in run.recipe.methods):
-                copy_stored(run)
-            narrate(run)
+        with self.lock():
             run.on_epoch = _until(min(limit, self.deadline))
-            train_teachers(run)
+            prepare_supervision(run)
             run.on_epoch = None
-            for kind in {method.teacher for method in run.recipe.methods}:
-                store_teacher_outputs(run, kind, run.recipe.seeds[0], run.recipe.methods)
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[bool]:
         """The folder's lock, waited for where another process of the search holds it."""
-        with ExitStack() as stack:
-            while True:
-                try:
-                    stack.enter_context(locked(self.base.out))
-                    break
-                except Busy:
-                    self.base.say("Waiting for another process of this search")
-                    time.sleep(2)
-            yield
+        return waiting_lock(self.base.out, self.base.say)
 
     def search(self, run: Run, plan: Plan) -> Search:
         """The search of this plan, as far as it has come."""
@@ -140,12 +123,12 @@ class MainJob:
         """The best candidate and its peers: trained to the end, scored once, reported, exported."""
         while "running" in search.states().values() and time.monotonic() < self.deadline:
             time.sleep(1)  # another process is at its last candidate
-        with self.turn():
+        with self.lock():
             _, best = search.finished()[0]
             baseline = Design(student=best.student, method=method_named("baseline"))
             if search.states()[baseline.name] != "finished":
                 # trained as long as the chosen one, or the comparison would flatter it
-                search.deadline = self.deadline + OVERTIME * 60 * self.wishes.minutes
+                search.deadline = self.deadline + OVERTIME * 60 * self.options.minutes
                 search.try_design(baseline, to_the_end=True)
                 _, best = search.finished()[0]  # which the baseline may be itself
             run.say(f"The best on validation: {best.name}")
@@ -156,28 +139,28 @@ class MainJob:
                 # of an earlier search in this folder, the weights may be gone
                 and (trial_folder(run, design) / "model.json").exists()
             ]
-            chosen = {d.method.name: d for d in [*peers, baseline]}
-            for design in chosen.values():
+            finalists = {d.method.name: d for d in [*peers, baseline]}
+            for design in finalists.values():
                 promote(run, design)
-            order = [m for m in [baseline.method, *run.recipe.methods] if m.name in chosen]
+            order = [m for m in [baseline.method, *run.recipe.methods] if m.name in finalists]
             recipe = replace(
                 run.recipe,
                 students=(best.student.part,),
                 methods=tuple({method.name: method for method in order}.values()),
             )
             final = self._opened(recipe)
-            scores = evaluate(final)
+            scores, candidates = evaluate(final), search.candidates()
             answer = answer_of(
                 scores,
                 chosen=_label(best.student.part, best.method),
                 baseline=_label(best.student.part, baseline.method),
-                costs=self._costs(run, search, chosen.values(), plan.teacher_cost),
-                candidates=[*search.candidates(), *_left_out(plan)],
+                costs=_costs(run, candidates, finalists.values(), plan.teacher_cost),
+                candidates=[*candidates, *_left_out(plan)],
                 search={
                     "seconds": round(time.monotonic() - self.started, 1),
-                    "minutes": self.wishes.minutes,
-                    "max_latency_ms": self.wishes.budget.max_latency_ms,
-                    "max_parameters": self.wishes.budget.max_parameters,
+                    "minutes": self.options.minutes,
+                    "max_latency_ms": self.options.budget.max_latency_ms,
+                    "max_parameters": self.options.budget.max_parameters,
                     "windows": plan.windows,
                     "epochs": plan.epochs,
                     "teacher": plan.teacher,
@@ -189,19 +172,23 @@ class MainJob:
             write_json(self.base.out / "answer.json", answer.to_dict())
             report(final)
             export(final)
-            tidy(run, list(chosen.values()))
+            tidy(run, list(finalists.values()))
         return answer
 
-    def _costs(
-        self, run: Run, search: Search, finished: Iterable[Design], cost: TeacherCost | None
-    ) -> dict[str, Cost]:
-        """Size, speed and training time by the labels of the leaderboard."""
-        seconds = {candidate.label: candidate.seconds for candidate in search.candidates()}
-        costs = {
-            _label(d.student.part, d.method): d.student.cost(seconds.get(d.name)) for d in finished
-        }
-        kinds = run.teacher_kinds if cost is not None else ()
-        return costs | {TEACHER_METHODS[kind]: cost.cost() for kind in kinds}
+
+def _costs(
+    run: Run,
+    candidates: Iterable[Candidate],
+    finished: Iterable[Design],
+    teacher: TeacherCost | None,
+) -> dict[str, Cost]:
+    """Size, speed and training time by the labels of the leaderboard."""
+    seconds = {candidate.label: candidate.seconds for candidate in candidates}
+    costs = {
+        _label(d.student.part, d.method): d.student.cost(seconds.get(d.name)) for d in finished
+    }
+    kinds = run.teacher_kinds if teacher is not None else ()
+    return costs | {TEACHER_METHODS[kind]: teacher.cost() for kind in kinds}
 
 
 def _limited(progress: Callable[[str], Progress], search: Search) -> Callable[[str], Progress]:
@@ -211,11 +198,11 @@ def _limited(progress: Callable[[str], Progress], search: Search) -> Callable[[s
     """
 
     def watched(stage: str) -> Progress:
-        show = progress(stage)
+        show, ends = progress(stage), search.ends  # read once: it takes the journal of all trials
 
         def update(done: int, total: int, word: str = "") -> None:
             show(done, total, word)
-            if done < total and time.monotonic() > search.ends + 2 and search.finished():
+            if done < total and time.monotonic() > ends + 2 and search.finished():
                 raise OutOfTime(stage)
 
         return update
@@ -274,7 +261,7 @@ def distill(
     recipe: Recipe,
     *,
     out: Path | str,
-    wishes: Wishes = Wishes(),  # noqa: B008
+    options: SearchOptions = SearchOptions(),  # noqa: B008
     show_plan: Callable[[Plan], object] = lambda plan: None,
     plan_only: bool = False,
     **run_settings: Any,
@@ -285,13 +272,13 @@ def distill(
     begins, and the result is None where that is all (`plan_only`). `run_settings` are those of
     `Run`. The answer is also in `answer.json` and at the top of `report.html`.
     """
-    if wishes.minutes <= 0:
-        raise S2KDError(f"--time {wishes.minutes:g}m: must be longer than 0 minutes")
+    if options.minutes <= 0:
+        raise S2KDError(f"--time {options.minutes:g}m: must be longer than 0 minutes")
     started, base = time.monotonic(), Run(recipe=recipe, out=Path(out), **run_settings)
-    base.recipe = recipe_with(base, wishes)
+    base.recipe = recipe_with(base, options)
     check_parts(base.recipe)
-    job = MainJob(base=base, wishes=wishes, run_settings=run_settings, started=started)
-    with job.turn():
+    job = MainJob(base=base, options=options, run_settings=run_settings, started=started)
+    with job.lock():
         plan = job.plan()
     show_plan(plan)
     if plan_only:

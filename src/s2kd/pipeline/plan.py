@@ -4,12 +4,12 @@ import dataclasses
 import math
 import os
 import resource
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
+from s2kd.core import files
 from s2kd.core.errors import S2KDError
 from s2kd.core.methods import Method
 from s2kd.core.recipe import Recipe
@@ -43,7 +43,7 @@ EXTRA_COST, DISTILLATION_COST = 2.0, 1.15
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
+class SearchOptions:
     """What a user asks for; the rest is chosen by measurements.
 
     Attributes
@@ -99,20 +99,20 @@ class Plan:
     teacher_cost: TeacherCost | None = None
 
 
-def make_plan(run: Run, wishes: Wishes) -> Plan:
+def make_plan(run: Run, options: SearchOptions) -> Plan:
     """Build, export and time every student and the teacher, and divide the time.
 
     Raises S2KDError where no student is within the budget, or where disk or memory do not suffice.
     """
     recipe, count = run.recipe, len(run.windows("train"))
     parts = student_parts(
-        run.dataset.grid, backbones=wishes.students, sizes=wishes.sizes, norm=_norm(recipe)
+        run.dataset.grid, backbones=options.students, sizes=options.sizes, norm=_norm(recipe)
     )
     students, failures = [], {}
     progress = run.progress("measuring students")
     for number, (name, part) in enumerate(parts.items(), 1):
         try:
-            students.append(measured(run, name, part, wishes.budget))
+            students.append(measured(run, name, part, options.budget))
         except S2KDError as error:
             failures[name] = str(error)
         progress(number, len(parts), name)
@@ -121,7 +121,7 @@ def make_plan(run: Run, wishes: Wishes) -> Plan:
     batch = recipe.student_training.batch_size
     steps = -(-count // batch)
     seconds = dict.fromkeys(("teacher", "labels", "search", "scores"), 0.0)
-    total = 60 * wishes.minutes
+    total = 60 * options.minutes
     teacher_cost, teacher_epochs, latent_values = None, 0, 0
     if run.teacher_kinds:
         teacher_cost = measured_teacher(run)
@@ -268,13 +268,8 @@ def memory_estimate(run: Run, students: Sequence[MeasuredStudent]) -> int:
 
 def check_room(run: Run, plan: Plan) -> None:
     """Refuse what would end in a full disk or memory, before anything long begins."""
-    run.out.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(run.out).free
-    if plan.disk_bytes > free:
-        raise S2KDError(
-            f"{run.out}: the search needs {_gib(plan.disk_bytes)} on disk, {_gib(free)} are free; "
-            "choose another --out, or fewer --students or --sizes"
-        )
+    remedy = "choose another --out, or fewer --students or --sizes"
+    files.check_room(run.out, plan.disk_bytes, remedy=remedy)
     if run.fabric.device.type == "cuda":
         memory = torch.cuda.mem_get_info(run.fabric.device)[1]
     else:

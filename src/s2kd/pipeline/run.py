@@ -145,12 +145,20 @@ class Run:
         from s2kd.training.labels import Labels
 
         recipe, dataset = self.recipe, self.dataset
-        return tuple(
+        captures = tuple(
             Labels.open(stored.path).check_against(
                 dataset.grid, past=recipe.past, lead=recipe.lead, source=dataset.name
             )
             for stored in recipe.captures
         )
+        for labels in captures:
+            apart = labels.apart_from_held_out(dataset) if labels.files.has("inputs") else []
+            if left_out := len(apart) - sum(apart):
+                self.say(
+                    f"{left_out} of {len(apart)} windows of {labels.path} touch frames of the "
+                    "validation or test split, and are left out"
+                )
+        return captures
 
     @cached_property
     def unlabelled(self) -> tuple[WindowDataset, ...]:

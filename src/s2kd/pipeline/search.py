@@ -29,6 +29,7 @@ from s2kd.core.files import digest
 from s2kd.core.methods import key_form
 from s2kd.core.recipe import Recipe
 from s2kd.evaluation.answer import TIME_OVER, Candidate
+from s2kd.evaluation.compare import BASELINE
 from s2kd.models.checkpoint import load_metadata
 from s2kd.pipeline.candidates import Design
 from s2kd.pipeline.distil import distill_student, student_folder
@@ -40,7 +41,6 @@ from s2kd.training.loop import StopTraining
 if TYPE_CHECKING:
     import optuna
 
-BASELINE = "baseline"
 REDUCTION = 3
 """After each rung, one candidate in so many goes on."""
 
@@ -95,18 +95,15 @@ class Search:
     @property
     def ends(self) -> float:
         """When candidates stop: the best student's baseline is left the time for as many epochs."""
-        ranked = self.finished()
+        trials = self.trials()
+        ranked = self._ranked(trials)
         if not ranked:
             return self.deadline
         best = ranked[0][1]
-        states, trials = self.states(), self.trials()
-        baseline = f"{best.student.name} {BASELINE}"
-        if states.get(baseline) == "finished":
+        if _state(trials.get(f"{best.student.name} {BASELINE}", ())) == "finished":
             return self.deadline
         rows = trials[best.name]
-        seconds = sum(row.user_attrs.get("seconds", 0.0) for row in rows)
-        epochs = max((max(row.intermediate_values, default=0) for row in rows), default=0)
-        return self.deadline - self.epochs * seconds / max(1, epochs)
+        return self.deadline - self.epochs * _seconds(rows) / max(1, _epochs(rows))
 
     def run_until_done(self) -> None:
         """Train one design after the other until all are judged or the time is over.
@@ -130,7 +127,8 @@ class Search:
         end; then every other method for the two best students; then what was pruned of the best
         three to the end.
         """
-        trials, states = self.trials(), self.states()
+        trials = self.trials()
+        states = {name: _state(rows) for name, rows in trials.items()}
         first = self.designs[0].method.name
         fresh = [d for d in self.designs if states[d.name] in ("", "interrupted")]
         lead = [d for d in fresh if d.method.name == first]
@@ -198,17 +196,22 @@ class Search:
 
     def finished(self) -> list[tuple[float, Design]]:
         """(validation error, design) of what is trained to the end, best first."""
+        return self._ranked(self.trials())
+
+    def _ranked(
+        self, trials: "dict[str, list[optuna.trial.FrozenTrial]]"
+    ) -> list[tuple[float, Design]]:
         rows = [
             (trial.value, self.by_name[name])
-            for name, trials in self.trials().items()
-            for trial in trials
+            for name, rows in trials.items()
+            for trial in rows
             if trial.state.name == "COMPLETE"
         ]
         return sorted(rows, key=lambda row: row[0])
 
     def candidates(self) -> list[Candidate]:
         """One row per design, those never tried included, best first."""
-        states, rows = self.states(), []
+        rows = []
         for name, trials in self.trials().items():
             design, best = self.by_name[name], _best(trials)
             rows.append(
@@ -216,9 +219,9 @@ class Search:
                     method=design.method.name,
                     label=name,
                     validation=best if math.isfinite(best) else None,
-                    seconds=sum(trial.user_attrs.get("seconds", 0.0) for trial in trials),
-                    epochs=max((max(t.intermediate_values, default=0) for t in trials), default=0),
-                    state=states[name] or "not_tried",
+                    seconds=_seconds(trials),
+                    epochs=_epochs(trials),
+                    state=_state(trials) or "not_tried",
                     reason=trials[-1].user_attrs.get("reason", "") if trials else "",
                 )
             )
@@ -229,6 +232,16 @@ def _best(trials: Sequence[Any]) -> float:
     """The lowest validation error that the trials of a design reported; infinite for none."""
     values = [value for trial in trials for value in trial.intermediate_values.values()]
     return min(values, default=math.inf)
+
+
+def _seconds(trials: Sequence[Any]) -> float:
+    """Seconds of all trials of a design."""
+    return sum(trial.user_attrs.get("seconds", 0.0) for trial in trials)
+
+
+def _epochs(trials: Sequence[Any]) -> int:
+    """Epochs that the trials of a design reached."""
+    return max((max(trial.intermediate_values, default=0) for trial in trials), default=0)
 
 
 def _state(trials: Sequence[Any]) -> str:

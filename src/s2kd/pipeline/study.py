@@ -1,14 +1,22 @@
-"""Optuna studies in a journal file that several processes or machines share."""
+"""Optuna studies that several processes or machines share, and what their trials read."""
 
 import os
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from s2kd.core.errors import S2KDError
+from s2kd.pipeline.checks import compared_views
+from s2kd.pipeline.folder import Busy, locked
+from s2kd.pipeline.narrate import narrate
+from s2kd.pipeline.run import Run
+from s2kd.pipeline.targets import copy_stored, store_teacher_outputs
+from s2kd.pipeline.teach import train_teachers
 
 if TYPE_CHECKING:
     import optuna
@@ -73,3 +81,40 @@ def _is_alive(trial: Any) -> bool:
     except PermissionError:
         return True
     return True
+
+
+# --- what all trials read ------------------------------------------------------------------------
+
+
+@contextmanager
+def waiting_lock(
+    out: Path, say: Callable[[str], None], *, is_late: Callable[[], bool] = lambda: False
+) -> Iterator[bool]:
+    """The folder's lock, waited for while another process of the search holds it.
+
+    Gives False, without the lock, where `is_late` says so first.
+    """
+    with ExitStack() as stack:
+        while not is_late():
+            try:
+                stack.enter_context(locked(out))
+            except Busy:
+                say("Waiting for another process of this search")
+                time.sleep(2)
+            else:
+                yield True
+                return
+        yield False
+
+
+def prepare_supervision(run: Run) -> None:
+    """Narratives, teachers, and their outputs for the run's methods, before any trial begins."""
+    methods = run.recipe.methods
+    if any(method.teacher == "stored" for method in methods):
+        copy_stored(run)
+    narrate(run)
+    train_teachers(run)
+    stored = [m for m in methods if m.terms and "feature_pyramid" not in compared_views(m)]
+    for seed in run.recipe.seeds:
+        for kind in dict.fromkeys(method.teacher for method in stored):
+            store_teacher_outputs(run, kind, seed, stored)

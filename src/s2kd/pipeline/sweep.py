@@ -27,15 +27,16 @@ from s2kd.core.hardware import hardware, versions
 from s2kd.core.methods import key_form
 from s2kd.core.recipe import Method, Part
 from s2kd.models.checkpoint import load_metadata
-from s2kd.pipeline.checks import compared_views
 from s2kd.pipeline.distil import distill_student
-from s2kd.pipeline.folder import Busy, locked
-from s2kd.pipeline.narrate import narrate
 from s2kd.pipeline.queue import JobContext, OutOfTime
 from s2kd.pipeline.run import Run
-from s2kd.pipeline.study import import_optuna, open_study, sign
-from s2kd.pipeline.targets import copy_stored, store_teacher_outputs
-from s2kd.pipeline.teach import train_teachers
+from s2kd.pipeline.study import (
+    import_optuna,
+    open_study,
+    prepare_supervision,
+    sign,
+    waiting_lock,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -194,24 +195,13 @@ def narrowed(run: Run, search: Search) -> Run:
 
 def prepare(run: Run, context: JobContext) -> bool:
     """Narratives, teachers and targets, by one process; others wait. False where time ran out."""
-    (method,) = run.recipe.methods
-    while not context.is_late:
-        try:
-            with locked(run.out):
-                if method.teacher == "stored":
-                    copy_stored(run)
-                narrate(run)
-                train_teachers(run)
-                if method.terms and "feature_pyramid" not in compared_views(method):
-                    for seed in run.recipe.seeds:
-                        store_teacher_outputs(run, method.teacher, seed, [method])
-            return True
-        except OutOfTime:
-            return False
-        except Busy:
-            run.say("Waiting for another process, which makes the teacher")
-            time.sleep(2)
-    return False
+    try:
+        with waiting_lock(run.out, run.say, is_late=lambda: context.is_late) as is_ours:
+            if is_ours:
+                prepare_supervision(run)
+            return is_ours
+    except OutOfTime:
+        return False
 
 
 # --- the study -----------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from s2kd.pipeline.kept import existing_folder, kept
 from s2kd.pipeline.run import Run
 from s2kd.pipeline.teach import teacher_folder
 from s2kd.training.extra import ExtraWindows, Material, StoredInputs, extra_windows
-from s2kd.training.extra.capture import Capture
 from s2kd.training.extra.mixture import Mixture, MixtureTargets
 from s2kd.training.labels import Labels, is_labels
 from s2kd.training.objectives import Targets
@@ -121,8 +120,8 @@ def teacher_metadata(run: Run, kind: str, seed: int) -> dict[str, Any] | None:
 def _opened(run: Run, kind: str, seed: int) -> tuple[AnyTeacher, list[str | None]]:
     """A teacher that answers any window, on the run's device, and what its answers depend on."""
     if kind == "given":
-        given = run.given_teacher
-        return given.to(run.fabric.device), [given.digest, None]
+        teacher = run.given_teacher
+        return teacher.to(run.fabric.device), [teacher.digest, None]
     teacher, metadata = load_teacher(teacher_folder(run, kind, seed))
     return teacher.to(run.fabric.device), [metadata["weights"], metadata["key"]]
 
@@ -233,13 +232,7 @@ def build_extra(run: Run, part: Part, kind: str, seed: int) -> ExtraWindows:
         captures=run.captures if "captures" in reads else (),
         unlabelled=run.unlabelled if "unlabelled" in reads else (),
     )
-    built = extra_windows.build(part.name, material, **part.params)
-    if isinstance(built, Capture) and built.left_out:
-        run.say(
-            f"{built.left_out} of {len(built)} windows of the captures touch frames of the "
-            "validation or test split, and are left out"
-        )
-    return built
+    return extra_windows.build(part.name, material, **part.params)
 
 
 def _with_targets(

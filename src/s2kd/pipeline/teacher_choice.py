@@ -11,7 +11,7 @@ from s2kd.core.recipe import Recipe, Stored
 from s2kd.data.windows import WindowDataset
 from s2kd.models.given import open_teacher
 from s2kd.pipeline.candidates import search_methods, with_unlabelled
-from s2kd.pipeline.plan import Wishes
+from s2kd.pipeline.plan import SearchOptions
 from s2kd.pipeline.run import Run
 from s2kd.training.labels import Labels
 from s2kd.training.loop import validation_error
@@ -22,7 +22,7 @@ BUILTIN = "builtin"
 """The privileged teacher, trained on the user's data."""
 
 
-def recipe_with(run: Run, wishes: Wishes) -> Recipe:
+def recipe_with(run: Run, options: SearchOptions) -> Recipe:
     """The recipe of a run with the teacher and the methods of a search.
 
     Raises S2KDError where a teacher or a capture does not fit the data, or where none of several
@@ -30,10 +30,11 @@ def recipe_with(run: Run, wishes: Wishes) -> Recipe:
     """
     recipe = replace(
         run.recipe,
-        captures=tuple(Stored(path=path) for path in wishes.captures),
-        unlabelled=wishes.unlabelled,
+        captures=tuple(Stored(path=path) for path in options.captures),
+        unlabelled=options.unlabelled,
+        seeds=run.recipe.seeds[:1],  # every candidate is trained once
     )
-    sources = wishes.teachers or (() if wishes.captures or run.given else (BUILTIN,))
+    sources = options.teachers or (() if options.captures or run.given else (BUILTIN,))
     source = sources[0] if sources else ""
     if len(sources) > 1:
         source = best_teacher(run, sources)
@@ -49,11 +50,11 @@ def recipe_with(run: Run, wishes: Wishes) -> Recipe:
     elif source:
         kind, recipe = "given", replace(recipe, given=source)
         latents = open_teacher(source, setting=run.setting).latent_width is not None
-    if wishes.captures:
-        stores = [Labels.open(path) for path in wishes.captures]
+    if options.captures:
+        stores = [Labels.open(path) for path in options.captures]
         latents = all(labels.latent_width is not None for labels in stores)
-    methods = search_methods(kind, captures=bool(wishes.captures), latents=latents)
-    if wishes.unlabelled:
+    methods = search_methods(kind, captures=bool(options.captures), latents=latents)
+    if options.unlabelled:
         methods = with_unlabelled(methods)
     return replace(recipe, methods=methods)
 

@@ -1,6 +1,5 @@
 """Writing of label stores, block by block; what a killed process has written is not redone."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 
 import s2kd
-from s2kd.core.files import digest, whole_folder
+from s2kd.core.files import check_room, digest, whole_folder
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.windows import WindowDataset
 from s2kd.models.given import GivenTeacher, content_digest
@@ -90,7 +89,8 @@ def write_labels(
             origin=origin,
             latent_extent=teacher_extent(teacher, windows.dataset.grid),
         )
-        _check_room(path, shapes)
+        size = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
+        check_room(path.parent, size, remedy="label with a larger --stride, or on another disk")
         _create(path, _template(windows, frames, shapes, attributes.block), attributes)
     files = _own_files(path, origin)
     if inputs:
@@ -123,17 +123,6 @@ def _attributes(windows: WindowDataset, shapes: Shapes, **origin: Any) -> Attrib
         blocks={view: [] for view in shapes},
         **origin,
     )
-
-
-def _check_room(path: Path, shapes: Shapes) -> None:
-    size = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(path.parent).free
-    if size > free:
-        raise S2KDError(
-            f"{path}: {size / 2**30:.3g} GiB are needed, {free / 2**30:.3g} GiB are free; label "
-            "with a larger --stride, or on another disk"
-        )
 
 
 def _template(

@@ -5,16 +5,18 @@ channel, row, column) with `last_frame` (time), and its `latent` (time, feature,
 latent_column), all float32 and in physical units; `time` is that of the last past frame.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from s2kd.core.registry import nearest
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.core.units import conversion
+from s2kd.data.dataset import Dataset
 from s2kd.models.given import check_places
 from s2kd.training.label_files import Attributes, LabelFiles
 from s2kd.training.label_files import is_labels as is_labels
@@ -45,6 +47,9 @@ class Labels:
     _last_frame: Int[np.ndarray, " window"] | None
     _channels: list[int]
     _scale: tuple[np.ndarray, np.ndarray] | None = None
+    _apart: "WeakKeyDictionary[Dataset, np.ndarray]" = field(
+        init=False, repr=False, default_factory=WeakKeyDictionary
+    )
 
     @classmethod
     def open(cls, path: Path | str) -> "Labels":
@@ -151,12 +156,42 @@ class Labels:
         """Frames of the inputs with these numbers, in the grid's units."""
         return self._fitted(self.files.read("inputs", numbers)[:, None])[:, 0]
 
-    def windows_apart_from(self, is_held: np.ndarray) -> np.ndarray:
-        """(window,) whether neither inputs nor forecasts touch a frame that is `is_held`."""
-        near = np.cumsum(np.concatenate([[0], is_held]))
-        first = self._last_frame - self.past + 1
-        stop = np.minimum(self._last_frame + self.lead + 1, len(is_held))
-        return near[stop] == near[first]
+    def apart_from_held_out(self, dataset: Dataset) -> Bool[np.ndarray, " window"]:
+        """Whether neither inputs nor forecasts touch a frame of the dataset's val or test splits.
+
+        Frames are recognised by content; the answer is kept, since all inputs are read for it.
+        """
+        if dataset not in self._apart:
+            is_held = self._held_out(dataset)
+            near = np.cumsum(np.concatenate([[0], is_held]))
+            first = self._last_frame - self.past + 1
+            stop = np.minimum(self._last_frame + self.lead + 1, len(is_held))
+            self._apart[dataset] = near[stop] == near[first]
+        return self._apart[dataset]
+
+    def _held_out(self, dataset: Dataset) -> Bool[np.ndarray, " frame"]:
+        """Whether a frame of the inputs is one of the dataset's outside of training.
+
+        Clocks are not asked: simulated archives share theirs. Frames are the same that agree to a
+        thousandth of the spread of the held-out ones, after conversion of units.
+        """
+        stretches = [s for name, part in dataset.splits.items() if name != "train" for s in part]
+        numbers = np.concatenate([np.arange(s.first, s.stop) for s in stretches])
+        exists = dataset.grid.exists
+        means = np.array([dataset.frames[n][:, exists].mean(1) for n in numbers.tolist()])
+        tolerance = 1e-3 * np.maximum(means.std(0), 1e-6 * np.abs(means).max(0) + 1e-30)
+        order = np.argsort(means[:, 0])
+        count = self.files.arrays["inputs"].shape[0]
+        same = np.zeros(count, dtype=bool)
+        for block in np.array_split(np.arange(count), max(1, count // 256)):
+            for number, frame in zip(block.tolist(), self.frames(block), strict=True):
+                mean = frame[:, exists].mean(1)
+                near = np.searchsorted(means[order, 0], mean[0] + tolerance[0] * np.array([-1, 1]))
+                same[number] = any(
+                    (np.abs(frame - dataset.frames[n])[:, exists].max(1) <= tolerance).all()
+                    for n in numbers[order[slice(*near)]].tolist()
+                )
+        return same
 
     def forecasts(self, index: np.ndarray) -> Float[np.ndarray, "batch lead channel height width"]:
         """The teacher's forecasts of these windows, in the grid's units."""

@@ -146,11 +146,11 @@ class InTurn(ExtraWindows):
         super().__init__(windows)
         if copies < 0:
             raise S2KDError(f"extra windows: copies must not be negative, got {copies}")
-        self.sizes, own = sizes, len(windows)
+        self.sizes, count = sizes, len(windows)
         numbers = torch.arange(sum(sizes)) if numbers is None else numbers
-        copies = copies or -(-len(numbers) // own)
-        order = cycled(len(numbers), copies * own, seed=seed)
-        self.pick = numbers[order].unflatten(0, (copies, own))
+        copies = copies or -(-len(numbers) // count)
+        order = cycled(len(numbers), copies * count, seed=seed)
+        self.pick = numbers[order].unflatten(0, (copies, count))
 
     def __len__(self) -> int:
         return sum(self.sizes)

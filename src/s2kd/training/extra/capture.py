@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from s2kd.core.types import Batch, S2KDError
-from s2kd.data.dataset import Dataset
 from s2kd.training.extra import (
     InTurn,
     Material,
@@ -45,8 +44,8 @@ class Capture(InTurn):
             if not labels.files.has("inputs"):
                 raise S2KDError(f"{labels.path}: holds no inputs, which a capture must have")
         sizes = [len(labels) for labels in self.labels]
-        numbers = torch.cat(list(map(torch.from_numpy, self._apart(material.windows.dataset))))
-        numbers = numbers.nonzero().flatten()
+        apart = [labels.apart_from_held_out(material.windows.dataset) for labels in self.labels]
+        numbers = torch.from_numpy(np.flatnonzero(np.concatenate(apart)))
         self.left_out = sum(sizes) - len(numbers)
         if not len(numbers):
             raise S2KDError(
@@ -63,20 +62,6 @@ class Capture(InTurn):
         frames = [grid.to_dict(), self.windows.past, self.windows.lead]
         self.name, self.key = "capture", ["capture", stores, units, *frames]
 
-    def _apart(self, dataset: Dataset) -> list[np.ndarray]:
-        """By store, (window,) whether it touches no frame of the validation and test splits."""
-        held = np.concatenate(
-            [
-                np.arange(stretch.first, stretch.stop)
-                for split, stretches in dataset.splits.items()
-                if split != "train"
-                for stretch in stretches
-            ]
-        )
-        return [
-            labels.windows_apart_from(same_frames(labels, dataset, held)) for labels in self.labels
-        ]
-
     def gather(self, index: Tensor) -> Batch:
         """The inputs with these numbers, read from the stores."""
         past = self.read(index, lambda labels, numbers: labels.inputs(numbers))
@@ -89,33 +74,6 @@ class Capture(InTurn):
             for number, positions, numbers in located(index, self.sizes)
         ]
         return assembled(rows, len(index))
-
-
-def same_frames(labels: "Labels", dataset: Dataset, held: np.ndarray) -> np.ndarray:
-    """(frame,) whether a frame of the store is one of the dataset's frames `held`, by content.
-
-    Clocks are not asked: simulated archives share theirs. Frames are the same that agree to a
-    thousandth of the spread of the held ones, after conversion of units.
-    """
-    exists = dataset.grid.exists
-    count = labels.files.arrays["inputs"].shape[0]
-    frames = [np.asarray(dataset.frames[number]) for number in held.tolist()]
-    means = np.array([frame[:, exists].mean(1) for frame in frames])
-    tolerance = 1e-3 * np.maximum(means.std(0), 1e-6 * np.abs(means).max(0) + 1e-30)
-    order = np.argsort(means[:, 0])
-    same = np.zeros(count, dtype=bool)
-    for block in np.array_split(np.arange(count), max(1, count // 256)):
-        for number, frame in zip(block.tolist(), labels.frames(block), strict=True):
-            mean = frame[:, exists].mean(1)
-            first, last = np.searchsorted(
-                means[order, 0], [mean[0] - tolerance[0], mean[0] + tolerance[0]]
-            )
-            for candidate in order[first:last].tolist():
-                apart = np.abs(frame - frames[candidate])[:, exists].max(1)
-                if (apart <= tolerance).all():
-                    same[number] = True
-                    break
-    return same
 
 
 class CaptureTargets:
