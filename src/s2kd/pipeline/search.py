@@ -236,7 +236,7 @@ def _best(trials: Sequence[Any]) -> float:
 
 def _seconds(trials: Sequence[Any]) -> float:
     """Seconds of all trials of a design."""
-    return sum(trial.user_attrs.get("seconds", 0.0) for trial in trials)
+    return float(sum(trial.user_attrs.get("seconds", 0.0) for trial in trials))
 
 
 def _epochs(trials: Sequence[Any]) -> int:
