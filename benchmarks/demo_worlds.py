@@ -10,9 +10,9 @@ from pathlib import Path
 
 from s2kd import pipeline
 from s2kd.core.recipe import Recipe
+from s2kd.core.saved import load_metadata
 from s2kd.evaluation.results import select
 from s2kd.evaluation.tables import Table
-from s2kd.models.checkpoint import load_metadata
 from s2kd.pipeline import demo
 from s2kd.pipeline.recipes import demo as recipes
 

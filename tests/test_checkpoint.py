@@ -9,9 +9,10 @@ from safetensors import safe_open
 
 from s2kd.core.files import read_json, write_json
 from s2kd.core.recipe import Part, TeacherSpec
+from s2kd.core.saved import find_student
 from s2kd.core.types import S2KDError
 from s2kd.data.statistics import statistics
-from s2kd.deploy.forecaster import Forecaster, find_student
+from s2kd.deploy.forecaster import Forecaster
 from s2kd.models.backbones.triton import Triton
 from s2kd.models.checkpoint import (
     Setting,

@@ -9,7 +9,8 @@ import xarray as xr
 from s2kd import pipeline
 from s2kd.cli import main
 from s2kd.core.recipe import Recipe
-from s2kd.models.checkpoint import load_metadata, load_student
+from s2kd.core.saved import load_metadata
+from s2kd.models.checkpoint import load_student
 from s2kd.pipeline import demo as demos
 from s2kd.pipeline.recipes import demo as recipes
 from s2kd.training.labels import Labels

@@ -12,10 +12,11 @@ from msgspec.structs import replace
 from road import TEACHER
 
 from s2kd.core.recipe import Part, Stored
+from s2kd.core.saved import sealed
 from s2kd.core.types import S2KDError, Tokens
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
-from s2kd.models.checkpoint import Setting, build_student, build_teacher, sealed
+from s2kd.models.checkpoint import Setting, build_student, build_teacher
 from s2kd.models.given import given_teacher
 from s2kd.models.normaliser import Normaliser
 from s2kd.training import label_writer

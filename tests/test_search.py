@@ -16,8 +16,8 @@ from s2kd.core.errors import S2KDError
 from s2kd.core.files import read_json
 from s2kd.core.methods import method_named
 from s2kd.core.recipe import Part
+from s2kd.core.saved import load_metadata
 from s2kd.evaluation.answer import Answer, headline
-from s2kd.models.checkpoint import load_metadata
 from s2kd.pipeline import main_job, search
 from s2kd.pipeline import plan as planning
 from s2kd.pipeline.api import MILLISECONDS, MINUTES, quantity

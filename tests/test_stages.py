@@ -13,11 +13,12 @@ from worlds import world
 from s2kd import pipeline
 from s2kd.core.files import write_json
 from s2kd.core.recipe import Part
+from s2kd.core.saved import file_digest, sealed
 from s2kd.core.types import S2KDError
 from s2kd.data.windows import WindowDataset
 from s2kd.deploy.forecaster import Forecaster
 from s2kd.evaluation.results import each_model, settings_of
-from s2kd.models.checkpoint import file_digest, load_teacher, sealed
+from s2kd.models.checkpoint import load_teacher
 from s2kd.pipeline.evaluate import references
 from s2kd.pipeline.recipes import BASELINE, s2kd
 

@@ -19,10 +19,10 @@ from s2kd.cli import app
 from s2kd.core.errors import S2KDError
 from s2kd.core.files import write_json
 from s2kd.core.recipe import Part, method_named
+from s2kd.core.saved import load_metadata
 from s2kd.evaluation import figures
 from s2kd.evaluation.report import write_report
 from s2kd.evaluation.results import read_scores, read_searches
-from s2kd.models.checkpoint import load_metadata
 from s2kd.pipeline import sweep as sweeping
 
 optuna = pytest.importorskip("optuna")

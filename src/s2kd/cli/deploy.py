@@ -47,8 +47,9 @@ def export(
     student: Student = "",
 ) -> None:
     """A student as an ONNX file, normalising inside, checked against PyTorch."""
+    from s2kd.core.saved import find_student
     from s2kd.deploy.export import export_onnx
-    from s2kd.deploy.forecaster import Forecaster, find_student
+    from s2kd.deploy.forecaster import Forecaster
 
     student_folder = find_student(folder, student)
     path = out or student_folder / "model.onnx"

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s2kd.core.recipe import Part, upgrade
+from s2kd.core.saved import find_student
 from s2kd.core.types import S2KDError
 from s2kd.data.latest import LatestFrames, latest_frames
 from s2kd.data.loading import read_record
 from s2kd.data.readers import readers
 from s2kd.data.readers.files import IN_MEMORY
 from s2kd.data.store import FACTS
-from s2kd.deploy.forecaster import Forecaster, find_student
+from s2kd.deploy.forecaster import Forecaster
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from s2kd.core.saved import find_student
 from s2kd.core.types import GridSpec, S2KDError
-from s2kd.models.checkpoint import find_student, load_student
+from s2kd.models.checkpoint import load_student
 from s2kd.models.forecasters import Student, feed_back
 
 

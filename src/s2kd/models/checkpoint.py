@@ -1,7 +1,5 @@
 """Saved models: `model.safetensors` (weights) beside `model.json` (resolved settings, origin)."""
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +8,15 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 from torch import nn
 
-from s2kd.core.files import digest, read_json, write_json, write_whole
+from s2kd.core.files import write_json, write_whole
 from s2kd.core.hardware import versions
 from s2kd.core.recipe import Part, TeacherSpec
+from s2kd.core.saved import FORMAT, METADATA, WEIGHTS, file_digest, metadata_of_kind, sealed
 from s2kd.core.types import GridSpec, S2KDError, Statistics
 from s2kd.models.backbones import backbones
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.models.layers import parameter_count
 from s2kd.models.normaliser import Normaliser
-
-WEIGHTS, METADATA = "model.safetensors", "model.json"
-FORMAT = "s2kd-model-1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +62,6 @@ class Setting:
             statistics=Statistics(**per_channel, quantiles=quantiles),
             **{name: plain[name] for name in ("past", "lead", "normalise", "predict")},
         )
-
-
-NEEDED = ("kind", "part", "grid", "past", "lead", "normalise", "predict", "statistics", "weights")
-"""Metadata without which a model cannot be built again."""
 
 
 def build_student(part: Part, setting: Setting) -> Student:
@@ -142,39 +134,9 @@ def save_model(folder: Path, model: nn.Module, metadata: dict[str, Any]) -> None
     write_json(folder / METADATA, sealed(content))
 
 
-def sealed(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Plain JSON-able metadata with a digest over all the rest."""
-    plain = json.loads(json.dumps(metadata))
-    plain.pop("digest", None)
-    return {**plain, "digest": digest(plain)}
-
-
-def load_metadata(folder: Path) -> dict[str, Any]:
-    """The metadata of the model in `folder`.
-
-    Raises S2KDError where the folder holds no model, or where `model.json` was altered since it
-    was written (older versions wrote no digest; theirs are read as they are).
-    """
-    path = folder / METADATA
-    if not path.exists():
-        raise S2KDError(f"{folder}: no {METADATA} in it, so not the folder of a trained model")
-    metadata = read_json(path)
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-        raise S2KDError(f"{path}: not the {METADATA} of this program")
-    lacking = [name for name in NEEDED if name not in metadata]
-    if lacking:
-        raise S2KDError(f"{path}: incomplete (it lacks {', '.join(lacking)})")
-    if "digest" in metadata and metadata != sealed(metadata):
-        raise S2KDError(
-            f"{path}: was altered after the model was saved; restore the file, or train the model "
-            "again"
-        )
-    return metadata
-
-
 def load_student(folder: Path) -> tuple[Student, dict[str, Any]]:
     """A trained student in evaluation mode, and its metadata."""
-    metadata = _metadata_of_kind(folder, "student")
+    metadata = metadata_of_kind(folder, "student")
     student = build_student(Part(**metadata["part"]), Setting.from_dict(metadata))
     load_weights(folder, student, metadata)
     return student.eval(), metadata
@@ -182,7 +144,7 @@ def load_student(folder: Path) -> tuple[Student, dict[str, Any]]:
 
 def load_teacher(folder: Path) -> tuple[Teacher, dict[str, Any]]:
     """A trained teacher in evaluation mode, and its metadata."""
-    metadata = _metadata_of_kind(folder, "teacher")
+    metadata = metadata_of_kind(folder, "teacher")
     part = metadata["part"]
     teacher = build_teacher(
         TeacherSpec(**{**part, "backbone": Part(**part["backbone"])}),
@@ -192,29 +154,6 @@ def load_teacher(folder: Path) -> tuple[Teacher, dict[str, Any]]:
     )
     load_weights(folder, teacher, metadata)
     return teacher.eval(), metadata
-
-
-def find_student(folder: Path, name: str = "") -> Path:
-    """The folder of one student of a run, or `folder` itself where it is a student's."""
-    if (folder / "model.json").exists():
-        return folder
-    if not folder.exists():
-        raise S2KDError(f"{folder}: no such folder")
-    students = {path.parent.name: path.parent for path in folder.glob("students/*/model.json")}
-    if not students:
-        raise S2KDError(f"{folder}: holds no trained student (students/…/model.json)")
-    if not name:
-        return min(students.values(), key=lambda path: load_metadata(path)["validation"])
-    if name not in students:
-        raise S2KDError(f"{folder}: no student {name!r} (there are {', '.join(sorted(students))})")
-    return students[name]
-
-
-def _metadata_of_kind(folder: Path, kind: str) -> dict[str, Any]:
-    metadata = load_metadata(folder)
-    if metadata["kind"] != kind:
-        raise S2KDError(f"{folder}: holds a {metadata['kind']}; a {kind} is wanted")
-    return metadata
 
 
 def load_weights(folder: Path, model: nn.Module, metadata: dict[str, Any]) -> None:
@@ -237,9 +176,3 @@ def load_weights(folder: Path, model: nn.Module, metadata: dict[str, Any]) -> No
         raise S2KDError(
             f"{path}: does not fit the model its metadata describes ({error})"
         ) from None
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of the file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from s2kd.core.files import digest
+from s2kd.core.saved import file_digest
 from s2kd.core.types import S2KDError
-from s2kd.models.checkpoint import file_digest
 
 AXES = ("batch", "past", "channel", "height", "width")
 

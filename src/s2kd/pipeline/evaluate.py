@@ -15,6 +15,7 @@ from s2kd.core.errors import S2KDError
 from s2kd.core.files import digest, read_json, write_json
 from s2kd.core.hardware import hardware, latency, versions
 from s2kd.core.recipe import Method, Part
+from s2kd.core.saved import load_metadata
 from s2kd.core.types import Batch
 from s2kd.data.windows import WindowDataset
 from s2kd.evaluation import results
@@ -27,7 +28,7 @@ from s2kd.evaluation.score import (
     persistence,
     score,
 )
-from s2kd.models.checkpoint import load_metadata, load_student, load_teacher
+from s2kd.models.checkpoint import load_student, load_teacher
 from s2kd.models.forecasters import FramesOnly, Student, Teacher
 from s2kd.models.given import GivenTeacher
 from s2kd.models.layers import parameter_count
@@ -422,8 +423,9 @@ def _label(model: EvaluatedModel) -> str:
 
 def export(run: Run) -> Path:
     """An ONNX file of the run's best student by validation error, beside its weights."""
+    from s2kd.core.saved import find_student
     from s2kd.deploy.export import export_onnx
-    from s2kd.deploy.forecaster import Forecaster, find_student
+    from s2kd.deploy.forecaster import Forecaster
 
     best = find_student(run.out)
     path = best / "model.onnx"

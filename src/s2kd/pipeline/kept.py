@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from s2kd.core.files import digest, read_json, write_json
-from s2kd.models.checkpoint import load_metadata
+from s2kd.core.saved import load_metadata
 
 NOTE = "training.json"
 """In a folder where work has begun: the digest of its inputs."""

@@ -28,9 +28,9 @@ from s2kd.core.errors import S2KDError
 from s2kd.core.files import digest
 from s2kd.core.methods import key_form
 from s2kd.core.recipe import Recipe
+from s2kd.core.saved import load_metadata
 from s2kd.evaluation.answer import TIME_OVER, Candidate
 from s2kd.evaluation.compare import BASELINE
-from s2kd.models.checkpoint import load_metadata
 from s2kd.pipeline.candidates import Design
 from s2kd.pipeline.distil import distill_student, student_folder
 from s2kd.pipeline.queue import OutOfTime

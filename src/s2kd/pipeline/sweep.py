@@ -26,7 +26,7 @@ from s2kd.core.files import digest, write_json, write_whole
 from s2kd.core.hardware import hardware, versions
 from s2kd.core.methods import key_form
 from s2kd.core.recipe import Method, Part
-from s2kd.models.checkpoint import load_metadata
+from s2kd.core.saved import load_metadata
 from s2kd.pipeline.distil import distill_student
 from s2kd.pipeline.queue import JobContext, OutOfTime
 from s2kd.pipeline.run import Run

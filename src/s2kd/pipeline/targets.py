@@ -11,7 +11,8 @@ from filelock import FileLock
 
 from s2kd.core.files import read_json
 from s2kd.core.recipe import Method, Part
-from s2kd.models.checkpoint import load_metadata, load_teacher
+from s2kd.core.saved import load_metadata
+from s2kd.models.checkpoint import load_teacher
 from s2kd.pipeline.checks import compared_views, parts_of
 from s2kd.pipeline.kept import existing_folder, kept
 from s2kd.pipeline.run import Run

@@ -12,8 +12,8 @@ from msgspec import Struct, to_builtins
 
 from s2kd.core.files import read_json, write_json
 from s2kd.core.reading import read
+from s2kd.core.saved import sealed
 from s2kd.core.types import S2KDError
-from s2kd.models.checkpoint import sealed
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -8,13 +8,13 @@ import torch
 import s2kd.pipeline as stages
 from s2kd.core.hardware import hardware
 from s2kd.core.recipe import Recipe
+from s2kd.core.saved import METADATA, WEIGHTS, load_metadata
 from s2kd.data.loading import read_record
 from s2kd.data.write import write
 from s2kd.deploy.forecast import forecast_file
 from s2kd.evaluation.answer import Answer
 from s2kd.evaluation.report import answer_of_run
 from s2kd.evaluation.tables import Table
-from s2kd.models.checkpoint import METADATA, WEIGHTS, load_metadata
 from s2kd.pipeline.label import label
 from s2kd.pipeline.recipes import demo as recipes
 from s2kd.pipeline.run import Run
