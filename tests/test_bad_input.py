@@ -249,7 +249,6 @@ def test_a_built_in_recipe_without_its_data(run_refused, tmp_path):
         (("reproduce", "--data", "nowhere"), "nowhere"),
         (("reproduce", "--data", ".", "--on", "ncep_airr"), "no data set 'ncep_airr'"),
         (("reproduce", "--data", ".", "--seeds", "a"), "--seeds a"),
-        (("reproduce", "--data", ".", "--jobs", "0"), "--jobs must be at least 1"),
         (("reproduce", "--narratives", "x=y"), "--narratives"),
     ],
 )

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,21 @@ def parse(arguments: list[str]) -> None:
         assert name in command.commands, f"no verb {name!r}"
         command = command.commands[name]
     command.make_context(name, list(arguments))
+
+
+def examples(command: object, title: str = "s2kd") -> Iterator[tuple[str, str]]:
+    """(verb, example) of every verb in the help, nested ones too."""
+    for name, inner in getattr(command, "commands", {}).items():
+        if hasattr(inner, "commands"):
+            yield from examples(inner, f"{title} {name}")
+        elif not inner.hidden:
+            yield f"{title} {name}", inner.epilog or ""
+
+
+@pytest.mark.parametrize(("verb", "example"), list(examples(typer.main.get_command(app))))
+def test_every_verb_has_an_example_of_itself(verb, example):
+    assert example.startswith(f"$ {verb}")
+    parse(shlex.split(example)[2:])
 
 
 def test_documents_hold_commands():

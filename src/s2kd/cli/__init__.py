@@ -12,26 +12,44 @@ from typing import Annotated
 import typer
 
 from s2kd.cli import data, demo, deploy, distill, label, narrate, parts, reproduce, run, sweep
+from s2kd.cli.sections import Sections
 
 app = typer.Typer(
     name="s2kd",
+    cls=Sections,
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    add_completion=False,
 )
-app.command()(distill.distill)
-app.command()(run.compare)
+SECTIONS = {
+    "Make and use a small forecaster": {
+        distill.distill: "s2kd distill latest.nc --out runs/mine --max-latency 5ms",
+        label.label: "s2kd label heavy:model archive.nc --out capture.zarr --latents",
+        deploy.forecast: "s2kd forecast runs/mine latest.nc --out forecast.nc",
+        deploy.export: "s2kd export runs/mine --out student.onnx",
+    },
+    "Compare methods": {
+        run.compare: "s2kd compare ncep_air --data FOLDER --out runs/air",
+        run.evaluate: "s2kd evaluate runs/air --horizon 4",
+        run.diagnose: "s2kd diagnose runs/air",
+        run.report: "s2kd report runs/air",
+        sweep.sweep: "s2kd sweep ncep_air --data FOLDER --out runs/sweep --minutes 60",
+        narrate.narrate: "s2kd narrate latest.nc --out runs/mine --preview 20",
+        reproduce.reproduce: "s2kd reproduce table1 extremes",
+    },
+    "Look around": {
+        demo.demo: "s2kd demo",
+        parts.list_: "s2kd list recipes",
+        parts.check: "s2kd check backbones:unet",
+    },
+}
+app.add_typer(data.app, name="data", rich_help_panel="Data")
+for section, examples in SECTIONS.items():
+    for verb, example in examples.items():
+        name = verb.__name__.rstrip("_")
+        app.command(name, rich_help_panel=section, epilog=f"$ {example}")(verb)
 app.command("run", hidden=True)(run.compare)  # its name in earlier versions
-for verb in (demo.demo, run.evaluate, run.diagnose, run.report, sweep.sweep):
-    app.command()(verb)
-app.command()(reproduce.reproduce)
-app.add_typer(data.app, name="data")
-app.command()(narrate.narrate)
-app.command()(label.label)
-for verb in (deploy.forecast, deploy.export, parts.list_, parts.check):
-    app.command(name=verb.__name__.rstrip("_"))(verb)
 
 
 def _print_version(requested: bool) -> bool:

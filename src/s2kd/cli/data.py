@@ -9,33 +9,45 @@ from msgspec.structs import replace
 
 from s2kd.cli import options
 from s2kd.cli.label import print_labels
+from s2kd.cli.sections import Sections
 from s2kd.core.console import print_json
 
-app = typer.Typer(help="Get data, and see what a file holds.", no_args_is_help=True)
+app = typer.Typer(
+    help="Get data and see what a file holds: fetch, describe, prepare.",
+    cls=Sections,
+    no_args_is_help=True,
+)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
-
-@app.command()
+@app.command(epilog="$ s2kd data fetch ncep_air --out FOLDER")
 def fetch(
-    name: Annotated[str, typer.Argument(help="weatherbench2, taxibj or prometheus.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="ncep_air, weatherbench2, taxibj or prometheus.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to fill.")],
     years: Annotated[
-        str, typer.Option("--years", help="WeatherBench: 1979-2018 or 2016,2017; default: all.")
+        str,
+        typer.Option(
+            "--years", metavar="YEARS", help="WeatherBench: 1979-2018 or 2016,2017; default: all."
+        ),
     ] = "",
     variables: Annotated[
         str,
         typer.Option(
             "--variables",
+            metavar="NAMES",
             help="WeatherBench: z500,t850 (default), temperature@700, t2m, …; TaxiBJ: openstl "
             "(default), raw or plus; Prometheus: a1,a2,b1 or T,P (default: all).",
         ),
     ] = "",
     base: Annotated[
-        str, typer.Option("--from", metavar="URL", help="A copy, instead of the official address.")
+        str,
+        typer.Option(
+            "--from", metavar="URL", help="The address of a copy; default: the official one."
+        ),
     ] = "",
 ) -> None:
-    """An official data set from its address; goes on where it stopped, checks what is there."""
+    """Download an official data set and check its files; continues where it stopped."""
     from s2kd.core import console
     from s2kd.data import fetch as fetching
 
@@ -46,7 +58,7 @@ def fetch(
     print(f"Terms: {fetched.licence}.\nCite: {fetched.cite}.\nNext: {fetched.next_command}")
 
 
-@app.command()
+@app.command(epilog="$ s2kd data prepare latest.nc --out FOLDER --dtype int16")
 def prepare(
     what: options.What,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")],
@@ -54,15 +66,16 @@ def prepare(
         str,
         typer.Option(
             "--dtype",
-            help="float32, or int16 with a scale and an offset a channel: half the size, rounded.",
+            metavar="DTYPE",
+            help="float32, or int16 with scale and offset per channel: half the size, rounded.",
         ),
     ] = "float32",
     data: options.Data = "",
-    preset: options.Preset = "",
+    preset: options.Preset = None,
     set_: options.Set = None,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Write a recipe's data (or a file's) once in the layout that trains fastest."""
+    """Write the data of a recipe or file in the layout that trains fastest."""
     from s2kd import pipeline
     from s2kd.core import console
     from s2kd.core.files import write_json
@@ -70,7 +83,7 @@ def prepare(
     from s2kd.data import prepare as prepare_data
     from s2kd.data.store import FRAMES
 
-    recipe = options.recipe_of(what, out, data, "", preset, set_)
+    recipe = options.recipe_of(what, out, set_, data=data, preset=preset)
     with pipeline.locked(out), console.shown(quiet=as_json) as shown:
         facts = prepare_data(
             recipe.dataset,
@@ -96,11 +109,14 @@ def prepare(
     print(f"Next: s2kd compare {shlex.quote(str(out / 'recipe.json'))} --out DIR")
 
 
-@app.command()
+@app.command(epilog="$ s2kd data describe latest.nc")
 def describe(
-    path: Annotated[Path, typer.Argument(help="A file or folder.")], as_json: Json = False
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A file or folder of frames, or a label store.")
+    ],
+    as_json: options.Json = False,
 ) -> None:
-    """What the file holds, what is wrong with it, and a recipe that fits."""
+    """Show what a file holds, what is wrong with it, and which recipe fits."""
     from s2kd.data import describe as describing
     from s2kd.pipeline import recipes
     from s2kd.training import labels

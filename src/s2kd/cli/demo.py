@@ -13,22 +13,26 @@ if TYPE_CHECKING:
 
 
 def demo(
-    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/demo-WORLD.")] = None,
-    world: World = "atmosphere",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="The run folder; default: runs/demo-WORLD."),
+    ] = None,
+    world: World = None,
     retrain_teacher: Annotated[
         bool,
         typer.Option(
             "--retrain-teacher",
-            help="Only make the heavy forecaster again, in two to five minutes.",
+            help="Only train the heavy forecaster again, in two to five minutes.",
         ),
     ] = False,
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
-    """A heavy forecaster, a short record, three small students: all in about a minute."""
+    """Show the main job on simulated data, in about a minute and a half."""
     from s2kd.pipeline import demo as demos
     from s2kd.pipeline.recipes import demo as recipes
 
+    world = world or "atmosphere"
     if retrain_teacher:
         folder = out or Path("runs") / f"demo-{world}-teacher"
         heavy = recipes.heavy(world).with_settings(set_ or [])

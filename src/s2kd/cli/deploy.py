@@ -11,19 +11,31 @@ from s2kd.cli.options import Folder, Student
 
 def forecast(
     folder: Folder,
-    latest: Annotated[Path, typer.Argument(help="A gridded file whose last frames are the past.")],
-    out: Annotated[Path, typer.Option("--out", help="A .nc or .zarr to write.")],
+    latest: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A gridded file that ends with the past frames.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The .nc or .zarr to write.")],
     student: Student = "",
-    steps: Annotated[int, typer.Option("--steps", help="Default: as trained; more roll out.")] = 0,
+    steps: Annotated[
+        int,
+        typer.Option(
+            "--steps",
+            metavar="N",
+            help="Number of frames; more than in training roll out. 0: as in training.",
+        ),
+    ] = 0,
     fill: Annotated[
-        bool, typer.Option("--fill", help="Carry last values forward where the file lacks some.")
+        bool,
+        typer.Option(
+            "--fill", help="Carry the last value of a cell forward where values are missing."
+        ),
     ] = False,
     beyond_training: Annotated[
         bool,
-        typer.Option("--beyond-training", help="Also from values far outside those of training."),
+        typer.Option("--beyond-training", help="Accept values far outside those of training."),
     ] = False,
 ) -> None:
-    """The latest frames in, a CF forecast out."""
+    """Forecast from the latest frames of a file, as CF NetCDF or Zarr."""
     from s2kd.deploy.forecast import forecast_file
 
     name = forecast_file(
@@ -42,11 +54,14 @@ def forecast(
 def export(
     folder: Folder,
     out: Annotated[
-        Path | None, typer.Option("--out", help="A .onnx to write; default: beside the student.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="The .onnx to write; default: beside the student."
+        ),
     ] = None,
     student: Student = "",
 ) -> None:
-    """A student as an ONNX file, normalising inside, checked against PyTorch."""
+    """Write a student as an ONNX file in physical units, checked against PyTorch."""
     from s2kd.core.saved import find_student
     from s2kd.deploy.export import export_onnx
     from s2kd.deploy.forecaster import Forecaster

@@ -35,6 +35,7 @@ def distill(
         list[str] | None,
         typer.Option(
             "--teacher",
+            metavar="TEACHER",
             help="builtin, a file of forecasts or labels, package.module:callable, an ONNX file, "
             "or the folder of a model or run; of several, the best on validation teaches. "
             "Default: the captures' teacher, or builtin without --capture.",
@@ -60,30 +61,40 @@ def distill(
         str,
         typer.Option(
             "--max-latency",
-            help="Most time per forecast by ONNX Runtime, one thread, as in 5ms; default: any.",
+            metavar="TIME",
+            help="Longest time per forecast on one thread of ONNX Runtime, as 5ms; default: any.",
         ),
     ] = "",
     max_parameters: Annotated[
-        int, typer.Option("--max-parameters", min=0, help="Most weights of a student; 0: any.")
+        int,
+        typer.Option(
+            "--max-parameters", metavar="N", min=0, help="Most weights of a student; 0: any."
+        ),
     ] = 0,
     limit: Annotated[
         str,
         typer.Option(
             "--time",
-            help="Wall time of everything, as 90s, 30m or 2h; the last training may add a quarter.",
+            metavar="TIME",
+            help="Wall time in all, as 90s, 30m or 2h; the last training may add a quarter.",
         ),
     ] = "30m",
     students: Annotated[
-        str, typer.Option("--students", help="Backbones to try: unet,resnet,mixer; default: all.")
+        str,
+        typer.Option(
+            "--students", metavar="NAMES", help="Backbones to try: unet,resnet,mixer; default: all."
+        ),
     ] = "",
     sizes: Annotated[
         str,
         typer.Option(
-            "--sizes", help="Sizes to try: small,medium,large,paper; default: all but paper."
+            "--sizes",
+            metavar="NAMES",
+            help="Sizes to try: small,medium,large,paper; default: all but paper.",
         ),
     ] = "",
     data: Data = "",
-    world: World = "",
+    world: World = None,
     set_: Set = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print the plan (students, time, disk, memory) and stop.")
@@ -92,7 +103,7 @@ def distill(
     precision: Precision = "32-true",
     as_json: Json = False,
 ) -> None:
-    """Find and train the best small forecaster for any gridded data; continues where it stopped."""
+    """Find and train the best small forecaster of any data; continues where it stopped."""
     from s2kd import pipeline
     from s2kd.core import console
     from s2kd.pipeline import main_job
@@ -109,7 +120,7 @@ def distill(
         students=_names(students),
         sizes=_names(sizes),
     )
-    recipe = recipe_of(what, out, data, world, "", set_)
+    recipe = recipe_of(what, out, set_, data=data, world=world)
     with console.shown(quiet=as_json) as shown:
         overall = console.Overall(shown, out / "distill.log", 60 * minutes)
         answer = main_job.distill(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2kd.cli.options import Accelerator, Data, Preset, Set, recipe_of
+from s2kd.cli.options import Accelerator, Data, Json, Preset, Set, recipe_of
 from s2kd.core.console import print_json, print_table, shown
 
 if TYPE_CHECKING:
@@ -22,10 +22,13 @@ def label(
         ),
     ],
     what: Annotated[
-        str, typer.Argument(metavar="DATA", help="A recipe, or a file or folder of frames.")
+        str, typer.Argument(metavar="DATA", help="A file or folder of frames, or a recipe.")
     ],
     out: Annotated[
-        Path, typer.Option("--out", help="The .zarr to write; an unfinished one is continued.")
+        Path,
+        typer.Option(
+            "--out", metavar="ZARR", help="The .zarr to write; an unfinished one is continued."
+        ),
     ],
     latents: Annotated[
         bool, typer.Option("--latents", help="Also store latents, which S²-KD needs.")
@@ -36,26 +39,33 @@ def label(
     split: Annotated[
         list[str] | None,
         typer.Option(
-            "--split", help="Label only this split: train, val, test, …; repeatable. Default: all."
+            "--split",
+            metavar="NAME",
+            help="Only this split, as train, val or test; repeatable. Default: the whole record.",
         ),
     ] = None,
-    stride: Annotated[int, typer.Option("--stride", min=1, help="Frames between windows.")] = 1,
+    stride: Annotated[
+        int,
+        typer.Option("--stride", metavar="N", min=1, help="Frames from one window to the next."),
+    ] = 1,
     past: Annotated[
-        int, typer.Option("--past", min=0, help="Number of past frames; 0: the teacher's.")
+        int,
+        typer.Option("--past", metavar="N", min=0, help="Number of past frames; 0: the teacher's."),
     ] = 0,
     lead: Annotated[
-        int, typer.Option("--lead", min=0, help="Number of lead frames; 0: the teacher's.")
+        int,
+        typer.Option("--lead", metavar="N", min=0, help="Number of lead frames; 0: the teacher's."),
     ] = 0,
     accelerator: Accelerator = "auto",
     data: Data = "",
-    preset: Preset = "",
+    preset: Preset = None,
     set_: Set = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Write a teacher's forecasts of any data as Zarr; continues where it stopped."""
+    """Store a teacher's forecasts of any data, to teach from; continues where it stopped."""
     from s2kd import pipeline
 
-    recipe = recipe_of(what, out, data, "", preset, set_)
+    recipe = recipe_of(what, out, set_, data=data, preset=preset)
     with shown(quiet=as_json) as console:
         labels = pipeline.label(
             teacher,

@@ -12,8 +12,8 @@ def narrate(
     what: What = "",
     out: Out = ...,  # type: ignore[assignment]
     data: Data = "",
-    world: World = "",
-    preset: Preset = "",
+    world: World = None,
+    preset: Preset = None,
     set_: Set = None,
     preview: Annotated[
         int,
@@ -42,7 +42,7 @@ def narrate(
         typer.Option(
             "--drop-below",
             metavar="SCORE",
-            help="With --verify: windows whose narrative scores lower (0 to 1) get no words.",
+            help="With --verify: drop the narratives that score lower (0 to 1).",
         ),
     ] = None,
     ask_again: Annotated[
@@ -50,7 +50,7 @@ def narrate(
         typer.Option(
             "--ask-again",
             metavar="N",
-            help="With --verify: first ask up to N times for better words of those.",
+            help="With --verify: first ask up to N times for another one.",
         ),
     ] = 0,
     claims_by: Annotated[
@@ -63,14 +63,18 @@ def narrate(
         ),
     ] = "",
     max_requests: Annotated[
-        int, typer.Option("--max-requests", help="For narrator openai: stop after so many.")
+        int,
+        typer.Option(
+            "--max-requests", metavar="N", help="For narrator openai: stop after N requests."
+        ),
     ] = 0,
     concurrent: Annotated[
-        int, typer.Option("--concurrent", help="For narrator openai: requests under way at once.")
+        int,
+        typer.Option("--concurrent", metavar="N", help="For narrator openai: requests in flight."),
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Put every window into words, and the words into token states."""
+    """Write a narrative for every window, and encode it as token states."""
     from s2kd import pipeline
     from s2kd.core.errors import S2KDError
     from s2kd.narration.narrators import narrators
@@ -81,7 +85,7 @@ def narrate(
         raise S2KDError("--drop-below, --ask-again and --claims-by are options of --verify")
     if sum(map(bool, (preview, shard, verify))) > 1:
         raise S2KDError("--preview, --shard and --verify are three kinds of work; choose one")
-    recipe = recipe_of(what, out, data, world, preset, set_)
+    recipe = recipe_of(what, out, set_, data=data, world=world, preset=preset)
     rows: list[dict[str, Any]] = []
     with opened_run(recipe, out, quiet=as_json) as opened:
         pipeline.limit_requests(opened, max_requests=max_requests, concurrent=concurrent)

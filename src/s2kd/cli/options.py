@@ -1,12 +1,10 @@
 """Options that several verbs share, and the recipe and run folder that they name."""
 
-import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,39 +17,55 @@ if TYPE_CHECKING:
 What = Annotated[
     str,
     typer.Argument(
-        metavar="[RECIPE]",
-        help="A built-in recipe, a recipe's JSON file, or a file of frames (NetCDF, Zarr, "
-        "GRIB, .npy, .npz, HDF5). "
-        "Not needed where --out already holds a run.",
+        metavar="RECIPE",
+        help="A built-in recipe (`s2kd list recipes`), a recipe's file, or a file or folder of "
+        "frames (NetCDF, Zarr, GRIB, .npy, .npz, HDF5); default: the recipe of --out.",
     ),
 ]
-Out = Annotated[Path, typer.Option("--out", help="The run folder.")]
-Data = Annotated[str, typer.Option("--data", help="The folder of the recipe's files.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The run folder.")]
+Data = Annotated[
+    str, typer.Option("--data", metavar="PATH", help="The files of a built-in recipe.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="PATH=VALUE",
-        help="Change one field of the recipe, for example seeds=[42,43,44] or "
-        "student_training.lr=3e-4.",
+        help="Change one field of the recipe, as seeds=[42,43,44] or student_training.lr=3e-4; "
+        "repeatable.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-World = Annotated[str, typer.Option("--world", help="The demo's world: atmosphere or plume.")]
-Preset = Annotated[str, typer.Option("--preset", help="A benchmark's size: paper or small.")]
-Accelerator = Annotated[str, typer.Option("--accelerator", help="auto, cpu, cuda or mps.")]
-Precision = Annotated[
-    str, typer.Option("--precision", help="32-true, bf16-mixed, … (Lightning Fabric's names).")
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+World = Annotated[
+    Literal["atmosphere", "plume"] | None,
+    typer.Option("--world", help="The demo's world; default: atmosphere."),
 ]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run's or a student's folder.")]
-Student = Annotated[str, typer.Option("--student", help="Default: best validation.")]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Trainings in parallel.")]
+Preset = Annotated[
+    Literal["paper", "small"] | None,
+    typer.Option("--preset", help="The size of a benchmark's models; default: paper."),
+]
+Accelerator = Annotated[
+    str, typer.Option("--accelerator", metavar="NAME", help="auto, cpu, cuda or mps.")
+]
+Precision = Annotated[
+    str, typer.Option("--precision", metavar="NAME", help="32-true, 16-mixed or bf16-mixed.")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run or student.")]
+Student = Annotated[
+    str,
+    typer.Option(
+        "--student", metavar="NAME", help="Default: the lowest validation error of the run."
+    ),
+]
+Jobs = Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Trainings in parallel.")]
 Minutes = Annotated[
     float,
     typer.Option(
         "--minutes",
+        metavar="M",
         min=0,
-        help="Stop after so many minutes; the same command continues. 0: no limit.",
+        help="Stop after M minutes; the same command continues. 0: no limit.",
     ),
 ]
 
@@ -59,27 +73,24 @@ Minutes = Annotated[
 def recipe_of(
     what: str,
     out: Path,
-    data: str,
-    world: str,
-    preset: str,
-    settings: Sequence[str] | None,
+    settings: Sequence[str] | None = None,
     *,
-    show: bool = False,
+    data: str = "",
+    world: str | None = None,
+    preset: str | None = None,
 ) -> "Recipe":
     """The recipe that `what` names, changed by `settings`.
 
     Parameters
     ----------
     what
-        A built-in recipe, a JSON file, a gridded file, or empty for the recipe of `out`.
+        A built-in recipe, a recipe's file, a gridded file, or empty for the recipe of `out`.
     out
         The run folder.
-    data, world, preset
-        Settings of a built-in recipe; refused where nothing would read them.
     settings
         Changes `path=value`.
-    show
-        Whether a recipe made for a gridded file is printed on standard error.
+    data, world, preset
+        Settings of a built-in recipe; refused where nothing would read them.
     """
     from s2kd import pipeline
     from s2kd.core.errors import S2KDError
@@ -97,19 +108,15 @@ def recipe_of(
     elif what.endswith(".json") and Path(what).is_file():
         recipe = Recipe.from_dict(_recipe_json(Path(what)), source=what)
     elif is_path and not builtin:
-        recipe = recipes.for_data(what).with_settings(settings or [])
-        if show:
-            text = json.dumps(recipe.to_dict(), indent=2)
-            print(f"The recipe made for {what}:\n{text}", file=sys.stderr)
-        return recipe
+        recipe = recipes.for_data(what)
     elif not builtin and (os.sep in what or Path(what).suffix):
         raise S2KDError(f"{what}: no such file")
     else:
-        recipe = recipes.get(what, data=data, world=world, preset=preset)
+        recipe = recipes.get(what, data=data, world=world or "", preset=preset or "")
     return recipe.with_settings(settings or [])
 
 
-def _refuse_unread(options: Mapping[str, str], source: str) -> None:
+def _refuse_unread(options: Mapping[str, str | None], source: str) -> None:
     from s2kd.core.errors import S2KDError
 
     for option, value in options.items():

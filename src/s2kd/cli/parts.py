@@ -10,7 +10,10 @@ from s2kd.core.console import print_json, print_table
 
 def list_(
     kind: Annotated[
-        str, typer.Argument(help="recipes, methods, readers, backbones, …; all if left out.")
+        str,
+        typer.Argument(
+            metavar="KIND", help="recipes, methods, readers, backbones, …; default: all kinds."
+        ),
     ] = "",
     measure: Annotated[
         bool,
@@ -20,14 +23,19 @@ def list_(
             "preset on this machine.",
         ),
     ] = False,
-    preset: Annotated[str, typer.Option("--preset", help="For backbones: this one only.")] = "",
-    device: Annotated[str, typer.Option("--device", help="Where to measure.")] = "cpu",
+    preset: Annotated[
+        str, typer.Option("--preset", metavar="NAME", help="For backbones: this preset only.")
+    ] = "",
+    device: Annotated[
+        str, typer.Option("--device", metavar="NAME", help="With --measure: cpu or cuda.")
+    ] = "cpu",
     schema: Annotated[
-        bool, typer.Option("--schema", help="For recipes: the JSON Schema of a recipe's file.")
+        bool,
+        typer.Option("--schema", help="For recipes: print the JSON Schema of a recipe's file."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Every part and recipe; for backbones, every preset with its size and costs."""
+    """List recipes, methods and parts; for backbones, every preset with its size."""
     from s2kd.pipeline import parts
 
     if schema:
@@ -93,10 +101,10 @@ def _print_backbones(rows: list[dict[str, Any]], measured: bool) -> None:
 
 
 def check(
-    part: Annotated[str, typer.Argument(metavar="[KIND:]NAME", help="All parts if left out.")] = "",
+    part: Annotated[str, typer.Argument(metavar="[KIND:]NAME", help="Default: all parts.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Run the contract on a part of ours, or on one of yours (MODULE:NAME)."""
+    """Check a part, or your own part (MODULE:NAME), against the contract of its kind."""
     from s2kd.pipeline import parts
 
     rows = parts.check(part)

@@ -1,11 +1,11 @@
 """`s2kd reproduce`: the paper's tables and figures from results, and the trainings they lack."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from s2kd.cli.options import Accelerator, Json, Minutes, Precision
+from s2kd.cli.options import Accelerator, Jobs, Json, Minutes, Precision
 
 OUT, PRESET, SEEDS = Path("runs/proof"), "small", "42,43,44,45,46"
 
@@ -28,28 +28,36 @@ def reproduce(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[WHAT]...",
-            help="table1 table2 table3 table4 fig3 fig4 fig5 extremes spectra horizon; "
-            "all of them: none named.",
+            metavar="WHAT",
+            help="table1 … table4, fig3, fig4, fig5, extremes, spectra, horizon; default: all.",
         ),
     ] = None,
     data: Annotated[
         str,
         typer.Option(
-            "--data", help="Train on the files in this folder; without it, results are read only."
+            "--data",
+            metavar="PATH",
+            help="Train on the files in this folder; default: only read --results.",
         ),
     ] = "",
     on: Annotated[
-        str, typer.Option("--on", help="Data sets, by comma; default: what --data holds.")
+        str,
+        typer.Option(
+            "--on", metavar="NAMES", help="Data sets, by comma; default: what --data holds."
+        ),
     ] = "",
-    out: Annotated[Path, typer.Option("--out", help="Folder of the trainings.")] = OUT,
-    results: Annotated[Path, typer.Option("--results", help="Folder of the result files.")] = Path(
-        "results"
-    ),
-    preset: Annotated[str, typer.Option("--preset", help="paper or small.")] = PRESET,
-    seeds: Annotated[str, typer.Option("--seeds", help="By comma.")] = SEEDS,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder of the trainings.")
+    ] = OUT,
+    results: Annotated[
+        Path, typer.Option("--results", metavar="DIR", help="Folder of the result files.")
+    ] = Path("results"),
+    preset: Annotated[
+        Literal["paper", "small"], typer.Option("--preset", help="The size of the models.")
+    ] = PRESET,
+    seeds: Annotated[str, typer.Option("--seeds", metavar="NUMBERS", help="By comma.")] = SEEDS,
     minutes: Minutes = 0.0,
-    jobs: Annotated[int, typer.Option("--jobs", help="Trainings side by side.")] = 1,
+    jobs: Jobs = 1,
     narratives: Annotated[
         list[str] | None,
         typer.Option("--narratives", metavar="NAME=FILE", help="A recorded narrator for figure 4."),
@@ -60,23 +68,20 @@ def reproduce(
     ] = None,
     page: Annotated[
         Path | None,
-        typer.Option("--page", help="Also write all tables and figures as a Markdown page."),
+        typer.Option(
+            "--page", metavar="FILE", help="Write all tables and figures as a Markdown page."
+        ),
     ] = None,
     accelerator: Accelerator = "auto",
     precision: Precision = "32-true",
-    plan: Annotated[bool, typer.Option("--plan", help="Only say what there is to train.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="List the trainings and stop.")] = False,
     as_json: Json = False,
 ) -> None:
-    """The paper's tables and figures, beside the published ones; continues where it stopped."""
-    from s2kd.core.errors import S2KDError
+    """Make the paper's tables and figures, beside the published; continues where it stopped."""
     from s2kd.evaluation.results import read_results
     from s2kd.paper import page as results_page
     from s2kd.paper.studies import check_tables
 
-    if jobs < 1 or minutes < 0:
-        raise S2KDError(
-            f"--jobs must be at least 1 and --minutes at least 0, got {jobs}, {minutes}"
-        )
     tables = check_tables(what or [])
     names = [name for name in on.split(",") if name]
     if data:

@@ -8,13 +8,13 @@ import typer
 from s2kd.cli.options import (
     Accelerator,
     Data,
-    Folder,
     Jobs,
     Json,
     Minutes,
     Out,
     Precision,
     Preset,
+    RunFolder,
     Set,
     What,
     World,
@@ -28,8 +28,8 @@ def compare(
     what: What = "",
     out: Out = ...,  # type: ignore[assignment]
     data: Data = "",
-    world: World = "",
-    preset: Preset = "",
+    world: World = None,
+    preset: Preset = None,
     set_: Set = None,
     until: Annotated[
         str,
@@ -44,28 +44,31 @@ def compare(
     minutes: Minutes = 0.0,
     accelerator: Accelerator = "auto",
     devices: Annotated[
-        int, typer.Option("--devices", help="How many devices (or CPU processes).")
+        int, typer.Option("--devices", metavar="N", help="Number of GPUs, or of CPU processes.")
     ] = 1,
-    nodes: Annotated[int, typer.Option("--nodes", help="How many machines.")] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", metavar="N", help="Number of machines.")] = 1,
     precision: Precision = "32-true",
     strategy: Annotated[
-        str, typer.Option("--strategy", help="auto, ddp, … (Lightning Fabric's names).")
+        str, typer.Option("--strategy", metavar="NAME", help="auto, ddp, … (of Lightning Fabric).")
     ] = "auto",
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard event files.")
     ] = False,
     save_every: Annotated[
-        float, typer.Option("--save-every", help="Seconds between checkpoints; 0: every step.")
+        float,
+        typer.Option(
+            "--save-every", metavar="S", help="Seconds between checkpoints; 0: every step."
+        ),
     ] = 20.0,
 ) -> None:
-    """Train and score methods side by side, by a recipe or file; continues where it stopped."""
+    """Train and score methods side by side on any data; continues where it stopped."""
     from s2kd import pipeline
     from s2kd.core.errors import S2KDError
 
     stage = pipeline.stage_number(until)
     if (jobs > 1 or minutes) and stage < pipeline.stage_number("distil"):
         raise S2KDError(f"--until {until}: --jobs and --minutes are for trainings up to distil")
-    recipe = recipe_of(what, out, data, world, preset, set_, show=not as_json)
+    recipe = recipe_of(what, out, set_, data=data, world=world, preset=preset)
     machine = pipeline.Machine(
         accelerator=accelerator,
         devices=devices,
@@ -87,6 +90,7 @@ def compare(
             if summary.left:
                 opened.say(f"{summary.left} trainings left; the same command goes on from here")
                 return
+        opened.say(f"Recipe: {out / 'recipe.json'}")
         pipeline.run_all(opened, until=until)
     if stage >= pipeline.stage_number("evaluate"):
         _show_scores(out, as_json, report=until == "report")
@@ -95,10 +99,10 @@ def compare(
 
 
 def evaluate(
-    out: Folder,
+    out: RunFolder,
     horizon: Annotated[
         int,
-        typer.Option("--horizon", help="Also roll out to this multiple of the lead (4, say)."),
+        typer.Option("--horizon", metavar="N", help="Also roll out to N times the lead."),
     ] = 0,
     as_json: Json = False,
 ) -> None:
@@ -111,13 +115,14 @@ def evaluate(
 
 
 def diagnose(
-    out: Folder,
+    out: RunFolder,
     windows: Annotated[
-        int, typer.Option("--windows", help="At most so many per split, evenly spaced.")
+        int,
+        typer.Option("--windows", metavar="N", help="At most N windows per split, evenly spaced."),
     ] = 1000,
     as_json: Json = False,
 ) -> None:
-    """How near each student's forecasts come to its teacher's."""
+    """Measure how near each student's forecasts come to its teacher's."""
     from s2kd import pipeline
 
     with opened_run(pipeline.load_recipe(out), out, quiet=as_json) as opened:
@@ -156,7 +161,7 @@ def _diagnosis_cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def report(out: Folder) -> None:
+def report(out: RunFolder) -> None:
     """Write report.html and figures/ of a run."""
     from s2kd import pipeline
 

@@ -25,36 +25,46 @@ def sweep(
     out: Out = ...,  # type: ignore[assignment]
     trials: Annotated[
         int,
-        typer.Option("--trials", help="Trainings in all; 0: 20, or the whole grid."),
+        typer.Option("--trials", metavar="N", help="Trainings in all; 0: 20, or the whole grid."),
     ] = 0,
     minutes: Minutes = 0.0,
     grid: Annotated[
-        bool, typer.Option("--grid", help="A grid over λ and β, as in the paper, in place of TPE.")
+        bool, typer.Option("--grid", help="Search a grid over λ and β, as the paper; default: TPE.")
     ] = False,
     over: Annotated[
         str,
-        typer.Option("--over", help="lambda, beta and lr, by comma; all that the method has."),
+        typer.Option(
+            "--over", metavar="NAMES", help="Of lambda,beta,lr; default: all that the method has."
+        ),
     ] = "",
-    method: Annotated[str, typer.Option("--method", help="Of the recipe.")] = "s2kd",
-    student: Annotated[str, typer.Option("--student", help="Default: the recipe's first.")] = "",
+    method: Annotated[
+        str, typer.Option("--method", metavar="NAME", help="Of the recipe.")
+    ] = "s2kd",
+    student: Annotated[
+        str, typer.Option("--student", metavar="NAME", help="Default: the recipe's first.")
+    ] = "",
     data: Data = "",
-    world: World = "",
+    world: World = None,
     set_: Set = None,
     accelerator: Accelerator = "auto",
     precision: Precision = "32-true",
     as_json: Json = False,
     results: Annotated[
         Path | None,
-        typer.Option("--results", help="Also leave the search here, for `s2kd reproduce`'s page."),
+        typer.Option(
+            "--results",
+            metavar="DIR",
+            help="Also save the search here, for `s2kd reproduce --page`.",
+        ),
     ] = None,
 ) -> None:
-    """Search λ, β and the learning rate on validation; several processes may share one folder."""
+    """Search λ, β and the learning rate on validation; several processes may share DIR."""
     from s2kd import pipeline
     from s2kd.core import console
     from s2kd.evaluation.results import save_search
     from s2kd.pipeline import sweep as searching
 
-    recipe = recipe_of(what, out, data, world, "", set_)
+    recipe = recipe_of(what, out, set_, data=data, world=world)
     machine = pipeline.Machine(accelerator=accelerator, precision=precision)
     with console.shown(quiet=as_json) as shown:
         run = pipeline.open_run(
