@@ -219,9 +219,22 @@ def test_a_readers_defaults_fill_what_the_recipe_leaves_open():
     assert len(split_record("made", made, THIRDS)["train"]) == 1
 
 
+def test_episodes_are_counted_through_the_gaps_and_runs_of_the_training_split():
+    """Twelve training frames, six a run: the frames 0, 1, 5, 6, 10 and 11 of them."""
+    made = made_record(np.tile(np.arange(12), 2), runs=["a"] * 12 + ["b"] * 12)
+    split = Split(fractions=(0.5, 0.25, 0.25), gap=0, episodes=(2, 5))
+    splits = bounds(split_record("made", made, split))
+    assert splits["train"] == [(0, 2, "a"), (5, 6, "a"), (12, 13, "b"), (16, 18, "b")]
+    whole = bounds(split_record("made", made, THIRDS))
+    assert splits["val"] == whole["val"] and splits["test"] == whole["test"]
+    first = Split(fractions=(0.5, 0.25, 0.25), gap=0, episodes=(6, 12))
+    assert bounds(split_record("made", made, first))["train"] == [(0, 6, "a")]
+
+
 @pytest.mark.parametrize(
     ("split", "words"),
     [
+        (Split(episodes=(5, 4)), "episodes of 5 frames do not fit in 4 frames"),
         (Split(train=("2001-01-01",)), "train must be a first and a last date"),
         (Split(train=("2001-01-01", "2001-01-02"), val=("2001-01-02",) * 2,
                test=("2001-01-03",) * 2), "the dates of train and val overlap at 2001-01-02"),

@@ -51,6 +51,7 @@ class Split(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     days: tuple[Count, ...] | None = None
     gap: Count | None = None
     unseen: dict[str, Any] = {}
+    episodes: tuple[Positive, Positive] | None = None
 
 
 class Keep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

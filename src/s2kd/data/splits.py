@@ -111,6 +111,8 @@ def make_splits(
         record = seen_runs or [Stretch(first=0, stop=len(times))]
         areas = chronological(tuple(record), fractions=fractions, gap=gap)
     splits = {name: _intersection(stretches, areas[name]) for name in SPLITS}
+    if split.episodes is not None:
+        splits["train"] = _episodes(label, splits["train"], split.episodes)
     for name, frames in splits.items():
         if not frames:
             raise S2KDError(
@@ -278,6 +280,26 @@ def _by_days(label: str, times: np.ndarray, counts: Sequence[int], gap: int) -> 
         first += int((times[first:stop] < begin + skip * step).sum())
         splits[name] = (Stretch(first=first, stop=stop),) if stop > first else ()
     return splits
+
+
+def _episodes(
+    label: str, stretches: Sequence[Stretch], episodes: tuple[int, int]
+) -> tuple[Stretch, ...]:
+    """The first frames of every period, counted through all stretches."""
+    length, period = episodes
+    if length > period:
+        raise S2KDError(f"{label}: episodes of {length} frames do not fit in {period} frames")
+    pieces, start = [], 0
+    for stretch in stretches:
+        size = stretch.stop - stretch.first
+        # of the episodes that begin at multiples of the period, what lies in this stretch
+        for begin in range(start - start % period, start + size, period):
+            first, stop = max(begin, start), min(begin + length, start + size)
+            if stop > first:
+                shift = stretch.first - start
+                pieces.append(Stretch(first=first + shift, stop=stop + shift, name=stretch.name))
+        start += size
+    return tuple(pieces)
 
 
 def _intersection(stretches: Sequence[Stretch], areas: Sequence[Stretch]) -> tuple[Stretch, ...]:
