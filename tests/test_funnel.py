@@ -226,7 +226,8 @@ def test_episodes_are_counted_through_the_gaps_and_runs_of_the_training_split():
     splits = bounds(split_record("made", made, split))
     assert splits["train"] == [(0, 2, "a"), (5, 6, "a"), (12, 13, "b"), (16, 18, "b")]
     whole = bounds(split_record("made", made, THIRDS))
-    assert splits["val"] == whole["val"] and splits["test"] == whole["test"]
+    assert splits["val"] == whole["val"]
+    assert splits["test"] == whole["test"]
     first = Split(fractions=(0.5, 0.25, 0.25), gap=0, episodes=(6, 12))
     assert bounds(split_record("made", made, first))["train"] == [(0, 6, "a")]
 
