@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from s2kd import pipeline
 from s2kd.core.methods import Method, Part, Term, method_named
 from s2kd.core.recipe import Recipe, Stored
+from s2kd.core.saved import load_metadata
 from s2kd.evaluation.tables import Table
-from s2kd.models.checkpoint import load_metadata
 from s2kd.pipeline import recipes
 from s2kd.pipeline.study import prepare_supervision
 from s2kd.pipeline.teach import teacher_folder, train_teacher
