@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from s2kd.core.types import S2KDError, Tokens
+from s2kd.core.tensors import Tokens
+from s2kd.core.types import S2KDError
 from s2kd.data import readers
 from s2kd.models.backbones import backbones
 from s2kd.narration.narrators import narrators

@@ -11,7 +11,8 @@ from road import TEACHER
 from torch import nn
 
 from s2kd.core.recipe import Part
-from s2kd.core.types import Forecast, S2KDError
+from s2kd.core.tensors import Forecast
+from s2kd.core.types import S2KDError
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.models.checkpoint import (

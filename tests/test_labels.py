@@ -13,7 +13,8 @@ from road import TEACHER
 
 from s2kd.core.recipe import Part, Stored
 from s2kd.core.saved import sealed
-from s2kd.core.types import S2KDError, Tokens
+from s2kd.core.tensors import Tokens
+from s2kd.core.types import S2KDError
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.models.checkpoint import Setting, build_student, build_teacher

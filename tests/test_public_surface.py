@@ -10,8 +10,8 @@ import s2kd
 
 PROMISED = {
     "GridSpec": "s2kd.core.types",
-    "Batch": "s2kd.core.types",
-    "Forecast": "s2kd.core.types",
+    "Batch": "s2kd.core.tensors",
+    "Forecast": "s2kd.core.tensors",
     "Part": "s2kd.core.recipe",
     "Recipe": "s2kd.core.recipe",
     "Machine": "s2kd.pipeline",

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from s2kd.core.types import S2KDError, Tokens
+from s2kd.core.tensors import Tokens
+from s2kd.core.types import S2KDError
 from s2kd.narration.text import encoders
 from s2kd.narration.text.states import TextStates, encode_states, states_key
 

@@ -1,7 +1,8 @@
-"""What travels between the parts: grids, windows of data, forecasts, tokens.
+"""What travels between the parts: grids, statistics, windows of past frames.
 
 Axes, everywhere: batch, past (input frames), lead (forecast steps 1..T_out), channel,
-height, width; `d`, `h`, `w` are a latent's width and grid; `token` indexes text.
+height, width; `d`, `h`, `w` are a latent's width and grid; `token` indexes text. What holds tensors
+is in `core.tensors`, so that these import without PyTorch.
 Row 0 is the northernmost (or topmost) row, column 0 the westernmost (or leftmost).
 """
 
@@ -10,8 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
 from s2kd.core.errors import S2KDError
 
@@ -125,45 +125,3 @@ class Past:
         content = np.ascontiguousarray(self.frames, dtype="<f4")
         named = f"{self.grid.channels}{content.shape}".encode()
         return hashlib.blake2b(content.tobytes() + named, digest_size=16).hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """A batch of examples in physical units; `index` is each one's number within its split."""
-
-    past: Float[Tensor, "batch past channel height width"]
-    future: Float[Tensor, "batch lead channel height width"]
-    index: Int[Tensor, " batch"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Forecast:
-    """A prediction in physical units, and the latent and `carry` it was decoded from.
-
-    Only teachers that are not ours may have no latent.
-    """
-
-    future: Float[Tensor, "batch lead channel height width"]
-    latent: Float[Tensor, "batch d h w"] | None
-    carry: tuple[Tensor, ...] = ()
-
-    @property
-    def feature_pyramid(self) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
-        """Features from shallow to deep, each with its own width and grid: carry, then latent.
-
-        What was encoded frame by frame, (batch·past, d, h, w), becomes (batch, past·d, h, w);
-        what is not a grid of features is left out.
-        """
-        if self.latent is None:
-            return ()
-        batch = len(self.latent)
-        grids = [x for x in self.carry if x.ndim == 4 and len(x) % batch == 0]
-        return (*(x.unflatten(0, (batch, -1)).flatten(1, 2) for x in grids), self.latent)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tokens:
-    """Encoded text, and which of its positions are only there to fill the batch."""
-
-    values: Float[Tensor, "batch token width"]
-    padding: Bool[Tensor, "batch token"]

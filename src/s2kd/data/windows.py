@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s2kd.core.types import Batch, Past, S2KDError, Statistics
+from s2kd.core.tensors import Batch
+from s2kd.core.types import Past, S2KDError, Statistics
 from s2kd.data import steps as clock
 from s2kd.data.dataset import Dataset, StoredFrames
 

@@ -27,7 +27,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from s2kd.core.errors import S2KDError
-from s2kd.core.types import Batch, Statistics
+from s2kd.core.tensors import Batch
+from s2kd.core.types import Statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.evaluation import metrics as m
 from s2kd.evaluation.climatology import Climatology, fields_at_windows

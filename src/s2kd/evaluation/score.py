@@ -40,7 +40,8 @@ from torch import Tensor
 
 from s2kd.core import spectral
 from s2kd.core.errors import S2KDError
-from s2kd.core.types import Batch, GridSpec, Statistics
+from s2kd.core.tensors import Batch
+from s2kd.core.types import GridSpec, Statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.evaluation import metrics as m
 from s2kd.evaluation.climatology import Climatology, fields_at_windows

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from s2kd.core.hardware import hardware, latency
-from s2kd.core.types import GridSpec, Tokens
+from s2kd.core.tensors import Tokens
+from s2kd.core.types import GridSpec
 from s2kd.models.backbones import backbones
 from s2kd.models.forecasters import FramesOnly, Student, Teacher
 from s2kd.models.layers import parameter_count

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from s2kd.core.types import Forecast, GridSpec, S2KDError, Tokens
+from s2kd.core.tensors import Forecast, Tokens
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.models.backbones import Backbone
 from s2kd.models.layers import Conv
 from s2kd.models.normaliser import Normaliser

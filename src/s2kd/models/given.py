@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from s2kd.core.files import digest
 from s2kd.core.registry import import_own
 from s2kd.core.saved import find_student, load_metadata
-from s2kd.core.types import Forecast, GridSpec, S2KDError
+from s2kd.core.tensors import Forecast
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.core.units import same_units
 from s2kd.models.checkpoint import Setting, load_student, load_teacher
 from s2kd.models.forecasters import Student, Teacher

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from s2kd.core.recipe import Part
-from s2kd.core.types import GridSpec, Past, Statistics, Tokens
+from s2kd.core.tensors import Tokens
+from s2kd.core.types import GridSpec, Past, Statistics
 from s2kd.data import load
 from s2kd.data.dataset import SPLITS, Dataset
 from s2kd.data.statistics import statistics

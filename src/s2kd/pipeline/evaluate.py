@@ -16,7 +16,7 @@ from s2kd.core.files import digest, read_json, write_json
 from s2kd.core.hardware import hardware, latency, versions
 from s2kd.core.recipe import Method, Part
 from s2kd.core.saved import load_metadata
-from s2kd.core.types import Batch
+from s2kd.core.tensors import Batch
 from s2kd.data.windows import WindowDataset
 from s2kd.evaluation import results
 from s2kd.evaluation.compare import TEACHER_METHODS

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from s2kd.core.types import Batch, Forecast, S2KDError, Tokens
+from s2kd.core.tensors import Batch, Forecast, Tokens
+from s2kd.core.types import S2KDError
 from s2kd.data.windows import WindowDataset
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.models.layers import crop_features, extent_of, match_grids, padded_size

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from s2kd.core.files import read_json, write_json
-from s2kd.core.types import Batch, Forecast, GridSpec, S2KDError
+from s2kd.core.tensors import Batch, Forecast
+from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.windows import WindowDataset
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.models.given import GivenTeacher

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing_extensions import Protocol, runtime_checkable
 
 from s2kd.core.registry import Registry
-from s2kd.core.types import Tokens
+from s2kd.core.tensors import Tokens
 
 
 @runtime_checkable

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from s2kd.core.types import S2KDError, Tokens
+from s2kd.core.tensors import Tokens
+from s2kd.core.types import S2KDError
 from s2kd.narration.huggingface import identity, load, pinned
 from s2kd.narration.text import encoders
 from s2kd.narration.text.states import by_length, padded

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from s2kd.core.files import digest, write_whole
-from s2kd.core.types import S2KDError, Tokens
+from s2kd.core.tensors import Tokens
+from s2kd.core.types import S2KDError
 from s2kd.narration.text import Pretrained, TextEncoder
 
 FORMAT = "s2kd text states 1"

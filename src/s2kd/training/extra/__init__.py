@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from s2kd.core.registry import Registry
-from s2kd.core.types import Batch, S2KDError, Statistics
+from s2kd.core.tensors import Batch
+from s2kd.core.types import S2KDError, Statistics
 from s2kd.data.dataset import Dataset
 from s2kd.data.windows import WindowDataset
 from s2kd.models.normaliser import Normaliser

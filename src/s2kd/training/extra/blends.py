@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from s2kd.core.types import Batch, S2KDError
+from s2kd.core.tensors import Batch
+from s2kd.core.types import S2KDError
 from s2kd.training.extra import ExtraWindows, Material, extra_windows
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s2kd.core.types import Batch, S2KDError
+from s2kd.core.tensors import Batch
+from s2kd.core.types import S2KDError
 from s2kd.training.extra import (
     InTurn,
     Material,

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from s2kd.core.recipe import Part, read
-from s2kd.core.types import Batch, S2KDError
+from s2kd.core.tensors import Batch
+from s2kd.core.types import S2KDError
 from s2kd.models.forecasters import Student
 from s2kd.training.extra import (
     ExtraWindows,

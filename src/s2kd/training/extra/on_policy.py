@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s2kd.core.types import Batch, S2KDError
+from s2kd.core.tensors import Batch
+from s2kd.core.types import S2KDError
 from s2kd.models.forecasters import Student
 from s2kd.training.extra import ExtraWindows, Material, extra_windows, inputs_alone
 from s2kd.training.extra.rollouts import check_runs_on, cut_out, roll_out

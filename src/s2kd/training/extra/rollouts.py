@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from s2kd.core.types import Batch, GridSpec, S2KDError, Statistics
+from s2kd.core.tensors import Batch
+from s2kd.core.types import GridSpec, S2KDError, Statistics
 from s2kd.models.forecasters import feed_back
 from s2kd.training.extra import ExtraWindows, Material, extra_windows, inputs_alone
 from s2kd.training.extra.blends import Blends

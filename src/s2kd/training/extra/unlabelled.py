@@ -4,7 +4,8 @@ import numpy as np
 from torch import Tensor
 
 from s2kd.core.files import digest
-from s2kd.core.types import Batch, S2KDError
+from s2kd.core.tensors import Batch
+from s2kd.core.types import S2KDError
 from s2kd.data.windows import WindowDataset
 from s2kd.training.extra import (
     InTurn,
