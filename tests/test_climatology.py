@@ -109,6 +109,26 @@ def test_the_year_is_found_even_from_an_uneven_number_of_years(days):
     np.testing.assert_allclose(got, want, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("step_days", "harmonics"), [(360, 0), (180, 0), (90, 1), (72, 2), (30, 2)]
+)
+def test_a_step_too_long_for_a_wave_of_the_year_drops_it(step_days, harmonics):
+    """The mean of each phase of the year is what is left, whatever the fit calls it."""
+    phases = 360 // step_days
+    days = np.arange(4 * phases) * step_days
+    times = cftime.num2date(days, "days since 1900-06-01", calendar="360_day")
+    values = np.random.default_rng(0).normal(size=(len(times), *SHAPE))
+    splits = {
+        "train": (Stretch(first=0, stop=2 * phases),),
+        "val": (Stretch(first=2 * phases, stop=3 * phases),),
+        "test": (Stretch(first=3 * phases, stop=4 * phases),),
+    }
+    fitted = Climatology.fit(dataset(values, times, step_days * 86_400.0, splits=splits))
+    assert fitted.harmonics == harmonics
+    whole = fitted.at(times[: 2 * phases])
+    np.testing.assert_allclose(whole.mean(0), values[: 2 * phases].mean(0), atol=1e-5)
+
+
 @pytest.mark.parametrize("calendar", ["360_day", "noleap"])
 def test_other_calendars(calendar):
     length = {"360_day": 360, "noleap": 365}[calendar]

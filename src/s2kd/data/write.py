@@ -64,7 +64,11 @@ def to_xarray(
     step = round(grid.step_seconds * 1e9)
     lead = (np.arange(1, batch.shape[1] + 1) * step).astype("timedelta64[ns]")
     rows, columns = axes or _grid_axes(grid)
-    names = _variable_names(grid.channels)
+    coordinates = _times(times, lead) | _places(rows, columns, geographic=grid.latitude is not None)
+    taken = {*coordinates, rows.dimension, columns.dimension}
+    names = _variable_names(
+        grid.channels, taken | set(() if places is None else map(str, places.variables))
+    )
     fields = np.where(grid.exists, batch, np.nan).astype(np.float32)
     fields = fields[..., rows.order, :][..., columns.order]
     variables = {
@@ -85,7 +89,7 @@ def to_xarray(
     }
     forecasts = xr.Dataset(
         variables,
-        _times(times, lead) | _places(rows, columns, geographic=grid.latitude is not None),
+        coordinates,
         {key: value for key, value in texts.items() if value} | dict(facts or {}),
     )
     if places is not None:
@@ -107,13 +111,19 @@ def _check(forecast: np.ndarray, grid: GridSpec, times: np.ndarray) -> None:
         raise S2KDError(f"{len(forecast)} forecasts but {len(times)} initial times")
 
 
-def _variable_names(channels: tuple[str, ...]) -> list[str]:
-    """Letters, digits and underscores, a letter first, as CF asks (section 2.3)."""
-    names = [re.sub(r"[^0-9A-Za-z_]+", "_", channel) for channel in channels]
-    names = [name if name[:1].isalpha() else f"v_{name}" for name in names]
-    for name in names:
-        if names.count(name) > 1:
-            raise S2KDError(f"two of the channels {', '.join(channels)} would be called {name!r}")
+def _variable_names(channels: tuple[str, ...], taken: set[str]) -> list[str]:
+    """Letters of any script, digits and underscores, a letter first (CF 2.3); distinct.
+
+    A name that a coordinate or another channel has gets a number.
+    """
+    names: list[str] = []
+    for channel in channels:
+        plain = re.sub(r"\W+", "_", channel)
+        name = plain = plain if plain[:1].isalpha() else f"v_{plain}"
+        number, unavailable = 2, {*taken, *names, *channels} - {channel}
+        while name in unavailable | taken:
+            name, number = f"{plain}_{number}", number + 1
+        names.append(name)
     return names
 
 

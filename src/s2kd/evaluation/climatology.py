@@ -54,22 +54,25 @@ class Climatology:
 
         A daily cycle is fitted where the step divides a day and the longest stretch lasts two
         days; a weekly one where times are local besides; an annual one where the split's frames
-        cover `annual_days`, by day of the year where they cover `LONG_YEARS`.
+        cover `annual_days`, by day of the year where they cover `LONG_YEARS`, with no harmonic
+        that the frames of one year are too few for.
         """
         stretches = dataset.splits["train"]
         lengths = [s.stop - s.first for s in stretches]
         if not sum(lengths):
             raise S2KDError(f"{dataset.name}: the training split is empty")
         step = dataset.grid.step_seconds
+        times = np.concatenate([dataset.times[s.first : s.stop] for s in stretches])
+        resolved = max(0, (round(year_days(times) * DAY / step) - 1) // 2)
+        annual = min(harmonics, resolved) if sum(lengths) * step >= annual_days * DAY else 0
         daily = step <= DAY and DAY % step == 0 and max(lengths) * step >= 2 * DAY
         empty = cls(
             grid=dataset.grid,
             slots=int(DAY / step) if daily else 1,
             weekly=daily and dataset.local_time,
-            harmonics=harmonics if sum(lengths) * step >= annual_days * DAY else 0,
+            harmonics=annual,
             coefficients=np.zeros((0, *dataset.frames.shape[1:]), dtype=np.float32),
         )
-        times = np.concatenate([dataset.times[s.first : s.stop] for s in stretches])
         if harmonics and not empty.weekly and empty._fits_table(times, step):
             return empty._by_day(dataset, times)
         squares, products, first = 0.0, 0.0, 0
@@ -159,12 +162,17 @@ class Climatology:
         return np.concatenate([constants, np.sin(angles), np.cos(angles)], axis=1)
 
     def _solve(self, squares: np.ndarray, products: np.ndarray) -> np.ndarray:
-        """Normal equations; a time of the week without training frames takes a similar one's."""
+        """Normal equations; a time of the week without training frames takes a similar one's.
+
+        Waves of the year that the training dates do not tell apart share their amplitude (the
+        solution of least norm).
+        """
         groups = self.slots * (1 + self.weekly)
         used = np.diag(squares) > 0
         flat = products.reshape(len(products), -1)
         fitted = np.zeros_like(flat)
-        fitted[used] = np.linalg.solve(squares[np.ix_(used, used)], flat[used])
+        normal = squares[np.ix_(used, used)]
+        fitted[used] = np.linalg.pinv(normal, rcond=1e-9, hermitian=True) @ flat[used]
         trained = np.flatnonzero(used[:groups])
         for group in np.flatnonzero(~used[:groups]):
             similar = trained[trained % self.slots == group % self.slots]
