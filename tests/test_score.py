@@ -18,7 +18,8 @@ from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.evaluation import metrics as m
 from s2kd.evaluation.climatology import Climatology
-from s2kd.evaluation.score import climatology_forecast, persistence, score
+from s2kd.evaluation.results import describe_model
+from s2kd.evaluation.score import HEADLINE, climatology_forecast, persistence, score
 
 TIMES = 160
 
@@ -305,3 +306,22 @@ def test_persistence_of_real_air_temperature():
     scores = score(persistence(12), windows, statistics=statistics(data))
     result = scores["rmse_by_lead"].sel(channel="air", lead=[1, 4, 12]).values
     assert result == pytest.approx([2.49, 3.27, 4.64], rel=0.02)
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e32])
+def test_scores_do_not_feel_the_unit(factor):
+    """Squares of the values lie outside of single precision: in the scores, and in their file."""
+    data, scores = world(), []
+    for scaled in (data, dataclasses.replace(data, frames=data.frames * np.float32(factor))):
+        windows, stats = WindowDataset(scaled, "test", past=4, lead=3), statistics(scaled)
+        normal = Climatology.fit(scaled)
+        scored = score(persistence(3), windows, statistics=stats, climatology=normal)
+        scores.append(describe_model(scored, backbone="persistence"))
+    plain, scaled = scores
+    for name in (*HEADLINE, "acc_by_lead"):
+        np.testing.assert_allclose(scaled[name], plain[name], rtol=1e-4, err_msg=name)
+    for name, power in (("rmse_by_lead", 1), ("window_squared_error", 2), ("spectrum_truth", 2)):
+        # wave 0 is the rounding of the mean that was taken away
+        small, large = (s[name].isel(wavenumber=slice(1, 9), missing_dims="ignore") for s in scores)
+        want = small.astype(float) * factor**power
+        np.testing.assert_allclose(large, want, rtol=1e-4, err_msg=name)

@@ -124,11 +124,16 @@ def without_roll_outs(scores: xr.Dataset) -> xr.Dataset:
 
 def _along_model(scores: xr.Dataset) -> dict[str, xr.DataArray]:
     """Variables in single precision, with the dimension `model` but for those of `SHARED`."""
-    single = {
-        name: variable.astype(np.float32) if variable.dtype == np.float64 else variable
-        for name, variable in scores.data_vars.items()
-    }
+    single = {name: _single(variable) for name, variable in scores.data_vars.items()}
     return {n: v if n in SHARED else v.expand_dims("model") for n, v in single.items()}
+
+
+def _single(variable: xr.DataArray) -> xr.DataArray:
+    """In single precision, where that holds values so small or large."""
+    sizes, limits = np.abs(variable.values), np.finfo(np.float32)
+    if variable.dtype != np.float64 or sizes[sizes > 0].min(initial=1) < limits.tiny:
+        return variable
+    return variable if sizes[sizes < np.inf].max(initial=1) > limits.max else variable.astype("f4")
 
 
 def headline_rows(files: Iterable[xr.Dataset]) -> list[dict[str, Any]]:

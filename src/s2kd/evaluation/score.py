@@ -99,7 +99,7 @@ def score(
             for name, values in measure(forecast, batch).items():
                 parts.setdefault(name, []).append(values.cpu().numpy())
             if min(forecast.shape[-2:]) >= 4:
-                power.append(_power(forecast, batch.future, windows.dataset.grid))
+                power.append(_power(forecast, batch.future, windows.dataset.grid, statistics))
                 power = [sum(power[1:], power[0])]
             done += len(batch.past)
             if progress is not None:
@@ -109,21 +109,21 @@ def score(
         _coordinates(windows, events),
     )
     scale = xr.DataArray(np.asarray(statistics.std, np.float64), dims="channel")
-    frames = frames.assign(mse=frames["squared"] / scale**2, mae=frames["absolute"] / scale)
+    frames = frames.assign(squared=frames["mse"] * scale**2, absolute=frames["mae"] * scale)
     scores = xr.merge(
-        [_headline(frames), _by_lead(frames), _by_run(frames, windows), _counts(frames, events)],
+        [_headline(frames), _by_lead(frames, scale), _by_run(frames, windows), _counts(frames, events)],
         compat="identical",
         join="exact",
     )
     if power:
-        scores = scores.assign(_spectra(power[0] / done, windows.dataset.grid))
+        scores = scores.assign(_spectra(power[0] / done, windows.dataset.grid, scale.values))
         for name in ("log_spectral_distance", "high_frequency_ratio"):
             scores[name] = scores[f"{name}_by_lead"].mean()
     elements = len(windows.dataset.grid.channels) * int(windows.dataset.grid.exists.sum())
     scores["mse_sum_per_frame"] = scores["mse"] * elements
     scores["mae_sum_per_frame"] = scores["mae"] * elements
     if "weighted" in frames:
-        scores["latitude_weighted_rmse"] = np.sqrt((frames["weighted"] / scale**2).mean())
+        scores["latitude_weighted_rmse"] = np.sqrt(frames["weighted"].mean())
     return scores.assign_attrs(_conventions(windows, climatology))
 
 
@@ -151,10 +151,9 @@ def _measures(
     grid, device = windows.dataset.grid, windows.device
     mask = None if grid.mask is None else torch.from_numpy(grid.exists).to(device)
     rows = None if grid.latitude is None else m.latitude_weights(grid.latitude).to(device)
-    std = torch.tensor(statistics.std, device=device)
-    low, high = (
+    std, low, high = (
         torch.tensor(values, device=device)[:, None, None]
-        for values in (statistics.minimum, statistics.maximum)
+        for values in (statistics.std, statistics.minimum, statistics.maximum)
     )
     size = m.ssim_window(grid.height, grid.width)
     count = event_counter(events, device) if events is not None else None
@@ -164,10 +163,11 @@ def _measures(
 
     def measure(forecast: Tensor, batch: Batch) -> dict[str, Tensor]:
         truth = batch.future
-        error = forecast - truth
+        # squares of the unit itself may lie outside of float32
+        error = (forecast - truth) / std
         values = {
-            "squared": m.cell_mean(error.square(), mask=mask),
-            "absolute": m.cell_mean(error.abs(), mask=mask),
+            "mse": m.cell_mean(error.square(), mask=mask),
+            "mae": m.cell_mean(error.abs(), mask=mask),
         }
         if rows is not None:
             values["weighted"] = m.cell_mean(error.square(), mask=mask, weights=rows)
@@ -176,11 +176,13 @@ def _measures(
             values["ssim"] = m.ssim(*scaled, data_range=1.0, size=size, mask=mask)
         for name, sign in sides.items():
             values[name] = m.relative_quantile_error(
-                sign * forecast, sign * truth, floor=std, mask=mask
+                sign * forecast, sign * truth, floor=std.flatten(), mask=mask
             )
         if climatology is not None:
             normal = fields_at_windows(climatology, windows, batch.index)
-            products = m.anomaly_products(forecast, truth, normal, mask=mask, weights=rows)
+            products = m.anomaly_products(
+                *(field / std for field in (forecast, truth, normal)), mask=mask, weights=rows
+            )
             names = ("anomaly_product", "anomaly_forecast", "anomaly_truth")
             values |= dict(zip(names, products, strict=True))
         values = {name: value.double() for name, value in values.items()}
@@ -190,13 +192,17 @@ def _measures(
 
 
 def _power(
-    forecast: Tensor, truth: Tensor, grid: GridSpec
+    forecast: Tensor, truth: Tensor, grid: GridSpec, statistics: Statistics
 ) -> Float[Tensor, "2 channel lead wavenumber"]:
-    """Radial power of forecast and truth, summed over the batch.
+    """Radial power of normalised forecast and truth, summed over the batch.
 
     Cells that do not exist hold the frame's mean: they have no wave, and the mean is removed.
     """
-    fields = torch.stack([forecast, truth])
+    mean, std = (
+        torch.tensor(values, device=forecast.device)[:, None, None]
+        for values in (statistics.mean, statistics.std)
+    )
+    fields = (torch.stack([forecast, truth]) - mean) / std
     if grid.mask is not None:
         mask = torch.from_numpy(grid.exists).to(fields.device)
         fields = torch.where(mask, fields, m.cell_mean(fields, mask=mask)[..., None, None])
@@ -230,7 +236,7 @@ def _headline(frames: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(values)
 
 
-def _by_lead(frames: xr.Dataset) -> xr.Dataset:
+def _by_lead(frames: xr.Dataset, scale: xr.DataArray) -> xr.Dataset:
     mean = frames.mean("window")
     values = {
         "mse": mean["mse"],
@@ -239,7 +245,7 @@ def _by_lead(frames: xr.Dataset) -> xr.Dataset:
         **{name: mean[name] for name in HEADLINE[3:] if name in mean},
     }
     if "weighted" in mean:
-        values["latitude_weighted_rmse"] = np.sqrt(mean["weighted"])
+        values["latitude_weighted_rmse"] = np.sqrt(mean["weighted"]) * scale
     if "anomaly_product" in mean:
         norm = np.sqrt(mean["anomaly_forecast"] * mean["anomaly_truth"])
         # the climatology itself has no anomaly, and so no correlation
@@ -270,7 +276,9 @@ def _counts(frames: xr.Dataset, events: CellEvents | None) -> xr.Dataset:
 
 
 def _spectra(
-    power: Float[Tensor, "2 channel lead wavenumber"], grid: GridSpec
+    power: Float[Tensor, "2 channel lead wavenumber"],
+    grid: GridSpec,
+    scale: Float[np.ndarray, " channel"],
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     forecast, truth = power
     by_lead = {
@@ -282,8 +290,8 @@ def _spectra(
     dims = ("lead", "channel", "wavenumber")
     return {
         "wavenumber": (("wavenumber",), np.arange(power.shape[-1])),
-        "spectrum_forecast": (dims, forecast.transpose(0, 1).numpy()),
-        "spectrum_truth": (dims, truth.transpose(0, 1).numpy()),
+        "spectrum_forecast": (dims, forecast.transpose(0, 1).numpy() * scale[:, None] ** 2),
+        "spectrum_truth": (dims, truth.transpose(0, 1).numpy() * scale[:, None] ** 2),
         **{f"{name}_by_lead": (dims[:2], v.T.numpy()) for name, v in by_lead.items()},
     }
 
