@@ -111,7 +111,12 @@ def score(
     scale = xr.DataArray(np.asarray(statistics.std, np.float64), dims="channel")
     frames = frames.assign(squared=frames["mse"] * scale**2, absolute=frames["mae"] * scale)
     scores = xr.merge(
-        [_headline(frames), _by_lead(frames, scale), _by_run(frames, windows), _counts(frames, events)],
+        [
+            _headline(frames),
+            _by_lead(frames, scale),
+            _by_run(frames, windows),
+            _counts(frames, events),
+        ],
         compat="identical",
         join="exact",
     )
