@@ -518,15 +518,10 @@ def test_a_place_where_no_forecast_can_lie(forecast_refused, latest, tmp_path, o
     assert (tmp_path / "letter").read_text() == "mine"
 
 
-@pytest.mark.parametrize("verb", ["folder.onnx", "letter/model.onnx"])
-def test_a_place_where_no_export_can_lie(refused, done, tmp_path, monkeypatch, verb):
-    """However it is written: the exporter itself is slow and not asked here."""
-    from s2kd.deploy import export
-
+@pytest.mark.parametrize("place", ["letter", "letter/student"])
+def test_a_place_where_no_export_can_lie(refused, done, tmp_path, place):
     (tmp_path / "letter").write_text("mine")
-    (tmp_path / "folder.onnx").mkdir()
-    monkeypatch.setattr(export, "export_onnx", lambda student, path: write_text(path, "onnx"))
-    assert tmp_path.name in refused("export", done, "--out", tmp_path / verb)
+    assert tmp_path.name in refused("export", done, "--out", tmp_path / place)
 
 
 def test_a_folder_that_may_not_be_written(refused, tmp_path):

@@ -270,26 +270,25 @@ def test_forecast_names_its_student(verb, done, tmp_path):
 
 
 def test_an_exported_student_forecasts_the_same_and_stays_a_student(verb, mine, tmp_path):
-    """Without --out the file lies beside the student, whose own metadata must stay."""
+    """Without --out the folder lies in the student's, whose own metadata must stay."""
     pytest.importorskip("onnxruntime")
-    from s2kd.deploy.export import run_onnx
     from s2kd.deploy.forecaster import Forecaster
 
     metadata = road.content(mine, "students/*/model.json")
-    beside = Path(verb("export", mine).strip())
-    assert beside.parent.parent == mine / "students"
+    inside = Path(verb("export", mine).strip())
+    assert inside.parent.parent == mine / "students"
     assert road.content(mine, "students/*/model.json") == metadata
-    exported = json.loads((beside.parent / "model.onnx.json").read_text())
-    assert exported["past"] == Forecaster.load(mine).past
+    exported = json.loads((inside / "config.json").read_text())
+    assert exported == Forecaster.load(mine).metadata
     latest = gridded.write(_last_blobs(), tmp_path / "latest.nc")
     verb("forecast", mine, latest, "--out", tmp_path / "forecast.nc")
     verb("evaluate", mine)
-    path = tmp_path / "student.onnx"
-    arguments = ("export", mine, "--out", path, "--student", "unet-s2kd-seed42")
-    assert verb(*arguments).strip() == str(path)
+    path, name = tmp_path / "student", "unet-s2kd-seed42"
+    assert verb("export", mine, "--out", path, "--student", name).strip() == str(path)
     past = world("blobs", **road.tiny().dataset.params).frames[None, -3:]
-    expected = Forecaster.load(mine, student="unet-s2kd-seed42").predict(past)
-    np.testing.assert_allclose(run_onnx(path, past), expected, rtol=1e-4, atol=1e-5)
+    expected = Forecaster.load(mine, student=name, format="pytorch").predict(past)
+    predicted = Forecaster.load(path, format="float32").predict(past)
+    np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-5)
 
 
 # --- looking around ------------------------------------------------------------------------------

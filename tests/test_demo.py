@@ -53,7 +53,7 @@ def test_demo_ends_with_table_report_onnx_and_forecast(world, tmp_path, capsys):
     printed = call(capsys, "demo", "--world", world, "--out", out, *settings)
     assert printed.count("▸ U-Net") == 1
     assert (out / "report.html").stat().st_size > 1e5
-    assert len(list(out.glob("students/*/model.onnx"))) == 1
+    assert len(list(out.glob("students/*/export/model.onnx"))) == 1
     assert not (out / "teachers").exists()
     assert not (out / "states").exists(), "no text encoder"
 

@@ -112,7 +112,7 @@ def test_the_readme(folder, capsys):
     assert (folder / "forecast.nc").exists()
     for run in ("demo-atmosphere", "mine"):
         assert (folder / "runs" / run / "report.html").exists()
-        assert list((folder / "runs" / run).glob("students/*/model.onnx"))
+        assert list((folder / "runs" / run).glob("students/*/export/model.onnx"))
     assert (folder / "docs/results.md").exists()
 
 

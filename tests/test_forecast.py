@@ -127,6 +127,18 @@ def test_what_is_wrong_with_a_dataset_in_memory_is_told_as_of_a_file(folder, fil
             s2kd.forecast(folder, wrong)
 
 
+def test_units_are_converted_and_those_of_another_kind_refused(folder, file, expected):
+    celsius = xr.load_dataset(file)
+    celsius["t2m"] = celsius["t2m"] - 273.15
+    celsius["t2m"].attrs["units"] = "degC"
+    predicted = s2kd.forecast(folder, celsius)
+    assert predicted["t2m"].attrs["units"] == "K"
+    np.testing.assert_allclose(field(predicted).values, expected, atol=1e-3)
+    celsius["t2m"].attrs["units"] = "m s-1"
+    with pytest.raises(S2KDError, match="'t2m' is in 'm s-1', the model was trained on 'K'"):
+        s2kd.forecast(folder, celsius)
+
+
 def test_units_names_and_history_are_kept(folder, file, tmp_path):
     made = forecast(folder, file, tmp_path / "forecast.nc")
     about = made["t2m"].attrs

@@ -248,7 +248,8 @@ def test_what_is_forecast_is_what_is_scored_where_cells_are_missing():
     card = {"grid": data.grid.to_dict(), "past": PAST, "lead": LEAD}
     long_batch = long_windows(windows, horizon=4)
     window = long_batch.gather(torch.arange(len(long_batch)))
-    predicted = Forecaster(drifts, card).predict(window.past.numpy(), steps=4 * LEAD)
+    forecaster = Forecaster(card, lambda past: drifts(torch.from_numpy(past)).future.numpy())
+    predicted = forecaster.predict(window.past.numpy(), steps=4 * LEAD)
     error = (predicted - window.future.numpy()) / np.array(statistics(data).std)[:, None, None]
     want = np.square(error)[..., mask].mean((0, 2, 3))
     assert rolled_out["rollout_mse"].values == pytest.approx(want.tolist(), rel=1e-4)

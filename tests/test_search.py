@@ -202,7 +202,7 @@ def test_the_folder_holds_the_answer_and_a_student_and_nothing_that_only_trainin
     assert headline(answer) in (out / "report.html").read_text(encoding="utf-8")
     assert not (out / "targets").exists()
     assert not list(out.glob("search/trials/*/checkpoint.pt"))
-    assert list(out.glob("students/*/model.onnx"))
+    assert list(out.glob("students/*/export/model.onnx"))
     forecaster = s2kd.Forecaster.load(out)
     assert forecaster.metadata["method"] == answer.forecaster(answer.chosen).method
 

@@ -27,7 +27,7 @@ SECTIONS = {
         distill.distill: "s2kd distill latest.nc --out runs/mine --max-latency 5ms",
         label.label: "s2kd label heavy:model archive.nc --out capture.zarr --latents",
         deploy.forecast: "s2kd forecast runs/mine latest.nc --out forecast.nc",
-        deploy.export: "s2kd export runs/mine --out student.onnx",
+        deploy.export: "s2kd export runs/mine --out student",
     },
     "Compare methods": {
         run.compare: "s2kd compare ncep_air --data FOLDER --out runs/air",

@@ -56,17 +56,13 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE", help="The .onnx to write; default: beside the student."
+            "--out", metavar="FOLDER", help="The folder to write; default: export, in the student's."
         ),
     ] = None,
     student: Student = "",
 ) -> None:
-    """Write a student as an ONNX file in physical units, checked against PyTorch."""
+    """Write a student as a folder that forecasts without PyTorch, checked against it."""
     from s2kd.core.saved import find_student
-    from s2kd.deploy.export import export_onnx
-    from s2kd.deploy.forecaster import Forecaster
+    from s2kd.deploy.export import export_student
 
-    student_folder = find_student(folder, student)
-    path = out or student_folder / "model.onnx"
-    export_onnx(Forecaster.load(student_folder), path)
-    print(path)
+    print(export_student(find_student(folder, student), out))

@@ -93,13 +93,24 @@ def locked(path: Path, busy: S2KDError) -> Iterator[None]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path` to fill, renamed to `path` (which must not exist) on success."""
+def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A folder beside `path` to fill, renamed to `path` on success.
+
+    A folder that is at `path` already is only taken away where `replace` says so.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    removed = [temporary]
     try:
         yield temporary
         temporary.chmod(0o755)
+        if (
+            replace and path.exists()
+        ):  # the name is free for an instant only: the old folder is removed later
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+            path.replace(old)
+            removed.append(old)
         temporary.replace(path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for folder in removed:
+            shutil.rmtree(folder, ignore_errors=True)

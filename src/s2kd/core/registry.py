@@ -142,7 +142,8 @@ class Registry(Generic[T]):
         self._loaded = True
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self.package}.{module.name}")
+            if not module.name.startswith("_"):
+                importlib.import_module(f"{self.package}.{module.name}")
         for plugin in entry_points(group=self.group):
             part = plugin.load()  # which may itself register it, by the decorator
             if self._entries.get(plugin.name) is not part:

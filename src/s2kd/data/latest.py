@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from s2kd.core.types import GridSpec, S2KDError
-from s2kd.core.units import same_units
+from s2kd.core.units import conversion
 from s2kd.data.frames import RecordFrames
 from s2kd.data.gaps import GapFilter
 from s2kd.data.grids import coordinate_difference
@@ -64,10 +64,11 @@ def latest_frames(
     """
     if missing not in ("error", "fill"):
         raise S2KDError(f"missing={missing!r}: must be 'error' or 'fill' here")
-    record = _matching(record, grid, label)
+    record, factors, offsets = _matching(record, grid, label)
     numbers = _last_frames(record, grid, past, until, label)
     part = record[list(grid.channels)].isel(time=numbers)
     frames, times = RecordFrames(part, label)[0:past], part["time"].values
+    frames = frames * factors + offsets
     absent = ~np.isfinite(frames) & grid.exists
     never = absent.all(0)
     if never.any():
@@ -95,19 +96,26 @@ def latest_frames(
     )
 
 
-def _matching(record: "xr.Dataset", grid: GridSpec, label: str) -> "xr.Dataset":
-    """The grid's channels, turned to its first column; refused where anything else differs."""
+def _matching(
+    record: "xr.Dataset", grid: GridSpec, label: str
+) -> tuple["xr.Dataset", np.ndarray, np.ndarray]:
+    """The grid's channels, turned to its first column, and the conversion of their units.
+
+    Factors and offsets are (channel, 1, 1). Refused where anything else differs.
+    """
     absent = [channel for channel in grid.channels if channel not in record.data_vars]
     if absent:
         raise S2KDError(
             f"{label}: lacks {', '.join(absent)}, which the model was trained on (there are "
             f"{', '.join(map(str, record.data_vars))})"
         )
+    conversions = []
     for channel, units in zip(grid.channels, grid.units, strict=True):
-        record_values = str(record[channel].attrs.get("units", ""))
-        if not same_units(record_values, units):
+        record_units = str(record[channel].attrs.get("units", ""))
+        conversions.append(conversion(record_units, units))
+        if conversions[-1] is None:
             raise S2KDError(
-                f"{label}: {channel!r} is in {record_values!r}, the model was trained on {units!r}"
+                f"{label}: {channel!r} is in {record_units!r}, the model was trained on {units!r}"
             )
     size = (record.sizes["row"], record.sizes["column"])
     if size != (grid.height, grid.width):
@@ -122,7 +130,8 @@ def _matching(record: "xr.Dataset", grid: GridSpec, label: str) -> "xr.Dataset":
         text = coordinate_difference(name, record_values, getattr(grid, name))
         if text:
             raise S2KDError(f"{label}: {text} as the model was trained on; regrid or cut the file")
-    return record
+    factors, offsets = np.array(conversions, dtype=np.float32).T[..., None, None]
+    return record, factors, offsets
 
 
 def _last_frames(

@@ -3,8 +3,6 @@
 import glob
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -238,16 +236,9 @@ def write(dataset: "xr.Dataset", path: Path | str) -> None:
 def _write_zarr(dataset: "xr.Dataset", path: Path) -> None:
     if path.exists() and not is_zarr(path) and (not path.is_dir() or any(path.iterdir())):
         raise S2KDError(f"{path}: exists and is no Zarr store, so it is not replaced")
-    removed: list[Path] = []
-    with whole_folder(path) as partial:
+    with whole_folder(path, replace=True) as partial:
         # format 2 with its metadata in one place is what most tools can read
         dataset.to_zarr(partial, mode="w", zarr_format=2, consolidated=True)
         for file in filter(Path.is_file, partial.rglob("*")):
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
-        if path.exists():  # the name is free for an instant only: the old store is removed later
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
-            path.replace(old)
-            removed.append(old)
-    for old in removed:
-        shutil.rmtree(old)

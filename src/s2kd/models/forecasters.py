@@ -198,13 +198,14 @@ def feed_back(
     length. What it says of cells that do not exist is not fed back: they keep the last true value.
     """
     exists = None if grid.mask is None else torch.from_numpy(grid.exists).to(past.device)
-    frames, blocks, length = past, list[Tensor](), past.shape[1]
-    while (done := frames.shape[1] - length) < steps:
-        blocks.append(step(frames[:, -length:], len(blocks), done).to(past))
-        part = blocks[-1]
+    recent, blocks, done = past, list[Tensor](), 0
+    while done < steps:
+        part = step(recent, len(blocks), done).to(past)
+        blocks.append(part)
+        done += part.shape[1]
         if part.shape[0] != len(past) or part.shape[2:] != past.shape[2:]:
             raise S2KDError(f"roll-out: a block has shape {tuple(part.shape)}")
         if exists is not None:
             part = torch.where(exists, part, past[:, -1:])
-        frames = torch.cat([frames, part], 1)
+        recent = torch.cat([recent, part], 1)[:, -past.shape[1] :]
     return torch.cat(blocks, 1)[:, :steps]

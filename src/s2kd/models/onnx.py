@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from s2kd.core.files import digest
+from s2kd.core.onnx import open_session
 from s2kd.core.saved import file_digest
 from s2kd.core.types import S2KDError
 
@@ -24,21 +25,7 @@ class OnnxModel:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise S2KDError(f"{path}: needs onnxruntime: pip install 's2kd[onnx]'") from None
-        if not path.is_file():
-            raise S2KDError(f"{path}: no such file")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        usable = onnxruntime.get_available_providers()
-        providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in usable]
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # ONNX Runtime has a dozen kinds
-            reason = str(error).strip().splitlines()[0]
-            raise S2KDError(f"{path}: cannot be opened as ONNX ({reason})") from None
+        self._session = open_session(path)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) > 2 or inputs[0].type != "tensor(float)":
             types = ", ".join(entry.type for entry in inputs)

@@ -422,13 +422,10 @@ def _label(model: EvaluatedModel) -> str:
 
 
 def export(run: Run) -> Path:
-    """An ONNX file of the run's best student by validation error, beside its weights."""
+    """The run's best student by validation error, exported to a folder in its own."""
     from s2kd.core.saved import find_student
-    from s2kd.deploy.export import export_onnx
-    from s2kd.deploy.forecaster import Forecaster
+    from s2kd.deploy.export import export_student
+    from s2kd.deploy.metadata import EXPORT, is_exported
 
     best = find_student(run.out)
-    path = best / "model.onnx"
-    if not path.exists() or path.stat().st_mtime_ns < (best / "model.json").stat().st_mtime_ns:
-        export_onnx(Forecaster.load(best), path)
-    return path
+    return best / EXPORT if is_exported(best) else export_student(best)

@@ -95,7 +95,7 @@ class Field:
         plain = [] if self.extra else [str(self.array.name)]
         return plain + [f"{self.array.name}@{level:.10g}" for level in self.levels]
 
-    def channel(self, level: str = "") -> "xr.DataArray":
+    def channel(self, level: str = "", *, chunked: bool = True) -> "xr.DataArray":
         """(time, row, column), lazily, in the grid's order; `level` in the level's unit."""
         array, rows, columns = self.array, self.plane.rows, self.plane.columns
         if self.extra:
@@ -106,7 +106,9 @@ class Field:
         array = array.expand_dims("time") if self.time_dim is None else array
         names = {self.time_dim: "time", rows.dimension: "row", columns.dimension: "column"}
         array = array.rename({a: b for a, b in names.items() if a is not None and a != b})
-        array = array.transpose("time", "row", "column").chunk({"time": self._frames_per_chunk()})
+        array = array.transpose("time", "row", "column")
+        if chunked:
+            array = array.chunk({"time": self._frames_per_chunk()})
         array = array.isel(row=_as_slice(self.plane.row_index))
         return array.isel(column=_as_slice(self.plane.column_index)).assign_coords(time=self.times)
 
@@ -164,8 +166,13 @@ def fields_in(files: "Sequence[tuple[Path, xr.Dataset]]") -> Fields:
     return fields
 
 
-def joined(path: str, fields: Fields, variables: Sequence[str] | str = ()) -> "xr.Dataset":
-    """The chosen channels (all fields where `variables` is empty) as one record."""
+def joined(
+    path: str, fields: Fields, variables: Sequence[str] | str = (), *, chunked: bool = True
+) -> "xr.Dataset":
+    """The chosen channels (all fields where `variables` is empty) as one record.
+
+    Channels in one file are read without Dask where they need not be `chunked`.
+    """
     import xarray as xr
 
     names = (variables,) if isinstance(variables, str) else tuple(variables)
@@ -176,7 +183,8 @@ def joined(path: str, fields: Fields, variables: Sequence[str] | str = ()) -> "x
     _check_agreement(path, pieces_by_channel)
     channels = {}
     for name, pieces in pieces_by_channel.items():
-        parts = [field.channel(level) for field, level in pieces]
+        chunked |= len(pieces) > 1
+        parts = [field.channel(level, chunked=chunked) for field, level in pieces]
         array = parts[0] if len(parts) == 1 else xr.concat(parts, "time")
         channels[name] = array.assign_attrs(_attributes(pieces[0][0]))
     first = pieces_by_channel[names[0]][0][0]

@@ -8,7 +8,6 @@ import numpy as np
 
 from s2kd.core.types import S2KDError
 from s2kd.data.readers import readers
-from s2kd.data.readers._boussinesq import CHANNELS, UNITS, simulate
 from s2kd.data.readers._record import member_splits, per_frame, record, seconds_after_epoch
 
 if TYPE_CHECKING:
@@ -54,6 +53,9 @@ def plume(
         S2KDError: an empty list, a heat release that is not positive, a negative wind, an
             environment both seen and unseen, or too few members, frames or cells.
     """
+    # PyTorch, which other readers do without
+    from s2kd.data.readers._boussinesq import CHANNELS, UNITS, simulate
+
     learnt = tuple(itertools.product(heat_release, wind))
     unseen = (
         *itertools.product(unseen_heat_release, wind),
