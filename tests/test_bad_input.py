@@ -18,7 +18,6 @@ from worlds import world
 from s2kd import pipeline
 from s2kd.cli import main
 from s2kd.core.console import first_process
-from s2kd.core.files import write_text
 from s2kd.core.recipe import Part, Term, method_named
 from s2kd.pipeline.recipes import BASELINE
 

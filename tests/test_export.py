@@ -71,7 +71,9 @@ def test_float32_forecasts_as_pytorch_does(folder, exported, batch):
 @pytest.mark.slow
 def test_the_folder_says_what_it_is(exported):
     config = json.loads((exported / "config.json").read_text(encoding="utf-8"))
-    assert {"model.onnx", "model.safetensors", "config.json"} <= {p.name for p in exported.iterdir()}
+    assert {"model.onnx", "model.safetensors", "config.json"} <= {
+        p.name for p in exported.iterdir()
+    }
     assert config["grid"]["channels"] == ["field0", "field1"]
     assert (config["past"], config["lead"], config["method"], config["seed"]) == (3, 2, "s2kd", 42)
     assert config["statistics"]["maximum"] == [1.0, 9.0]

@@ -56,7 +56,9 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FOLDER", help="The folder to write; default: export, in the student's."
+            "--out",
+            metavar="FOLDER",
+            help="The folder to write; default: export, in the student's.",
         ),
     ] = None,
     student: Student = "",
