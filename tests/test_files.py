@@ -1,10 +1,20 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
-from s2kd.core.files import digest, read_json, whole_folder, write_json, write_text, write_whole
+from s2kd.core.files import (
+    clear_parts,
+    digest,
+    read_json,
+    whole_folder,
+    write_json,
+    write_text,
+    write_whole,
+)
 from s2kd.core.types import S2KDError
 
 
@@ -27,7 +37,6 @@ def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["note.txt"], "something was left behind"
     write_text(path, "new ²")
     assert path.read_text(encoding="utf-8") == "new ²"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644, "others on the machine must be able to read"
 
 
 def test_the_writer_gets_a_path_in_the_same_folder(tmp_path):
@@ -49,6 +58,36 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         assert not path.exists()
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
     assert (path / "all").read_text() == "x"
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_modes_follow_the_umask(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "file", "x")
+        with whole_folder(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("file", "folder")]
+    assert modes == [0o666 & ~mask, 0o777 & ~mask]
+
+
+def test_parts_of_killed_writers_are_cleared_and_those_of_living_ones_are_not(tmp_path):
+    (tmp_path / "models").mkdir()
+    writer = "import os, sys, pathlib; from s2kd.core.files import write_whole, whole_folder\n"
+    writer += "path = pathlib.Path(sys.argv[1])\n"
+    writer += "with whole_folder(path / 'f'): write_whole(path / 'w', lambda p: os._exit(9))\n"
+    subprocess.run([sys.executable, "-c", writer, str(tmp_path / "models")], check=False)
+    assert len(list(tmp_path.rglob("*.part"))) == 2
+
+    def clear(beside):
+        clear_parts(tmp_path)
+        assert list(tmp_path.rglob("*.part")) == [beside]
+        beside.touch()
+
+    write_whole(tmp_path / "mine", clear)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["mine", "models"]
 
 
 def test_json_survives(tmp_path):

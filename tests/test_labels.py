@@ -11,8 +11,8 @@ import xarray as xr
 from msgspec.structs import replace
 from road import TEACHER
 
+from s2kd.core.files import sealed
 from s2kd.core.recipe import Part, Stored
-from s2kd.core.saved import sealed
 from s2kd.core.tensors import Tokens
 from s2kd.core.types import S2KDError
 from s2kd.data.statistics import statistics

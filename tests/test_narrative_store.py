@@ -97,6 +97,7 @@ def test_narratives_are_stored_in_order_and_written_once(narrate, windows, train
     assert lines[3] == {
         "window": window, "split": "train", "index": 3, "narrator": "counting", "version": "1",
         "reads_future": False, "text": texts[3], "given": lines[0]["given"],
+        "digest": lines[3]["digest"],
     }  # fmt: skip
 
 
@@ -208,7 +209,7 @@ def test_a_full_disk_is_an_error_and_leaves_complete_lines(store, monkeypatch):
     resource = pytest.importorskip("resource")
     fields = {"window": "w", "split": "train", "narrator": "n", "version": "1"}
     narratives = [
-        Narrative(index=i, reads_future=False, text="x" * 50, **fields)  # 175 bytes
+        Narrative(index=i, reads_future=False, text="x" * 50, **fields)  # 215 bytes
         for i in range(12)
     ]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -216,7 +217,7 @@ def test_a_full_disk_is_an_error_and_leaves_complete_lines(store, monkeypatch):
         with open_store(store) as opened:
             # Python renames a module that was cut short into place
             monkeypatch.setattr(sys, "dont_write_bytecode", True)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1900, hard))
             opened.add(narratives[:4])
             opened.add(narratives[4:8])
             with pytest.raises(S2KDError, match="could not be written"):

@@ -11,9 +11,8 @@ from safetensors.torch import load_file, save_file
 from worlds import world
 
 from s2kd import pipeline
-from s2kd.core.files import write_json
+from s2kd.core.files import file_digest, sealed, write_json
 from s2kd.core.recipe import Part
-from s2kd.core.saved import file_digest, sealed
 from s2kd.core.types import S2KDError
 from s2kd.data.windows import WindowDataset
 from s2kd.deploy.forecaster import Forecaster

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from worlds import world
 
 from s2kd.cli import app
+from s2kd.core.files import sealed
 from s2kd.core.recipe import Keep, Part
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import dataset as dataset_module
@@ -113,6 +114,7 @@ def test_a_batch_is_announced_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset_module, "will_need", lambda file, *place: announced.append(place))
     written(two_channels(), tmp_path / "out", "int16")
     dataset = open_store(tmp_path / "out", memory_gb=0.0)
+    dataset.frames[0:1]  # its block is checked by reading all of it, once
     real = StoredFrames.stored
     monkeypatch.setattr(
         StoredFrames, "stored", lambda self, *place: reads.append(place) or real(self, *place)
@@ -229,10 +231,10 @@ def test_a_folder_that_changed_is_refused(tmp_path):
         open_store(tmp_path / "out")
     content[500] ^= 0xFF
     path.write_bytes(content)
-    with pytest.raises(S2KDError, match=r"frames.npy: frames 0 to 59 differ from those written"):
+    with pytest.raises(S2KDError, match=r"frames.npy: block 0 \(entries 0 to 59\) is not what"):
         open_store(tmp_path / "out")
     facts = json.loads((tmp_path / "out/prepared.json").read_text())
-    (tmp_path / "out/prepared.json").write_text(json.dumps(facts | {"layout": 0}))
+    (tmp_path / "out/prepared.json").write_text(json.dumps(sealed(facts | {"layout": 0})))
     with pytest.raises(S2KDError, match="not of layout 1, so another version wrote it"):
         open_store(tmp_path / "out")
     with pytest.raises(S2KDError, match=r"holds no prepared.json"):

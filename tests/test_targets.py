@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from s2kd.core.files import read_json, write_json
+from s2kd.core.files import read_json, sealed, write_json
 from s2kd.core.recipe import Part, TeacherSpec
 from s2kd.core.types import S2KDError
 from s2kd.data.statistics import statistics
@@ -124,7 +124,7 @@ def test_a_whole_store_is_left_alone_and_a_stale_one_made_again(asked, tmp_path)
     store_targets(folder, teacher, windows, reread, key="two", views=("latent",))
     assert set(contents(folder)) == {"key.json", "latent.npy"}
     note = read_json(folder / "key.json")
-    write_json(folder / "key.json", {**note, "format": 0})
+    write_json(folder / "key.json", sealed({**note, "format": 0}))
     said.clear()
     store_targets(folder, teacher, windows, reread, key="two", views=("latent",), progress=progress)
     assert said
@@ -157,7 +157,7 @@ def test_a_torn_half_store_is_refused_when_going_on(asked, tmp_path):
     folder = tmp_path / "targets"
     store(folder, asked)
     note = read_json(folder / "key.json")
-    write_json(folder / "key.json", {**note, "done": 10})
+    write_json(folder / "key.json", sealed({**note, "done": 10}))
     path = folder / "latent.npy"
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(S2KDError, match="truncated or not a store of targets"):

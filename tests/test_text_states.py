@@ -78,7 +78,7 @@ def test_round_trip_through_a_file(states, tmp_path):
     for name in ("values", "offsets", "index"):
         assert torch.equal(getattr(again, name), getattr(states, name))
     assert again.key == states.key
-    assert [p.name for p in path.parent.iterdir()] == ["text.safetensors"]
+    assert [p.name for p in path.parent.glob("[!.]*")] == ["text.safetensors"]
     encode_states([], Watched()).save(tmp_path / "none")
     assert len(TextStates.load(tmp_path / "none")) == 0
 
@@ -117,7 +117,7 @@ def test_torn_files_are_refused_at_every_length(states, tmp_path):
     content = path.read_bytes()
     for length in range(0, len(content), 7):
         path.write_bytes(content[:length])
-        with pytest.raises(S2KDError, match=r"text\.safetensors: not readable as text states"):
+        with pytest.raises(S2KDError, match=r"text\.safetensors: (was altered|not readable)"):
             TextStates.load(path)
     with pytest.raises(S2KDError, match="no such file"):
         TextStates.load(tmp_path / "nothing")

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from s2kd.core.files import digest
+from s2kd.core.files import BlockDigests, digest
 from s2kd.core.types import Domain, GridSpec, S2KDError
 
 SPLITS = ("train", "val", "test")
@@ -55,7 +55,8 @@ class StoredFrames:
 
     Reading into a fresh array rather than by memory map keeps what has been read out of the
     resident set, so that a series larger than memory costs no more than one batch. An int16 value
-    is `code * scale + offset`, per channel. `content` is the hash of all frames as they are read.
+    is `code * scale + offset`, per channel. `content` is the hash of all frames as they are read;
+    `digests` are those of their blocks, against which each is checked when it is first read.
     """
 
     def __init__(
@@ -65,8 +66,9 @@ class StoredFrames:
         scale: Sequence[float] = (1.0,),
         offset: Sequence[float] = (0.0,),
         content: str = "",
+        digests: BlockDigests | None = None,
     ) -> None:
-        self.path, self.content = path, content
+        self.path, self.content, self._digests = path, content, digests
         try:
             mapped = np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
@@ -92,6 +94,11 @@ class StoredFrames:
         first, stop, step = frames.indices(self.shape[0])
         if step != 1:
             raise S2KDError(f"{self.path}: frames are read in unbroken slices, got step {step}")
+        if self._digests is not None:
+            for number in self._digests.unchecked(np.arange(first, stop)):
+                begin = number * self._digests.length
+                end = min(begin + self._digests.length, self.shape[0])
+                self._digests.check(number, self.stored(begin, end))
         return self.decoded(self.stored(first, stop))
 
     def stored(self, first: int, stop: int) -> np.ndarray:

@@ -18,8 +18,10 @@ from s2kd.core.files import (
     check_room,
     digest,
     locked,
-    read_json,
+    read_sealed,
+    sealed,
     write_json,
+    write_netcdf,
     write_text,
     write_whole,
 )
@@ -205,7 +207,7 @@ def cut_ncep(out: Path) -> str:
         part = part.astype("float32").load()
     for variable in part.variables.values():
         variable.encoding.clear()  # packed as in the source, the values would be rounded again
-    write_whole(target, lambda path: part.to_netcdf(path, engine="h5netcdf"))
+    write_netcdf(target, part)
     return target.name
 
 
@@ -379,7 +381,7 @@ def _append(url: str, part: Path, note: Path, progress: Progress) -> None:
     size = part.stat().st_size if part.exists() and note.exists() else 0
     headers = {"User-Agent": f"s2kd/{__version__}", "Accept-Encoding": "identity"}
     if size:
-        validator = read_json(note)["validator"]
+        validator = read_sealed(note, f"delete {part}").get("validator")
         headers |= {"Range": f"bytes={size}-"} | ({"If-Range": validator} if validator else {})
     with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
         status = answer.status_code
@@ -398,7 +400,7 @@ def _append(url: str, part: Path, note: Path, progress: Progress) -> None:
         etag = answer.headers.get("ETag", "")
         weak = not etag or etag.startswith("W/")
         validator = answer.headers.get("Last-Modified", "") if weak else etag
-        write_json(note, {"url": url, "validator": validator})
+        write_json(note, sealed({"url": url, "validator": validator}))
         with part.open("ab" if size else "wb") as file:
             for block in answer.iter_content(BLOCK):
                 if size == 0 and block[:200].lstrip().lower().startswith((b"<!doctype", b"<html")):
@@ -445,7 +447,7 @@ def copy_fields(
     selection = {"fields": [field.channel for field in fields], "years": list(years)}
     target, key = out / "weatherbench2.zarr", digest([address, selection])
     part, note = target.with_name(f".{target.name}.part"), out / f".{target.name}.json"
-    record = read_json(note) if note.exists() else {}
+    record = read_sealed(note, "delete it to start again") if note.exists() else {}
     if target.exists():
         if record.get("selection") != selection:
             raise S2KDError(
@@ -486,7 +488,7 @@ def copy_fields(
                 time.sleep(wait)
         block = block.drop_vars(["latitude", "longitude"])
         block.to_zarr(part, region={"time": slice(first, stop)}, consolidated=False)
-        write_json(note, {"key": key, "selection": selection, "done": stop})
+        write_json(note, sealed({"key": key, "selection": selection, "done": stop}))
         progress(stop, frames)
     part.replace(target)
     return target.name

@@ -44,10 +44,15 @@ class RecordFrames:
         return values
 
 
+def block_length(shape: Sequence[int]) -> int:
+    """The number of float32 frames in about `BLOCK_BYTES`."""
+    return max(1, BLOCK_BYTES // (4 * int(np.prod(shape[1:]))))
+
+
 def block_edges(frames: Frames) -> list[int]:
     """Edges of blocks of about `BLOCK_BYTES`, which split no stored chunk."""
     count = frames.shape[0]
-    length = max(1, BLOCK_BYTES // (4 * int(np.prod(frames.shape[1:]))))
+    length = block_length(frames.shape)
     chunks: Sequence[int] = ()
     if isinstance(frames, RecordFrames):
         chunks = next(iter(frames.record.data_vars.values())).chunksizes.get("time", ())

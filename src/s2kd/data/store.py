@@ -13,7 +13,6 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,21 @@ import numpy as np
 from jaxtyping import Int
 
 import s2kd
-from s2kd.core.files import check_room, digest, read_json, write_json, write_whole
+from s2kd.core.files import (
+    BlockDigests,
+    block_digest,
+    check_room,
+    check_seal,
+    digest,
+    file_digest,
+    plain_fields,
+    read_json,
+    read_sealed,
+    sealed,
+    write_json,
+    write_sealed,
+    write_whole,
+)
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import frames as blocks
 from s2kd.data.dataset import Dataset, FrameHash, Frames, StoredFrames, Stretch
@@ -33,7 +46,6 @@ FACTS, FRAMES, TIMES, UNFINISHED = "prepared.json", "frames.npy", "times.npy", "
 DTYPES = ("float32", "int16")
 CODES = 32767
 """int16 codes run from -CODES to CODES."""
-CHECKED_BLOCKS = 4
 PLAIN = ("name", "domain", "local_time", "attributes", "source")
 """Fields of a dataset that are JSON as they are."""
 UNITS = "microseconds since 1970-01-01"
@@ -80,6 +92,7 @@ def write_store(
     grid = blocks.masked(dataset.grid, gaps.existing())
     counts, calendar = _counted(dataset.times)
     write_whole(unfinished / TIMES, lambda path: _save(path, counts))
+    times_digest = file_digest(unfinished / TIMES)
     dataset = replace(dataset, grid=grid)
     content = writer.content.hexdigest()
     facts |= {
@@ -97,11 +110,12 @@ def write_store(
             "block_frames": writer.block,
             "blocks": writer.hashes,
         },
+        "times": times_digest,
         "dataset": _described(dataset, calendar),
     }
     for name in (FRAMES, TIMES):
         (unfinished / name).replace(folder / name)
-    write_json(folder / FACTS, facts)
+    write_json(folder / FACTS, sealed(facts))
     shutil.rmtree(unfinished)
     return read_json(folder / FACTS)
 
@@ -122,7 +136,7 @@ class _Writer:
         self.type = np.dtype("<f4" if dtype == "float32" else "<i2")
         self.scale, self.offset = scale, offset
         self.shape = tuple(dataset.frames.shape)
-        self.block = max(1, blocks.BLOCK_BYTES // (4 * int(np.prod(self.shape[1:]))))
+        self.block = blocks.block_length(self.shape)
         self.hashes: list[str] = []
         self.content, self.error = FrameHash(), np.zeros(len(scale))
 
@@ -130,7 +144,8 @@ class _Writer:
         """Write all blocks, after those that an interrupted copy of the same key has written."""
         path, state, total = self.folder / FRAMES, self.folder / "blocks.json", self.shape[0]
         key = digest([key, self.type.str, self.shape])
-        saved = read_json(state) if state.exists() and path.exists() else {}
+        remedy = f"delete {self.folder}"
+        saved = read_sealed(state, remedy) if state.exists() and path.exists() else {}
         if saved.get("key") != key:
             saved = {"key": key, "hashes": []}
             check_room(self.folder, int(np.prod(self.shape)) * self.type.itemsize)
@@ -148,8 +163,8 @@ class _Writer:
                 file.write(coded.data)
                 file.flush()
                 self._note(coded, frames)
-                self.gaps.save(self.folder / "gaps.npz")
-                write_json(state, {"key": key, "hashes": self.hashes})
+                write_sealed(self.folder / "gaps.npz", self.gaps.save)
+                write_json(state, sealed({"key": key, "hashes": self.hashes}))
                 progress(stop, total, "")
             os.fsync(file.fileno())
 
@@ -159,11 +174,12 @@ class _Writer:
             first = number * self.block
             stored = self.stored.stored(first, min(first + self.block, self.shape[0]))
             at_end = number in (0, len(hashes) - 1)
-            if _hash(stored) != expected or (at_end and not self._is_source(first, stored)):
+            if block_digest(stored) != expected or (at_end and not self._is_source(first, stored)):
                 self.hashes, self.content = [], FrameHash()
                 return 0
             self._note(stored, None)
         if hashes:
+            check_seal(self.folder / "gaps.npz", f"delete {self.folder}")
             self.gaps.load(self.folder / "gaps.npz")
         return min(len(hashes) * self.block, self.shape[0])
 
@@ -183,16 +199,12 @@ class _Writer:
 
     def _note(self, stored: np.ndarray, frames: np.ndarray | None) -> None:
         """Hash the frames as they will be read, and measure their rounding."""
-        self.hashes.append(_hash(stored))
+        self.hashes.append(block_digest(stored))
         values = self.stored.decoded(stored)
         self.content.update(values)
         if self.type != np.dtype("<f4") and frames is not None:
             error = np.abs(values.astype(np.float64) - frames)[..., self.gaps.known_to_exist]
             self.error = np.maximum(self.error, error.max((0, 2)))
-
-
-def _hash(stored: np.ndarray) -> str:
-    return blake2b(np.ascontiguousarray(stored).data, digest_size=8).hexdigest()
 
 
 def _codes(dataset: Dataset, gaps: GapFilter, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
@@ -219,31 +231,39 @@ def open_store(folder: Path, *, memory_gb: float = 1.0) -> Dataset:
     has the fingerprint of the dataset it was made from; int16, which rounds, its own.
 
     Raises `S2KDError` for a folder without a finished store, one by another version, or frames
-    that differ from those written (an even sample of blocks is checked).
+    and times that differ from those written (frames are checked as they are first read).
     """
     facts = store_facts(folder)
-    entry, storage = facts["dataset"], facts["frames"]
-    frames: Frames = StoredFrames(
-        folder / FRAMES,
-        scale=storage["scale"],
-        offset=storage["offset"],
-        content=storage["content"],
-    )
-    _check_frames(folder, frames, storage)
-    if 4 * int(np.prod(frames.shape)) <= memory_gb * 2**30:
-        frames = frames[0 : frames.shape[0]]
-    splits = entry["splits"].items()
-    return Dataset(
-        **{name: entry[name] for name in PLAIN},
-        grid=GridSpec.from_dict(entry["grid"]),
-        frames=frames,
-        times=_times(folder, entry["calendar"]),
-        splits={name: tuple(Stretch(**s) for s in stretches) for name, stretches in splits},
-        context=_context(entry["context"]),
-        notices=tuple(entry["notices"]),
-        simultaneous=entry.get("simultaneous", False),  # absent in older folders
-        window=None if entry["window"] is None else (entry["window"][0], entry["window"][1]),
-    )
+    with plain_fields(folder / FACTS, "prepare again"):
+        entry, storage = facts["dataset"], facts["frames"]
+        frames: Frames = StoredFrames(
+            folder / FRAMES,
+            scale=storage["scale"],
+            offset=storage["offset"],
+            content=storage["content"],
+            digests=BlockDigests(
+                str(folder / FRAMES), storage["block_frames"], storage["blocks"], "prepare again"
+            ),
+        )
+        if list(frames.shape) != storage["shape"]:
+            raise S2KDError(
+                f"{folder / FRAMES}: has shape {list(frames.shape)}, {FACTS} says "
+                f"{storage['shape']}; prepare again"
+            )
+        if 4 * int(np.prod(frames.shape)) <= memory_gb * 2**30:
+            frames = frames[0 : frames.shape[0]]
+        splits = entry["splits"].items()
+        return Dataset(
+            **{name: entry[name] for name in PLAIN},
+            grid=GridSpec.from_dict(entry["grid"]),
+            frames=frames,
+            times=_times(folder, entry["calendar"], facts.get("times")),
+            splits={name: tuple(Stretch(**s) for s in stretches) for name, stretches in splits},
+            context=_context(entry["context"]),
+            notices=tuple(entry["notices"]),
+            simultaneous=entry.get("simultaneous", False),  # absent in older folders
+            window=None if entry["window"] is None else (entry["window"][0], entry["window"][1]),
+        )
 
 
 def store_facts(folder: Path) -> dict[str, Any]:
@@ -254,34 +274,18 @@ def store_facts(folder: Path) -> dict[str, Any]:
                 f"{folder}: is not finished; give the same `s2kd data prepare` command again"
             )
         raise S2KDError(f"{folder}: holds no {FACTS}, so `s2kd data prepare` did not write it")
-    facts = read_json(folder / FACTS)
-    if not isinstance(facts, dict) or facts.get("layout") != LAYOUT:
+    facts = read_sealed(folder / FACTS, "prepare again")
+    if facts.get("layout") != LAYOUT:
         raise S2KDError(
             f"{folder / FACTS}: not of layout {LAYOUT}, so another version wrote it; prepare again"
         )
     return facts
 
 
-def _check_frames(folder: Path, frames: StoredFrames, storage: Mapping[str, Any]) -> None:
-    """The shape, and the content of a few blocks."""
-    if list(frames.shape) != storage["shape"]:
-        raise S2KDError(
-            f"{folder / FRAMES}: has shape {list(frames.shape)}, {FACTS} says "
-            f"{storage['shape']}; prepare again"
-        )
-    hashes, size = storage["blocks"], storage["block_frames"]
-    for number in np.unique(np.linspace(0, len(hashes) - 1, CHECKED_BLOCKS).astype(int)):
-        first = int(number) * size
-        block = frames.stored(first, min(first + size, frames.shape[0]))
-        if _hash(block) != hashes[number]:
-            raise S2KDError(
-                f"{folder / FRAMES}: frames {first} to {first + len(block) - 1} differ from those "
-                "written; prepare again"
-            )
-
-
-def _times(folder: Path, calendar: str) -> np.ndarray:
+def _times(folder: Path, calendar: str, content: str | None) -> np.ndarray:
     """(time,) datetime64[ns], or cftime objects of another calendar."""
+    if content not in (None, file_digest(folder / TIMES)):  # None: of an earlier version
+        raise S2KDError(f"{folder / TIMES}: was altered after it was written; prepare again")
     counts = np.load(folder / TIMES)
     if not calendar:
         return counts.view("datetime64[ns]")

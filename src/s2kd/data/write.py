@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from s2kd.core.files import whole_folder, write_whole
+from s2kd.core.files import whole_folder, write_netcdf
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.grids import FileAxis
 from s2kd.data.readers.files import is_zarr
@@ -230,7 +230,7 @@ def write(dataset: "xr.Dataset", path: Path | str) -> None:
         raise S2KDError(f"{path}: is a folder; give the name of a file")
     packing = {"zlib": True, "complevel": 4, "shuffle": True}
     encoding = {str(name): packing for name, field in dataset.data_vars.items() if field.ndim}
-    write_whole(path, lambda to: dataset.to_netcdf(to, engine="h5netcdf", encoding=encoding))
+    write_netcdf(path, dataset, encoding)
 
 
 def _write_zarr(dataset: "xr.Dataset", path: Path) -> None:

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from s2kd.core.files import whole_folder, write_json
+from s2kd.core.files import file_digest, sealed, whole_folder, write_json
 from s2kd.core.onnx import open_session
-from s2kd.core.saved import WEIGHTS, file_digest, sealed
+from s2kd.core.saved import WEIGHTS
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.deploy.metadata import CONFIG, EXPORT, EXPORTED, student_metadata
 from s2kd.models.checkpoint import Setting, load_student

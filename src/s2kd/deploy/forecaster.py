@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from s2kd.core.files import file_digest
 from s2kd.core.onnx import open_session
-from s2kd.core.saved import file_digest, find_student
+from s2kd.core.saved import find_student
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.latest import LatestFrames
 from s2kd.deploy.inputs import input_frames

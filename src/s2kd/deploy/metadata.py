@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from s2kd.core.files import read_json
+from s2kd.core.files import read_sealed
 from s2kd.core.recipe import upgrade
-from s2kd.core.saved import load_metadata, sealed
+from s2kd.core.saved import load_metadata
 from s2kd.core.types import S2KDError
 
 CONFIG, EXPORTED = "config.json", "s2kd-export-1"
@@ -76,11 +76,9 @@ def exported_metadata(folder: Path) -> dict[str, Any]:
     `s2kd export` wrote, or was altered.
     """
     path = folder / CONFIG
-    metadata = read_json(path)
-    if not isinstance(metadata, dict) or metadata.get("format") != EXPORTED:
+    metadata = read_sealed(path, "export the student again")
+    if metadata.get("format") != EXPORTED or "digest" not in metadata:
         raise S2KDError(f"{path}: not the {CONFIG} of a student that `s2kd export` wrote")
-    if metadata != sealed(metadata):
-        raise S2KDError(f"{path}: was altered after the export; export the student again")
     return metadata
 
 

@@ -29,7 +29,15 @@ import xarray as xr
 from filelock import FileLock
 
 from s2kd.core.errors import S2KDError
-from s2kd.core.files import read_json, write_json, write_whole
+from s2kd.core.files import (
+    Writer,
+    check_seal,
+    read_json,
+    write_json,
+    write_netcdf,
+    write_sealed,
+    write_whole,
+)
 from s2kd.core.recipe import upgrade
 
 FIELDS = (
@@ -166,7 +174,10 @@ def read_results(folder: Path) -> dict[str, xr.Dataset]:
 
 
 def read_scores(path: Path) -> xr.Dataset:
-    """One file of scores along `model`, in memory; S2KDError where it is not readable as such."""
+    """One file of scores along `model`, in memory.
+
+    Raises S2KDError where it is absent, no such file, or was altered.
+    """
     if not path.exists():
         raise S2KDError(f"{path}: no such file")
     status = path.stat()
@@ -175,6 +186,7 @@ def read_scores(path: Path) -> xr.Dataset:
 
 @lru_cache(maxsize=16)
 def _read(path: Path, version: tuple[int, int]) -> xr.Dataset:
+    check_seal(path, "delete it, and `s2kd evaluate` makes it again")
     try:
         with xr.open_dataset(path, engine="h5netcdf") as file:
             scores = file.load()
@@ -200,11 +212,11 @@ def save_result(folder: Path, scores: xr.Dataset) -> Path:
     scores = scores.drop_vars("window_squared_error", errors="ignore")
     scores.attrs = {name: value for name, value in scores.attrs.items() if name != "measured"}
     path = folder / file_name(scores)
-    add_models(path, scores)
+    add_models(path, scores, write_whole)  # the repository's files are under version control
     return path
 
 
-def add_models(path: Path, scores: xr.Dataset) -> None:
+def add_models(path: Path, scores: xr.Dataset, write: Writer = write_sealed) -> None:
     """Add models to a file, or begin it; safe where several processes write to the same file.
 
     Raises S2KDError where the file holds models that were scored on other test windows.
@@ -216,10 +228,10 @@ def add_models(path: Path, scores: xr.Dataset) -> None:
             before = read_scores(path)
             before = before.isel(model=~before["model"].isin(scores["model"].values))
             models = [before, scores] if before.sizes["model"] else [scores]
-        write_scores(path, join_models(models, source=str(path)))
+        write_scores(path, join_models(models, source=str(path)), write)
 
 
-def write_scores(path: Path, scores: xr.Dataset) -> None:
+def write_scores(path: Path, scores: xr.Dataset, write: Writer = write_sealed) -> None:
     """A whole file, compressed; texts as characters, since HDF5 does not compress strings."""
     encoding = {
         name: {"zlib": True, "complevel": 9, "shuffle": True}
@@ -227,7 +239,7 @@ def write_scores(path: Path, scores: xr.Dataset) -> None:
         for name, variable in scores.variables.items()
         if variable.ndim
     }
-    write_whole(path, lambda new: scores.to_netcdf(new, engine="h5netcdf", encoding=encoding))
+    write_netcdf(path, scores, encoding, write)
 
 
 def join_models(parts: Sequence[xr.Dataset], *, source: str = "results") -> xr.Dataset:

@@ -8,10 +8,10 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 from torch import nn
 
-from s2kd.core.files import write_json, write_whole
+from s2kd.core.files import file_digest, plain_fields, sealed, write_json, write_whole
 from s2kd.core.hardware import versions
 from s2kd.core.recipe import Part, TeacherSpec
-from s2kd.core.saved import FORMAT, METADATA, WEIGHTS, file_digest, metadata_of_kind, sealed
+from s2kd.core.saved import FORMAT, METADATA, WEIGHTS, metadata_of_kind
 from s2kd.core.types import GridSpec, S2KDError, Statistics
 from s2kd.models.backbones import backbones
 from s2kd.models.forecasters import Student, Teacher
@@ -137,7 +137,8 @@ def save_model(folder: Path, model: nn.Module, metadata: dict[str, Any]) -> None
 def load_student(folder: Path) -> tuple[Student, dict[str, Any]]:
     """A trained student in evaluation mode, and its metadata."""
     metadata = metadata_of_kind(folder, "student")
-    student = build_student(Part(**metadata["part"]), Setting.from_dict(metadata))
+    with plain_fields(folder / METADATA, "train it again"):
+        student = build_student(Part(**metadata["part"]), Setting.from_dict(metadata))
     load_weights(folder, student, metadata)
     return student.eval(), metadata
 
@@ -145,13 +146,14 @@ def load_student(folder: Path) -> tuple[Student, dict[str, Any]]:
 def load_teacher(folder: Path) -> tuple[Teacher, dict[str, Any]]:
     """A trained teacher in evaluation mode, and its metadata."""
     metadata = metadata_of_kind(folder, "teacher")
-    part = metadata["part"]
-    teacher = build_teacher(
-        TeacherSpec(**{**part, "backbone": Part(**part["backbone"])}),
-        Setting.from_dict(metadata),
-        text_width=metadata["text_width"],
-        reads=metadata["reads"],
-    )
+    with plain_fields(folder / METADATA, "train it again"):
+        part = metadata["part"]
+        teacher = build_teacher(
+            TeacherSpec(**{**part, "backbone": Part(**part["backbone"])}),
+            Setting.from_dict(metadata),
+            text_width=metadata["text_width"],
+            reads=metadata["reads"],
+        )
     load_weights(folder, teacher, metadata)
     return teacher.eval(), metadata
 
@@ -169,7 +171,10 @@ def load_weights(folder: Path, model: nn.Module, metadata: dict[str, Any]) -> No
     except (SafetensorError, ValueError, OSError) as error:
         raise S2KDError(f"{path}: truncated or not safetensors ({error})") from None
     if file_digest(path) != metadata["weights"]:
-        raise S2KDError(f"{path}: not the weights that {METADATA} beside it was written for")
+        raise S2KDError(
+            f"{path}: not the weights that {METADATA} beside it was written for; "
+            "the command that trained the model trains it again"
+        )
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

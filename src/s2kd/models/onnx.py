@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s2kd.core.files import digest
+from s2kd.core.files import digest, file_digest
 from s2kd.core.onnx import open_session
-from s2kd.core.saved import file_digest
 from s2kd.core.types import S2KDError
 
 AXES = ("batch", "past", "channel", "height", "width")

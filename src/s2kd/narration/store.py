@@ -10,13 +10,15 @@ from pathlib import Path
 
 import msgspec
 
-from s2kd.core.files import digest, locked
+from s2kd.core.files import bytes_digest, digest, locked
 from s2kd.core.types import Past, S2KDError, Statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.narration.claims import Claim
 from s2kd.narration.narrators import Answer, Matching, Narrator, Rearranging, Streaming
 
 FILE_NAME = "narratives.jsonl"
+MARK = b', "digest": "'
+"""Before the digest of a line; within a text, its quotation marks would be escaped."""
 Progress = Callable[[int, int], object]
 
 
@@ -48,11 +50,15 @@ class Narrative:
         return self.window, self.given, self.narrator, self.version
 
     def encode(self) -> bytes:
-        """One line of JSON; `model`, `note` and `claims` only where they are set."""
+        """One line of JSON; `model`, `note` and `claims` only where they are set.
+
+        Its last field is a digest of the line without it.
+        """
         fields = {k: v for k, v in asdict(self).items() if v or k not in ("model", "note")}
         if self.claims is None:
             del fields["claims"]
-        return (json.dumps(fields, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+        line = json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace")
+        return line[:-1] + MARK + bytes_digest(line).encode() + b'"}\n'
 
 
 def read_narratives(path: Path) -> list[Narrative]:
@@ -68,6 +74,9 @@ def read_narratives(path: Path) -> list[Narrative]:
 
 def _parse(line: bytes, source: str) -> Narrative:
     try:
+        start, mark, end = line.rpartition(MARK)  # lines of earlier versions have no digest
+        if mark and end != bytes_digest(start + b"}").encode() + b'"}':
+            raise ValueError("it was altered after it was written")
         return msgspec.json.decode(line, type=Narrative)
     except (msgspec.MsgspecError, ValueError) as error:
         raise S2KDError(

@@ -16,7 +16,7 @@ import xarray as xr
 
 import s2kd
 from s2kd import pipeline
-from s2kd.core.files import write_whole
+from s2kd.core.files import write_netcdf
 from s2kd.evaluation.results import (
     each_model,
     join_models,
@@ -240,7 +240,7 @@ def save_sample(variant: Variant, out: Path, results: Path) -> None:
         {"field": (("name", "row", "column"), stack)}, {"name": list(fields)}, attributes
     )
     encoding = {"field": {"zlib": True, "shuffle": True}}
-    write_whole(path, lambda new: sample.to_netcdf(new, engine="h5netcdf", encoding=encoding))
+    write_netcdf(path, sample, encoding)
 
 
 def read_samples(results: Path) -> list[xr.Dataset]:

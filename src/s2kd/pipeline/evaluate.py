@@ -12,7 +12,7 @@ import xarray as xr
 
 import s2kd
 from s2kd.core.errors import S2KDError
-from s2kd.core.files import digest, read_json, write_json
+from s2kd.core.files import check_seal, digest, json_text, plain_fields, read_json, write_json
 from s2kd.core.hardware import hardware, latency, versions
 from s2kd.core.recipe import Method, Part
 from s2kd.core.saved import load_metadata
@@ -169,7 +169,7 @@ def _evaluate(run: Run) -> dict[str, xr.Dataset]:
         if not results.read_scores(path).identical(scores[split]):
             results.write_scores(path, scores[split])
     table, path = results.headline_rows(scores.values()), run.out / "scores.json"
-    if not path.exists() or read_json(path) != table:
+    if not path.exists() or path.read_bytes() != json_text(table).encode():
         write_json(path, table)
     return scores
 
@@ -191,7 +191,8 @@ def _score_all(run: Run, models: Sequence[EvaluatedModel], split: str) -> list[x
     """
     path, windows = _scores_path(run.out, split), run.windows(split, device=run.fabric.device)
     measured = digest([run.dataset.fingerprint, windows.starts.tolist(), SCORES_VERSION])
-    if path.exists() and results.read_scores(path).attrs.get("measured") != measured:
+    if path.exists() and _measured(path) != measured:
+        run.say(f"{path}: is of other windows or another version, or was altered; scored again")
         path.unlink()
     if path.exists() and run.horizon:
         before = results.read_scores(path)
@@ -213,6 +214,14 @@ def _score_all(run: Run, models: Sequence[EvaluatedModel], split: str) -> list[x
         if unsaved:
             results.add_models(path, results.join_models(unsaved))
     return scored
+
+
+def _measured(path: Path) -> str | None:
+    """The attribute `measured` of a file of scores; None where it is not as it was written."""
+    try:
+        return results.read_scores(path).attrs.get("measured")
+    except S2KDError:
+        return None
 
 
 def _known_scores(path: Path, model: EvaluatedModel) -> xr.Dataset | None:
@@ -295,16 +304,10 @@ def _with_roll_out(
 
 def read_scores(out: Path) -> dict[str, xr.Dataset]:
     """The scores that `evaluate` wrote, by split."""
-    if not (out / "scores.json").exists():
-        raise S2KDError(f"{out}: has no scores.json yet; run `s2kd evaluate` first")
-    splits = dict.fromkeys(row["split"] for row in read_json(out / "scores.json"))
-    paths = {split: _scores_path(out, split) for split in splits}
-    if missing := [path for path in paths.values() if not path.exists()]:
-        raise S2KDError(
-            f"{missing[0]}: missing, so the scores are of an earlier version; run `s2kd evaluate` "
-            "again"
-        )
-    return {split: results.read_scores(path) for split, path in paths.items()}
+    paths = sorted(_scores_path(out, "*").parent.glob("*.nc"))
+    if not paths:
+        raise S2KDError(f"{out}: has no scores yet; run `s2kd evaluate` first")
+    return {path.stem: results.read_scores(path) for path in paths}
 
 
 def predictor(
@@ -353,10 +356,12 @@ def report(run: Run) -> Path:
 
     path = run.out / "report.html"
     search, answer = run.out / "sweep.json", run.out / "answer.json"
+    for source in (search, answer):
+        check_seal(source, "delete it, and the same search makes it again")
     write_report(
         path,
         scores=read_scores(run.out),
-        curves=_curves(run),
+        curves=training_curves(run.out),
         samples=_samples(run),
         recipe=run.recipe,
         search=read_json(search) if search.exists() else None,
@@ -373,13 +378,16 @@ def is_reported(out: Path) -> bool:
     return page.exists() and page.stat().st_mtime_ns >= max(times)
 
 
-def _curves(run: Run) -> dict[str, list[dict[str, Any]]]:
+def training_curves(out: Path) -> dict[str, list[dict[str, Any]]]:
     """The log of every training, by name."""
     curves = {}
     for kind in ("teachers", "students"):
-        for path in sorted((run.out / kind).glob("*/log.jsonl")):
-            lines = path.read_text(encoding="utf-8").splitlines()
-            curves[f"{kind[:-1]} {path.parent.name}"] = [json.loads(line) for line in lines]
+        for path in sorted((out / kind).glob("*/log.jsonl")):
+            remedy = "delete it, and the page lacks its curve"
+            check_seal(path, remedy)
+            with plain_fields(path, remedy):
+                lines = path.read_text(encoding="utf-8").splitlines()
+                curves[f"{kind[:-1]} {path.parent.name}"] = [json.loads(line) for line in lines]
     return curves
 
 

@@ -10,7 +10,7 @@ import s2kd
 from s2kd.core import files
 from s2kd.core.console import first_process
 from s2kd.core.errors import S2KDError
-from s2kd.core.files import read_json, write_json
+from s2kd.core.files import read_sealed, sealed, write_json
 from s2kd.core.recipe import Recipe
 from s2kd.pipeline.checks import check_parts
 from s2kd.pipeline.run import Run
@@ -51,7 +51,7 @@ def open_run(recipe: Recipe, out: Path | str, *, free: Sequence[str] = (), **set
         raise S2KDError(
             f"{out}: is not empty and holds no recipe.json of ours; choose another --out"
         )
-    write_json(path, {"recipe": recipe.to_dict(), "s2kd": s2kd.__version__})
+    write_json(path, sealed({"recipe": recipe.to_dict(), "s2kd": s2kd.__version__}))
     return Run(recipe=recipe, out=out, **settings)
 
 
@@ -66,8 +66,8 @@ def load_recipe(out: Path) -> Recipe:
     path = out / "recipe.json"
     if not path.exists():
         raise S2KDError(f"{out}: holds no recipe.json, so not the folder of a run")
-    saved = read_json(path)
-    if not isinstance(saved, dict) or "recipe" not in saved:
+    saved = read_sealed(path, "restore it: every model.json below has it as 'recipe'")
+    if "recipe" not in saved:
         raise S2KDError(f"{path}: not the recipe of a run of this program")
     return Recipe.from_dict(saved["recipe"], source=str(path))
 
@@ -92,6 +92,7 @@ def locked(out: Path, processes: int = 1) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError):
         raise S2KDError(f"{out}: is a file, or lies in one; --out wants a folder") from None
     with files.locked(out / ".lock", Busy(f"{out}: another run is at work in this folder")):
+        files.clear_parts(out)
         try:
             yield
         except BaseException:

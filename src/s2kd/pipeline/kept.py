@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from s2kd.core.files import digest, read_json, write_json
-from s2kd.core.saved import load_metadata
+from s2kd.core.files import digest, read_sealed, sealed, write_json
+from s2kd.core.saved import is_whole, load_metadata
 
 NOTE = "training.json"
 """In a folder where work has begun: the digest of its inputs."""
@@ -62,7 +62,7 @@ def is_kept(folder: Path, inputs: object) -> bool:
 def _finished_key(folder: Path) -> str | None:
     """The digest of the inputs of a finished model or store; None where nothing is finished."""
     if (folder / "model.json").exists():
-        return load_metadata(folder).get("key")
+        return load_metadata(folder).get("key") if is_whole(folder) else None
     store = _read(folder / "key.json")
     return store.get("key") if store.get("done") == store.get("windows") else None
 
@@ -73,7 +73,7 @@ def _begin(folder: Path, key: str, say: Callable[[str], None]) -> None:
     if folder.exists() and begun.get("key") != key:
         set_aside(folder, say)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / NOTE, {"key": key})
+    write_json(folder / NOTE, sealed({"key": key}))
 
 
 def set_aside(folder: Path, say: Callable[[str], None]) -> None:
@@ -91,10 +91,10 @@ def set_aside(folder: Path, say: Callable[[str], None]) -> None:
         number += 1
     folder.rename(aside)
     say(
-        f"{folder.name} was trained from other data, settings or teacher, or by another version: "
-        f"it is trained again, and what was there is kept in {aside}"
+        f"{folder.name} was trained from other data, settings or teacher, by another version, "
+        f"or was altered since: it is trained again, and what was there is kept in {aside}"
     )
 
 
 def _read(path: Path) -> dict:
-    return read_json(path) if path.exists() else {}
+    return read_sealed(path, f"delete {path.parent}") if path.exists() else {}

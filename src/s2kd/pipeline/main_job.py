@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from s2kd.core.console import Progress
 from s2kd.core.errors import S2KDError
-from s2kd.core.files import digest, read_json, write_json
+from s2kd.core.files import digest, read_sealed, sealed, write_json, write_sealed
 from s2kd.core.methods import Method, Part, method_named
 from s2kd.core.recipe import Recipe
 from s2kd.evaluation.answer import Answer, Candidate, Cost, answer_of
@@ -54,14 +54,14 @@ class MainJob:
         """The plan of this folder, made now where there is none of these options."""
         path = self.base.out / "search" / "plan.json"
         key = digest([self.base.recipe.to_dict(), asdict(self.options)])
-        saved = read_json(path) if path.exists() else {}
+        saved = read_sealed(path, "delete it to plan again") if path.exists() else {}
         if saved.get("key") == key:
             return msgspec.convert(saved["plan"], Plan)
         check_captures(self.base)
         plan = make_plan(self.base, self.options)
         check_room(self.base, plan)
         self.open(plan)  # so that the folder is a run's before anything else lies in it
-        write_json(path, {"key": key, "plan": msgspec.to_builtins(plan)})
+        write_json(path, sealed({"key": key, "plan": msgspec.to_builtins(plan)}))
         return plan
 
     def open(self, plan: Plan) -> Run:
@@ -169,7 +169,7 @@ class MainJob:
                     "untrained_months": missing_months(run, ["train"]),
                 },
             )
-            write_json(self.base.out / "answer.json", answer.to_dict())
+            write_json(self.base.out / "answer.json", answer.to_dict(), write_sealed)
             report(final)
             export(final)
             tidy(run, list(finalists.values()))

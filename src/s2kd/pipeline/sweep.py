@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 import s2kd
 from s2kd.core.errors import S2KDError
-from s2kd.core.files import digest, write_json, write_whole
+from s2kd.core.files import digest, write_json, write_sealed, write_whole
 from s2kd.core.hardware import hardware, versions
 from s2kd.core.methods import key_form
 from s2kd.core.recipe import Method, Part
@@ -338,7 +338,7 @@ def write_result(out: Path, result: Mapping[str, Any]) -> None:
     """`sweep.json`, and `sweep.png` where a trial is finished."""
     from s2kd.evaluation import figures
 
-    write_json(out / "sweep.json", result)
+    write_json(out / "sweep.json", result, write_sealed)
     if result["best"] is None:
         return
     figure = figures.sweep(result)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from s2kd.core.files import read_json
 from s2kd.core.recipe import Method, Part
 from s2kd.core.saved import load_metadata
 from s2kd.models.checkpoint import load_teacher
@@ -21,8 +20,9 @@ from s2kd.training.extra import ExtraWindows, Material, StoredInputs, extra_wind
 from s2kd.training.extra.mixture import Mixture, MixtureTargets
 from s2kd.training.labels import Labels, is_labels
 from s2kd.training.objectives import Targets
-from s2kd.training.stored import StoredForecasts, store_forecasts
+from s2kd.training.stored import StoredForecasts, store_forecasts, stored_content
 from s2kd.training.targets import (
+    FORMAT,
     AnyTeacher,
     ForecastsOnly,
     LiveTargets,
@@ -174,7 +174,7 @@ def _store(run: Run, folder: Path, inputs: Any, write: Callable[[str], None]) ->
 
         run.first_only(locked)
 
-    kept(folder, inputs, store, first_only=run.first_only, say=run.say)
+    kept(folder, [FORMAT, inputs], store, first_only=run.first_only, say=run.say)
     return StoredTargets(folder)
 
 
@@ -202,8 +202,7 @@ def copy_stored(run: Run) -> dict[str, Any]:
     run.first_only(
         lambda: store_forecasts(folder, forecasts, run.setting.normaliser, progress=progress)
     )
-    content = read_json(folder / "key.json")["content"]
-    return {"weights": content, "part": {"width": forecasts.latent_width or 0}}
+    return {"weights": stored_content(folder), "part": {"width": forecasts.latent_width or 0}}
 
 
 # --- extra windows -------------------------------------------------------------------------------

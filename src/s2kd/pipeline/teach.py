@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from msgspec import to_builtins
 
+from s2kd.core.files import seal
 from s2kd.core.recipe import Training
 from s2kd.models.checkpoint import (
     build_teacher,
@@ -134,6 +135,7 @@ def save(run: Run, folder: Path, model: Student | Teacher, metadata: dict[str, A
     def write() -> None:
         save_model(folder, model, metadata)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
+        seal(folder / "log.jsonl")
 
     run.first_only(write)
 

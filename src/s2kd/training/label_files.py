@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct, to_builtins
 
-from s2kd.core.files import read_json, write_json
+from s2kd.core.files import BlockDigests, block_digest, read_json, read_sealed, sealed, write_json
 from s2kd.core.reading import read
-from s2kd.core.saved import sealed
 from s2kd.core.types import S2KDError
 
 if TYPE_CHECKING:
@@ -94,8 +93,11 @@ class LabelFiles:
             self.arrays = {v: self._group[v] for v in self.attributes.blocks if v in self._group}
         except Exception as error:  # Zarr raises many kinds
             raise S2KDError(f"{path}: cannot be opened as Zarr 2 ({error})") from None
-        self._checked: set[tuple[str, int]] = set()
-        self._noted = 0
+        self._noted, remedy = 0, "delete the store and label again"
+        self._digests = {
+            view: BlockDigests(f"{path / view}", self.attributes.block, digests, remedy)
+            for view, digests in self.attributes.blocks.items()
+        }
         for view, array in self.arrays.items():
             block = (min(self.attributes.block, array.shape[0]), *array.shape[1:])
             if array.chunks != block or array.dtype != "<f4":
@@ -149,12 +151,7 @@ class LabelFiles:
             raise S2KDError(
                 f"{label} is torn ({reason}); delete the store and label again"
             ) from None
-        if (view, number) not in self._checked:
-            if _hash(stored) != self.attributes.blocks[view][number]:
-                raise S2KDError(
-                    f"{label} is not what was written; delete the store and label again"
-                )
-            self._checked.add((view, number))
+        self._digests[view].check(number, stored)
         return stored
 
     def blocks(self, view: str) -> Iterator[np.ndarray]:
@@ -167,7 +164,7 @@ class LabelFiles:
         digests = self.attributes.blocks[view]
         first = len(digests) * self.attributes.block
         self.arrays[view][first : first + len(values)] = values
-        digests.append(_hash(values))
+        digests.append(block_digest(np.asarray(values, "<f4")))
 
     def note(self) -> None:
         """Save, of very many blocks not after each: the attributes grow with their number."""
@@ -198,13 +195,11 @@ def _attributes(path: Path) -> Attributes:
     file = path / ATTRIBUTES
     if not is_labels(path):
         raise S2KDError(f"{path}: is no label store, as `s2kd label` writes it")
-    plain = read_json(file)
+    plain = read_sealed(file, "label again")
     if plain.get("format") != FORMAT:
         raise S2KDError(
             f"{file}: the format is {plain.get('format')!r}, this version reads {FORMAT}"
         )
-    if sealed(plain) != plain:
-        raise S2KDError(f"{file}: was altered after it was written; label again")
     try:
         plain = {k: json.loads(v) if k in NESTED else v for k, v in plain.items()}
     except (TypeError, ValueError) as error:
@@ -235,7 +230,3 @@ def _check_arrays(path: Path) -> None:
 
 def _bytes(kind: str, shape: Sequence[int]) -> float:
     return np.dtype(kind).itemsize * float(np.prod(shape, dtype=float))
-
-
-def _hash(values: np.ndarray) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(values, "<f4").data, digest_size=8).hexdigest()

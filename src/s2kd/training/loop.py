@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from s2kd.core.files import write_text, write_whole
+from s2kd.core.files import check_seal, write_sealed, write_text
 from s2kd.core.recipe import Training
 from s2kd.core.types import S2KDError
 from s2kd.data.windows import WindowDataset
@@ -318,12 +318,13 @@ class _Trainer:
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
-        write_whole(path, lambda beside: torch.save(content, beside))
+        write_sealed(path, lambda beside: torch.save(content, beside))
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint, if there is one."""
         if not path.exists():
             return
+        check_seal(path, "delete it to train from the start")
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             weights = content["objective"].items()  # `reviews`: the name of earlier versions

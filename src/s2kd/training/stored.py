@@ -5,7 +5,6 @@ initialisation time, lead time, rows and columns: WeatherBench 2's layout, our o
 that follows CF.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from s2kd.core.files import digest, read_json, write_json
+from s2kd.core.files import digest, read_sealed
 from s2kd.core.recipe import Stored
 from s2kd.core.registry import nearest
 from s2kd.core.types import GridSpec, S2KDError
@@ -27,7 +26,7 @@ from s2kd.data.windows import WindowDataset
 from s2kd.models.normaliser import Normaliser
 from s2kd.training.label_files import LabelFiles
 from s2kd.training.labels import Labels, is_labels
-from s2kd.training.targets import NOTE, extent_note, fill_store
+from s2kd.training.targets import NOTE, REMEDY, extent_note, fill_store
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -183,16 +182,12 @@ def store_forecasts(
         **extent_note(forecasts.latent_extent, windows.dataset.grid),
     }
     fill_store(folder, header, block, progress=progress)
-    note = read_json(folder / NOTE)
-    if "content" not in note:
-        arrays = [np.load(folder / f"{view}.npy", "r") for view in views]
-        content = hashlib.blake2b(digest_size=16)
-        for first in range(0, len(windows), 32):
-            for array in arrays:
-                content.update(np.ascontiguousarray(array[first : first + 32]))
-        note["content"] = content.hexdigest()
-        write_json(folder / NOTE, note)
-    return note["content"]
+    return stored_content(folder)
+
+
+def stored_content(folder: Path) -> str:
+    """A digest of the values of the store in `folder`."""
+    return digest(read_sealed(folder / NOTE, REMEDY)["digests"])
 
 
 # --- one file ------------------------------------------------------------------------------------

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from msgspec import Struct
 from torch import Tensor
 
-from s2kd.core.files import read_json, write_json
+from s2kd.core.files import BlockDigests, block_digest, read_sealed, sealed, write_json
+from s2kd.core.reading import read
 from s2kd.core.tensors import Batch, Forecast
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.windows import WindowDataset
@@ -29,20 +31,34 @@ Source = WindowDataset | ExtraWindows
 
 AnyTeacher = Teacher | Student | GivenTeacher
 
-FORMAT, NOTE = 1, "key.json"
+FORMAT, NOTE = 2, "key.json"
+REMEDY = "delete its folder, and the same command makes it again"
 VIEWS = ("latent", "forecast")
 
 
+class _Note(Struct):
+    """What a store holds: its views, of `done` of all windows, with digests of their blocks."""
+
+    views: list[str]
+    windows: int
+    done: int
+    block: int
+    digests: dict[str, list[str]]
+    extent: tuple[int, int] | None = None
+
+
 class StoredTargets:
-    """Targets in a store, by window number; in memory where they fit `memory_bytes`."""
+    """Targets in a store, by window number; in memory where they fit `memory_bytes`.
+
+    Raises S2KDError where the store is unfinished, or was altered.
+    """
 
     def __init__(self, folder: Path, *, memory_bytes: int = 2**30) -> None:
-        note = read_json(folder / NOTE)
-        done, windows = note.get("done"), note.get("windows")
-        self.extent = tuple(note["extent"]) if "extent" in note else None
-        if done != windows:
-            raise S2KDError(f"{folder}: holds the targets of {done} of {windows} windows")
-        files = {view: folder / f"{view}.npy" for view in note.get("views", ())}
+        note = read(_Note, read_sealed(folder / NOTE, REMEDY), str(folder / NOTE))
+        self.extent = note.extent
+        if note.done != note.windows:
+            raise S2KDError(f"{folder}: holds the targets of {note.done} of {note.windows} windows")
+        files = {view: folder / f"{view}.npy" for view in note.views}
         try:
             size = sum(path.stat().st_size for path in files.values())
             self._views = {
@@ -51,8 +67,15 @@ class StoredTargets:
             }
         except (ValueError, EOFError, OSError) as error:
             raise S2KDError(
-                f"{folder}: truncated or not a store of targets ({error}); delete it"
+                f"{folder}: truncated or not a store of targets ({error}); {REMEDY}"
             ) from None
+        self._digests = {}
+        for view, array in self._views.items():
+            if len(array) != note.windows or array.dtype.str not in ("<f2", "<f4"):
+                raise S2KDError(f"{files[view]}: not what {NOTE} says; {REMEDY}")
+            self._digests[view] = BlockDigests(
+                str(files[view]), note.block, note.digests.get(view, ()), REMEDY
+            )
 
     def gather(self, index: Tensor, device: torch.device | str) -> Target:
         """The targets of these windows, as float32 on `device`."""
@@ -68,8 +91,11 @@ class StoredTargets:
     def _take(self, view: str, index: Tensor, device: torch.device | str) -> Tensor | None:
         if view not in self._views:
             return None
+        values, digests, numbers = self._views[view], self._digests[view], index.cpu().numpy()
+        for block in digests.unchecked(numbers):
+            digests.check(block, values[block * digests.length :][: digests.length])
         # gathered as float16 and widened by torch: NumPy's conversion costs four times the read
-        taken = np.ascontiguousarray(self._views[view][index.cpu().numpy()])
+        taken = np.ascontiguousarray(values[numbers])
         return torch.from_numpy(taken).to(device).float()
 
 
@@ -181,15 +207,16 @@ def fill_store(
 
     `header` holds key, views and number of windows; a store with another one is made again.
     """
-    header = {"format": FORMAT, **header}
+    header = {"format": FORMAT, "block": batch_size, **header}
     count, note = header["windows"], folder / NOTE
-    done = read_json(note) if note.exists() else {}
+    done = read_sealed(note, REMEDY) if note.exists() else {}
     if {k: done.get(k) for k in header} != header:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        done = {**header, "done": 0}
+        done = {**header, "done": 0, "digests": {view: [] for view in header["views"]}}
     if done["done"] == count:
         return
+    digests = {view: list(blocks) for view, blocks in done["digests"].items()}
     blocks = torch.arange(count).split(batch_size)
     arrays: dict[str, np.memmap] = {}
     for number, index in enumerate(blocks):
@@ -201,10 +228,12 @@ def fill_store(
                 shape = (count, *value.shape[1:])
                 arrays[view] = _open(folder / f"{view}.npy", shape, value.dtype)
             arrays[view][index[0] : index[-1] + 1] = value
+            digests[view].append(block_digest(value))
         if number % 32 == 31 or number == len(blocks) - 1:
             for array in arrays.values():
                 array.flush()
-            write_json(note, {**header, "done": int(index[-1]) + 1})
+            done = {**header, "done": int(index[-1]) + 1, "digests": digests}
+            write_json(note, sealed(done))
         if progress is not None:
             progress(int(index[-1]) + 1, count)
 
@@ -225,7 +254,7 @@ def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
         return np.lib.format.open_memmap(path, mode="r+")
     except (ValueError, EOFError) as error:
         raise S2KDError(
-            f"{path.parent}: truncated or not a store of targets ({error}); delete it"
+            f"{path.parent}: truncated or not a store of targets ({error}); {REMEDY}"
         ) from None
 
 

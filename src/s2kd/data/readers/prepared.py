@@ -5,32 +5,43 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from s2kd.data.dataset import Frames
+from s2kd.data.frames import block_length
 from s2kd.data.readers import readers
-from s2kd.data.readers._array_files import lazy_array
+from s2kd.data.readers._array_files import FrameSource
 from s2kd.data.readers._record import per_frame, record
-from s2kd.data.store import FRAMES, open_store, store_facts
+from s2kd.data.store import open_store
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+class _Frames(FrameSource):
+    """Stored frames in physical units, each block checked when it is first read."""
+
+    def __init__(self, frames: Frames) -> None:
+        self._frames, self.shape, self.dtype = frames, frames.shape, np.dtype(np.float32)
+
+    def read(self, first: int, stop: int) -> np.ndarray:
+        """Frames `first` up to `stop`."""
+        return self._frames[first:stop]
 
 
 @readers.register("prepared")
 def prepared(*, path: str | Path) -> "xr.Dataset":
     """A dataset as `s2kd data prepare` wrote it: the same frames, times, splits and words.
 
-    Raises `S2KDError` for a folder that is not finished, that another version wrote, or whose
-    frames differ from those written (an even sample is checked).
+    Raises `S2KDError` for a folder that is not finished, that another version wrote, or that was
+    altered since.
     """
+    import dask.array as da
+
     folder = Path(path).expanduser()
     dataset = open_store(folder, memory_gb=0.0)
-    storage, grid = store_facts(folder)["frames"], dataset.grid
-    frames = lazy_array(folder / FRAMES)
-    if frames.dtype.kind == "i":
-        scale, offset = (
-            np.asarray(storage[name], dtype=np.float32)[:, None, None]
-            for name in ("scale", "offset")
-        )
-        frames = frames.astype(np.float32) * scale + offset
+    grid = dataset.grid
+    chunks = (block_length(dataset.frames.shape), -1, -1, -1)
+    source = _Frames(dataset.frames)
+    frames = da.from_array(source, chunks=chunks, lock=True, name=False, fancy=False)
     runs = np.full(len(dataset.times), "", dtype=object)
     labels = runs.copy()
     for split, stretches in dataset.splits.items():

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float16, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from s2kd.core.files import digest, write_whole
+from s2kd.core.files import check_seal, digest, write_sealed
 from s2kd.core.tensors import Tokens
 from s2kd.core.types import S2KDError
 from s2kd.narration.text import Pretrained, TextEncoder
@@ -90,7 +90,7 @@ class TextStates:
         tensors = {name: getattr(self, name).cpu().contiguous() for name in _TENSORS}
         metadata = {"format": FORMAT, "key": self.key, "source": self.source}
         metadata |= {name: str(value) for name, value in asdict(self.cut).items()}
-        write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+        write_sealed(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
     @classmethod
     def load(cls, path: Path, *, key: str | None = None) -> "TextStates":
@@ -98,6 +98,7 @@ class TextStates:
         from safetensors import SafetensorError, safe_open
 
         try:
+            check_seal(path, "delete it to have it made again")
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in _TENSORS}
