@@ -152,7 +152,7 @@ def test_bad_contents_are_named(tmp_path, dates, data, message):
     [
         ({"lat_edges": np.arange(4.0)}, r"lat_edges: has shape \(4,\), but must have \(5,\)"),
         ({"lon_edges": np.zeros(7)}, "longitudes must only rise or only fall"),
-        ({"date": None, "time": np.arange(240) * 1799}, "whole half-hours"),
+        ({"date": None, "time": np.arange(240) * 1799}, "an even part of a day"),
         ({"date": None}, r"no key 'date' \(it has flow \(240"),
         ({"flow": None, "flows": 1}, "no key 'flow'; did you mean 'flows'"),
     ],

@@ -108,7 +108,7 @@ def recipe_of(
     elif what.endswith(".json") and Path(what).is_file():
         recipe = Recipe.from_dict(_recipe_json(Path(what)), source=what)
     elif is_path and not builtin:
-        recipe = recipes.for_data(what)
+        return recipes.for_data(what, settings or [])
     elif not builtin and (os.sep in what or Path(what).suffix):
         raise S2KDError(f"{what}: no such file")
     else:

@@ -201,14 +201,8 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """`["student_training.lr=3e-4"]`: a copy with that field changed."""
         recipe = self
         for setting in settings:
-            path, equals, text = setting.partition("=")
+            path, value = parsed_setting(setting)
             source = f"--set {setting}"
-            if not equals:
-                raise S2KDError(f"{source}: wants PATH=VALUE, for example seeds=[42,43]")
-            try:
-                value = json.loads(text)
-            except json.JSONDecodeError:
-                value = text
             changed = _changed(recipe.to_dict(), path.split("."), value, source, Recipe)
             recipe = Recipe.from_dict(changed, source=source)
         return recipe
@@ -217,6 +211,17 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def digest(self) -> str:
         """A short name for this exact recipe."""
         return digest(self.to_dict())
+
+
+def parsed_setting(setting: str) -> tuple[str, Any]:
+    """Path and value of `student_training.lr=3e-4`."""
+    path, equals, text = setting.partition("=")
+    if not equals:
+        raise S2KDError(f"--set {setting}: wants PATH=VALUE, for example seeds=[42,43]")
+    try:
+        return path, json.loads(text)
+    except json.JSONDecodeError:
+        return path, text
 
 
 def json_schema(kind: str = "recipes") -> dict[str, Any]:

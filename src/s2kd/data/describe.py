@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import itertools
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,8 +43,9 @@ class DetectedLayout:
     """A layout recognised from file names and array keys.
 
     `reader` and its `settings` read it; `recipe` is the built-in recipe that fits, or "". `lines`
-    state what lies there, `problems` what is wrong. `certain` is false for a guess, which any
-    other reader's detection overrides.
+    state what lies there, `problems` what is wrong; `asks` holds, for each setting that only a
+    person can give, why. `certain` is false for a guess, which any other reader's detection
+    overrides.
     """
 
     reader: str
@@ -51,6 +53,7 @@ class DetectedLayout:
     recipe: str = ""
     lines: list[str] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
+    asks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     certain: bool = True
 
 
@@ -142,21 +145,24 @@ def detect_layout(path: Path) -> DetectedLayout | None:
     return guesses[0] if guesses else None
 
 
-def describe(source: "Path | str | xr.Dataset | xr.DataArray") -> Description:
+def describe(
+    source: "Path | str | xr.Dataset | xr.DataArray", params: Mapping[str, Any] | None = None
+) -> Description:
     """Look into a file, folder, pattern or CF data in memory.
 
-    Raises S2KDError only where nothing can be read.
+    `params` are settings of the reader that are not to be guessed. Raises S2KDError only where
+    nothing can be read.
     """
     if not isinstance(source, str | Path):
         return _of_fields(IN_MEMORY, fields_of(source))
     label = str(source)
     layout = None if "://" in label else detect_layout(Path(label).expanduser())
     if layout is not None:
-        return _of_layout(label, layout)
+        return _of_layout(label, layout, params or {})
     return _of_fields(label, fields_of(label))
 
 
-def _of_layout(label: str, layout: DetectedLayout) -> Description:
+def _of_layout(label: str, layout: DetectedLayout, params: Mapping[str, Any]) -> Description:
     """A layout that a reader recognised."""
     kind, *lines = layout.lines or [layout.reader]
     basic = Description(
@@ -167,8 +173,12 @@ def _of_layout(label: str, layout: DetectedLayout) -> Description:
         problems=tuple(layout.problems),
         builtin_recipe=layout.recipe,
     )
+    asks = [reason for setting, reason in layout.asks.items() if setting not in params]
+    if asks:
+        return _with_problems(basic, *asks)
+    settings = layout.settings | dict(params)
     try:
-        record = readers.build(layout.reader, **layout.settings)
+        record = readers.build(layout.reader, **settings)
         variables, scanned = _scan(label, {str(n): record[[n]] for n in record.data_vars})
     except S2KDError as error:
         return _with_problems(basic, str(error))
@@ -178,7 +188,7 @@ def _of_layout(label: str, layout: DetectedLayout) -> Description:
         reason="; ".join(record.attrs.get("notices", ())),
         keep=_missing_setting(variables),
     )
-    return _fitted(basic, record, {"name": layout.reader, "params": layout.settings})
+    return _fitted(basic, record, {"name": layout.reader, "params": settings})
 
 
 def _shape_line(line: str) -> Variable:
@@ -350,8 +360,10 @@ def _fit(label: str, record: "xr.Dataset") -> tuple[int, dict[str, Any]]:
     times = record["time"].values
     if "run" not in record.coords:  # refuses times that no window can be cut from
         step_numbers(label, times, step_seconds=float(record.attrs.get("step_seconds") or 0))
-    for past in LENGTHS:
-        settings = {"gap": 2 * past}
+    for past, settings in itertools.product(LENGTHS, ({"gap": 0}, _by_whole_runs(record))):
+        if not settings:
+            continue
+        settings = settings | ({"gap": 2 * past} if "gap" in settings else {})
         try:
             splits = split_record(label, record, Split(**settings), keep)
         except S2KDError:
@@ -366,6 +378,16 @@ def _fit(label: str, record: "xr.Dataset") -> tuple[int, dict[str, Any]]:
         f"{label}: {record.sizes['time']} frames are too few to train, validate and test on, "
         "even one frame ahead"
     )
+
+
+def _by_whole_runs(record: "xr.Dataset") -> dict[str, Any]:
+    """Shares of the runs by number; empty where there are too few."""
+    count = len(set(record["run"].values)) if "run" in record.coords else 0
+    first, second = round(0.75 * count), round(0.85 * count)
+    if not 0 < first < second < count:
+        return {}
+    names = {"train": (0, first), "val": (first, second), "test": (second, count)}
+    return {name: (f"{low}:{high}",) for name, (low, high) in names.items()}
 
 
 def _missing_setting(variables: Sequence[Variable]) -> dict[str, str]:

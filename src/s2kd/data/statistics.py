@@ -75,11 +75,11 @@ def statistics(dataset: Dataset, *, lead: int = 1) -> Statistics:
         minimum=plain(low),
         maximum=plain(high),
         quantiles={q: plain(v) for q, v in zip(QUANTILES, at, strict=True)},
-        change=plain(_change(dataset, lead)),
+        change=plain(_change(dataset, lead, std)),
     )
 
 
-def _change(dataset: Dataset, lead: int) -> np.ndarray:
+def _change(dataset: Dataset, lead: int, std: np.ndarray) -> np.ndarray:
     """(channel,) root mean square change over 1 to `lead` steps, from an even sample of places."""
     exists, squares = dataset.grid.exists, []
     long = [s for s in dataset.splits["train"] if s.stop - s.first > lead]
@@ -90,5 +90,7 @@ def _change(dataset: Dataset, lead: int) -> np.ndarray:
             clip = np.asarray(dataset.frames[int(first) : int(first) + lead + 1])[..., exists]
             squares.append(((clip[1:] - clip[:1]).astype(np.float64) ** 2).mean((0, 2)))
     if not squares:
-        return np.ones(len(dataset.grid.channels))
-    return np.sqrt(np.maximum(np.mean(squares, axis=0), 1e-30))
+        return std
+    change = np.sqrt(np.mean(squares, axis=0))
+    # a field that stays as it is within the sample has the unit of its spread
+    return np.where(change > 0, change, std)

@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from s2kd.core.types import S2KDError
 
 SEASONS = ("winter", "spring", "summer", "autumn")
+MOST_SECONDS = 9.2e9
+"""Seconds from 1970 that nanoseconds in 64 bits can count."""
 Times = Shaped[np.ndarray, " time"]
 """datetime64[ns], or cftime objects of another calendar."""
 
@@ -18,6 +20,34 @@ def _calendar_fields(times: Times) -> Any:
     import xarray as xr
 
     return xr.DataArray(np.asarray(times), dims="time").dt
+
+
+def exact_times(times: Shaped[np.ndarray, "*any"]) -> Shaped[np.ndarray, "*any"]:
+    """datetime64 of any unit as datetime64[ns], or as cftime objects where 64 bits of it wrap.
+
+    Nanoseconds reach from 1678 to 2261; other dates belong to the proleptic Gregorian calendar.
+    """
+    if times.dtype == object:
+        return times
+    seconds = times.astype("datetime64[s]").astype(np.int64)
+    if np.all(np.isnat(times) | (np.abs(seconds) < MOST_SECONDS)):
+        return times.astype("datetime64[ns]")
+    import cftime
+
+    return cftime.num2date(
+        times.astype("datetime64[us]").astype(np.int64),
+        "microseconds since 1970-01-01",
+        calendar="proleptic_gregorian",
+        only_use_cftime_datetimes=True,
+    )
+
+
+def seconds_after(start: np.datetime64, seconds: Shaped[np.ndarray, " time"]) -> Times:
+    """(time,) dates so many seconds after `start`, to the microsecond where nanoseconds wrap."""
+    latest = np.abs(seconds).max(initial=0) + abs(int(start.astype("datetime64[s]").astype(int)))
+    unit, count = ("ns", 1e9) if latest < MOST_SECONDS else ("us", 1e6)
+    since = np.round(np.asarray(seconds) * count).astype(f"timedelta64[{unit}]")
+    return exact_times(start.astype(f"datetime64[{unit}]") + since)
 
 
 def calendar_of(times: Times) -> str:

@@ -14,6 +14,7 @@ from s2kd.core.files import whole_folder, write_netcdf
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.grids import FileAxis
 from s2kd.data.readers.files import is_zarr
+from s2kd.data.steps import MOST_SECONDS, exact_times
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -56,11 +57,11 @@ def to_xarray(
     import xarray as xr
 
     batch = forecast[None] if forecast.ndim == 4 else forecast
-    times = np.atleast_1d(initial_times)
-    times = times.astype("datetime64[ns]") if times.dtype.kind == "M" else times
+    times = exact_times(np.atleast_1d(initial_times))
     _check(batch, grid, times)
-    step = round(grid.step_seconds * 1e9)
-    lead = (np.arange(1, batch.shape[1] + 1) * step).astype("timedelta64[ns]")
+    seconds = np.arange(1, batch.shape[1] + 1) * grid.step_seconds
+    unit, count = ("ns", 1e9) if seconds[-1] < MOST_SECONDS else ("us", 1e6)
+    lead = np.round(seconds * count).astype(f"timedelta64[{unit}]")
     rows, columns = axes or _grid_axes(grid)
     coordinates = _times(times, lead) | _places(rows, columns, geographic=grid.latitude is not None)
     taken = {*coordinates, rows.dimension, columns.dimension}
@@ -168,7 +169,8 @@ def _times(times: np.ndarray, lead: np.ndarray) -> dict[str, tuple]:
         microseconds = [np.timedelta64(step, "us").item() for step in lead]
         valid = np.array([[time + step for step in microseconds] for time in times], dtype=object)
     else:
-        valid = times[:, None] + lead
+        later = times.astype("datetime64[us]")[:, None] + lead.astype("timedelta64[us]")
+        valid = exact_times(later)
     reference = {
         "standard_name": "forecast_reference_time",
         "long_name": "time of the last input",

@@ -60,7 +60,7 @@ def _opened(
             "not name their source; give a folder that `s2kd data prepare` wrote (with "
             f"{FACTS} in it)"
         )
-    name, settings = metadata["reader"]["name"], metadata["reader"]["params"]
+    name, settings = metadata["reader"]["name"], dict(metadata["reader"]["params"])
     if name == "cf":
         return _opened_cf(latest, grid)
     if name == "weatherbench":  # whose names of fields may be long or short
@@ -74,6 +74,12 @@ def _opened(
         )
     from s2kd.data.readers import readers
 
+    if name == "taxibj":
+        from s2kd.data.readers.taxibj import DAY, windows_layout
+
+        if windows_layout(latest) is None:  # a few slots do not say how many make a day
+            step_seconds = grid.step_seconds / metadata.get("time_stride", 1)
+            settings.setdefault("slots_per_day", round(DAY / step_seconds))
     channels = {"variables": list(grid.channels)} if "variables" in readers.options(name) else {}
     return read_record(Part(name=name, params={**settings, **channels, "path": str(latest)}))
 

@@ -52,7 +52,7 @@ def recipe_and_memory(
     """The recipe for some data, and what `Run` needs besides: the data where they are in memory."""
     if isinstance(data, Recipe):
         return data.with_settings(settings), {}
-    recipe = recipes.for_data(data).with_settings(settings)
+    recipe = recipes.for_data(data, settings)
     return recipe, {} if isinstance(data, str | Path) else {"data": data}
 
 

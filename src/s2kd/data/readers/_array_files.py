@@ -3,9 +3,9 @@
 import weakref
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +18,24 @@ if TYPE_CHECKING:
     import dask.array as da
 
 ENDINGS = (".npy", ".npz", ".h5", ".hdf5")
+KINDS = {".npy": b"\x93NUMPY", ".npz": b"PK\x03\x04", ".h5": b"\x89HDF\r\n\x1a\n"}
+"""How files of each kind begin."""
+PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset")
 CHUNK_BYTES = 2**26
 
 
 @dataclass(frozen=True)
 class Header:
-    """Shape and type of an array in a file."""
+    """Shape and type of an array in a file, and in HDF5 what its attributes say by CF."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_netcdf(self) -> bool:
+        """Whether named dimensions are attached, as NetCDF-4 does."""
+        return bool({"DIMENSION_LIST", "_Netcdf4Dimid"} & self.attributes.keys())
 
 
 Headers = dict[str, Header]
@@ -91,7 +100,7 @@ class NpzMember(FrameSource):
 
 def headers(path: Path) -> Headers:
     """Every array in the file."""
-    kind = _kind(path)
+    kind = kind_of_arrays(path)
     if kind == ".npy":
         mapped = _mapped(path)
         return {"": Header(mapped.shape, mapped.dtype)}
@@ -109,7 +118,11 @@ def headers(path: Path) -> Headers:
 
     def note(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            arrays[name] = Header(tuple(item.shape), item.dtype)
+            attributes = {
+                key: value.decode(errors="replace") if isinstance(value, bytes) else value
+                for key, value in item.attrs.items()
+            }
+            arrays[name] = Header(tuple(item.shape), item.dtype, attributes)
 
     with _opened_hdf5(path) as file:
         file.visititems(note)
@@ -146,7 +159,7 @@ def lazy_array(path: Path, key: str = "") -> "da.Array":
     header = headers(path)[key]
     if header.dtype.kind not in "iufb":
         raise S2KDError(f"{label_of(path, key)}: holds {header.dtype}, but numbers are needed")
-    kind = _kind(path)
+    kind = kind_of_arrays(path)
     if kind == ".npy":
         source: Any = MappedArray(_mapped(path))
     elif kind == ".npz":
@@ -159,7 +172,19 @@ def lazy_array(path: Path, key: str = "") -> "da.Array":
     entry = max(1, int(np.prod(header.shape[1:]))) * header.dtype.itemsize
     chunks = (max(1, CHUNK_BYTES // entry), *(-1,) * (len(header.shape) - 1))
     # one reader at a time: a zip member and an HDF5 file have one position
-    return da.from_array(source, chunks=chunks, lock=kind != ".npy", name=False, fancy=False)
+    array = da.from_array(source, chunks=chunks, lock=kind != ".npy", name=False, fancy=False)
+    return _unpacked(array, header.attributes)
+
+
+def _unpacked(array: "da.Array", attributes: Mapping[str, Any]) -> "da.Array":
+    """With the missing values, scale and offset that the attributes of an HDF5 array declare."""
+    import xarray as xr
+
+    packing = {key: attributes[key] for key in PACKING if key in attributes}
+    if not packing:
+        return array
+    dims = [f"axis{number}" for number in range(array.ndim)]
+    return xr.conventions.decode_cf_variable("array", xr.Variable(dims, array, packing)).data
 
 
 def small_array(path: Path, key: str = "", shape: tuple[int, ...] | None = None) -> np.ndarray:
@@ -167,7 +192,7 @@ def small_array(path: Path, key: str = "", shape: tuple[int, ...] | None = None)
 
     Raises `S2KDError` where it is absent or has another shape than `shape`.
     """
-    key, kind = choose_key(path, key), _kind(path)
+    key, kind = choose_key(path, key), kind_of_arrays(path)
     if kind == ".npy":
         with _readable(path, kind):
             values = np.load(path, allow_pickle=False)
@@ -195,13 +220,16 @@ def label_of(path: Path, key: str) -> str:
     return f"{path}: {key}" if key else str(path)
 
 
-def _kind(path: Path) -> str:
+def kind_of_arrays(path: Path) -> str:
+    """`.npy`, `.npz` or `.h5`, by content and not by name; S2KDError for any other."""
     if not path.is_file():
         raise S2KDError(f"{path}: no such file")
-    ending = path.suffix.lower()
-    if ending not in ENDINGS:
-        raise S2KDError(f"{path}: must have a name that ends in {', '.join(ENDINGS)}")
-    return ending
+    with path.open("rb") as file:
+        start = file.read(8)
+    for kind, signature in KINDS.items():
+        if start.startswith(signature):
+            return kind
+    raise S2KDError(f"{path}: is neither .npy, .npz nor HDF5 (it starts with {start!r})")
 
 
 def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:

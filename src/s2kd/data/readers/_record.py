@@ -7,12 +7,11 @@ import numpy as np
 
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
+from s2kd.data.dates import EPOCH
+from s2kd.data.steps import exact_times, seconds_after
 
 if TYPE_CHECKING:
     import xarray as xr
-
-EPOCH = np.datetime64("2000-01-01", "ns")
-"""The arbitrary start of a clock without a date."""
 
 
 def record(
@@ -44,15 +43,15 @@ def record(
         described = (long_names or {}).get(name)
         metadata = {"units": unit} | ({"long_name": described} if described else {})
         variables[name] = (dims, frames[:, number], metadata)
-    coordinates = {"time": times if times.dtype == object else times.astype("datetime64[ns]")}
+    coordinates = {"time": exact_times(times)}
     coordinates |= {name: value for name, value in (coords or {}).items() if value is not None}
     attributes = {name: value for name, value in attrs.items() if value is not None}
     return xr.Dataset(variables, coordinates, attributes)
 
 
 def seconds_after_epoch(seconds: np.ndarray) -> np.ndarray:
-    """(time,) datetime64[ns] of seconds since the start of a run."""
-    return EPOCH + np.round(np.asarray(seconds) * 1e9).astype("timedelta64[ns]")
+    """(time,) dates of seconds since the start of a run."""
+    return seconds_after(EPOCH, seconds)
 
 
 def per_frame(values: Iterable[Any], lengths: int | Sequence[int] = 1) -> tuple[str, np.ndarray]:

@@ -1,12 +1,13 @@
 """Arrays of any origin (`.npy`, `.npz`, HDF5), with axes, channels and times as described."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from s2kd.core.types import Domain, S2KDError
+from s2kd.data.dates import EPOCH, read_dates
 from s2kd.data.readers import readers
 from s2kd.data.readers._array_files import (
     ENDINGS,
@@ -14,20 +15,15 @@ from s2kd.data.readers._array_files import (
     choose_key,
     headers,
     in_order,
+    kind_of_arrays,
     label_of,
     lazy_array,
     listing,
     small_array,
 )
-from s2kd.data.readers._record import (
-    EPOCH,
-    check_one_grid,
-    north_west_first,
-    per_frame,
-    record,
-    seconds_after_epoch,
-)
+from s2kd.data.readers._record import check_one_grid, north_west_first, per_frame, record
 from s2kd.data.readers.files import files_of
+from s2kd.data.steps import seconds_after
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -36,10 +32,6 @@ if TYPE_CHECKING:
     from s2kd.data.describe import DetectedLayout
 
 LETTERS = {"R": "run", "T": "time", "C": "channel", "H": "rows", "W": "columns"}
-UNIX_SECONDS = 5e8
-"""Larger numbers of seconds (after 1985, or 16 years of a record) are taken for Unix time."""
-MOST_SECONDS = 9e9
-"""Seconds that nanoseconds in 64 bits can count."""
 
 
 class Piece(NamedTuple):
@@ -81,9 +73,10 @@ def arrays(
         channels: names along axis C; by default the keys, or `channel_0` and so on.
         units: of the channels.
         step_seconds: from frame to frame, where the file holds no times.
-        start: date of the first frame, or the date from which `time` counts; 2000-01-01.
-        time: key (or `.npy` file) with times: datetime64, text, or seconds since `start`, which
-            is required where they look like Unix time.
+        start: date of the first frame, or the date from which `time` counts seconds; 2000-01-01.
+            Numbers of another unit have it in `start`: `hours since 1900-01-01`.
+        time: key (or `.npy` file) with times: datetime64, dates as text or numbers in any form
+            that is clear, Unix time, or numbers that count from `start`.
         latitude: degrees, or a key (or `.npy` file) that holds them; turns rows north first.
         longitude: as `latitude`; turns columns west first.
         south_first: without latitudes, turns the rows.
@@ -180,42 +173,28 @@ def _runs_of(path: Path, keys: Sequence[str], layout: str) -> "da.Array":
 def _times(
     path: Path, time: str, start: str, step_seconds: float | int | None, length: int
 ) -> np.ndarray:
-    """(time,) datetime64[ns]: as stored, or evenly from `start`."""
-    begin = _dates(start, "arrays: start") if start else EPOCH
+    """(time,) dates: as stored, or evenly from `start`."""
     if not time:
         if step_seconds is None or not step_seconds > 0:
             raise S2KDError(
                 f"{path}: set step_seconds, the seconds from frame to frame (above 0, got "
                 f"{step_seconds}), or time, the key that holds their times"
             )
-        return begin + (seconds_after_epoch(np.arange(length) * step_seconds) - EPOCH)
+        seconds = np.arange(length) * step_seconds
+        if not start:
+            return seconds_after(EPOCH, seconds)
+        return read_dates(seconds, "arrays: start", since=f"seconds since {start}")[0]
     label, values = _named_array(path, time, length)
-    if values.dtype.kind == "M":
-        return values.astype("datetime64[ns]")
-    if values.dtype.kind not in "iuf":
-        return _dates(values, label)
-    latest = float(np.abs(values.astype(float)).max())
-    if latest > MOST_SECONDS or (not start and _is_unix_time(values)):
-        raise S2KDError(
-            f"{label}: times up to {latest:.10g} are no seconds since 2000: where they count from "
-            "1970, set dataset.params.start=1970-01-01 (or the date from which they count); "
-            "milliseconds must be divided or stored as datetime64"
-        )
-    return begin + (seconds_after_epoch(values.astype(float)) - EPOCH)
+    return read_dates(values, label, **_units(path, time, start))[0]
 
 
-def _dates(texts: str | np.ndarray, label: str) -> np.ndarray:
-    """datetime64[ns] of text or bytes."""
-    try:
-        stripped = np.char.strip(np.asarray(texts).astype("S")).astype("U")
-        return np.asarray(stripped.astype("datetime64[ns]"))
-    except ValueError as error:
-        raise S2KDError(f"{label}: holds no dates such as 2013-01-01T06:00 ({error})") from None
-
-
-def _is_unix_time(values: np.ndarray) -> bool:
-    """Whether numbers look like seconds since 1970."""
-    return float(values.max(initial=0)) > UNIX_SECONDS
+def _units(path: Path, key: str, start: str = "") -> dict[str, str]:
+    """What times count from: `start`, else what an HDF5 array declares, with its calendar."""
+    header = headers(path).get(key)
+    attributes = {} if header is None else header.attributes
+    declared = str(attributes.get("units", ""))
+    since = start or (declared if " since " in declared else "")
+    return {"since": since, "calendar": str(attributes.get("calendar", "standard"))}
 
 
 def _named_array(path: Path, key: str, length: int) -> tuple[str, np.ndarray]:
@@ -245,7 +224,14 @@ COORDINATES = {
     "longitude": ("W", ("lon", "lons", "long", "longitude", "longitudes")),
 }
 """Axis and usual keys of each coordinate."""
-MOST_CHANNELS = 32
+LAYOUTS = {
+    3: ("THW", "HWT", "WHT", "HTW", "WTH", "TWH"),
+    4: ("TCHW", "THWC", "CTHW", "HWCT", "HWTC", "RTHW", "TRHW"),
+    5: ("RTCHW", "RTHWC", "TRCHW"),
+}
+"""Orders of three to five axes that are met."""
+PLURALS = {"R": "runs", "T": "times", "C": "channels", "H": "rows", "W": "columns"}
+MOST_CHANNELS, FEWEST_FRAMES = 32, 5
 
 
 def describe_layout(path: Path) -> "DetectedLayout | None":
@@ -255,33 +241,52 @@ def describe_layout(path: Path) -> "DetectedLayout | None":
     """
     from s2kd.data.describe import DetectedLayout
 
-    if not path.is_file() or path.suffix.lower() not in ENDINGS:
+    if not path.is_file():
+        return None
+    try:
+        kind = kind_of_arrays(path)
+    except S2KDError:
         return None
     stored = headers(path)
     fitting = {
         k: v for k, v in stored.items() if len(v.shape) in (3, 4, 5) and v.dtype.kind in "iuf"
     }
+    if kind == ".h5" and (not fitting or any(v.is_netcdf for v in fitting.values())):
+        return None
     if not fitting:
-        if path.suffix.lower() in (".h5", ".hdf5"):
-            return None
         raise S2KDError(
             f"{path}: holds no numbers over time, rows and columns (three to five axes); it has "
             f"{listing(stored)}"
         )
     key = max(fitting, key=lambda name: int(np.prod(fitting[name].shape)))
     shape = fitting.pop(key).shape
-    layout = _guess_layout(shape)
+    coordinates = {
+        setting: (axis, _key_named(stored, names, shape, dates=axis == "T"))
+        for setting, (axis, names) in COORDINATES.items()
+    }
+    lengths = {axis: stored[name].shape[0] for axis, name in coordinates.values() if name}
+    layouts = fitting_layouts(shape, lengths)
     settings: dict[str, object] = {"path": str(path)} | ({"key": key} if key else {})
-    settings |= {"layout": layout} | ({"join": "runs"} if "R" in layout else {})
-    problems = [f"the axes are guessed from their lengths: layout={layout!r} of {shape}"]
+    settings |= {setting: name for setting, (_, name) in coordinates.items() if name}
+    problems, asks = [], {}
+    if len(layouts) == 1:
+        settings |= {"layout": layouts[0]} | ({"join": "runs"} if "R" in layouts[0] else {})
+        problems.append(
+            f"the axes are guessed from their lengths: layout={layouts[0]!r}, "
+            f"{_reading(layouts[0], shape)}"
+        )
+    else:
+        readings = "; ".join(f"{text} ({_reading(text, shape)})" for text in layouts)
+        asks["layout"] = (
+            f"the axes of {shape} are not clear: set dataset.params.layout to one of "
+            f"{readings or 'the letters T, H, W, C and R in their order'}, and with R "
+            "dataset.params.join to runs"
+        )
     if fitting:
         problems.append(
             f"{key!r} is read and {listing(fitting)} left out: set dataset.params.key, to a list "
             "where arrays of one shape are channels of one field"
         )
-    for setting, (axis, names) in COORDINATES.items():
-        coordinate = _key_named(stored, names, shape[layout.index(axis)], dates=axis == "T")
-        settings |= {setting: coordinate} if coordinate else {}
     times = str(settings.get("time", ""))
     if not times:
         settings["step_seconds"] = 1.0
@@ -289,41 +294,80 @@ def describe_layout(path: Path) -> "DetectedLayout | None":
             "the step from frame to frame is unknown, step_seconds=1 is assumed: set "
             "dataset.params.step_seconds"
         )
-    elif stored[times].dtype.kind in "iuf":
-        unix = _is_unix_time(small_array(path, times))
-        settings["start"] = "1970-01-01" if unix else str(EPOCH)[:10]
-        problems.append(
-            f"the numbers in {times!r} are taken for seconds since {settings['start']}: set "
-            "dataset.params.start if they are not"
-        )
+    else:
+        try:
+            form = read_dates(small_array(path, times), times, **_units(path, times))[1]
+        except S2KDError as error:
+            form, asks["start"] = "", str(error)
+        if form:
+            problems.append(
+                f"the numbers in {times!r} are taken for {form}: set dataset.params.start if they "
+                "are not"
+            )
     problems.append("channels and units are unknown: set dataset.params.channels and .units")
     return DetectedLayout(
         reader="arrays",
         certain=False,
         settings=settings,
         lines=[
-            f"{path.suffix[1:].upper()} array",
+            f"{'HDF5' if kind == '.h5' else kind[1:].upper()} array",
             *(f"{k or path.stem} {v.shape}" for k, v in stored.items()),
         ],
         problems=problems,
+        asks=asks,
     )
 
 
-def _guess_layout(shape: tuple[int, ...]) -> str:
-    """Time first, after runs if there are five axes; channels are the shorter of two places."""
-    prefix, rest = ("R", shape[1:]) if len(shape) == 5 else ("", shape)
-    if len(rest) == 3:
-        return "THW"
-    last = rest[3] < rest[1] and rest[3] <= MOST_CHANNELS
-    return prefix + ("THWC" if last else "TCHW")
+def fitting_layouts(shape: tuple[int, ...], lengths: Mapping[str, int]) -> list[str]:
+    """The orders of axes that an array of this shape may have.
+
+    Args:
+        shape: of the array.
+        lengths: of the coordinates that the file holds, by axis (T, H, W).
+
+    Frames have at most `MOST_CHANNELS` channels and are not eight times as wide as high. Readings
+    whose frames are square, or a globe of twice as many columns as rows, come before others;
+    without any, time comes first or is longest. Runs without channels are videos: square, and of
+    five frames or more.
+    """
+    readings = []
+    for layout in LAYOUTS[len(shape)]:
+        sizes = dict(zip(layout, shape, strict=True))
+        rows, columns, times = (sizes[axis] for axis in "HWT")
+        usual = rows >= 8 and (rows == columns or abs(columns - 2 * rows) <= 2)
+        video = "R" in layout and layout[:2] != "RT" or layout == "RTHW"
+        if (
+            all(sizes[axis] == length for axis, length in lengths.items())
+            and times >= FEWEST_FRAMES
+            and sizes.get("C", 1) <= MOST_CHANNELS
+            and (not video or (rows == columns and sizes["R"] >= FEWEST_FRAMES))
+            and (layout != "TRCHW" or times < sizes["R"])
+        ):
+            first = layout.strip("R")[0] == "T" and sizes.get("C", 1) <= min(rows, columns)
+            longest = times > max(rows, columns) >= min(rows, columns) >= sizes.get("C", 1)
+            shaped = max(rows, columns) < 8 * min(rows, columns)
+            rank = 2 * usual or int(shaped and (first or longest))
+            rank = 0 if layout.index("W") < layout.index("H") or "HTW" in layout else rank
+            readings.append((3 if len(lengths) == len(COORDINATES) else rank, layout))
+    best = max((rank for rank, _ in readings), default=0)
+    return [layout for rank, layout in readings if rank == best > 0]
 
 
-def _key_named(stored: Headers, names: tuple[str, ...], length: int, *, dates: bool) -> str:
-    """The key of that length with one of these names, or of datetime64; or nothing."""
+def _reading(layout: str, shape: tuple[int, ...]) -> str:
+    sizes = dict(zip(layout, shape, strict=True))
+    return ", ".join(f"{sizes[axis]} {PLURALS[axis]}" for axis in "RTCHW" if axis in sizes)
+
+
+def _key_named(
+    stored: Headers, names: tuple[str, ...], shape: tuple[int, ...], *, dates: bool
+) -> str:
+    """The key along one axis with one of these names, or of datetime64; or nothing."""
     fitting = {
         key.rpartition("/")[2].lower(): key
         for key, header in stored.items()
-        if header.shape == (length,) and (dates or header.dtype.kind in "iuf")
+        if len(header.shape) == 1
+        and header.shape[0] in shape
+        and (dates or header.dtype.kind in "iuf")
     }
     typed = [key for key in fitting.values() if dates and stored[key].dtype.kind == "M"]
     return next((fitting[name] for name in names if name in fitting), next(iter(typed), ""))

@@ -13,7 +13,7 @@ from s2kd.core.units import same_units
 from s2kd.data.grids import AXIS_ATTRIBUTES, FileAxis, Plane, geographic_plane, projected_plane
 from s2kd.data.readers import readers
 from s2kd.data.readers.files import open_files
-from s2kd.data.steps import calendar_of, date_text
+from s2kd.data.steps import calendar_of, date_text, exact_times
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -352,7 +352,7 @@ def _field(path: Path, file: "xr.Dataset", name: str) -> Field | None:
         path=path,
         array=array,
         file=file,
-        times=times.astype("datetime64[ns]") if times.dtype.kind == "M" else times,
+        times=exact_times(times),
         time_dim=time[0],
         extra=extra,
         levels=_levels(array, extra),

@@ -1,8 +1,8 @@
 """Taxi flows in and out of every cell of a city: TaxiBJ and TaxiBJ+, in all published layouts.
 
 Three layouts: DeepST's files by slot (Zhang, Zheng & Qi 2017: `data` (slot, 2, row, column) and
-`date`, one `YYYYMMDDss` per slot, ss from 01 (00:00) to 48 (23:30), local time); OpenSTL's
-`dataset.npz` of windows; and the windows of TaxiBJ+.
+`date`, one `YYYYMMDDss` per slot, local time; ss from 01 (00:00) to 48 (23:30) in TaxiBJ, to 24 in
+files of other cities); OpenSTL's `dataset.npz` of windows; and the windows of TaxiBJ+.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from s2kd.core.types import S2KDError
+from s2kd.data.dates import EPOCH
 from s2kd.data.readers import readers
 from s2kd.data.readers._array_files import headers, label_of, lazy_array, small_array
 from s2kd.data.readers._record import (
-    EPOCH,
     check_one_grid,
     north_west_first,
     per_frame,
@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     from s2kd.data.describe import DetectedLayout
 
 SLOT = np.timedelta64(1800, "s")
-SLOTS = 48
+SLOTS, SLOTS_PER_DAY = 48, (24, 48, 72, 96)
+DAY = 86400
 CHANNELS = ("inflow", "outflow")
 LONG_NAMES = {
-    "inflow": "taxis that entered the cell in the half-hour",
-    "outflow": "taxis that left the cell in the half-hour",
+    "inflow": "taxis that entered the cell within one time step",
+    "outflow": "taxis that left the cell within one time step",
 }
 HOLIDAYS, METEOROLOGY = "BJ_Holiday.txt", "BJ_Meteorology.h5"
 WEATHER = (
@@ -69,6 +70,7 @@ def taxibj(
     path: str | Path,
     keep_empty: bool = False,
     whole_days: bool = False,
+    slots_per_day: int = 0,
     weather: bool = True,
     holidays: bool = True,
     val_fraction: float = 0.1,
@@ -76,7 +78,7 @@ def taxibj(
     subsample_input: int = 1,
     shared: Literal["drop", "keep"] = "drop",
 ) -> "xr.Dataset":
-    """Taxi in- and outflow per half-hour: files by slot, or published windows.
+    """Taxi in- and outflow per slot of the day: files by slot, or published windows.
 
     Negative counts become 0. Slots that are invalid, not finite or empty are left out. Splits by
     slot count whole days; windows come in their published splits.
@@ -87,7 +89,8 @@ def taxibj(
             (which slots count) and `lat_edges` and `lon_edges` (edges of cells in degrees).
             Windows: OpenSTL's `dataset.npz` or its folder, or a TaxiBJ+ folder.
         keep_empty: by slot: keep slots without any taxi in the city (outages).
-        whole_days: by slot: leave out days without all 48 slots, as the published preprocessing.
+        whole_days: by slot: leave out days without all slots, as the published preprocessing.
+        slots_per_day: by slot: 48 for half-hours, 24 for hours; 0: as the highest slot says.
         weather: by slot: read `BJ_Meteorology.h5` next to the flows, as words for narrators.
         holidays: by slot: read `BJ_Holiday.txt` next to the flows, as words for narrators.
         val_fraction: OpenSTL: the last training windows that become the validation split.
@@ -102,12 +105,16 @@ def taxibj(
     """
     location = Path(path).expanduser()
     layout = windows_layout(location)
-    by_slot = {"keep_empty": keep_empty, "whole_days": whole_days}
+    by_slot = {
+        "keep_empty": keep_empty,
+        "whole_days": whole_days,
+        "slots_per_day": slots_per_day,
+    }
     openstl = {"val_fraction": val_fraction != 0.1, "maximum": maximum != 1.0}
     windows = {"subsample_input": subsample_input != 1, "shared": shared != "drop"}
     if layout is None:
         refuse_settings("taxibj", "files by slot", openstl | windows)
-        return _by_slot(location, keep_empty, whole_days, weather=weather, holidays=holidays)
+        return _by_slot(location, **by_slot, weather=weather, holidays=holidays)
     refuse_settings("taxibj", "published windows", by_slot)
     if layout != "openstl":
         refuse_settings("taxibj", "TaxiBJ+", openstl)
@@ -121,21 +128,38 @@ def taxibj(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Slots:
-    """The content of one file: flows (slot, 2, row, column), times and validity of the slots."""
+    """The content of one file: flows (slot, 2, row, column), times and validity of the slots.
+
+    `per_day` is the number of slots that make a day.
+    """
 
     path: Path
     flows: np.ndarray
     times: np.ndarray
     valid: np.ndarray
+    per_day: int
 
 
 def _by_slot(
-    path: Path, keep_empty: bool, whole_days: bool, *, weather: bool, holidays: bool
+    path: Path,
+    *,
+    keep_empty: bool,
+    whole_days: bool,
+    slots_per_day: int,
+    weather: bool,
+    holidays: bool,
 ) -> "xr.Dataset":
     paths = sorted(path.glob("*_InOut.h5")) if path.is_dir() else [path]
     if not paths:
         raise S2KDError(f"{path}: a folder without files called *_InOut.h5")
-    files = sorted(map(_read_slots, paths), key=lambda file: file.times[0])
+    files = sorted((_read_slots(p, slots_per_day) for p in paths), key=lambda file: file.times[0])
+    per_day = files[0].per_day
+    for file in files:
+        if file.per_day != per_day:
+            raise S2KDError(
+                f"{file.path}: has {file.per_day} slots a day, {files[0].path} {per_day}; set "
+                "dataset.params.slots_per_day to what both have"
+            )
     shapes = {file.path.name: file.flows.shape[1:] for file in files}
     check_one_grid(str(path), shapes)
     flows = np.concatenate([file.flows for file in files]).astype(np.float32)
@@ -150,7 +174,7 @@ def _by_slot(
         _, day, counts = np.unique(
             times.astype("datetime64[D]"), return_inverse=True, return_counts=True
         )
-        keep &= counts[day] == SLOTS
+        keep &= counts[day] == per_day
     if not keep_empty:
         keep &= (flows != 0).any((1, 2, 3))
     if not keep.any():
@@ -163,7 +187,7 @@ def _by_slot(
         units=("1", "1"),
         times=times,
         coords={
-            "context": per_frame(_words(folder, times, weather=weather, holidays=holidays)),
+            "context": per_frame(_words(folder, times, per_day if weather else 0, holidays=holidays)),
             "latitude": _cell_centres(paths[0], "lat_edges", "row", height),
             "longitude": _cell_centres(paths[0], "lon_edges", "column", width),
         },
@@ -172,14 +196,14 @@ def _by_slot(
         domain="traffic",
         source=", ".join(shapes),
         local_time=1,
-        step_seconds=1800.0,
+        step_seconds=DAY / per_day,
         split={"fractions": (0.7, 0.1, 0.2), "gap": 24},
         whole_days=1,
     )
     return north_west_first(str(path), dataset)
 
 
-def _read_slots(path: Path) -> Slots:
+def _read_slots(path: Path, per_day: int) -> Slots:
     if not path.is_file():
         raise S2KDError(f"{path}: no such file or folder")
     keys = headers(path)
@@ -192,12 +216,22 @@ def _read_slots(path: Path) -> Slots:
         )
     counted = "time" in keys and "date" not in keys
     stored = small_array(path, "time" if counted else "date", shape=flows.shape[:1])
-    if counted and (stored.dtype.kind not in "iu" or (stored % 1800).any()):
-        raise S2KDError(f"{path}: time must be whole half-hours in integer seconds since 1970")
+    if counted:
+        steps = np.abs(np.diff(stored.astype(np.int64)))
+        per_day = per_day or DAY // int(steps[steps > 0].min(initial=DAY))
+        if stored.dtype.kind not in "iu" or DAY % per_day or (stored % (DAY // per_day)).any():
+            raise S2KDError(
+                f"{path}: time must be whole slots of an even part of a day, such as half-hours, "
+                "in integer seconds since 1970"
+            )
+        times = stored.astype("datetime64[s]")
+    else:
+        times, per_day = slot_times(path, stored, per_day)
     return Slots(
         path=path,
         flows=flows,
-        times=stored.astype("datetime64[s]") if counted else slot_times(path, stored),
+        times=times,
+        per_day=per_day,
         valid=small_array(path, "valid", shape=flows.shape[:1]).astype(bool)
         if "valid" in keys
         else np.ones(len(flows), dtype=bool),
@@ -211,26 +245,43 @@ def _cell_centres(path: Path, key: str, dim: str, cells: int) -> tuple[str, np.n
     return dim, (edges[1:] + edges[:-1]) / 2
 
 
-def slot_times(path: Path, dates: np.ndarray) -> np.ndarray:
-    """(slot,) datetime64[s] of `YYYYMMDDss`; `path` is for errors."""
+def slot_times(path: Path, dates: np.ndarray, per_day: int = 0) -> tuple[np.ndarray, int]:
+    """(slot,) datetime64[s] of `YYYYMMDDss`, and the slots of a day; `path` is for errors.
+
+    Slots count from 01, or from 00 where there is a slot 00. Without `per_day`, the highest slot
+    says how many there are.
+    """
     import pandas as pd
 
     text = pd.Series([d.decode(errors="replace") if isinstance(d, bytes) else str(d)
                       for d in dates.tolist()])  # fmt: skip
     day = pd.to_datetime(text.str[:8], format="%Y%m%d", errors="coerce")
     slot = pd.to_numeric(text.where(text.str.fullmatch(r"\d{10}")).str[8:], errors="coerce")
-    for number in np.flatnonzero(day.isna() | ~slot.between(1, SLOTS)):
+    last = int(slot.max()) if slot.notna().any() else SLOTS
+    first = 0 if slot.min() == 0 and last + 1 in SLOTS_PER_DAY else 1
+    count = last + 1 - first
+    per_day = per_day or (count if count in SLOTS_PER_DAY else SLOTS if count > 24 else 0)
+    for number in np.flatnonzero(day.isna() | ~slot.between(first, first + (per_day or 24) - 1)):
         raise S2KDError(
             f"{path}: date {text[number]!r} at position {number} is not YYYYMMDDss with a slot ss "
-            f"from 01 to {SLOTS}"
+            f"from {first:02d} to {first + (per_day or 24) - 1}"
         )
-    return (day + pd.to_timedelta((slot - 1) * 1800, unit="s")).to_numpy("datetime64[s]")
+    if not per_day or DAY % per_day:
+        raise S2KDError(
+            f"{path}: slots up to {last} may be hours, half-hours or others; set "
+            "dataset.params.slots_per_day to their number in a day, as 24 or 48"
+        )
+    after = pd.to_timedelta((slot - first) * (DAY // per_day), unit="s")
+    return (day + after).to_numpy("datetime64[s]"), per_day
 
 
 def _words(
-    folder: Path, times: np.ndarray, *, weather: bool, holidays: bool
+    folder: Path, times: np.ndarray, per_day: int, *, holidays: bool
 ) -> list[tuple[str, ...]]:
-    """Words per slot: kind of day, holiday, weather; of the slot itself, never of a later one."""
+    """Words per slot: kind of day, holiday, weather; of the slot itself, never of a later one.
+
+    `per_day` is the number of slots in a day of the weather's file; 0: no weather.
+    """
     import pandas as pd
 
     index = pd.DatetimeIndex(times)
@@ -238,8 +289,8 @@ def _words(
     if holidays and (folder / HOLIDAYS).is_file():
         free = index.normalize().isin(_holidays(folder / HOLIDAYS))
         words["holiday"] = np.where(free, "holiday", "")
-    if weather and (folder / METEOROLOGY).is_file():
-        words = words.join(_weather(folder / METEOROLOGY)).fillna("")
+    if per_day and (folder / METEOROLOGY).is_file():
+        words = words.join(_weather(folder / METEOROLOGY, per_day)).fillna("")
     return [tuple(filter(None, row)) for row in words.itertuples(index=False)]
 
 
@@ -253,7 +304,7 @@ def _holidays(path: Path) -> "pd.Series":
     return dates
 
 
-def _weather(path: Path) -> "pd.DataFrame":
+def _weather(path: Path, per_day: int) -> "pd.DataFrame":
     """Coarse words (kind of weather, warmth, wind) by slot."""
     import pandas as pd
 
@@ -268,7 +319,7 @@ def _weather(path: Path) -> "pd.DataFrame":
             "warmth": np.where(warmth.isna(), "", warmth.astype(str)),
             "wind": np.where(wind >= STRONG_WIND, "strong wind", ""),
         },
-        index=pd.DatetimeIndex(slot_times(path, dates)),
+        index=pd.DatetimeIndex(slot_times(path, dates, per_day)[0]),
     )
     return table[~table.index.duplicated(keep="last")]
 
@@ -482,7 +533,8 @@ def describe_layout(path: Path) -> "DetectedLayout | None":
     elif path.is_file() and path.suffix.lower() in (".npz", ".h5", ".hdf5"):
         kind, keys = "TaxiBJ arrays", headers(path)
         flows = keys.get("flow", keys.get("data"))
-        if flows is None or len(flows.shape) != 4 or not {"date", "time"} & keys.keys():
+        is_flow = flows is not None and len(flows.shape) == 4 and flows.shape[1] == 2
+        if not is_flow or flows.is_netcdf or not {"date", "time"} & keys.keys():
             return None
     else:
         return None

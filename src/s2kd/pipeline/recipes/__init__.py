@@ -5,15 +5,14 @@ A built-in recipe is a function decorated with `@builtin`; its settings are keyw
 """
 
 import inspect
-import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from s2kd.core.recipe import ALL_METHODS as ALL_METHODS
-from s2kd.core.recipe import Keep, Part, Recipe, Split, method_named, s2kd
+from s2kd.core.recipe import Keep, Part, Recipe, Split, method_named, parsed_setting, s2kd
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
 from s2kd.data.describe import Description, describe
@@ -22,6 +21,8 @@ from s2kd.training.labels import is_labels
 if TYPE_CHECKING:
     import xarray as xr
 
+READER = "dataset.params."
+"""How the paths of a reader's settings begin."""
 _RECIPES: dict[str, Callable[..., Recipe]] = {}
 
 
@@ -109,9 +110,12 @@ def for_dataset(part: Part, *, past: int, lead: int, name: str, cells: int) -> R
     )
 
 
-def for_data(data: "str | Path | xr.Dataset | xr.DataArray") -> Recipe:
+def for_data(
+    data: "str | Path | xr.Dataset | xr.DataArray", settings: Sequence[str] = ()
+) -> Recipe:
     """The recipe made for a gridded file or folder, or for CF data in memory.
 
+    `settings` (`path=value`) change it; those of `dataset.params` are not guessed from the file.
     Raises S2KDError where nothing that can be read fits.
     """
     if isinstance(data, str | Path) and is_labels(Path(data)):
@@ -119,12 +123,16 @@ def for_data(data: "str | Path | xr.Dataset | xr.DataArray") -> Recipe:
             f"{data}: is a label store, which holds what a teacher says and no truth; give the "
             "data themselves, and the store as stored.path"
         )
-    description = describe(data)
+    values = dict(map(parsed_setting, settings))
+    params = {
+        path.removeprefix(READER): value for path, value in values.items() if READER in path
+    }
+    description = describe(data, params)
     recipe = for_description(description)
     if recipe is None:
-        command = shlex.join(["s2kd", "data", "describe", description.path])
-        raise S2KDError(f"{description.path}: no recipe fits it; `{command}` says what it holds")
-    return recipe
+        reasons = "; ".join(description.problems)
+        raise S2KDError(f"{description.path}: no recipe fits it: {reasons}")
+    return recipe.with_settings(settings)
 
 
 def for_description(description: Description) -> Recipe | None:

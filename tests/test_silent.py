@@ -1,0 +1,198 @@
+"""Files whose values, times or places are easily taken for others: read right, or refused."""
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+
+from s2kd.core.types import GridSpec, S2KDError
+from s2kd.data.dates import read_dates
+from s2kd.data.describe import describe
+from s2kd.data.readers import readers
+from s2kd.data.readers.arrays import fitting_layouts
+from s2kd.data.statistics import statistics
+from s2kd.data.write import to_xarray
+from s2kd.pipeline import recipes
+
+FRAMES = np.random.default_rng(0).normal(280, 9, (48, 8, 12)).astype(np.float32)
+
+
+# --- times ----------------------------------------------------------------------------------------
+
+
+def test_dates_that_nanoseconds_cannot_hold_do_not_wrap(tmp_path):
+    days = np.datetime64("0850-01-01") + np.arange(48)
+    np.savez(tmp_path / "old.npz", x=FRAMES, when=days)
+    record = readers.build(
+        "arrays", path=str(tmp_path / "old.npz"), key="x", layout="THW", time="when"
+    )
+    assert record.time.values[31].isoformat() == "0850-02-01T00:00:00"
+    centuries = readers.build(
+        "arrays", path=str(tmp_path / "old.npz"), key="x", layout="THW", step_seconds=86400 * 36525.0
+    )
+    assert [time.year for time in centuries.time.values[:4]] == [2000, 2100, 2200, 2300]
+    memory = xr.Dataset(
+        {"t": (("time", "y", "x"), FRAMES)}, {"time": days.astype("datetime64[s]")}
+    )
+    assert readers.build("memory", memory).time.values[0].year == 850
+
+
+def test_a_forecast_may_pass_the_last_nanosecond(tmp_path):
+    grid = GridSpec(channels=("t",), units=("K",), height=1, width=2, step_seconds=86400 * 365.0)
+    start = np.array(["2262-01-01"], dtype="datetime64[ns]")
+    made = to_xarray(np.zeros((300, 1, 1, 2), np.float32), grid=grid, initial_times=start)
+    assert made.valid_time.values[0, 0].isoformat() == "2263-01-01T00:00:00"
+    assert made.lead_time.values[-1] == np.timedelta64(300 * 365, "D")
+
+
+@pytest.mark.parametrize(("per_day", "first"), [(24, 1), (24, 0), (48, 1), (96, 1)])
+def test_the_step_of_taxi_slots_is_that_of_their_numbers(tmp_path, per_day, first):
+    dates = [f"201503{day:02d}{n:02d}" for day in (1, 2) for n in range(first, first + per_day)]
+    with h5py.File(tmp_path / "city.h5", "w") as file:
+        file["date"] = np.array(dates, dtype="S10")
+        file["data"] = np.ones((2 * per_day, 2, 4, 5), np.float32)
+    record = readers.build("taxibj", path=str(tmp_path / "city.h5"), whole_days=True)
+    step = np.timedelta64(86400 // per_day, "s")
+    expected = np.datetime64("2015-03-01") + np.arange(2 * per_day) * step
+    np.testing.assert_array_equal(record.time.values, expected)
+    assert record.attrs["step_seconds"] == 86400 / per_day
+
+
+def test_slots_that_may_be_hours_or_half_hours_are_asked_about(tmp_path):
+    with h5py.File(tmp_path / "morning.h5", "w") as file:
+        file["date"] = np.array([f"20150301{n:02d}" for n in range(1, 13)], dtype="S10")
+        file["data"] = np.ones((12, 2, 4, 5), np.float32)
+    with pytest.raises(S2KDError, match=r"morning.h5: slots up to 12 .*slots_per_day"):
+        readers.build("taxibj", path=str(tmp_path / "morning.h5"))
+    record = readers.build("taxibj", path=str(tmp_path / "morning.h5"), slots_per_day=24)
+    assert record.time.values[11] == np.datetime64("2015-03-01T11")
+
+
+HOURS = [f"2020-01-{1 + n // 24:02d} {n % 24:02d}" for n in range(48)]
+SINCE_1970 = np.datetime64("2020-01-01", "s").astype(int) + 3600 * np.arange(48)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        [int(text.replace("-", "").replace(" ", "")) for text in HOURS],  # 2020010100
+        [text.replace("-", "").replace(" ", "").encode() for text in HOURS],
+        [f"{text[8:10]}.{text[5:7]}.{text[:4]} {text[11:]}:00" for text in HOURS],  # 01.01.2020
+        [f"{text[5:7]}/{text[8:10]}/{text[:4]} {text[11:]}:00" for text in HOURS],  # 01/01/2020
+        [text.replace(" ", "_") + ":00:00" for text in HOURS],
+        [text.replace("-01-", "-Jan-").replace(" ", "T") + ":00Z" for text in HOURS],
+        [20200101 + n // 24 + n % 24 / 24 for n in range(48)],
+        SINCE_1970,
+        SINCE_1970 * 10**9,
+    ],
+)
+def test_dates_that_are_clear_are_read(stored):
+    times, _ = read_dates(np.array(stored), "file: time")
+    np.testing.assert_array_equal(
+        times, np.datetime64("2020-01-01") + np.arange(48) * np.timedelta64(1, "h")
+    )
+
+
+@pytest.mark.parametrize(
+    ("stored", "reason"),
+    [
+        (np.arange(48) + 18262, "numbers 18262 to 18309 do not say what they count"),
+        (np.arange(48) + 1051896.0, "do not say what they count"),
+        (np.arange(48), "do not say what they count"),
+        (np.arange(48) + 2020001, "do not say what they count"),
+        (["01/02/2020", "02/02/2020", "03/02/2020"], "may be 2020-02-01.* or 2020-01-02"),
+        ([f"20200101{hour:02d}" for hour in range(1, 25)], "no dates of one known form"),
+        (["soon", "later"], "no dates of one known form"),
+    ],
+)
+def test_dates_that_may_be_others_are_refused(stored, reason):
+    with pytest.raises(S2KDError, match="file: time: .*" + reason):
+        read_dates(np.array(stored), "file: time")
+
+
+def test_numbers_count_from_what_is_set_or_declared(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"], file["time"], file["when"] = FRAMES, np.arange(48), np.arange(48) + 18262
+        file["time"].attrs["units"] = "hours since 2020-01-01"
+    for settings in (
+        {"time": "time"},
+        {"time": "when", "start": "days since 1970-01-01"},
+    ):
+        record = readers.build(
+            "arrays", path=str(tmp_path / "a.h5"), key="x", layout="THW", **settings
+        )
+        step = np.timedelta64(1, "h" if settings["time"] == "time" else "D")
+        np.testing.assert_array_equal(
+            record.time.values, np.datetime64("2020-01-01") + np.arange(48) * step
+        )
+
+
+# --- what a file is ---------------------------------------------------------------------------------
+
+
+def field(**attributes):
+    """A temperature over 48 hours."""
+    return xr.Dataset(
+        {"t": (("time", "lat", "lon"), FRAMES, {"units": "K", **attributes})},
+        {
+            "time": np.datetime64("2020-01-01", "ns") + np.arange(48) * np.timedelta64(1, "h"),
+            "lat": ("lat", np.linspace(50, 43, 8), {"units": "degrees_north"}),
+            "lon": ("lon", np.arange(12.0), {"units": "degrees_east"}),
+        },
+    )
+
+
+def test_a_file_is_what_it_holds_whatever_its_name(tmp_path):
+    encoding = {"t": {"dtype": "i2", "scale_factor": 0.01, "add_offset": 273.15, "_FillValue": -32767}}
+    for name in ("packed.nc", "packed.h5", "packed.npz"):
+        field().to_netcdf(tmp_path / name, engine="h5netcdf", encoding=encoding)
+        made = describe(tmp_path / name)
+        assert (made.kind, made.step_seconds) == ("NetCDF-4", 3600)
+        assert made.variables[0].maximum == pytest.approx(FRAMES.max(), abs=0.01)
+    np.save(tmp_path / "a.npy", FRAMES)
+    (tmp_path / "a.npy").rename(tmp_path / "a.dat")
+    assert describe(tmp_path / "a.dat").kind == "NPY array"
+
+
+def test_arrays_of_hdf5_are_unpacked_as_their_attributes_say(tmp_path):
+    raw = np.arange(48 * 8 * 12, dtype=np.int16).reshape(FRAMES.shape)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = raw
+        file["x"].attrs.update({"scale_factor": 0.5, "add_offset": 100.0, "_FillValue": np.int16(3)})
+    record = readers.build("arrays", path=str(tmp_path / "a.h5"), layout="THW", step_seconds=60)
+    expected = np.where(raw == 3, np.nan, raw * 0.5 + 100).astype(np.float32)
+    np.testing.assert_array_equal(record.channel_0.values, expected)
+
+
+# --- axes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "coordinates", "layouts"),
+    [
+        ((1000, 2, 32, 32), {}, ["TCHW"]),
+        ((2, 1000, 32, 32), {}, ["CTHW"]),
+        ((1000, 32, 32, 2), {}, ["THWC"]),
+        ((20, 60, 16, 16), {}, ["CTHW", "RTHW", "TRHW"]),  # Moving MNIST
+        ((10000, 20, 64, 64), {}, ["TCHW", "RTHW", "TRHW"]),
+        ((10000, 20, 1, 64, 64), {}, ["RTCHW"]),
+        ((300, 90, 120), {}, ["THW"]),
+        ((90, 120, 500), {}, ["THW", "HWT"]),
+        ((96, 96, 96), {}, ["THW", "HWT"]),
+        ((8, 12, 96), {"T": 96, "H": 8, "W": 12}, ["HWT"]),
+        ((12, 8, 96), {"T": 96, "H": 8, "W": 12}, ["WHT"]),
+    ],
+)
+def test_axes_that_a_shape_may_have(shape, coordinates, layouts):
+    assert fitting_layouts(shape, coordinates) == layouts
+
+
+def test_axes_of_two_readings_are_asked_for(tmp_path):
+    np.save(tmp_path / "videos.npy", np.random.default_rng(0).random((20, 60, 16, 16), "f4"))
+    made = describe(tmp_path / "videos.npy")
+    assert made.dataset is None
+    with pytest.raises(S2KDError, match="layout to one of .*TRHW .60 runs, 20 times, 16 rows"):
+        recipes.for_data(tmp_path / "videos.npy")
+    settings = ['dataset.params.layout="TRHW"', "dataset.params.join=runs"]
+    recipe = recipes.for_data(tmp_path / "videos.npy", settings)
+    assert recipe.dataset.params["layout"] == "TRHW"
