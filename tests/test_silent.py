@@ -10,7 +10,6 @@ from s2kd.data.dates import read_dates
 from s2kd.data.describe import describe
 from s2kd.data.readers import readers
 from s2kd.data.readers.arrays import fitting_layouts
-from s2kd.data.statistics import statistics
 from s2kd.data.write import to_xarray
 from s2kd.pipeline import recipes
 
@@ -28,12 +27,14 @@ def test_dates_that_nanoseconds_cannot_hold_do_not_wrap(tmp_path):
     )
     assert record.time.values[31].isoformat() == "0850-02-01T00:00:00"
     centuries = readers.build(
-        "arrays", path=str(tmp_path / "old.npz"), key="x", layout="THW", step_seconds=86400 * 36525.0
+        "arrays",
+        path=str(tmp_path / "old.npz"),
+        key="x",
+        layout="THW",
+        step_seconds=86400 * 36525.0,
     )
     assert [time.year for time in centuries.time.values[:4]] == [2000, 2100, 2200, 2300]
-    memory = xr.Dataset(
-        {"t": (("time", "y", "x"), FRAMES)}, {"time": days.astype("datetime64[s]")}
-    )
+    memory = xr.Dataset({"t": (("time", "y", "x"), FRAMES)}, {"time": days.astype("datetime64[s]")})
     assert readers.build("memory", memory).time.values[0].year == 850
 
 
@@ -127,7 +128,7 @@ def test_numbers_count_from_what_is_set_or_declared(tmp_path):
         )
 
 
-# --- what a file is ---------------------------------------------------------------------------------
+# --- what a file is -------------------------------------------------------------------------------
 
 
 def field(**attributes):
@@ -143,7 +144,9 @@ def field(**attributes):
 
 
 def test_a_file_is_what_it_holds_whatever_its_name(tmp_path):
-    encoding = {"t": {"dtype": "i2", "scale_factor": 0.01, "add_offset": 273.15, "_FillValue": -32767}}
+    encoding = {
+        "t": {"dtype": "i2", "scale_factor": 0.01, "add_offset": 273.15, "_FillValue": -32767}
+    }
     for name in ("packed.nc", "packed.h5", "packed.npz"):
         field().to_netcdf(tmp_path / name, engine="h5netcdf", encoding=encoding)
         made = describe(tmp_path / name)
@@ -158,13 +161,15 @@ def test_arrays_of_hdf5_are_unpacked_as_their_attributes_say(tmp_path):
     raw = np.arange(48 * 8 * 12, dtype=np.int16).reshape(FRAMES.shape)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"] = raw
-        file["x"].attrs.update({"scale_factor": 0.5, "add_offset": 100.0, "_FillValue": np.int16(3)})
+        file["x"].attrs.update(
+            {"scale_factor": 0.5, "add_offset": 100.0, "_FillValue": np.int16(3)}
+        )
     record = readers.build("arrays", path=str(tmp_path / "a.h5"), layout="THW", step_seconds=60)
     expected = np.where(raw == 3, np.nan, raw * 0.5 + 100).astype(np.float32)
     np.testing.assert_array_equal(record.channel_0.values, expected)
 
 
-# --- axes -------------------------------------------------------------------------------------------
+# --- axes -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -191,7 +196,7 @@ def test_axes_of_two_readings_are_asked_for(tmp_path):
     np.save(tmp_path / "videos.npy", np.random.default_rng(0).random((20, 60, 16, 16), "f4"))
     made = describe(tmp_path / "videos.npy")
     assert made.dataset is None
-    with pytest.raises(S2KDError, match="layout to one of .*TRHW .60 runs, 20 times, 16 rows"):
+    with pytest.raises(S2KDError, match=r"layout to one of .*TRHW .60 runs, 20 times, 16 rows"):
         recipes.for_data(tmp_path / "videos.npy")
     settings = ['dataset.params.layout="TRHW"', "dataset.params.join=runs"]
     recipe = recipes.for_data(tmp_path / "videos.npy", settings)

@@ -124,9 +124,7 @@ def _digit_readings(values: np.ndarray) -> dict[str, Times]:
     readings = _readings(list(map(str, whole.tolist())))
     if (values != whole).any():
         seconds = np.round((values - whole) * 86400).astype("timedelta64[s]")
-        readings = {
-            form: times + seconds for form, times in readings.items() if form == "%Y%m%d"
-        }
+        readings = {form: times + seconds for form, times in readings.items() if form == "%Y%m%d"}
     return {form: times for form, times in readings.items() if _evenness(times)}
 
 

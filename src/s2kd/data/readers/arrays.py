@@ -335,7 +335,7 @@ def fitting_layouts(shape: tuple[int, ...], lengths: Mapping[str, int]) -> list[
         sizes = dict(zip(layout, shape, strict=True))
         rows, columns, times = (sizes[axis] for axis in "HWT")
         usual = rows >= 8 and (rows == columns or abs(columns - 2 * rows) <= 2)
-        video = "R" in layout and layout[:2] != "RT" or layout == "RTHW"
+        video = ("R" in layout and layout[:2] != "RT") or layout == "RTHW"
         if (
             all(sizes[axis] == length for axis, length in lengths.items())
             and times >= FEWEST_FRAMES

@@ -187,7 +187,9 @@ def _by_slot(
         units=("1", "1"),
         times=times,
         coords={
-            "context": per_frame(_words(folder, times, per_day if weather else 0, holidays=holidays)),
+            "context": per_frame(
+                _words(folder, times, per_day if weather else 0, holidays=holidays)
+            ),
             "latitude": _cell_centres(paths[0], "lat_edges", "row", height),
             "longitude": _cell_centres(paths[0], "lon_edges", "column", width),
         },

@@ -124,9 +124,7 @@ def for_data(
             "data themselves, and the store as stored.path"
         )
     values = dict(map(parsed_setting, settings))
-    params = {
-        path.removeprefix(READER): value for path, value in values.items() if READER in path
-    }
+    params = {path.removeprefix(READER): value for path, value in values.items() if READER in path}
     description = describe(data, params)
     recipe = for_description(description)
     if recipe is None:
