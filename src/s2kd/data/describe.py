@@ -208,7 +208,8 @@ def _of_fields(label: str, fields: Fields) -> Description:
     kind = "xarray in memory" if in_memory else ", ".join(kinds) or "Zarr"
     variables, scanned = _scan(label, records)
     variables = tuple(_with_metadata(variable, fields) for variable in variables)
-    channels, reason = _choose(variables)
+    agreeing, others = _agreeing(records, variables)
+    channels, reason = _choose(agreeing or variables)
     names = {name.rpartition("@")[0] or name for name in channels}
     basic = Description(
         path=label,
@@ -219,13 +220,15 @@ def _of_fields(label: str, fields: Fields) -> Description:
         reason=reason,
         keep=_missing_setting([v for v in variables if v.name in names]),
     )
-    basic = _with_grid(basic, next(iter(records.values())), variables, scanned)
+    described = records[agreeing[0].name] if agreeing else next(iter(records.values()))
+    basic = _with_grid(basic, described, variables, scanned)
     chunks = [text for file in files for text in _chunk_problems(file, records)]
-    basic = _with_problems(basic, *failures, *chunks, *_chunk_lengths(records))
+    basic = _with_problems(basic, *others, *failures, *chunks, *_chunk_lengths(records))
     try:
         record = joined(label, fields, channels)
     except S2KDError as error:
         return _with_problems(basic, str(error))
+    basic = _with_problems(basic, *record.attrs["notices"])
     params: dict[str, Any] = {} if in_memory else {"path": label}
     params |= {"variables": list(channels)}
     params |= {} if "latitude" in record.coords else {"domain": "generic"}
@@ -465,6 +468,38 @@ def _chunk_lengths(records: Mapping[str, "xr.Dataset"]) -> list[str]:
 
 
 # --- choice of channels ---------------------------------------------------------------------------
+
+
+def _agreeing(
+    records: Mapping[str, "xr.Dataset"], variables: Sequence[Variable]
+) -> tuple[list[Variable], list[str]]:
+    """The fields whose values differ that share the longest time axis, and a grid.
+
+    Also a sentence for each field that does not.
+    """
+    usable = [v for v in variables if v.minimum is not None and v.minimum != v.maximum]
+    groups: list[list[Variable]] = []
+    for variable in usable:
+        for group in groups:
+            first, record = records[group[0].name], records[variable.name]
+            axes = ("time", "latitude", "longitude")
+            if first.sizes == record.sizes and all(
+                name not in first.coords or first[name].equals(record.get(name)) for name in axes
+            ):
+                group.append(variable)
+                break
+        else:
+            groups.append([variable])
+    longest = max(groups, key=lambda g: (records[g[0].name].sizes["time"], len(g)), default=[])
+    others = []
+    for variable in usable:
+        sizes = records[variable.name].sizes
+        if variable not in longest:
+            others.append(
+                f"{variable.name!r} has other times or cells ({sizes['time']} times, "
+                f"{sizes['row']}×{sizes['column']}) than {longest[0].name!r} and is left out"
+            )
+    return longest, others
 
 
 def _choose(variables: Sequence[Variable]) -> tuple[tuple[str, ...], str]:

@@ -76,9 +76,18 @@ def coordinate_difference(
     )
 
 
-def geographic_plane(rows: FileAxis, columns: FileAxis, *, label: str) -> Plane:
-    """The plane of a regular latitude-longitude grid; S2KDError names `label`."""
-    latitude, longitude = _degrees(rows), _degrees(columns)
+def geographic_plane(
+    rows: FileAxis,
+    columns: FileAxis,
+    *,
+    label: str,
+    degrees: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Plane:
+    """The plane of a regular latitude-longitude grid; S2KDError names `label`.
+
+    `degrees` are latitudes of the rows and longitudes of the columns, where the axes hold none.
+    """
+    latitude, longitude = (_rounded(v) for v in degrees or (rows.values, columns.values))
     row_index = np.arange(len(latitude))
     if latitude[0] < latitude[-1]:
         row_index = row_index[::-1]
@@ -128,9 +137,9 @@ def _positions(index: np.ndarray, size: int) -> np.ndarray:
     return positions
 
 
-def _degrees(axis: FileAxis) -> np.ndarray:
+def _rounded(values: np.ndarray | None) -> np.ndarray:
     """A coordinate in float64, rounded to the digits that its own type holds."""
-    values = np.asarray(axis.values)
+    values = np.asarray(values)
     degrees = values.astype(np.float64)
     return np.round(degrees, 5) if values.dtype.itemsize <= 4 else degrees
 

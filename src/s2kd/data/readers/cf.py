@@ -12,41 +12,19 @@ from s2kd.core.types import Domain, S2KDError
 from s2kd.core.units import same_units
 from s2kd.data.grids import AXIS_ATTRIBUTES, FileAxis, Plane, geographic_plane, projected_plane
 from s2kd.data.readers import readers
+from s2kd.data.readers._axes import by_valid_time, kind_by_name, kind_of
+from s2kd.data.readers._cells import (
+    positions_of_cells,
+    regular_degrees,
+    turned,
+    with_still_cells,
+)
 from s2kd.data.readers.files import open_files
 from s2kd.data.steps import calendar_of, date_text, exact_times
 
 if TYPE_CHECKING:
     import xarray as xr
 
-NORTH = ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn")
-EAST = ("degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "degreese")
-NAMES = {
-    "latitude": ("lat", "latitude"),
-    "longitude": ("lon", "longitude"),
-    "y": ("y", "yc", "ny", "nj", "j", "row", "rows", "rlat", "south_north", "northing"),
-    "x": (
-        "x",
-        "xc",
-        "nx",
-        "ni",
-        "i",
-        "col",
-        "cols",
-        "column",
-        "columns",
-        "rlon",
-        "west_east",
-        "easting",
-    ),
-}
-STANDARD_NAMES = {
-    "latitude": "latitude",
-    "longitude": "longitude",
-    "projection_y_coordinate": "y",
-    "projection_x_coordinate": "x",
-    "grid_latitude": "y",
-    "grid_longitude": "x",
-}
 VERTICAL = ("level", "lev", "plev", "height", "depth", "isobaricinhpa", "pressure_level")
 CHANNEL_ATTRIBUTES = ("long_name", "standard_name", "units", "cell_methods")
 CHUNK_BYTES = 2**26
@@ -77,7 +55,7 @@ class Field:
 
     `time_dim` is None where the file holds a single time; `extra` are dimensions beyond time, rows
     and columns that have more than one entry, `levels` the values of the only one, or of a scalar
-    vertical coordinate.
+    vertical coordinate; `notices` are sentences on what was assumed or left out.
     """
 
     path: Path
@@ -88,6 +66,7 @@ class Field:
     extra: tuple[str, ...]
     levels: tuple[float, ...]
     plane: Plane
+    notices: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -149,7 +128,8 @@ def fields_of(source: "str | Path | xr.Dataset | xr.DataArray") -> Fields:
 def fields_in(files: "Sequence[tuple[Path, xr.Dataset]]") -> Fields:
     """Every variable over time, rows and columns, in files that are open."""
     fields: Fields = {}
-    for path, file in files:
+    for path, opened in files:
+        file = with_still_cells(opened)
         for name in map(str, file.data_vars):
             try:
                 field = _field(path, file, name)
@@ -205,6 +185,14 @@ def joined(
         axes=(first.plane.rows, first.plane.columns),
         places=_places(first),
         stored_frames=first.stored_frames,
+        notices=tuple(
+            dict.fromkeys(
+                text
+                for pieces in pieces_by_channel.values()
+                for field, _ in pieces
+                for text in field.notices
+            )
+        ),
         history=str(first.file.attrs.get("history", "")),
     )
 
@@ -285,7 +273,8 @@ def _check_agreement(path: str, chosen: dict[str, list[tuple[Field, str]]]) -> N
             texts = [date_text(t[at]) if at < len(t) else "its end" for t in (times, channel_times)]
             raise S2KDError(
                 f"{path}: {lead_name!r} and {name!r} must have the same times, but frame {at} is "
-                f"{texts[0]} in the one and {texts[1]} in the other"
+                f"{texts[0]} in the one and {texts[1]} in the other; choose those that agree: "
+                f"dataset.params.variables=['{lead_name}']"
             )
         for field, _ in pieces:
             text = field.plane.difference(lead[0][0].plane)
@@ -331,32 +320,42 @@ def _as_slice(index: np.ndarray) -> slice | np.ndarray:
 
 def _field(path: Path, file: "xr.Dataset", name: str) -> Field | None:
     """A variable with its axes; None where it is not a field over time, rows and columns."""
-    array = file[name]
-    if array.dtype.kind not in "fiu":
+    if file[name].dtype.kind not in "fiu":
         return None
+    file, notices = by_valid_time(file, name)
+    array, notices = file[name], (*file.attrs["notices"], *notices)
     axes: dict[str, tuple[str | None, str | None]] = {}
     for dim in map(str, array.dims):
         for kind, coordinate in _kinds_of_dim(file, dim):
             axes.setdefault(kind, (dim, coordinate))
     y, x = axes.get("latitude") or axes.get("y"), axes.get("longitude") or axes.get("x")
-    time = axes.get("time") or _single_time(array)
+    time = axes.pop("time", None) or _single_time(array)
+    cells = None if {"latitude", "longitude"} <= axes.keys() else positions_of_cells(file, array)
+    if cells is not None:
+        y, x = ((d, dict(axes.values()).get(d)) for d in map(str, cells.latitude.dims))
     if y is None or x is None or time is None or y[0] == x[0]:
         return None
     extra = tuple(
         str(d) for d in array.dims if d not in (time[0], y[0], x[0]) and array.sizes[d] > 1
     )
     times = np.atleast_1d(file[time[1]].values)
-    if len(times) == 0:
+    dated = np.array([t == t and t is not None for t in times])  # NaT differs from itself
+    if not dated.any():
         raise S2KDError(f"{path}: {name!r} holds no times")
+    if not dated.all():
+        file = file.isel({time[0]: _as_slice(np.flatnonzero(dated))})
+        notices += (f"{(~dated).sum()} of {len(times)} frames have no time and are left out",)
+        times = times[dated]
     return Field(
         path=path,
-        array=array,
+        array=file[name],
         file=file,
         times=exact_times(times),
         time_dim=time[0],
         extra=extra,
         levels=_levels(array, extra),
-        plane=_plane(file, y, x, label=f"{path}: {name!r}"),
+        plane=_plane(file, y, x, cells, label=f"{path}: {name!r}"),
+        notices=notices,
     )
 
 
@@ -366,38 +365,10 @@ def _kinds_of_dim(file: "xr.Dataset", dim: str) -> list[tuple[str, str | None]]:
     along.sort(key=lambda name: (name != "valid_time", name != dim))
     kinds = [(kind_of(name, file.variables[name]), name) for name in along]
     matches: list[tuple[str, str | None]] = [(k, n) for k, n in kinds if k is not None]
-    by_name = _kind_by_name(dim)
+    by_name = kind_by_name(dim)
     if not matches and by_name is not None:
         return [({"latitude": "y", "longitude": "x"}.get(by_name, by_name), None)]
     return matches
-
-
-def kind_of(name: str, variable: "xr.Variable | xr.DataArray") -> str | None:
-    """`time`, `latitude`, `longitude`, `y` or `x`; None for anything else."""
-    if variable.dtype.kind == "M" or _holds_cftime(variable):
-        return "time"
-    attributes = variable.attrs
-    if attributes.get("standard_name") in STANDARD_NAMES:
-        return STANDARD_NAMES[attributes["standard_name"]]
-    units = str(attributes.get("units", "")).lower()
-    if units in NORTH or units in EAST:
-        return "latitude" if units in NORTH else "longitude"
-    if attributes.get("axis") in ("X", "Y") and name.lower() not in NAMES["latitude"]:
-        is_longitude = name.lower() in NAMES["longitude"]
-        return "longitude" if is_longitude else attributes["axis"].lower()
-    return _kind_by_name(name)
-
-
-def _kind_by_name(name: str) -> str | None:
-    return next((kind for kind, names in NAMES.items() if name.lower() in names), None)
-
-
-def _holds_cftime(variable: "xr.Variable | xr.DataArray") -> bool:
-    if variable.dtype != object or variable.ndim > 1 or variable.size == 0:
-        return False
-    import cftime
-
-    return isinstance(np.ravel(variable.values)[0], cftime.datetime)
 
 
 def _single_time(array: "xr.DataArray") -> tuple[None, str] | None:
@@ -426,7 +397,12 @@ def _is_vertical(name: str, coordinate: "xr.DataArray") -> bool:
 
 
 def _plane(
-    file: "xr.Dataset", y: tuple[str, str | None], x: tuple[str, str | None], *, label: str
+    file: "xr.Dataset",
+    y: tuple[str, str | None],
+    x: tuple[str, str | None],
+    cells: "xr.Dataset | None",
+    *,
+    label: str,
 ) -> Plane:
     rows, columns = _file_axis(file, *y), _file_axis(file, *x)
     kinds = [
@@ -435,10 +411,15 @@ def _plane(
     ]
     if kinds == ["latitude", "longitude"]:
         return geographic_plane(rows, columns, label=label)
+    if cells is not None:
+        degrees = regular_degrees(cells)
+        if degrees is not None:
+            return geographic_plane(rows, columns, label=label, degrees=degrees)
+        south_first, east_first = turned(cells)
+        return projected_plane(rows, columns, south_first=south_first, east_first=east_first)
     degrees = columns.values
     east_first = degrees is not None and len(degrees) > 1 and bool(degrees[0] > degrees[-1])
-    south_first = _south_first(file, rows, columns)
-    return projected_plane(rows, columns, south_first=south_first, east_first=east_first)
+    return projected_plane(rows, columns, south_first=_south_first(rows), east_first=east_first)
 
 
 def _file_axis(file: "xr.Dataset", dimension: str, name: str | None) -> FileAxis:
@@ -455,17 +436,11 @@ def _file_axis(file: "xr.Dataset", dimension: str, name: str | None) -> FileAxis
     )
 
 
-def _south_first(file: "xr.Dataset", rows: FileAxis, columns: FileAxis) -> bool:
-    """Whether row 0 is the southern (lower) one on a grid of its own projection.
+def _south_first(rows: FileAxis) -> bool:
+    """Whether row 0 is the lower one of a projection, whose y counts upwards.
 
-    A two-dimensional latitude decides; else a projection's y, which counts upwards. A bare row
-    number is an image's: it counts downwards already.
+    A bare row number is an image's: it counts downwards already.
     """
-    for name, variable in file.variables.items():
-        plane = (rows.dimension, columns.dimension)
-        if variable.dims == plane and kind_of(str(name), variable) == "latitude":
-            means = np.nanmean(variable.values[[0, -1]].astype(np.float64), axis=1)
-            return bool(means[0] < means[1])
     if rows.values is None:
         return False
     upwards = rows.attributes.get("standard_name") in ("projection_y_coordinate", "grid_latitude")
@@ -509,11 +484,16 @@ def _why_no_field(path: Path, file: "xr.Dataset") -> str:
         if (is_time or attributes.get("axis") == "T") and kind_of(str(name), variable) is None:
             return (
                 f"{path}: {str(name)!r} does not say what it counts (units "
-                f"{attributes.get('units')!r}); give it units such as 'hours since 2000-01-01', "
-                "and open datasets with decode_times=True"
+                f"{attributes.get('units')!r}, calendar {attributes.get('calendar')!r}); give it "
+                "units such as 'hours since 2000-01-01' and a calendar of CF"
             )
-    names = ", ".join(f"{n} ({', '.join(map(str, v.dims))})" for n, v in file.data_vars.items())
+    group = str(file.attrs.get("group", "")).strip("/")
+    names = ", ".join(
+        f"{group}/{name} {array.shape}" if group else f"{name} ({', '.join(map(str, array.dims))})"
+        for name, array in file.data_vars.items()
+    )
+    dated = any(kind_of(str(name), variable) == "time" for name, variable in file.variables.items())
     return (
         f"{path}: no variable has the axes time, latitude (or y) and longitude (or x); "
-        f"it holds {names[:300] or 'no variables'}"
+        f"it holds {names[:300] or 'no variables'}{'' if dated else ', and no time'}"
     )

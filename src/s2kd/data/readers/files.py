@@ -2,11 +2,13 @@
 
 import glob
 import warnings
+import zipfile
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from s2kd.core.types import S2KDError
+from s2kd.data.readers._decoding import conformed, decoded
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -15,13 +17,23 @@ ENDINGS = (".nc", ".nc4", ".cdf", ".netcdf", ".grib", ".grb", ".grib2", ".grb2",
 KINDS = {"h5netcdf": "NetCDF-4", "scipy": "NetCDF-3", "zarr": "Zarr", "cfgrib": "GRIB"}
 IN_MEMORY = "the dataset given"
 """What errors call a dataset that was passed in memory."""
+ZIP = b"PK"
+WRAPPINGS = {
+    ZIP: "a ZIP archive",
+    b"\x1f\x8b": "packed with gzip: unpack it",
+    b"BZh": "packed with bzip2: unpack it",
+    b"\xfd7zXZ": "packed with xz: unpack it",
+    b"\x0e\x03\x13\x01": "HDF4, which is not read: convert it to NetCDF-4 (h4tonccf_nc4)",
+    b"<": "a page in HTML or XML, such as a log-in or an error message: fetch the file again",
+}
+"""What files are that hold no data as they are, by their first bytes."""
 GOOGLE = "https://storage.googleapis.com/"
 NEEDED = {"gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 
 
 def is_zarr(path: Path) -> bool:
     """Whether a folder is a Zarr store."""
-    return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata"))
+    return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata", ".zarray"))
 
 
 def files_of(path: str | Path, endings: Sequence[str] = ENDINGS) -> list[Path]:
@@ -59,13 +71,13 @@ def _as_dataset(data: object) -> "xr.Dataset":
     import xarray as xr
 
     if isinstance(data, xr.DataArray) and data.name is not None:
-        return data.to_dataset()
+        data = data.to_dataset()
     if not isinstance(data, xr.Dataset):
         raise S2KDError(
             f"{IN_MEMORY}: must be an xarray.Dataset, or an xarray.DataArray with a name "
             f"(array.rename('temperature')), not {type(data).__name__}"
         )
-    return data
+    return conformed(data)
 
 
 def kind_of_file(path: Path) -> str:
@@ -75,18 +87,14 @@ def kind_of_file(path: Path) -> str:
 
 def open_file(path: Path) -> list["xr.Dataset"]:
     """Open one file or Zarr folder lazily; anything unreadable is an S2KDError that names it."""
-    import xarray as xr
-
     engine = engine_of(path)
     try:
         with warnings.catch_warnings():
             # dates that datetime64 cannot hold become cftime objects, which is intended
             warnings.simplefilter("ignore")
             if engine == "cfgrib":
-                return _open_grib(path)
-            if engine == "zarr":
-                return [_open_zarr(path)]
-            return [xr.open_dataset(path, engine=engine, cache=False, decode_timedelta=False)]
+                return [conformed(dataset) for dataset in _open_grib(path)]
+            return _with_fields(path, engine)
     except S2KDError:
         raise
     except Exception as error:  # each backend raises its own kinds
@@ -115,7 +123,19 @@ def engine_of(path: Path) -> str:
                 f"{path}: GRIB files need cfgrib ({error}): pip install 's2kd[grib]'"
             ) from None
         return "cfgrib"
+    for sign, text in WRAPPINGS.items():
+        if start.startswith(sign):
+            raise S2KDError(f"{path}: {text}{_members(path) if sign == ZIP else ''}")
     raise S2KDError(f"{path}: neither NetCDF, Zarr nor GRIB (it starts with {start!r})")
+
+
+def _members(path: Path) -> str:
+    """What lies in a ZIP archive."""
+    if not zipfile.is_zipfile(path):
+        return ", cut short: fetch or copy it again"
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return f" that holds {', '.join(names[:3])}{', …' * (len(names) > 3)}: unpack it"
 
 
 def _open_grib(path: Path) -> list["xr.Dataset"]:
@@ -129,18 +149,84 @@ def _open_grib(path: Path) -> list["xr.Dataset"]:
     return datasets
 
 
-def _open_zarr(path: Path) -> "xr.Dataset":
-    """A Zarr store, its fields in order of name: a folder has no order of its own."""
+def _with_fields(path: Path, engine: str) -> list["xr.Dataset"]:
+    """The file's own variables, or, where none of them is a field, those of its groups."""
     import xarray as xr
 
-    dataset = xr.open_dataset(path, engine="zarr", cache=False, decode_cf=False, consolidated=False)
+    options: dict[str, Any] = {"engine": engine, "cache": False, "decode_cf": False}
+    if engine == "zarr":
+        _check_names(path)
+        options["consolidated"] = False
+    if engine == "h5netcdf":
+        options["phony_dims"] = "sort"
+    root = xr.open_dataset(path, **options)
+    if engine == "scipy" or _planes(root):
+        return [_decoded(root, engine)]
+    root.close()
+    groups = xr.open_groups(path, **options)
+    names: dict[str, str] = {}
+    datasets = []
+    for group, dataset in groups.items():
+        for name in _planes(dataset):
+            if names.setdefault(name, group) != group:
+                raise S2KDError(
+                    f"{path}: {name!r} lies in the groups {names[name]} and {group}; store the one "
+                    f"to read by itself: xr.open_dataset({path.name!r}, group={group!r})"
+                    ".to_netcdf('field.nc')"
+                )
+        if _planes(dataset):
+            for parent in PurePosixPath(group).parents:
+                dataset = _inherited(dataset, groups[str(parent)])
+            notices = () if group == "/" else (f"fields are read from the group {group}",)
+            datasets.append(_decoded(dataset, engine).assign_attrs(notices=notices, group=group))
+    return datasets or [_decoded(groups["/"], engine)]
+
+
+def _planes(dataset: "xr.Dataset") -> list[str]:
+    """Variables with two axes or more that are no pairs of bounds."""
+    arrays = dataset.data_vars.items()
+    return [str(name) for name, array in arrays if sum(size > 2 for size in array.shape) > 1]
+
+
+def _inherited(dataset: "xr.Dataset", parent: "xr.Dataset") -> "xr.Dataset":
+    """With the coordinates that a group's parent holds along its dimensions."""
+    names = [
+        name
+        for name, variable in parent.variables.items()
+        if name not in dataset.variables
+        and variable.dims
+        and all(dataset.sizes.get(dim) == size for dim, size in variable.sizes.items())
+    ]
+    return dataset.assign({name: parent.variables[name] for name in names})
+
+
+def _decoded(dataset: "xr.Dataset", engine: str) -> "xr.Dataset":
+    """Decoded; of a Zarr store in order of name: a folder has no order of its own."""
+    if engine != "zarr":
+        return decoded(dataset)
     for name in dataset.dims:
         # Zarr 2 has a fill value, often 0, for every array, but no coordinate lacks values (CF
         # 2.5.1): read as missing, the first time of "hours since ..." would be none
         if name in dataset.variables:
             dataset[name].attrs.pop("_FillValue", None)
-    dataset = xr.decode_cf(dataset, decode_timedelta=False)
+    dataset = decoded(dataset)
     return dataset[sorted(map(str, dataset.data_vars))]
+
+
+def _check_names(path: Path) -> None:
+    """Refuse a Zarr array without names of its dimensions."""
+    import zarr
+
+    store = zarr.open(path, mode="r")
+    arrays = [("at its root", store)] if isinstance(store, zarr.Array) else store.arrays()
+    for name, array in arrays:
+        names = array.metadata.to_dict().get("dimension_names")
+        if array.ndim and not names and "_ARRAY_DIMENSIONS" not in array.attrs:
+            raise S2KDError(
+                f"{path}: the array {name} {array.shape} has no names of its dimensions, as "
+                "xarray writes them; store it as .npy or .npz, whose axes can be described, or "
+                "with xarray, with coordinates of time, rows and columns"
+            )
 
 
 def _open_address(address: str) -> "xr.Dataset":
@@ -161,11 +247,11 @@ def _open_address(address: str) -> "xr.Dataset":
     options = {"token": "anon"} if module == "gcsfs" else {}
     try:
         dataset = xr.open_dataset(
-            address, engine="zarr", storage_options=options, cache=False, decode_timedelta=False
+            address, engine="zarr", storage_options=options, cache=False, decode_cf=False
         )
     except Exception as error:  # each file system raises its own kinds
         raise S2KDError(f"{address}: cannot be opened as Zarr ({_first_line(error)})") from None
-    return dataset[sorted(map(str, dataset.data_vars))]
+    return _decoded(dataset, "zarr")
 
 
 def _check_google(address: str) -> None:

@@ -1,0 +1,104 @@
+"""Kinds of coordinates by attributes, units and names; forecasts laid out by valid time."""
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+NORTH = ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn")
+EAST = ("degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "degreese")
+NAMES = {
+    "latitude": ("lat", "latitude"),
+    "longitude": ("lon", "longitude"),
+    "y": ("y", "yc", "ny", "nj", "j", "row", "rows", "rlat", "south_north", "northing"),
+    "x": (
+        "x",
+        "xc",
+        "nx",
+        "ni",
+        "i",
+        "col",
+        "cols",
+        "column",
+        "columns",
+        "rlon",
+        "west_east",
+        "easting",
+    ),
+}
+STANDARD_NAMES = {
+    "latitude": "latitude",
+    "longitude": "longitude",
+    "projection_y_coordinate": "y",
+    "projection_x_coordinate": "x",
+    "grid_latitude": "y",
+    "grid_longitude": "x",
+}
+AXIS = "valid_time"
+
+
+def kind_of(name: str, variable: "xr.Variable | xr.DataArray") -> str | None:
+    """`time`, `latitude`, `longitude`, `y` or `x`; None for anything else."""
+    if variable.dtype.kind == "M" or _holds_cftime(variable):
+        return "time"
+    attributes = variable.attrs
+    if attributes.get("standard_name") in STANDARD_NAMES:
+        return STANDARD_NAMES[attributes["standard_name"]]
+    units = str(attributes.get("units", "")).lower()
+    if units in NORTH or units in EAST:
+        return "latitude" if units in NORTH else "longitude"
+    if attributes.get("axis") in ("X", "Y") and name.lower() not in NAMES["latitude"]:
+        is_longitude = name.lower() in NAMES["longitude"]
+        return "longitude" if is_longitude else attributes["axis"].lower()
+    return kind_by_name(name)
+
+
+def kind_by_name(name: str) -> str | None:
+    """The kind that a name alone stands for."""
+    return next((kind for kind, names in NAMES.items() if name.lower() in names), None)
+
+
+def _holds_cftime(variable: "xr.Variable | xr.DataArray") -> bool:
+    if variable.dtype != object or variable.ndim > 2:
+        return False
+    import cftime
+
+    dates = (date for date in np.ravel(variable.values) if date is not None)
+    return isinstance(next(dates, None), cftime.datetime)
+
+
+def by_valid_time(file: "xr.Dataset", name: str) -> tuple["xr.Dataset", tuple[str, ...]]:
+    """The dataset with one axis of valid times where `name` has runs and lead times, and notices.
+
+    A time that several runs reach is taken from the shortest lead. Frames without a value before
+    the first and after the last that has some are left out.
+    """
+    import xarray as xr
+
+    dates = [c for c in file[name].coords.values() if c.ndim == 2 and min(c.shape) > 1]
+    valid = next((c for c in dates if kind_of("", c) == "time"), None)
+    if valid is None:
+        return file, ()
+    # runs have dates of their own, lead times have not
+    lead, run = sorted(
+        map(str, valid.dims), key=lambda d: d in file and kind_of(d, file[d]) == "time"
+    )
+    times, first = np.unique(valid.transpose(lead, run).values, return_index=True)
+    numbers = np.unravel_index(first, (valid.sizes[lead], valid.sizes[run]))
+    points = {d: xr.DataArray(n, dims=AXIS) for d, n in zip((lead, run), numbers, strict=True)}
+    file = file.drop_vars([n for n in (valid.name, lead, run) if n in file.coords])
+    file = file.isel(points).assign_coords({AXIS: (AXIS, times)})
+    empty = (not file[name].isel({AXIS: n}).notnull().any() for n in range(len(times)))
+    begin = sum(1 for _ in itertools.takewhile(bool, empty))
+    empty = (not file[name].isel({AXIS: -n}).notnull().any() for n in range(1, len(times)))
+    stop = len(times) - sum(1 for _ in itertools.takewhile(bool, empty))
+    repeated = valid.size - len(times)
+    notice = f"runs and lead times ({run} × {lead}) are read as one series of valid times"
+    if repeated:
+        notice += (
+            f"; of times that several runs reach, the shortest lead ({repeated} frames left out)"
+        )
+    return file.isel({AXIS: slice(begin, stop)}), (notice,)
