@@ -19,7 +19,7 @@ from s2kd.pipeline.recipes import demo as recipes
 
 def world_recipe(world: str, seed: int, settings: Sequence[str], out: Path) -> Recipe:
     """The demo's recipe on the world of this seed."""
-    recipe = recipes.taught(world, out / demo.CAPTURE)
+    recipe = recipes.taught(world, out)
     return recipe.with_settings([f"dataset.params.seed={seed}", *settings])
 
 

@@ -5,6 +5,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import gridded
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -41,22 +42,55 @@ def test_every_package_has_a_layer():
     assert set().union(*layers()) == modules
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
-def test_a_question_to_the_command_line_loads_nothing_heavy(arguments):
+HEAVY = {"torch", "matplotlib", "transformers", "lightning_fabric", "optuna"}
+READERS = HEAVY | {"xarray", "pandas", "scipy", "dask"}
+QUESTIONS = ("--help", "compare --help", "--version")
+BEFORE_READING = (
+    "list --json",
+    "data describe no.nc",
+    "compare no.nc --out x",
+    "compare torn.json --out x",
+    "distill demo --out x --time 5q",
+    "distill demo --out x --set teacher.backbone.params.widht=3",
+    "demo --set seeds=[]",
+    "label a:b no.nc --out x.zarr",
+    "sweep demo --out x --set methods.s2kd.terms.0.loss.name=spektral",
+    "evaluate nowhere",
+    "export nowhere",
+    "forecast nowhere no.nc --out x.nc",
+)
+READING = (
+    "data describe air.nc",
+    "compare torn.nc --out x",
+    "distill air.nc --out x --set students=[]",
+)
+
+
+@pytest.mark.parametrize(
+    ("commands", "heavy"),
+    [(QUESTIONS, READERS | {"numpy"}), (BEFORE_READING, READERS), (READING, HEAVY)],
+    ids=["questions", "before reading", "reading"],
+)
+def test_questions_and_refusals_load_nothing_heavy(commands, heavy, tmp_path):
+    gridded.write(gridded.waves(frames=40, rows=4, columns=4), tmp_path / "air.nc")
+    (tmp_path / "torn.nc").write_bytes(b"CDF no more")
+    (tmp_path / "torn.json").write_text('{"name": "x"')
     code = f"""
 import sys
 from s2kd.cli import main
-try:
-    main({arguments!r})
-except SystemExit as end:
-    assert not end.code, end.code
-heavy = {{"torch", "transformers", "xarray", "matplotlib", "numpy", "lightning_fabric"}}
-print("HEAVY", *sorted(heavy & set(sys.modules)))
+for command in {commands!r}:
+    try:
+        main(command.split())
+    except SystemExit as end:
+        print("COMMAND", end.code or 0, *{heavy!r} & sys.modules.keys())
 """
-    told = run("-c", code)
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.splitlines()[-1] == "HEAVY"
-    assert len(told.stdout) > 10
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("COMMAND")]
+    answered = ("-", "list", "data describe air", "compare --help")
+    status = [0 if command.startswith(answered) else 2 for command in commands]
+    assert lines == [f"COMMAND {number}" for number in status]
 
 
 def test_seeing_does_not_load_reading():

@@ -1,5 +1,7 @@
 """Every part there is keeps its contract, and the contract finds the faults that it is for."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -285,16 +287,16 @@ class Theirs(nn.Module):
 def outsider(tmp_path, monkeypatch):
     """Write someone's module that registers a backbone; it is forgotten afterwards."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    backbones.names()
-    known = dict(backbones._entries)
+    names = []
 
     def write(module, body=""):
         (tmp_path / f"{module}.py").write_text(OUTSIDER.format(name=module, body=body))
+        names.append(module)
         return module
 
     yield write
-    backbones._entries.clear()
-    backbones._entries.update(known)
+    for name in names:
+        backbones._entries.pop(name)
 
 
 def test_an_outsiders_part_is_checked_by_module_and_name(outsider):
@@ -325,6 +327,18 @@ def test_what_breaks_in_an_outsiders_part_is_a_result_not_a_crash(outsider):
 def test_what_cannot_be_checked_is_named(what, said):
     with pytest.raises(S2KDError, match=said):
         parts.check(what)
+
+
+@pytest.mark.parametrize("kind", parts.REGISTRIES)
+def test_settings_are_read_from_the_source_as_python_itself_reads_them(kind):
+    registry = parts.REGISTRIES[kind]
+    for name in registry.names():
+        parameters = inspect.signature(registry.get(name)).parameters
+        settings = {
+            key: value for key, value in parameters.items() if value.kind is value.KEYWORD_ONLY
+        }
+        assert registry.options(name) == settings
+        assert registry.about(name) == inspect.getdoc(registry.get(name)).partition("\n")[0]
 
 
 def test_names_are_those_of_the_registries():

@@ -19,7 +19,7 @@ from s2kd.data.store import open_store
 from s2kd.models.checkpoint import load_student, load_teacher
 from s2kd.narration.store import read_texts
 from s2kd.narration.text.states import TextStates
-from s2kd.pipeline.evaluate import training_curves
+from s2kd.pipeline.scores import training_curves
 from s2kd.training.targets import StoredTargets
 
 STUDENT, TEACHER = "students/unet-s2kd-seed42", "teachers/text-seed42"

@@ -14,7 +14,7 @@ from s2kd.core.types import S2KDError
 from s2kd.data import load
 from s2kd.data.describe import describe
 from s2kd.pipeline import recipes
-from s2kd.pipeline.label import windows_of
+from s2kd.pipeline.labelling import windows_of
 from s2kd.training.labels import Labels
 
 HEAVY = """

@@ -47,7 +47,6 @@ def rod(*, length=5.0):
 )
 def test_what_is_no_number_is_refused_where_one_is_wanted(setting, value, wanted):
     registry = Registry("part", "s2kd.nowhere", group="s2kd.nowhere")
-    registry._loaded = True
 
     @registry.register("one")
     def one(*, gap: int = 1, seed: int | None = None, cell: int | float = 1, rate: float = 1.0):

@@ -20,17 +20,16 @@ from s2kd.core.saved import load_metadata
 from s2kd.evaluation.answer import Answer, headline
 from s2kd.pipeline import main_job, search
 from s2kd.pipeline import plan as planning
-from s2kd.pipeline.api import MILLISECONDS, MINUTES, quantity
 from s2kd.pipeline.candidates import (
     Budget,
     Design,
     MeasuredStudent,
     designs,
     measured,
-    search_methods,
     student_parts,
-    with_unlabelled,
 )
+from s2kd.pipeline.options import MILLISECONDS, MINUTES, quantity
+from s2kd.pipeline.search_methods import search_methods, with_unlabelled
 
 FAST = road.tiny()
 FAST = structs.replace(FAST, narrator=Part(name="none"))

@@ -18,8 +18,8 @@ from s2kd.data.windows import WindowDataset
 from s2kd.deploy.forecaster import Forecaster
 from s2kd.evaluation.results import each_model, settings_of
 from s2kd.models.checkpoint import load_teacher
-from s2kd.pipeline.evaluate import references
 from s2kd.pipeline.recipes import BASELINE, s2kd
+from s2kd.pipeline.scores import references
 
 
 def test_the_road_leaves_every_file_that_is_promised(done):

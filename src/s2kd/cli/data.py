@@ -119,10 +119,12 @@ def describe(
     """Show what a file holds, what is wrong with it, and which recipe fits."""
     from s2kd.data import describe as describing
     from s2kd.pipeline import recipes
-    from s2kd.training import labels
+    from s2kd.training.label_files import is_labels
 
-    if labels.is_labels(path.expanduser()):
-        print_labels(labels.Labels.open(path), as_json)
+    if is_labels(path.expanduser()):
+        from s2kd.training.labels import Labels
+
+        print_labels(Labels.open(path), as_json)
         return
     description = describing.describe(path)
     recipe = recipes.for_description(description)

@@ -29,26 +29,27 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Show the main job on simulated data, in about a minute and a half."""
-    from s2kd.pipeline import demo as demos
+    from s2kd.pipeline.checks import check_settings
     from s2kd.pipeline.recipes import demo as recipes
 
     world = world or "atmosphere"
-    if retrain_teacher:
-        folder = out or Path("runs") / f"demo-{world}-teacher"
-        heavy = recipes.heavy(world).with_settings(set_ or [])
-        with opened_run(heavy, folder, quiet=as_json) as opened:
-            trained = demos.retrain_teacher(opened)
-        same = demos.is_shipped(trained, world)
-        if as_json:
-            print_json({"teacher": str(trained), "same_as_shipped": same})
-        else:
-            print(f"{trained} (weights {'equal to' if same else 'other than'} the package's)")
-        return
-    folder = out or Path("runs") / f"demo-{world}"
-    recipe = recipes.taught(world, folder / demos.CAPTURE).with_settings(set_ or [])
+    folder = out or Path("runs") / f"demo-{world}{'-teacher' * retrain_teacher}"
+    taught = recipes.heavy(world) if retrain_teacher else recipes.taught(world, folder)
+    recipe = taught.with_settings(set_ or [])
+    check_settings(recipe)
+    from s2kd.pipeline import demo as demos
+
     with opened_run(recipe, folder, quiet=as_json) as opened:
-        answer = demos.run_demo(opened)
-    print_json(answer.to_dict()) if as_json else _show(answer, folder)
+        if not retrain_teacher:
+            answer = demos.run_demo(opened)
+            print_json(answer.to_dict()) if as_json else _show(answer, folder)
+            return
+        trained = demos.retrain_teacher(opened)
+    same = demos.is_shipped(trained, world)
+    if as_json:
+        print_json({"teacher": str(trained), "same_as_shipped": same})
+    else:
+        print(f"{trained} (weights {'equal to' if same else 'other than'} the package's)")
 
 
 def _show(answer: "Answer", out: Path) -> None:

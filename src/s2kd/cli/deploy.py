@@ -65,6 +65,8 @@ def export(
 ) -> None:
     """Write a student as a folder that forecasts without PyTorch, checked against it."""
     from s2kd.core.saved import find_student
-    from s2kd.deploy.export import export_student
 
-    print(export_student(find_student(folder, student), out))
+    student_folder = find_student(folder, student)
+    from s2kd.deploy.export import export_student  # imports PyTorch
+
+    print(export_student(student_folder, out))

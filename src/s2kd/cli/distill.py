@@ -106,9 +106,7 @@ def distill(
     """Find and train the best small forecaster of any data; continues where it stopped."""
     from s2kd import pipeline
     from s2kd.core import console
-    from s2kd.pipeline import main_job
-    from s2kd.pipeline.api import MINUTES, budget_of, quantity
-    from s2kd.pipeline.plan import SearchOptions
+    from s2kd.pipeline.options import MINUTES, SearchOptions, budget_of, quantity
 
     minutes = quantity("--time", limit, MINUTES)
     options = SearchOptions(
@@ -120,7 +118,10 @@ def distill(
         students=_names(students),
         sizes=_names(sizes),
     )
+    machine = pipeline.Machine(accelerator=accelerator, precision=precision)
     recipe = recipe_of(what, out, set_, data=data, world=world)
+    from s2kd.pipeline import main_job  # imports PyTorch, which refusals do without
+
     with console.shown(quiet=as_json) as shown:
         overall = console.Overall(shown, out / "distill.log", 60 * minutes)
         answer = main_job.distill(
@@ -129,7 +130,7 @@ def distill(
             options=options,
             show_plan=lambda plan: None if as_json else _show_plan(plan),
             plan_only=plan,
-            machine=pipeline.Machine(accelerator=accelerator, precision=precision),
+            machine=machine,
             progress=overall.progress,
             say=overall.say,
         )

@@ -77,15 +77,16 @@ def narrate(
     """Write a narrative for every window, and encode it as token states."""
     from s2kd import pipeline
     from s2kd.core.errors import S2KDError
-    from s2kd.narration.narrators import narrators
-    from s2kd.pipeline import verify as verifying
 
-    part = pipeline.parse_shard(shard) if shard else None
     if (drop_below is not None or ask_again or claims_by) and not verify:
         raise S2KDError("--drop-below, --ask-again and --claims-by are options of --verify")
     if sum(map(bool, (preview, shard, verify))) > 1:
         raise S2KDError("--preview, --shard and --verify are three kinds of work; choose one")
     recipe = recipe_of(what, out, set_, data=data, world=world, preset=preset)
+    from s2kd.narration.narrators import narrators
+    from s2kd.pipeline import verify as verifying
+
+    part = pipeline.parse_shard(shard) if shard else None
     rows: list[dict[str, Any]] = []
     with opened_run(recipe, out, quiet=as_json) as opened:
         pipeline.limit_requests(opened, max_requests=max_requests, concurrent=concurrent)

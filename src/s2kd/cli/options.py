@@ -96,6 +96,7 @@ def recipe_of(
     from s2kd.core.errors import S2KDError
     from s2kd.core.recipe import Recipe
     from s2kd.pipeline import recipes
+    from s2kd.pipeline.checks import check_settings
 
     if not what and not (out / "recipe.json").exists():
         raise S2KDError(f"{out}: holds no run yet, so say which recipe (`s2kd list recipes`)")
@@ -113,7 +114,9 @@ def recipe_of(
         raise S2KDError(f"{what}: no such file")
     else:
         recipe = recipes.get(what, data=data, world=world or "", preset=preset or "")
-    return recipe.with_settings(settings or [])
+    recipe = recipe.with_settings(settings or [])
+    check_settings(recipe)
+    return recipe
 
 
 def _refuse_unread(options: Mapping[str, str | None], source: str) -> None:

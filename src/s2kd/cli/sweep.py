@@ -61,11 +61,12 @@ def sweep(
     """Search λ, β and the learning rate on validation; several processes may share DIR."""
     from s2kd import pipeline
     from s2kd.core import console
+
+    machine = pipeline.Machine(accelerator=accelerator, precision=precision)
+    recipe = recipe_of(what, out, set_, data=data, world=world)
     from s2kd.evaluation.results import save_search
     from s2kd.pipeline import sweep as searching
 
-    recipe = recipe_of(what, out, set_, data=data, world=world)
-    machine = pipeline.Machine(accelerator=accelerator, precision=precision)
     with console.shown(quiet=as_json) as shown:
         run = pipeline.open_run(
             recipe, out, progress=shown.progress, say=shown.say, machine=machine

@@ -3,15 +3,16 @@
 import importlib
 import inspect
 import os
-import pkgutil
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
+from s2kd.core.declared import Declaration, declarations
 from s2kd.core.errors import S2KDError, nearest
 from s2kd.core.reading import read
 
@@ -61,7 +62,8 @@ class Registry(Generic[T]):
 
     A part is a callable with keyword-only arguments. Someone else's package offers one by an
     entry point in `group`, for example `s2kd.backbones`; a file that is not installed is named in
-    the environment variable `S2KD_IMPORT`.
+    the environment variable `S2KD_IMPORT`. A module of ours is imported when its part is used;
+    names and settings are read from its source, as the import may take seconds.
     """
 
     def __init__(self, kind: str, package: str, *, group: str) -> None:
@@ -69,40 +71,55 @@ class Registry(Generic[T]):
         self.package = package
         self.group = group
         self._entries: dict[str, Callable[..., T]] = {}
-        self._loaded = False
 
     def register(self, name: str) -> Callable[[C], C]:
         """Decorator that registers a part under `name`."""
         return lambda part: self._add(name, part)
 
     def _add(self, name: str, part: C) -> C:
+        home = part.__module__
         if name in self._entries:
-            raise S2KDError(
-                f"two {self.kind}s are called {name!r}: "
-                f"{self._entries[name].__module__} and {part.__module__}"
-            )
+            home = self._entries[name].__module__
+        elif name in self._declared:
+            home = self._declared[name].module
+        if name in self._entries or home != part.__module__:
+            raise S2KDError(f"two {self.kind}s are called {name!r}: {home} and {part.__module__}")
         self._entries[name] = part
         return part
 
     def names(self) -> tuple[str, ...]:
         """Every part's name, sorted."""
-        self._load()
-        return tuple(sorted(self._entries))
+        self._import_own()
+        return tuple(sorted({*self._declared, *self._plugins, *self._entries}))
 
     def get(self, name: str) -> Callable[..., T]:
         """The part itself; an unknown name is an error that suggests the nearest."""
-        self._load()
-        if name not in self._entries:
+        names = self.names()
+        if name not in names:
             raise S2KDError(
-                f"no {self.kind} called {name!r}{nearest(name, self._entries)}"
-                f" (there are {', '.join(self.names())}); one of your own is found where its "
+                f"no {self.kind} called {name!r}{nearest(name, names)}"
+                f" (there are {', '.join(names)}); one of your own is found where its "
                 f"module is named in {IMPORT}, as in {IMPORT}=my_parts"
             )
+        if name in self._declared:
+            importlib.import_module(self._declared[name].module)
+        if name in self._plugins:
+            part = self._plugins[name].load()  # which may itself register it, by the decorator
+            if self._entries.get(name) is not part:
+                self._add(name, part)
         return self._entries[name]
+
+    def about(self, name: str) -> str:
+        """The first line of a part's docstring."""
+        if name in self._declared:
+            return self._declared[name].about
+        return (inspect.getdoc(self.get(name)) or "").partition("\n")[0]
 
     def options(self, name: str) -> dict[str, inspect.Parameter]:
         """The keyword-only settings of a part, by name."""
-        parameters = inspect.signature(self.get(name)).parameters
+        parameters = self._declared[name].settings() if name in self._declared else None
+        if parameters is None:
+            parameters = inspect.signature(self.get(name)).parameters
         return {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
     def resolved(self, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,18 +153,15 @@ class Registry(Generic[T]):
             raise S2KDError(f"{self.kind} {name!r}: {error}") from None
         return part(*args, **params)
 
-    def _load(self) -> None:
-        if self._loaded:
-            return
-        self._loaded = True
-        package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__):
-            if not module.name.startswith("_"):
-                importlib.import_module(f"{self.package}.{module.name}")
-        for plugin in entry_points(group=self.group):
-            part = plugin.load()  # which may itself register it, by the decorator
-            if self._entries.get(plugin.name) is not part:
-                self._add(plugin.name, part)
+    @cached_property
+    def _declared(self) -> dict[str, Declaration]:
+        return declarations(self.package)
+
+    @cached_property
+    def _plugins(self) -> dict[str, Any]:
+        return {plugin.name: plugin for plugin in entry_points(group=self.group)}
+
+    def _import_own(self) -> None:
         for module in os.environ.get(IMPORT, "").split(","):
             if module.strip():
                 import_own(module.strip())

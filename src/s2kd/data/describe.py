@@ -122,11 +122,13 @@ class Description:
 def detect_layout(path: Path) -> DetectedLayout | None:
     """The layout that a reader recognises at `path`; None: a CF file, or nothing known.
 
-    Every module of `s2kd.data.readers` may define `describe_layout(path)`.
+    Every public module of `s2kd.data.readers` may define `describe_layout(path)`.
     """
     guesses, refusals = [], []
     package = importlib.import_module(readers.package)
     for module in pkgutil.iter_modules(package.__path__):
+        if module.name.startswith("_"):  # shared by readers; simulations import PyTorch
+            continue
         detect = vars(importlib.import_module(f"{readers.package}.{module.name}")).get(
             "describe_layout"
         )

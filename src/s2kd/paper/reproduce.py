@@ -29,7 +29,9 @@ from s2kd.evaluation.results import (
 from s2kd.models.checkpoint import load_student
 from s2kd.paper.figures import detailed_region
 from s2kd.paper.studies import TrainingJob, Variant
-from s2kd.pipeline.evaluate import (
+from s2kd.pipeline.queue import Job, JobContext, JobSummary, opened_folders, run_jobs
+from s2kd.pipeline.run import Run
+from s2kd.pipeline.scores import (
     REFERENCES,
     TEACHER_METHODS,
     evaluated_student,
@@ -37,8 +39,6 @@ from s2kd.pipeline.evaluate import (
     references,
     score_models,
 )
-from s2kd.pipeline.queue import Job, JobContext, JobSummary, opened_folders, run_jobs
-from s2kd.pipeline.run import Run
 from s2kd.training.objectives import predict
 
 HORIZON = 4

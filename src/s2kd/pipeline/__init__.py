@@ -21,135 +21,23 @@ DIR/search/, answer.json, distill.log  plan, trials and answer of `distill`
 ```
 """
 
-from s2kd.core.errors import S2KDError
-from s2kd.pipeline.checks import check_models, check_parts, compared_views
-from s2kd.pipeline.diagnose import diagnose
-from s2kd.pipeline.distil import (
-    distill_student,
-    student_folder,
-    student_objective,
-    train_students,
-)
-from s2kd.pipeline.evaluate import (
-    REFERENCES,
-    TEACHER_METHODS,
-    evaluate,
-    export,
-    is_reported,
-    read_scores,
-    report,
-    score_models,
-)
-from s2kd.pipeline.folder import Busy, load_recipe, locked, open_run
-from s2kd.pipeline.label import label
-from s2kd.pipeline.narrate import (
-    limit_requests,
-    narrate,
-    narrate_shard,
-    parse_shard,
-    preview_run,
-)
-from s2kd.pipeline.queue import (
-    Job,
-    JobContext,
-    JobSummary,
-    OutOfTime,
-    jobs_of,
-    opened_folders,
-    run_job,
-    run_jobs,
-)
-from s2kd.pipeline.run import Machine, Run, silent
-from s2kd.pipeline.targets import (
-    copy_stored,
-    make_extra,
-    make_targets,
-    store_teacher_outputs,
-    supervision_of,
-)
-from s2kd.pipeline.teach import (
-    copy_teacher,
-    teacher_folder,
-    teacher_inputs,
-    train_teacher,
-    train_teachers,
-)
+from s2kd.core.lazy import lazy_names
 
-__all__ = [
-    "REFERENCES",
-    "STAGES",
-    "TEACHER_METHODS",
-    "Busy",
-    "Job",
-    "JobContext",
-    "JobSummary",
-    "Machine",
-    "OutOfTime",
-    "Run",
-    "check_models",
-    "check_parts",
-    "compared_views",
-    "copy_stored",
-    "copy_teacher",
-    "diagnose",
-    "distill_student",
-    "evaluate",
-    "export",
-    "jobs_of",
-    "label",
-    "limit_requests",
-    "load_recipe",
-    "locked",
-    "make_extra",
-    "make_targets",
-    "narrate",
-    "narrate_shard",
-    "open_run",
-    "opened_folders",
-    "parse_shard",
-    "preview_run",
-    "read_scores",
-    "report",
-    "run_all",
-    "run_job",
-    "run_jobs",
-    "score_models",
-    "silent",
-    "stage_number",
-    "store_teacher_outputs",
-    "student_folder",
-    "student_objective",
-    "supervision_of",
-    "teacher_folder",
-    "teacher_inputs",
-    "train_students",
-    "train_teacher",
-    "train_teachers",
-]
-
-STAGES = ("narrate", "teach", "distil", "evaluate", "report")
-"""In the order in which they run; `--until` names the last one."""
-
-
-def stage_number(name: str) -> int:
-    """The place of a stage in `STAGES`; S2KDError where there is none of that name."""
-    if name not in STAGES:
-        raise S2KDError(f"--until {name}: must be one of {', '.join(STAGES)}")
-    return STAGES.index(name)
-
-
-def run_all(run: Run, *, until: str = STAGES[-1]) -> None:
-    """Every stage from `narrate` to `until`; what is finished is not done again."""
-    stages = STAGES[: stage_number(until) + 1]
-    if "distil" in stages and any(method.teacher == "stored" for method in run.recipe.methods):
-        copy_stored(run)  # first, so that what does not fit is told before anything is trained
-    narrate(run)
-    for seed in run.recipe.seeds:  # whole seeds first: a run that is cut short is a table already
-        if "teach" in stages:
-            train_teachers(run, seeds=(seed,))
-        if "distil" in stages:
-            train_students(run, seeds=(seed,))
-    if "evaluate" in stages:
-        evaluate(run)
-    if "report" in stages:
-        run.first_only(lambda: None if is_reported(run.out) else report(run))
+_NAMES = {
+    "checks": "check_models",
+    "distil": "distill_student student_folder train_students",
+    "fidelity": "diagnose",
+    "folder": "Busy load_recipe locked open_run",
+    "labelling": "label",
+    "machine": "Machine",
+    "narratives": "limit_requests narrate narrate_shard parse_shard preview_run",
+    "queue": "JobContext JobSummary jobs_of opened_folders run_job run_jobs",
+    "run": "Run",
+    "scores": "TEACHER_METHODS evaluate export read_scores report score_models",
+    "stages": "STAGES run_all stage_number",
+    "targets": "make_extra make_targets supervision_of",
+    "teach": "train_teacher train_teachers",
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_HOMES)
+__getattr__ = lazy_names(__name__, _HOMES)  # so that recipes are read without PyTorch

@@ -1,49 +1,29 @@
 """Python calls of the two main verbs: `s2kd.distill` and `s2kd.compare`."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
-from torch import Tensor
 
 import s2kd.pipeline as stages
-from s2kd.core.errors import S2KDError
 from s2kd.core.recipe import Recipe
 from s2kd.evaluation.summary import summary_table
 from s2kd.pipeline import main_job, recipes
-from s2kd.pipeline.candidates import Budget
 from s2kd.pipeline.folder import locked, open_run
-from s2kd.pipeline.plan import SearchOptions
-from s2kd.pipeline.run import Machine
+from s2kd.pipeline.machine import Machine
+from s2kd.pipeline.options import MINUTES, SearchOptions, budget_of, quantity
 
 if TYPE_CHECKING:
     import xarray as xr
+    from torch import Tensor
 
     from s2kd.evaluation.answer import Answer
 
     Data = str | Path | Recipe | xr.Dataset | xr.DataArray
 
 IN_MEMORY = "a callable in memory"
-MILLISECONDS = {"": 1.0, "us": 1e-3, "ms": 1.0, "s": 1e3}
-MINUTES = {"s": 1 / 60, "": 1.0, "m": 1.0, "min": 1.0, "h": 60.0, "d": 1440.0}
-
-
-def quantity(option: str, text: str | int | float, units: dict[str, float]) -> float:
-    """A number above 0 with one of these units, such as `5ms`; S2KDError naming the option."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", str(text))
-    if match is None or match[2] not in units or not float(match[1]):
-        names = ", ".join(unit for unit in units if unit)
-        raise S2KDError(f"{option} {text}: must be a number above 0 and one of {names}")
-    return float(match[1]) * units[match[2]]
-
-
-def budget_of(max_latency: str | int | float, max_parameters: int) -> Budget:
-    """The budget of these options, empty or 0 where there is no limit."""
-    latency = quantity("--max-latency", max_latency, MILLISECONDS) if max_latency else None
-    return Budget(max_latency_ms=latency, max_parameters=max_parameters or None)
 
 
 def recipe_and_memory(

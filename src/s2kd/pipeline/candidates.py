@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from msgspec.structs import replace
 
 from s2kd.core.errors import S2KDError, nearest
-from s2kd.core.methods import Method, Part, TeacherKind, method_named
+from s2kd.core.methods import Method, Part
 from s2kd.core.types import GridSpec
 from s2kd.deploy.export import measure_onnx
 from s2kd.evaluation.answer import Candidate, Cost
 from s2kd.models.checkpoint import build_student
 from s2kd.models.layers import parameter_count
+from s2kd.pipeline.options import Budget
 from s2kd.pipeline.run import Run
 from s2kd.training.objectives import Forecasting
 
@@ -35,22 +35,6 @@ SIZES: dict[str, dict[str, dict[str, int]]] = {
 
 RUNTIME = "ONNX Runtime, batch 1, 1 thread"
 ALL_SIZES = ("small", "medium", "large", "paper")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What a student may cost. `max_latency_ms` is that of ONNX Runtime, batch 1, one thread."""
-
-    max_latency_ms: float | None = None
-    max_parameters: int | None = None
-
-    def excess(self, *, latency_ms: float, parameters: int) -> str:
-        """How a student exceeds the budget, "" where it does not."""
-        if self.max_parameters is not None and parameters > self.max_parameters:
-            return f"{parameters:,} parameters"
-        if self.max_latency_ms is not None and latency_ms > self.max_latency_ms:
-            return f"{latency_ms:.2f} ms"
-        return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,57 +185,6 @@ def time_of_step(
         times.append(time.perf_counter() - start)
     model.zero_grad(set_to_none=True)
     return min(times)
-
-
-def search_methods(teacher: TeacherKind, *, captures: bool, latents: bool) -> tuple[Method, ...]:
-    """The methods that a search tries, the most promising first, for this kind of teacher.
-
-    With `captures`, students learn from their windows besides; `latents` says whether the labels
-    hold latents, without which there is nothing for S²-KD's terms.
-    """
-    baseline = method_named("baseline")
-    if captures:
-        names = (["s2kd_capture"] if latents else []) + ["output_capture"]
-        first, *others = (replace(method_named(name), teacher=teacher) for name in names)
-        return (first, baseline, *others)
-    if teacher == "none":
-        return (baseline,)
-    if teacher == "stored":
-        names = ["output_stored", "s2kd_stored"] if latents else ["output_stored"]
-        return (method_named(names[0]), baseline, *map(method_named, names[1:]))
-    names = ["s2kd_plus", "output_plus", "s2kd", "output"] if latents else ["output_plus", "output"]
-    if teacher == "given":
-        # it has seen more than these windows, so its own states are inputs worth an answer
-        first = replace(
-            method_named("s2kd_capture" if latents else "output_capture"),
-            name="s2kd_rollouts" if latents else "output_rollouts",
-            extra=Part(name="rollouts", params={"start": "blends"}),
-            teacher=teacher,
-        )
-        return (first, baseline, *(replace(method_named(n), teacher=teacher) for n in names))
-    taught = [replace(method_named(name), teacher=teacher) for name in names]
-    return (taught[0], baseline, *taught[1:])
-
-
-def with_unlabelled(methods: Sequence[Method]) -> tuple[Method, ...]:
-    """The methods of a search, where the first one learns from unlabelled frames too.
-
-    It is also tried without them. Raises S2KDError where its teacher cannot answer them.
-    """
-    first, *others = methods
-    if first.teacher not in ("no_text", "given"):
-        raise S2KDError(
-            "--unlabelled: needs a teacher that can answer new frames; --set narrator.name=none "
-            "builds one without text, and --teacher takes a callable, an ONNX file or a model's "
-            "folder"
-        )
-    extra = Part(name="unlabelled")
-    if first.extra is not None:
-        parts = [{"name": part.name, "params": part.params} for part in (first.extra, extra)]
-        extra = Part(name="mixture", params={"parts": parts})
-    mixed = replace(first, name=f"{first.name}_unlabelled", extra=extra)
-    baseline, *rest = others
-    return (mixed, baseline, first, *rest)
 
 
 def designs(students: Sequence[MeasuredStudent], methods: Sequence[Method]) -> list[Design]:

@@ -1,25 +1,23 @@
 """Whether a recipe can work: its parts, its stored forecasts, its models."""
 
-import torch
+from typing import TYPE_CHECKING
 
 from s2kd.core.errors import S2KDError
 from s2kd.core.recipe import Method, Part, Recipe
 from s2kd.core.registry import Registry
 from s2kd.data import check_part
 from s2kd.data.readers.files import files_of
-from s2kd.models.backbones import backbones
-from s2kd.models.checkpoint import build_student, build_teacher
-from s2kd.narration.narrators import narrators
-from s2kd.narration.text import encoders
-from s2kd.pipeline.run import Run
-from s2kd.training.extra import extra_windows
-from s2kd.training.extra.mixture import shares_of
-from s2kd.training.losses import losses
-from s2kd.training.stored import holds_latents
+from s2kd.models.registry import backbones
+from s2kd.narration.registries import encoders, narrators
+from s2kd.training.label_files import holds_latents
+from s2kd.training.registries import extra_windows, losses, shares_of
+
+if TYPE_CHECKING:
+    from s2kd.pipeline.run import Run
 
 
-def check_parts(recipe: Recipe) -> None:
-    """Refuse an unknown part or setting before any data is read."""
+def check_settings(recipe: Recipe) -> None:
+    """Refuse an unknown part, or a setting that a part does not have."""
     Recipe.from_dict(recipe.to_dict())  # a recipe built in Python has unchecked fields
     pairs: list[tuple[Registry, Part]] = [
         (narrators, recipe.narrator),
@@ -32,6 +30,11 @@ def check_parts(recipe: Recipe) -> None:
     check_part(recipe.dataset)
     for registry, part in pairs:
         registry.check(part.name, part.params)
+
+
+def check_parts(recipe: Recipe) -> None:
+    """Refuse a recipe that cannot work, as far as that shows before any data is read."""
+    check_settings(recipe)
     for method in recipe.methods:
         _check_teacher(recipe, method)
         if method.extra is not None:
@@ -85,7 +88,7 @@ def _check_extra(recipe: Recipe, method: Method) -> None:
         raise S2KDError(f"{label} have no feature pyramids, which a loss compares")
 
 
-def check_captures(run: Run) -> None:
+def check_captures(run: "Run") -> None:
     """Refuse label stores that do not fit the data, or lack the latents that a method compares."""
     for method in run.recipe.methods:
         reads = {field for part in parts_of(method) for field in extra_windows.get(part.name).reads}
@@ -133,12 +136,16 @@ def _check_stored(recipe: Recipe) -> None:
         files_of(recipe.stored.path)
 
 
-def check_models(run: Run) -> None:
+def check_models(run: "Run") -> None:
     """Build every model once on this grid and evaluate every loss once.
 
     Otherwise a setting that no model can be built with would come to light only after hours of
     narration and teacher training.
     """
+    import torch
+
+    from s2kd.models.checkpoint import build_student, build_teacher
+
     check_captures(run)
     recipe, grid = run.recipe, run.dataset.grid
     cropped = min(grid.height, 32), min(grid.width, 32)
@@ -158,7 +165,7 @@ def check_models(run: Run) -> None:
                 difference(views[view], views[view])
 
 
-def check_batch(run: Run, method: Method) -> None:
+def check_batch(run: "Run", method: Method) -> None:
     """Refuse batches of fewer than three examples per process for relational losses."""
     share = run.recipe.student_training.batch_size // run.fabric.world_size
     if "relational" in {term.loss.name for term in method.terms} and share < 3:

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import s2kd
 from s2kd.core import files
@@ -13,10 +13,14 @@ from s2kd.core.errors import S2KDError
 from s2kd.core.files import read_sealed, sealed, write_json
 from s2kd.core.recipe import Recipe
 from s2kd.pipeline.checks import check_parts
-from s2kd.pipeline.run import Run
+
+if TYPE_CHECKING:
+    from s2kd.pipeline.run import Run
 
 
-def open_run(recipe: Recipe, out: Path | str, *, free: Sequence[str] = (), **settings: Any) -> Run:
+def open_run(
+    recipe: Recipe, out: Path | str, *, free: Sequence[str] = (), **settings: Any
+) -> "Run":
     """A run in a folder that is new, or that already belongs to this recipe.
 
     More seeds, methods or students may be added to a folder; any other difference would mix two
@@ -52,6 +56,8 @@ def open_run(recipe: Recipe, out: Path | str, *, free: Sequence[str] = (), **set
             f"{out}: is not empty and holds no recipe.json of ours; choose another --out"
         )
     write_json(path, sealed({"recipe": recipe.to_dict(), "s2kd": s2kd.__version__}))
+    from s2kd.pipeline.run import Run
+
     return Run(recipe=recipe, out=out, **settings)
 
 

@@ -19,11 +19,12 @@ from s2kd.core.recipe import Recipe
 from s2kd.evaluation.answer import Answer, Candidate, Cost, answer_of
 from s2kd.pipeline.candidates import Design, designs
 from s2kd.pipeline.checks import check_captures, check_parts
-from s2kd.pipeline.evaluate import TEACHER_METHODS, evaluate, export, report
 from s2kd.pipeline.folder import load_recipe, open_run
-from s2kd.pipeline.plan import TOO_SLOW, Plan, SearchOptions, TeacherCost, check_room, make_plan
+from s2kd.pipeline.options import SearchOptions
+from s2kd.pipeline.plan import TOO_SLOW, Plan, TeacherCost, check_room, make_plan
 from s2kd.pipeline.queue import OutOfTime
 from s2kd.pipeline.run import Run
+from s2kd.pipeline.scores import TEACHER_METHODS, evaluate, export, report
 from s2kd.pipeline.search import Search, promote, tidy, trial_folder
 from s2kd.pipeline.study import prepare_supervision, waiting_lock
 from s2kd.pipeline.teacher_choice import recipe_with

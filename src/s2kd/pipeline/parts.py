@@ -1,11 +1,9 @@
 """Every part and recipe by name, and the check of a part against its contract."""
 
-import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import torch
 from msgspec import to_builtins
 
 from s2kd.core.errors import S2KDError
@@ -13,12 +11,10 @@ from s2kd.core.recipe import ALL_METHODS, Method, Part
 from s2kd.core.registry import Registry, import_own, nearest
 from s2kd.core.types import GridSpec
 from s2kd.data import load, readers
-from s2kd.models.backbones import backbones
-from s2kd.narration.narrators import narrators
-from s2kd.narration.text import encoders
-from s2kd.pipeline import contracts, recipes
-from s2kd.training.extra import extra_windows
-from s2kd.training.losses import losses
+from s2kd.models.registry import backbones
+from s2kd.narration.registries import encoders, narrators
+from s2kd.pipeline import recipes
+from s2kd.training.registries import extra_windows, losses
 
 REGISTRIES: dict[str, Registry] = {
     "readers": readers,
@@ -64,7 +60,7 @@ def _named(kind: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
             key: None if option.default is option.empty else option.default
             for key, option in registry.options(name).items()
         }
-        yield name, (inspect.getdoc(registry.get(name)) or "").partition("\n")[0], settings
+        yield name, registry.about(name), settings
 
 
 def describe_method(method: Method) -> str:
@@ -136,6 +132,8 @@ def _checks(kind: str, name: str) -> Iterator[tuple[str, Callable[[], object]]]:
 
     Nor has a part whose attribute `needs` says what must first be fetched, such as a large model.
     """
+    from s2kd.pipeline import contracts
+
     if kind == "backbones":
         for wraps in (False, True):
             grid = contracts.small_grid(wraps=wraps)
@@ -168,6 +166,10 @@ def needs(kind: str, name: str) -> list[str]:
 
 
 def _check_backbone(run: Callable, name: str, grid: GridSpec) -> None:
+    import torch
+
+    from s2kd.pipeline import contracts
+
     torch.manual_seed(0)
     preset = "tiny" if backbones.presets(name) else ""
     backbone = backbones.build(name, grid, past=contracts.PAST, lead=contracts.LEAD, preset=preset)
@@ -175,4 +177,6 @@ def _check_backbone(run: Callable, name: str, grid: GridSpec) -> None:
 
 
 def _check_extra(run: Callable, name: str) -> None:
+    from s2kd.pipeline import contracts
+
     run(lambda seed: extra_windows.build(name, contracts.material(seed)))

@@ -17,13 +17,13 @@ from s2kd.deploy.export import measure_onnx
 from s2kd.models.checkpoint import build_teacher
 from s2kd.models.layers import parameter_count
 from s2kd.pipeline.candidates import (
-    Budget,
     Measured,
     MeasuredStudent,
     measured,
     student_parts,
     time_of_step,
 )
+from s2kd.pipeline.options import SearchOptions
 from s2kd.pipeline.run import Run
 from s2kd.training.extra import extra_windows
 
@@ -40,34 +40,6 @@ USEFUL_STEPS, USEFUL_EPOCHS = 6000, (12, 60)
 TOO_SLOW = "too slow to train in this time"
 EXTRA_COST, DISTILLATION_COST = 2.0, 1.15
 """Cost of a step with extra windows, and of one that compares with a teacher, in plain steps."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchOptions:
-    """What a user asks for; the rest is chosen by measurements.
-
-    Attributes
-    ----------
-    budget
-        What a student may cost.
-    minutes
-        Wall time of everything.
-    teachers
-        `builtin`, stored forecasts or labels (a path), or a callable (`models.given.open_teacher`);
-        of several, the best on validation teaches. None for the built-in one, or for the captures'.
-    captures, unlabelled
-        Label stores and files of further frames (`Recipe.captures`, `Recipe.unlabelled`).
-    students, sizes
-        Backbones and sizes to try; empty for all.
-    """
-
-    budget: Budget = Budget()  # noqa: RUF009
-    minutes: float = 30.0
-    teachers: tuple[str, ...] = ()
-    captures: tuple[str, ...] = ()
-    unlabelled: tuple[str, ...] = ()
-    students: tuple[str, ...] = ()
-    sizes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

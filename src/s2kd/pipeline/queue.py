@@ -28,7 +28,7 @@ from s2kd.core.recipe import Recipe
 from s2kd.pipeline.distil import train_students
 from s2kd.pipeline.folder import locked, open_run
 from s2kd.pipeline.kept import existing_folder
-from s2kd.pipeline.narrate import narrate
+from s2kd.pipeline.narratives import narrate
 from s2kd.pipeline.run import Machine, Run, silent
 from s2kd.pipeline.teach import copy_teacher, teacher_folder, train_teacher
 

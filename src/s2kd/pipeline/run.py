@@ -25,6 +25,7 @@ from s2kd.models.given import GivenTeacher, check_frames, given_teacher, open_te
 from s2kd.models.layers import padded_size
 from s2kd.narration.narrators import Narrator, narrators
 from s2kd.narration.text.states import TextStates
+from s2kd.pipeline.machine import Machine
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,35 +33,10 @@ if TYPE_CHECKING:
 
     from s2kd.training.labels import Labels
 
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16")
-
 
 def silent(stage: str) -> Progress:
     """Progress that nobody watches."""
     return lambda done, total, word="": None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """Where to compute, in Lightning Fabric's terms."""
-
-    accelerator: str = "auto"
-    devices: int = 1
-    nodes: int = 1
-    precision: str = "32-true"
-    strategy: str = "auto"
-    tensorboard: bool = False
-    target_gigabytes: float = 20.0
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise S2KDError(
-                f"--precision {self.precision}: must be one of {', '.join(PRECISIONS)} (weights "
-                "and data stay in single precision)"
-            )
-        for name, value in (("devices", self.devices), ("nodes", self.nodes)):
-            if value < 1 and (name, value) != ("devices", -1):  # -1: all that there are
-                raise S2KDError(f"--{name} {value}: must be at least 1")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -77,7 +53,7 @@ class Run:
     out: Path
     data: "xr.Dataset | xr.DataArray | None" = None
     given: Callable[[torch.Tensor], object] | None = None
-    machine: Machine = Machine()
+    machine: Machine = Machine()  # noqa: RUF009
     progress: Callable[[str], Progress] = silent
     say: Callable[[str], None] = lambda text: None
     save_seconds: float = 20.0

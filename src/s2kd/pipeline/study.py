@@ -13,7 +13,7 @@ from filelock import FileLock
 from s2kd.core.errors import S2KDError
 from s2kd.pipeline.checks import compared_views
 from s2kd.pipeline.folder import Busy, locked
-from s2kd.pipeline.narrate import narrate
+from s2kd.pipeline.narratives import narrate
 from s2kd.pipeline.run import Run
 from s2kd.pipeline.targets import copy_stored, store_teacher_outputs
 from s2kd.pipeline.teach import train_teachers

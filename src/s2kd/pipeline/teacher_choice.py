@@ -10,13 +10,14 @@ from s2kd.core.errors import S2KDError
 from s2kd.core.recipe import Recipe, Stored
 from s2kd.data.windows import WindowDataset
 from s2kd.models.given import open_teacher
-from s2kd.pipeline.candidates import search_methods, with_unlabelled
-from s2kd.pipeline.plan import SearchOptions
+from s2kd.pipeline.options import SearchOptions
 from s2kd.pipeline.run import Run
+from s2kd.pipeline.search_methods import search_methods, with_unlabelled
+from s2kd.training.label_files import holds_latents
 from s2kd.training.labels import Labels
 from s2kd.training.loop import validation_error
 from s2kd.training.objectives import exists_or_none, prediction_loss
-from s2kd.training.stored import StoredForecasts, holds_latents
+from s2kd.training.stored import StoredForecasts
 
 BUILTIN = "builtin"
 """The privileged teacher, trained on the user's data."""

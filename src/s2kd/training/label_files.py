@@ -12,6 +12,7 @@ from msgspec import Struct, to_builtins
 
 from s2kd.core.files import BlockDigests, block_digest, read_json, read_sealed, sealed, write_json
 from s2kd.core.reading import read
+from s2kd.core.recipe import Stored
 from s2kd.core.types import S2KDError
 
 if TYPE_CHECKING:
@@ -73,6 +74,12 @@ def is_labels(path: Path) -> bool:
     """Whether a folder is a label store, finished or not."""
     file = path / ATTRIBUTES
     return file.is_file() and b'"s2kd-labels-' in file.read_bytes()
+
+
+def holds_latents(spec: Stored) -> bool:
+    """Whether these forecasts come with latents: named ones, or those of a label store."""
+    path = Path(spec.path).expanduser()
+    return bool(spec.latent) or (is_labels(path) and LabelFiles(path).has("latent"))
 
 
 class LabelFiles:

@@ -24,7 +24,6 @@ from s2kd.data.readers.cf import Field, fields_in
 from s2kd.data.readers.files import open_files
 from s2kd.data.windows import WindowDataset
 from s2kd.models.normaliser import Normaliser
-from s2kd.training.label_files import LabelFiles
 from s2kd.training.labels import Labels, is_labels
 from s2kd.training.targets import NOTE, REMEDY, extent_note, fill_store
 
@@ -250,12 +249,6 @@ def _labels(path: Path, spec: Stored, windows: WindowDataset) -> Labels:
         raise S2KDError(f"{path}: holds no latent; label again with --latents")
     dataset = windows.dataset
     return labels.check_against(dataset.grid, past=1, lead=windows.lead, source=dataset.name)
-
-
-def holds_latents(spec: Stored) -> bool:
-    """Whether these forecasts come with latents: named ones, or those of a label store."""
-    path = Path(spec.path).expanduser()
-    return bool(spec.latent) or (is_labels(path) and LabelFiles(path).has("latent"))
 
 
 def _label_file(labels: Labels, by_run: bool) -> _File:

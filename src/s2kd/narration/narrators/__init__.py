@@ -1,4 +1,4 @@
-"""The registry of narrators: what describes the past frames of a window in words.
+"""Narrators: what describes the past frames of a window in words.
 
 Decorate the class with `@narrators.register("name")`; its settings are keyword-only. A narrator
 sees `Past` values, which hold no future, no date and no place.
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 # of `typing`, Python 3.11 evaluates properties such as `version` in a check, and so loads models
 from typing_extensions import Protocol, runtime_checkable
 
-from s2kd.core.registry import Registry
 from s2kd.core.types import Past
 from s2kd.data.windows import WindowDataset
 from s2kd.narration.claims import Claim
+from s2kd.narration.registries import narrators as narrators
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +92,3 @@ class Retrying(Protocol):
     """A narrator that can describe the same window in different words; `attempt` counts from 1."""
 
     def retry(self, attempt: int) -> Narrator: ...
-
-
-narrators: Registry[Narrator] = Registry(
-    "narrator", "s2kd.narration.narrators", group="s2kd.narrators"
-)

@@ -1,4 +1,4 @@
-"""The registry of text encoders: frozen networks that turn a narrative into token states.
+"""Text encoders: frozen networks that turn a narrative into token states.
 
 Decorate the class with `@encoders.register("name")`; its settings are keyword-only.
 """
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 # of `typing`, Python 3.11 evaluates properties such as `version` in a check, and so loads models
 from typing_extensions import Protocol, runtime_checkable
 
-from s2kd.core.registry import Registry
 from s2kd.core.tensors import Tokens
+from s2kd.narration.registries import encoders as encoders
 
 
 @runtime_checkable
@@ -33,6 +33,3 @@ class Pretrained(Protocol):
     def source(self) -> str: ...
 
     def lost(self, text: str) -> int: ...
-
-
-encoders: Registry[TextEncoder] = Registry("text encoder", "s2kd.narration.text", group="s2kd.text")

@@ -15,11 +15,11 @@ from s2kd.deploy.forecast import forecast_file
 from s2kd.evaluation.answer import Answer
 from s2kd.evaluation.report import answer_of_run
 from s2kd.evaluation.tables import Table
-from s2kd.pipeline.label import label
+from s2kd.pipeline.labelling import label
 from s2kd.pipeline.recipes import demo as recipes
 from s2kd.pipeline.run import Run
 
-CAPTURE, LATEST, FORECAST = "capture.zarr", "latest.nc", "forecast.nc"
+LATEST, FORECAST = "latest.nc", "forecast.nc"
 STRIDE = 2
 """Frames from one window of the archive to the next."""
 THREADS = 2

@@ -16,7 +16,7 @@ from s2kd.core.recipe import Keep, Part, Recipe, Split, method_named, parsed_set
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
 from s2kd.data.describe import Description, describe
-from s2kd.training.labels import is_labels
+from s2kd.training.label_files import is_labels
 
 if TYPE_CHECKING:
     import xarray as xr

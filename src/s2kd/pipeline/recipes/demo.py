@@ -6,9 +6,9 @@ from msgspec.structs import replace
 
 from s2kd.core.recipe import Part, Recipe, Stored, method_named
 from s2kd.core.types import S2KDError
-from s2kd.pipeline.candidates import search_methods
 from s2kd.pipeline.recipes import BASELINE, METHODS, builtin
 from s2kd.pipeline.recipes.standins import small_training, wide_teacher
+from s2kd.pipeline.search_methods import search_methods
 
 RECORD = {
     "atmosphere": {
@@ -55,6 +55,9 @@ TRAINING = {"atmosphere": small_training(40), "plume": small_training(120, lr=5e
 ARCHIVE_SEED = 2000
 """Added to the record's seed."""
 
+CAPTURE = "capture.zarr"
+"""The label store of the archive, in the run folder."""
+
 
 @builtin
 def demo(*, world: str = "atmosphere") -> Recipe:
@@ -75,10 +78,10 @@ def demo(*, world: str = "atmosphere") -> Recipe:
     )
 
 
-def taught(world: str, capture: Path) -> Recipe:
+def taught(world: str, folder: Path) -> Recipe:
     """The recipe of the verb: no teacher, S²-KD as published, and the default of `distill`.
 
-    The heavy forecaster teaches both; `capture` is the label store of its archive.
+    The heavy forecaster teaches both; the label store of its archive lies in `folder`.
     """
     published = replace(method_named("s2kd"), teacher="given")
     default, *_ = search_methods("given", captures=True, latents=True)
@@ -86,7 +89,7 @@ def taught(world: str, capture: Path) -> Recipe:
         demo(world=world),
         methods=(BASELINE, published, default),
         given=str(shipped_teacher(world)),
-        captures=(Stored(path=str(capture)),),
+        captures=(Stored(path=str(folder / CAPTURE)),),
     )
 
 

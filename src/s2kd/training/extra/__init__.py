@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from s2kd.core.registry import Registry
 from s2kd.core.tensors import Batch
 from s2kd.core.types import S2KDError, Statistics
 from s2kd.data.dataset import Dataset
 from s2kd.data.windows import WindowDataset
 from s2kd.models.normaliser import Normaliser
+from s2kd.training.registries import extra_windows as extra_windows
 
 if TYPE_CHECKING:
     from s2kd.models.forecasters import Student
@@ -104,11 +104,6 @@ class ExtraWindows(ABC):
     def renew(self, student: "Student", epoch: int) -> None:
         """Change with the student, before this epoch; most parts do not."""
         return
-
-
-extra_windows: Registry[ExtraWindows] = Registry(
-    "kind of extra windows", "s2kd.training.extra", group="s2kd.extra_windows"
-)
 
 
 class StoredInputs(ExtraWindows):

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from s2kd.core.recipe import Part, read
 from s2kd.core.tensors import Batch
 from s2kd.core.types import S2KDError
 from s2kd.models.forecasters import Student
@@ -19,27 +18,10 @@ from s2kd.training.extra import (
     located,
 )
 from s2kd.training.objectives import Target
+from s2kd.training.registries import shares_of
 
 if TYPE_CHECKING:
     from s2kd.training.objectives import Targets
-
-
-class Share(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A kind of extra windows, and its share of them."""
-
-    share: float = 1.0
-
-
-def shares_of(params: dict[str, Any]) -> tuple[Share, ...]:
-    """The parts in the settings of a mixture; S2KDError names what does not fit."""
-    shares = read(tuple[Share, ...], params.get("parts", ()), "mixture: parts")
-    if len(shares) < 2 or min(part.share for part in shares) <= 0:
-        raise S2KDError("mixture: parts must be at least two, each with a positive share")
-    for part in shares:
-        if part.name == "mixture":
-            raise S2KDError("mixture: a part must not be a mixture itself")
-        extra_windows.check(part.name, part.params)
-    return shares
 
 
 @extra_windows.register("mixture")

@@ -13,52 +13,18 @@ Decorate a function `loss(student, teacher, *, setting=…) -> scalar` with
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from s2kd.core.registry import Registry
-from s2kd.core.types import S2KDError
+from s2kd.training.registries import losses as losses
 
 Latent = Float[Tensor, "batch d h w"]
 OtherLatent = Float[Tensor, "batch e h w"]
 Frames = Float[Tensor, "batch lead channel height width"]
 Scalar = Float[Tensor, ""]
 LossFn = Callable[[Tensor, Tensor], Tensor]
-
-COMPARES = ("latent", "unprojected", "forecast", "feature_pyramid")
-
-
-class Losses(Registry[Scalar]):
-    """Losses by name, each with what it compares."""
-
-    def __init__(self) -> None:
-        super().__init__("loss", "s2kd.training.losses", group="s2kd.losses")
-
-    def register(self, name: str, *, compares: str = "latent") -> Callable:  # type: ignore[override]
-        """Decorator; `compares` says what the loss is given of each side."""
-        if compares not in COMPARES:
-            raise S2KDError(f"loss {name!r}: compares must be one of {COMPARES}, got {compares!r}")
-
-        def add(loss: Callable) -> Callable:
-            loss.compares = compares
-            return self._add(name, loss)
-
-        return add
-
-    def compares(self, name: str) -> str:
-        """What the loss is given of each side: one of `COMPARES`."""
-        return getattr(self.get(name), "compares", "latent")
-
-    def build(self, name: str, /, **params: object) -> LossFn:  # type: ignore[override]
-        """The loss with its settings bound: a function of student and teacher (or a class)."""
-        self.check(name, params)
-        return partial(self.get(name), **params)
-
-
-losses = Losses()
 
 
 def at_least_float32(x: Tensor) -> Tensor:

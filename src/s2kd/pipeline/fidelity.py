@@ -12,8 +12,8 @@ from s2kd.core.recipe import Method
 from s2kd.data.windows import WindowDataset
 from s2kd.evaluation.compare import BASELINE
 from s2kd.models.forecasters import Student, Teacher
-from s2kd.pipeline.evaluate import EvaluatedModel, evaluated_student, evaluated_teacher
 from s2kd.pipeline.run import Run
+from s2kd.pipeline.scores import EvaluatedModel, evaluated_student, evaluated_teacher
 from s2kd.training.agreement import Agreement, agreement
 
 SPLITS = ("train", "val")

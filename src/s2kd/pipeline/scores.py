@@ -33,7 +33,7 @@ from s2kd.models.forecasters import FramesOnly, Student, Teacher
 from s2kd.models.given import GivenTeacher
 from s2kd.models.layers import parameter_count
 from s2kd.pipeline.distil import student_folder
-from s2kd.pipeline.narrate import narratives
+from s2kd.pipeline.narratives import narratives
 from s2kd.pipeline.run import Run
 from s2kd.pipeline.teach import teacher_folder
 from s2kd.training.objectives import predict
