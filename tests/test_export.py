@@ -1,10 +1,13 @@
 """Exported folders: agreement with PyTorch, metadata, refusals."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError, Statistics
@@ -101,6 +104,33 @@ def test_an_altered_folder_is_refused(exported, tmp_path, name):
     (altered / name).write_bytes(content.replace(b"field0", b"field2"))
     with pytest.raises(S2KDError, match=rf"{name}: .*altered after"):
         Forecaster.load(altered)
+
+
+@pytest.mark.slow
+def test_an_exported_student_forecasts_from_netcdf_without_heavy_packages(exported, tmp_path):
+    latest, out = tmp_path / "latest.nc", tmp_path / "forecast.nc"
+    times = np.datetime64("2020-01-01", "ns") + np.arange(3) * np.timedelta64(1, "h")
+    axes, past = ("time", "y", "x"), frames(1)[0].numpy()
+    fields = {f"field{channel}": (axes, past[:, channel], {"units": "1"}) for channel in (0, 1)}
+    record = xr.Dataset(fields, {"time": times}).assign_attrs(history="made by hand")
+    record.to_netcdf(latest, engine="h5netcdf")
+    script = (
+        "import sys\n"
+        "from s2kd.cli import main\n"
+        "try:\n"
+        "    main(sys.argv[1:])\n"
+        "finally:\n"
+        "    print(*sys.modules)"
+    )
+    words = ("forecast", exported, latest, "--out", out, "--steps", "5", "--beyond-training")
+    command = [sys.executable, "-c", script, *map(str, words)]
+    modules = set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    assert {"onnxruntime", "xarray"} <= modules
+    heavy = {"torch", "cfgrib", "eccodes", "zarr", "matplotlib", "transformers", "cf_xarray", "onnx"}
+    assert not heavy & modules
+    with xr.open_dataset(out) as written:
+        expected = Forecaster.load(exported).predict(past[None], steps=5)
+        np.testing.assert_array_equal(written["field1"].values[0], expected[0, :, 1])
 
 
 @pytest.mark.slow
