@@ -269,6 +269,20 @@ def test_forecast_names_its_student(verb, done, tmp_path):
         assert out.exists()
 
 
+def _check_rmse(forecaster, stated):
+    """The error of every validation window, by NumPy."""
+    data = world("blobs", **road.tiny().dataset.params)
+    clips = [
+        data.frames[start : start + 5]
+        for stretch in data.splits["val"]
+        for start in range(stretch.first, stretch.stop - 4)
+    ]
+    past, future = np.split(np.stack(clips), [3], 1)
+    std = np.array(forecaster.metadata["statistics"]["std"])[:, None, None]
+    error = (forecaster.predict(past) - future) / std
+    assert np.sqrt(np.mean(error**2)) == pytest.approx(stated, rel=1e-4)
+
+
 def test_an_exported_student_forecasts_the_same_and_stays_a_student(verb, mine, tmp_path):
     """Without --out the folder lies in the student's, whose own metadata must stay."""
     pytest.importorskip("onnxruntime")
@@ -280,6 +294,9 @@ def test_an_exported_student_forecasts_the_same_and_stays_a_student(verb, mine, 
     assert road.content(mine, "students/*/model.json") == metadata
     exported = json.loads((inside / "config.json").read_text())
     assert exported == Forecaster.load(mine).metadata
+    errors = {name: form["rmse"] for name, form in exported["formats"].items()}
+    assert errors["int8"] <= 1.01 * errors["float32"]
+    _check_rmse(Forecaster.load(inside, format="int8"), errors["int8"])
     latest = gridded.write(_last_blobs(), tmp_path / "latest.nc")
     verb("forecast", mine, latest, "--out", tmp_path / "forecast.nc")
     verb("evaluate", mine)

@@ -12,7 +12,8 @@ import xarray as xr
 from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError, Statistics
 from s2kd.deploy.export import TOLERANCE, _prove, export_student
-from s2kd.deploy.forecaster import Forecaster
+from s2kd.deploy.forecaster import Forecaster, onnx_step
+from s2kd.deploy.quantise import quantise
 from s2kd.models.checkpoint import Setting, build_student, metadata_of, save_model
 from s2kd.models.forecasters import Student
 from s2kd.pipeline.contracts import identity, small_grid
@@ -48,8 +49,13 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(folder, tmp_path_factory):
-    return export_student(folder, tmp_path_factory.mktemp("to") / "student")
+def notices():
+    return []
+
+
+@pytest.fixture(scope="module")
+def exported(folder, tmp_path_factory, notices):
+    return export_student(folder, tmp_path_factory.mktemp("to") / "student", say=notices.append)
 
 
 def frames(batch, seed=0):
@@ -91,6 +97,40 @@ def test_the_folder_says_what_it_is(exported):
         first, *others = value.type.tensor_type.shape.dim
         assert first.dim_param, "the batch is free"
         assert [dim.dim_value for dim in others] == shape
+
+
+@pytest.mark.slow
+def test_int8_keeps_layers_in_float32_until_its_error_is_in_bounds(exported, tmp_path):
+    path, past = exported / "model.onnx", frames(8).numpy()
+    expected, std = onnx_step(path)(past), np.array(KNOWN.std)[:, None, None]
+
+    def error_of(file):
+        return float(np.abs((onnx_step(file)(past) - expected) / std).mean())
+
+    def int8_weights(file):
+        return sum(w.data_type == onnx.TensorProto.INT8 for w in onnx.load(file).graph.initializer)
+
+    quick, exact = tmp_path / "quick.onnx", tmp_path / "exact.onnx"
+    assert quantise(path, quick, past, error_of=error_of, bound=1.0) == []
+    error, layers = error_of(quick), int8_weights(quick)
+    assert 0 < error < 0.1
+    assert quick.stat().st_size < path.stat().st_size
+    excluded = quantise(path, exact, past, error_of=error_of, bound=error / 2)
+    assert 0 < error_of(exact) <= error / 2
+    assert 0 < int8_weights(exact) < layers
+    assert len(set(excluded)) == len(excluded) > 0
+    with pytest.raises(S2KDError, match="the bound is 0"):
+        quantise(path, tmp_path / "none.onnx", past, error_of=error_of, bound=0.0)
+
+
+@pytest.mark.slow
+def test_without_the_training_data_there_is_no_int8_and_it_says_so(exported, notices):
+    assert notices == [
+        "no int8: the student's metadata hold no recipe, so its data cannot be read again"
+    ]
+    assert not (exported / "model.int8.onnx").exists()
+    with pytest.raises(S2KDError, match=r"not exported as 'int8' \(there are float32\)"):
+        Forecaster.load(exported, format="int8")
 
 
 @pytest.mark.slow

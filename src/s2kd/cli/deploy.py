@@ -1,6 +1,7 @@
 """The verbs that use a student: `forecast` and `export`."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -62,6 +63,15 @@ def export(
         ),
     ] = None,
     student: Student = "",
+    max_drop: Annotated[
+        float,
+        typer.Option(
+            "--max-drop",
+            metavar="PERCENT",
+            min=0,
+            help="Largest rise of the validation RMSE by int8.",
+        ),
+    ] = 1.0,
 ) -> None:
     """Write a student as a folder that forecasts without PyTorch, checked against it."""
     from s2kd.core.saved import find_student
@@ -69,4 +79,5 @@ def export(
     student_folder = find_student(folder, student)
     from s2kd.deploy.export import export_student  # imports PyTorch
 
-    print(export_student(student_folder, out))
+    to_stderr = partial(print, file=sys.stderr)
+    print(export_student(student_folder, out, max_drop=max_drop, say=to_stderr))

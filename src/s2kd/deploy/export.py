@@ -3,12 +3,11 @@
 import json
 import logging
 import shutil
-import statistics
 import tempfile
-import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,48 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from s2kd.core.files import file_digest, sealed, whole_folder, write_json
+from s2kd.core.files import file_digest, sealed, whole_folder, write_json, write_text
+from s2kd.core.hardware import hardware
 from s2kd.core.onnx import open_session
 from s2kd.core.saved import WEIGHTS
 from s2kd.core.types import GridSpec, S2KDError
+from s2kd.data import Dataset
+from s2kd.deploy.forecaster import onnx_step
+from s2kd.deploy.measures import Windows, latency_ms, training_data
 from s2kd.deploy.metadata import CONFIG, EXPORT, EXPORTED, student_metadata
+from s2kd.deploy.quantise import quantise
 from s2kd.models.checkpoint import Setting, load_student
 from s2kd.models.forecasters import FramesOnly, Student, Teacher
 
+INT8 = "model.int8.onnx"
 TOLERANCE = 1e-5
 """Largest difference from PyTorch, in units of the training standard deviation of each channel."""
 
 
-def export_student(student_folder: Path, out: Path | None = None) -> Path:
+CALIBRATION, VALIDATION = 64, 128
+"""Numbers of windows from which int8 takes its ranges, and by which it is judged."""
+
+
+def export_student(
+    student_folder: Path,
+    out: Path | None = None,
+    *,
+    dataset: Dataset | None = None,
+    max_drop: float = 1.0,
+    say: Callable[[str], object] = lambda text: None,
+) -> Path:
     """Write a folder from which a student forecasts without PyTorch, and prove it.
 
     It holds `model.onnx` (input `past` (batch, past, channel, height, width), output `future`
-    (batch, lead, channel, height, width), both in physical units with the batch free), the weights
-    and `config.json`.
+    (batch, lead, channel, height, width), both in physical units with the batch free),
+    `model.int8.onnx` where the accuracy allows it, the weights, `config.json` and a model card.
 
     Args:
         student_folder: of a trained student.
         out: the folder; None: `export` in the student's own. An older export there is replaced.
+        dataset: the student's data; None: they are read again.
+        max_drop: largest rise of the validation RMSE by int8, in percent.
+        say: called with one sentence where there is no int8.
 
     Returns:
         The folder.
@@ -48,25 +67,73 @@ def export_student(student_folder: Path, out: Path | None = None) -> Path:
             agree with PyTorch.
     """
     _require()
-    student, _ = load_student(student_folder)
+    student, trained = load_student(student_folder)
     metadata = student_metadata(student_folder)
     out = out or student_folder / EXPORT
     _check_replaceable(out)
     with whole_folder(out, replace=True) as partial:
         path = partial / "model.onnx"
         _to_onnx(student, sample_frames(metadata, 2), path)
-        _name(path, metadata)
         _prove(student, metadata, path)
+        formats = {"float32": _measured(path, metadata)}
+        try:
+            formats |= _int8(path, metadata, dataset or training_data(trained), max_drop)
+        except S2KDError as error:
+            say(f"no int8: {error}")
+            (partial / INT8).unlink(missing_ok=True)
+        for form in formats.values():
+            _name(partial / form["file"], metadata)
         shutil.copyfile(student_folder / WEIGHTS, partial / WEIGHTS)
         exported = {
             **metadata,
             "format": EXPORTED,
-            "formats": {"float32": path.name},
-            "default": "float32",
-            "files": {file.name: file_digest(file) for file in sorted(partial.iterdir())},
+            "formats": formats,
+            "default": min(formats, key=lambda name: formats[name]["milliseconds"]),
+            "hardware": hardware(),
         }
+        write_text(partial / "README.md", model_card(exported))
+        exported["files"] = {file.name: file_digest(file) for file in sorted(partial.iterdir())}
         write_json(partial / CONFIG, sealed(exported))
     return out
+
+
+def model_card(metadata: Mapping[str, Any]) -> str:
+    """The README of an exported student, with YAML metadata as model hubs read them."""
+    from jinja2 import Template
+
+    template = files("s2kd.deploy").joinpath("model_card.md.j2").read_text(encoding="utf-8")
+    reader = metadata["reader"] or {"name": "prepared"}
+    return Template(template).render(**{**metadata, "reader": reader}) + "\n"
+
+
+def _int8(
+    path: Path, metadata: Mapping[str, Any], dataset: Dataset, max_drop: float
+) -> dict[str, dict[str, Any]]:
+    """The student in int8 beside its float32 `path`; both measured, by format.
+
+    Raises S2KDError where the validation error rises by more than `max_drop` percent.
+    """
+    validation = Windows.of(dataset, metadata, "val", VALIDATION)
+    calibration = Windows.of(dataset, metadata, "train", CALIBRATION)
+
+    def error_of(file: Path) -> float:
+        return validation.rmse(onnx_step(file))
+
+    rmse, out = error_of(path), path.with_name(INT8)
+    excluded = quantise(
+        path, out, calibration.past, error_of=error_of, bound=rmse * (1 + max_drop / 100)
+    )
+    return {
+        "float32": {**_measured(path, metadata), "rmse": rmse},
+        "int8": {**_measured(out, metadata), "rmse": error_of(out), "float32_layers": excluded},
+    }
+
+
+def _measured(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Name, size and latency (batch 1, one thread) of an ONNX file."""
+    session, past = open_session(path, threads=1), sample_frames(metadata, 1).numpy()
+    latency = latency_ms(lambda: session.run(["future"], {"past": past}))
+    return {"file": path.name, "bytes": path.stat().st_size, "milliseconds": latency}
 
 
 def _check_replaceable(out: Path) -> None:
@@ -82,8 +149,7 @@ def _name(path: Path, metadata: Mapping[str, Any]) -> None:
     import onnx
 
     model = onnx.load(str(path))
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "s2kd", json.dumps(metadata)
+    onnx.helper.set_model_props(model, {"s2kd": json.dumps(metadata)})
     onnx.save(model, str(path))
 
 
@@ -137,12 +203,9 @@ def measure_onnx(
         path = Path(folder) / "model.onnx"
         _to_onnx(model, sample.contiguous(), path)
         session = open_session(path, threads=1)
-        past, times = {"past": sample[:1].numpy()}, []
-        for _ in range(warmup + repeats):
-            start = time.perf_counter()
-            session.run(["future"], past)
-            times.append(1e3 * (time.perf_counter() - start))
-        return statistics.median(times[warmup:]), path.stat().st_size
+        past = {"past": sample[:1].numpy()}
+        latency = latency_ms(lambda: session.run(["future"], past), warmup=warmup, repeats=repeats)
+        return latency, path.stat().st_size
 
 
 def _prove(student: nn.Module, metadata: Mapping[str, Any], path: Path) -> None:
@@ -153,7 +216,7 @@ def _prove(student: nn.Module, metadata: Mapping[str, Any], path: Path) -> None:
     past = sample_frames(metadata, 3)
     with torch.inference_mode():
         expected = student(past).future.numpy()
-    exported = open_session(path).run(["future"], {"past": past.numpy()})[0]
+    exported = onnx_step(path)(past.numpy())
     std = np.array(metadata["statistics"]["std"], dtype=np.float32)
     rounding = np.spacing(np.abs(expected).max((0, 1, 3, 4)))
     worst = np.abs(expected - exported).max((0, 1, 3, 4)) - rounding

@@ -58,7 +58,7 @@ class Forecaster:
                 folder = folder / EXPORT
         if (folder / CONFIG).exists():
             metadata = exported_metadata(folder)
-            return cls(metadata, _onnx_step(folder, metadata, format or metadata["default"]))
+            return cls(metadata, _exported_step(folder, metadata, format or metadata["default"]))
         if format not in ("", "pytorch"):
             raise S2KDError(f"{folder}: is not exported as {format!r}; run `s2kd export {folder}`")
         return cls(student_metadata(folder), _pytorch_step(folder))
@@ -145,15 +145,22 @@ class Forecaster:
         )
 
 
-def _onnx_step(folder: Path, metadata: Mapping[str, Any], format: str) -> Callable[[Past], Future]:
+def _exported_step(
+    folder: Path, metadata: Mapping[str, Any], format: str
+) -> Callable[[Past], Future]:
     if format not in metadata["formats"]:
         raise S2KDError(
             f"{folder}: is not exported as {format!r} (there are {', '.join(metadata['formats'])})"
         )
-    path = folder / metadata["formats"][format]
+    path = folder / metadata["formats"][format]["file"]
     if not path.is_file() or file_digest(path) != metadata["files"][path.name]:
         raise S2KDError(f"{path}: missing or altered after the export; export the student again")
-    session = open_session(path)
+    return onnx_step(path)
+
+
+def onnx_step(path: Path, *, threads: int = 0) -> Callable[[Past], Future]:
+    """An ONNX student as a function; 0 threads: as many as ONNX Runtime chooses."""
+    session = open_session(path, threads=threads)
     return lambda past: session.run(["future"], {"past": past})[0]
 
 

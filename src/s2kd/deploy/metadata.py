@@ -73,9 +73,9 @@ def _reader(dataset: dict[str, Any], origin: dict[str, Any] | None) -> dict[str,
 def exported_metadata(folder: Path) -> dict[str, Any]:
     """Metadata of an exported student.
 
-    Besides those of `student_metadata` it holds `files` (SHA-256 by name), `formats` (the ONNX file
-    of each) and `default` (the faster format). Raises S2KDError where the folder is not one that
-    `s2kd export` wrote, or was altered.
+    Besides those of `student_metadata` it holds `files` (SHA-256 by name), `formats` (file, bytes,
+    milliseconds and validation RMSE by name) and `default` (the faster format). Raises S2KDError
+    where the folder is not one that `s2kd export` wrote, or was altered.
     """
     path = folder / CONFIG
     metadata = read_sealed(path, "export the student again")

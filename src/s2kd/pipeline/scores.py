@@ -436,4 +436,8 @@ def export(run: Run) -> Path:
     from s2kd.deploy.metadata import EXPORT, is_exported
 
     best = find_student(run.out)
-    return best / EXPORT if is_exported(best) else export_student(best)
+    return (
+        best / EXPORT
+        if is_exported(best)
+        else export_student(best, dataset=run.dataset, say=run.say)
+    )

@@ -1,0 +1,78 @@
+"""Error on validation windows, and latency, of a student in any format."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from s2kd.core.recipe import Recipe
+from s2kd.core.types import GridSpec, S2KDError
+from s2kd.data import Dataset, load
+from s2kd.data.windows import WindowDataset
+
+Past = Float[np.ndarray, "batch past channel height width"]
+Future = Float[np.ndarray, "batch lead channel height width"]
+Step = Callable[[Past], Future]
+BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Windows:
+    """Windows of one split, evenly spread over it, physical units."""
+
+    past: Past
+    future: Future
+    std: Float[np.ndarray, " channel"]
+    exists: Bool[np.ndarray, "height width"]
+
+    @classmethod
+    def of(cls, dataset: Dataset, metadata: Mapping[str, Any], split: str, count: int) -> "Windows":
+        """At most `count` windows of the data that a student was trained on."""
+        windows = WindowDataset(dataset, split, past=metadata["past"], lead=metadata["lead"])
+        numbers = np.unique(np.linspace(0, len(windows) - 1, count).round().astype(np.int64))
+        batch = windows.gather(torch.from_numpy(numbers))
+        return cls(
+            past=batch.past.numpy(),
+            future=batch.future.numpy(),
+            std=np.array(metadata["statistics"]["std"]),
+            exists=GridSpec.from_dict(metadata["grid"]).exists,
+        )
+
+    def rmse(self, step: Step) -> float:
+        """Root mean square error over windows, leads, channels and existing cells.
+
+        In units of each channel's training standard deviation.
+        """
+        starts = range(0, len(self.past), BATCH)
+        predicted = np.concatenate([step(self.past[start : start + BATCH]) for start in starts])
+        error = (predicted - self.future) / self.std[:, None, None]
+        return float(np.sqrt(np.mean(error[..., self.exists] ** 2)))
+
+
+def training_data(metadata: Mapping[str, Any]) -> Dataset:
+    """The data that a student was trained on, read again.
+
+    Raises S2KDError where its metadata hold no recipe, or the data are gone or have changed.
+    """
+    if "recipe" not in metadata:
+        raise S2KDError("the student's metadata hold no recipe, so its data cannot be read again")
+    recipe = Recipe.from_dict(metadata["recipe"])
+    dataset = load(recipe.dataset, recipe.split, recipe.keep)
+    if dataset.fingerprint != metadata["fingerprint"]:
+        raise S2KDError(f"{dataset.name}: the data have changed since the student was trained")
+    return dataset
+
+
+def latency_ms(call: Callable[[], object], *, warmup: int = 5, repeats: int = 40) -> float:
+    """Median wall time of `repeats` calls after `warmup`, in milliseconds."""
+    times = []
+    for _ in range(warmup + repeats):
+        start = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times[warmup:])
