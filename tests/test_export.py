@@ -164,9 +164,20 @@ def test_an_exported_student_forecasts_from_netcdf_without_heavy_packages(export
     )
     words = ("forecast", exported, latest, "--out", out, "--steps", "5", "--beyond-training")
     command = [sys.executable, "-c", script, *map(str, words)]
-    modules = set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    modules = set(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    )
     assert {"onnxruntime", "xarray"} <= modules
-    heavy = {"torch", "cfgrib", "eccodes", "zarr", "matplotlib", "transformers", "cf_xarray", "onnx"}
+    heavy = {
+        "torch",
+        "cfgrib",
+        "eccodes",
+        "zarr",
+        "matplotlib",
+        "transformers",
+        "cf_xarray",
+        "onnx",
+    }
     assert not heavy & modules
     with xr.open_dataset(out) as written:
         expected = Forecaster.load(exported).predict(past[None], steps=5)
