@@ -275,12 +275,13 @@ def test_a_pruned_candidate_goes_on_from_its_checkpoint(tmp_path):
     def stop(record):
         if record["epoch"] == 1:
             raise search.Pruned
+        return 4
 
     with pytest.raises(search.Pruned):
         search.train_design(run, first, on_epoch=stop)
     assert (search.trial_folder(run, first) / "checkpoint.pt").exists()
     epochs = []
-    folder = search.train_design(run, first, on_epoch=lambda r: epochs.append(r["epoch"]))
+    folder = search.train_design(run, first, on_epoch=lambda r: epochs.append(r["epoch"]) or 4)
     assert epochs == [2, 3]
     whole = search.train_design(pipeline.open_run(recipe, tmp_path / "other"), first)
     assert load_metadata(folder)["weights"] == load_metadata(whole)["weights"]

@@ -1,4 +1,5 @@
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from s2kd.models.normaliser import Normaliser
 from s2kd.narration.text.states import encode_states
 from s2kd.narration.text.toys import Hashed
 from s2kd.training.agreement import agreement
-from s2kd.training.loop import fit, validation_error
+from s2kd.training.loop import EpochsInTime, fit, validation_error
 from s2kd.training.losses import losses
 from s2kd.training.objectives import Distilling, Forecasting, Target, Weighted, prediction_loss
 from s2kd.training.targets import LiveTargets, StoredTargets, store_targets
@@ -90,7 +91,7 @@ def assert_equal(one, other):
 def learn(objective, folder, fabric, *, count=None, validate=None, **settings):
     """`fit` on the objective's own windows with the validation split's error."""
     training = {"epochs": 3, "batch_size": 12, "schedule": "constant", **settings}
-    fixed = ("seed", "progress", "save_seconds", "hint_epochs")
+    fixed = ("seed", "progress", "save_seconds", "hint_epochs", "on_epoch")
     more = {key: training.pop(key) for key in fixed if key in training}
     model, data = objective.model, objective._windows.dataset
     if validate is None:
@@ -319,6 +320,22 @@ def test_the_rate_falls_as_a_cosine_to_nothing(blobs, tmp_path, fabric):
     )
     want = 0.5e-2 * (1 + np.cos(np.pi * np.arange(1, 5) / 4))
     np.testing.assert_allclose([record["lr"] for record in history], want, atol=1e-12)
+
+
+def test_a_training_that_is_shortened_ends_with_its_schedule(blobs, tmp_path, fabric):
+    """20 epochs were planned; after the second there is time for 4 in all."""
+    history = learn(
+        Forecasting(built(blobs), windows(blobs), None), tmp_path, fabric,
+        epochs=20, schedule="cosine", lr=1e-2, validate=lambda: 1.0,
+        on_epoch=lambda record: 20 if record["epoch"] < 1 else 4,
+    )  # fmt: skip
+    rates = [record["lr"] for record in history]
+    assert len(rates) == 4
+    assert rates[1] > 0.9e-2
+    np.testing.assert_allclose(rates[3], 0, atol=1e-12)
+    assert EpochsInTime(9, time.monotonic() - 1)({"epoch": 2}) == 3, "the time is over"
+    in_time = EpochsInTime(9, time.monotonic() + 3600)
+    assert [in_time({"epoch": epoch}) for epoch in (0, 1, 5)] == [9, 9, 9]
 
 
 def test_it_stops_after_patience_and_puts_the_best_weights_back(blobs, tmp_path, fabric):

@@ -2,7 +2,7 @@
 
 import calendar
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from s2kd.pipeline.scores import TEACHER_METHODS, evaluate, export, report
 from s2kd.pipeline.search import Search, promote, tidy, trial_folder
 from s2kd.pipeline.study import prepare_supervision, waiting_lock
 from s2kd.pipeline.teacher_choice import recipe_with
-from s2kd.training.loop import StopTraining
+from s2kd.training.loop import EpochsInTime
 
 OVERTIME = 0.25
 """Share of the time by which the last baseline may end late."""
@@ -94,7 +94,8 @@ class MainJob:
         """Narratives, teacher and its outputs, by one process; the others wait."""
         limit = time.monotonic() + 1.5 * plan.seconds["teacher"] + 5
         with self.lock():
-            run.on_epoch = _until(min(limit, self.deadline))
+            epochs = run.recipe.teacher_training.epochs
+            run.on_epoch = EpochsInTime(epochs, min(limit, self.deadline))
             prepare_supervision(run)
             run.on_epoch = None
 
@@ -239,16 +240,6 @@ def missing_months(run: Run, splits: Iterable[str]) -> list[str]:
 def _label(part: Part, method: Method) -> str:
     """The label of a student in scores (`evaluation.summary.label_of`)."""
     return f"{part.name} {method.name}"
-
-
-def _until(deadline: float) -> Callable[[Mapping[str, Any]], None]:
-    """Called after every epoch, it ends a training at the deadline."""
-
-    def on_epoch(record: Mapping[str, Any]) -> None:
-        if time.monotonic() > deadline:
-            raise StopTraining
-
-    return on_epoch
 
 
 def _no_candidate(search: Search) -> str:

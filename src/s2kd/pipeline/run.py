@@ -1,7 +1,7 @@
 """A recipe in a folder, on a machine; data, statistics and narrator are loaded when needed."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from s2kd.training.labels import Labels
+    from s2kd.training.loop import OnEpoch
 
 
 def silent(stage: str) -> Progress:
@@ -58,7 +59,7 @@ class Run:
     say: Callable[[str], None] = lambda text: None
     save_seconds: float = 20.0
     horizon: int = 0
-    on_epoch: Callable[[Mapping[str, Any]], object] | None = None
+    on_epoch: "OnEpoch | None" = None
     _states: dict[str, TextStates] = field(default_factory=dict)
 
     @cached_property

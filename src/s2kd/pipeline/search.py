@@ -17,7 +17,7 @@ import copy
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ from s2kd.pipeline.distil import distill_student, student_folder
 from s2kd.pipeline.queue import OutOfTime
 from s2kd.pipeline.run import Run
 from s2kd.pipeline.study import import_optuna, open_study, sign
-from s2kd.training.loop import StopTraining
+from s2kd.training.loop import EpochsInTime, OnEpoch
 
 if TYPE_CHECKING:
     import optuna
@@ -94,7 +94,7 @@ class Search:
 
     @property
     def ends(self) -> float:
-        """When candidates stop: the best student's baseline is left the time for as many epochs."""
+        """When candidates stop: the best student's baseline is left as much time as that took."""
         trials = self.trials()
         ranked = self._ranked(trials)
         if not ranked:
@@ -102,8 +102,16 @@ class Search:
         best = ranked[0][1]
         if _state(trials.get(f"{best.student.name} {BASELINE}", ())) == "finished":
             return self.deadline
-        rows = trials[best.name]
-        return self.deadline - self.epochs * _seconds(rows) / max(1, _epochs(rows))
+        return self.deadline - _seconds(trials[best.name])
+
+    @property
+    def length(self) -> int:
+        """Epochs of a training to the end: as many as the best one had time for."""
+        trials = self.trials()
+        ranked = self._ranked(trials)
+        rows = trials[ranked[0][1].name] if ranked else []
+        is_short = any(trial.user_attrs.get("reason") == TIME_OVER for trial in rows)
+        return _epochs(rows) if is_short else self.epochs
 
     def run_until_done(self) -> None:
         """Train one design after the other until all are judged or the time is over.
@@ -157,29 +165,33 @@ class Search:
         trial, started = self.study.ask(), time.monotonic()
         trial.set_user_attr("design", design.name)
         sign(trial)
-        best, last_epoch = math.inf, started
+        best, length, is_first = math.inf, self.length, not self.finished()
+        limit = self.deadline if to_the_end else self.ends
+        if to_the_end and is_first:  # half of the time is left to its baseline
+            limit = (started + limit) / 2
+        in_time, epochs = EpochsInTime(length, limit), length
 
-        def on_epoch(record: Mapping[str, Any]) -> None:
-            nonlocal best, last_epoch
-            now = time.monotonic()
-            best = min(best, record["val"])
-            trial.report(best, record["epoch"] + 1)
-            is_last_chance = now + (now - last_epoch) > (self.deadline if to_the_end else self.ends)
-            last_epoch = now
-            if record["epoch"] + 1 >= self.epochs:
-                return
-            if is_last_chance:
-                if to_the_end or not self.finished():
-                    trial.set_user_attr("reason", TIME_OVER)
-                    raise StopTraining  # a forecaster in time, though not trained to the end
+        def on_epoch(record: Mapping[str, Any]) -> int:
+            nonlocal best, epochs
+            best, done, fitting = min(best, record["val"]), record["epoch"] + 1, in_time(record)
+            trial.report(best, done)
+            is_over = done == fitting < length
+            if to_the_end or (is_first and is_over):
+                epochs = fitting  # a forecaster in time, though not trained as long as planned
+                return epochs
+            if is_over:
                 raise OutOfTime(design.name)
-            if not to_the_end and trial.should_prune():
+            if done < length and trial.should_prune():
                 raise Pruned
+            return length
 
         state, value, reason = optuna.trial.TrialState.FAIL, None, ""
         try:
             folder = train_design(self.run, design, on_epoch=on_epoch)
-            value = load_metadata(folder)["validation"]
+            value, reason = (
+                load_metadata(folder)["validation"],
+                TIME_OVER if epochs < length else "",
+            )
             state = optuna.trial.TrialState.COMPLETE
         except Pruned:
             state = optuna.trial.TrialState.PRUNED
@@ -289,9 +301,7 @@ def trial_folder(run: Run, design: Design) -> Path:
     )
 
 
-def train_design(
-    run: Run, design: Design, *, on_epoch: Callable[[Mapping[str, Any]], object] | None = None
-) -> Path:
+def train_design(run: Run, design: Design, *, on_epoch: OnEpoch | None = None) -> Path:
     """Train one design with the run's first seed, or find it trained; returns its folder."""
     narrowed, folder = run_of(run, design), trial_folder(run, design)
     narrowed.on_epoch = on_epoch

@@ -31,8 +31,29 @@ Progress = Callable[[int, int, str], None]
 """Called with the steps done, the total number of steps, and a short status."""
 
 
-class StopTraining(Exception):
-    """Raised after an epoch to end a training early, with the best weights so far."""
+OnEpoch = Callable[[Mapping[str, Any]], int]
+"""Called with the record of an epoch; returns the number of epochs to train in all."""
+
+
+class EpochsInTime:
+    """Shortens a training, as an `OnEpoch`, to the epochs that end before `deadline`.
+
+    The deadline is one of `time.monotonic`. Every epoch is expected to take as long as the last
+    one, so that a machine that becomes slow ends in time all the same.
+    """
+
+    def __init__(self, epochs: int, deadline: float) -> None:
+        self.epochs, self.deadline, self._last = epochs, deadline, (-1, time.monotonic())
+
+    def __call__(self, record: Mapping[str, Any]) -> int:
+        now, done = time.monotonic(), record["epoch"] + 1
+        before, last = self._last
+        self._last = done, now
+        if now >= self.deadline:
+            return done
+        if before != done - 1:  # of another training, or of one that continues
+            return self.epochs
+        return min(self.epochs, done + int((self.deadline - now) / (now - last)))
 
 
 @torch.no_grad()
@@ -92,7 +113,7 @@ def fit(
     progress: Progress | None = None,
     save_seconds: float = 20.0,
     tensorboard: bool = False,
-    on_epoch: Callable[[Mapping[str, Any]], object] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> list[dict[str, Any]]:
     """Minimise an objective; its model ends with the weights of the lowest validation error.
 
@@ -123,8 +144,8 @@ def fit(
     tensorboard
         Whether an event file is written too.
     on_epoch
-        Called with the record of every epoch. `StopTraining` raised by it ends the training with
-        the best weights so far; any other exception leaves a checkpoint to continue from.
+        Called after every epoch. Fewer epochs in all shorten a cosine schedule too; an exception
+        leaves a checkpoint to continue from.
 
     Returns
     -------
@@ -140,7 +161,8 @@ def fit(
     trainer.set_up()
     log = _Log(folder, state.history, fabric, tensorboard)
     saved = time.monotonic()
-    while state.epoch < training.epochs and not trainer.is_stale:
+    epochs = training.epochs
+    while state.epoch < epochs and not trainer.is_stale:
         objective.train()
         hinting = state.epoch < hint_epochs
         objective.epoch = state.epoch
@@ -152,7 +174,7 @@ def fit(
             trainer.learn(index)
             if progress is not None:
                 done = state.epoch * batches + state.step
-                progress(done, training.epochs * batches, trainer.status)
+                progress(done, epochs * batches, trainer.status)
             if time.monotonic() - saved > save_seconds:
                 trainer.save(path)
                 saved = time.monotonic()
@@ -160,12 +182,11 @@ def fit(
         log.add(state.history[-1])
         if on_epoch is not None:
             try:
-                on_epoch(state.history[-1])
-            except StopTraining:
-                break
+                epochs = on_epoch(state.history[-1])
             except BaseException:
                 trainer.save(path)
                 raise
+            trainer.shorten(epochs * batches)
         if time.monotonic() - saved > save_seconds / 4:
             trainer.save(path)
             saved = time.monotonic()
@@ -259,6 +280,11 @@ class _Trainer:
         if self.training.schedule == "cosine":
             self.schedule.step()
         self.state.step += 1
+
+    def shorten(self, steps: int) -> None:
+        """Let a cosine schedule reach its end after this number of steps in all."""
+        if isinstance(self.schedule, torch.optim.lr_scheduler.CosineAnnealingLR):
+            self.schedule.T_max = max(1, steps)
 
     def end_epoch(self, error: float, hinting: bool) -> None:
         """Keep the best weights, move the learning rate, add the record."""
