@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from s2kd.core.recipe import Keep, Part, Split
 from s2kd.core.types import GridSpec, S2KDError
+from s2kd.data import load
 from s2kd.data.dates import read_dates
 from s2kd.data.describe import describe
 from s2kd.data.readers import readers
 from s2kd.data.readers.arrays import fitting_layouts
+from s2kd.data.values import ValueSummary, packed_edges
 from s2kd.data.write import to_xarray
 from s2kd.pipeline import recipes
 
@@ -201,3 +204,84 @@ def test_axes_of_two_readings_are_asked_for(tmp_path):
     settings = ['dataset.params.layout="TRHW"', "dataset.params.join=runs"]
     recipe = recipes.for_data(tmp_path / "videos.npy", settings)
     assert recipe.dataset.params["layout"] == "TRHW"
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def summary(values, marks=()):
+    """The facts of a field that comes in blocks."""
+    made = ValueSummary(marks)
+    for block in np.array_split(np.asarray(values, np.float32), 3):
+        made.update(block)
+    return made.facts()
+
+
+def marked(mark, *, always, base=280.0, spread=9.0, shape=(60, 6, 7)):
+    """Noise with a mark in some cells for good, or here and there."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(base, spread / 6, shape)
+    values[(slice(None), 0, slice(0, 3)) if always else rng.random(shape) < 0.02] = mark
+    return values
+
+
+@pytest.mark.parametrize("mark", [-9999, 255 + 280, 32767, 1e30, -1e34, 999.9, 0])
+@pytest.mark.parametrize("always", [True, False])
+def test_undeclared_marks_are_named(mark, always):
+    made = summary(marked(mark, always=always))
+    expected = () if mark in (0, 535) and not always else (pytest.approx(mark),)
+    assert made.marks == expected
+    assert any("3 cells at every time" in text for text in made.suspicions) == always
+
+
+def test_marks_are_named_beside_spikes_and_other_marks():
+    values = np.abs(marked(-9999, always=True, base=0))
+    values[:, 0, :3] = -9999
+    values[5, 5, 5] = 15000
+    made = summary(values)
+    assert made.marks == (-9999,)
+    assert "reaches 15000" in made.suspicions[1]
+    flags = np.random.default_rng(0).integers(0, 251, (60, 6, 7))
+    flags[:, 0, :2], flags[:, 1, :2], flags[:, 2, 0] = 255, 254, 253
+    assert summary(flags).marks == (253, 254, 255)
+
+
+def test_values_that_are_no_marks():
+    rng = np.random.default_rng(2)
+    dry = np.maximum(rng.normal(0, 3, (60, 6, 7)), 0)
+    dry[:, 0] = 0  # a desert, where others are dry at times
+    clipped = np.minimum(rng.normal(200, 60, (60, 6, 7)), 255)
+    clipped[:, 0, 0] = 255  # bright for good, as others are at times
+    counts = rng.geometric(0.5, (60, 6, 7)) - 1
+    counts[3, 2, 1] = counts[9, 4, 4] = 9
+    mask = rng.random((60, 6, 7))
+    mask[:, 0], mask[:, 1] = 0.05, 0.5  # land and lakes of their own albedo
+    for values in (dry, clipped, counts, mask, np.full((60, 6, 7), 3)):
+        assert summary(values).marks == ()
+
+
+def test_the_end_of_packed_integers_is_a_mark():
+    packing = {"dtype": "i2", "scale_factor": 0.01, "add_offset": 273.15}
+    values = np.random.default_rng(0).integers(-32766, 32767, (60, 6, 7)) * 0.01 + 273.15
+    values[:, 0, 0] = -32767 * 0.01 + 273.15
+    assert summary(values, packed_edges(packing)).marks == (pytest.approx(-54.52),)
+
+
+def test_a_recipe_leaves_marks_out_and_the_loaded_data_say_what_is_wrong(tmp_path):
+    data = field()
+    data["t"][:, :2, :3] = -9999
+    data["t"][5, 5, 5] = 1e30
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    made = describe(tmp_path / "a.nc")
+    assert made.keep == {"missing": "mask", "marks": {"t": (-9999.0,)}}
+    part = Part(**made.dataset)
+    dataset = load(part, Split(gap=2), Keep(**made.keep))
+    assert dataset.grid.exists.sum() == 8 * 12 - 6
+    assert dataset.frames[..., dataset.grid.exists].min() > 0
+    assert any("'t' reaches 1e+30" in text for text in dataset.notices)
+    unmarked = load(part, Split(gap=2))
+    assert any("'t' is -9999 at 288 times and places" in text for text in unmarked.notices)
+    stored = load(part, Split(gap=2), Keep(memory_gb=0.0, cache=str(tmp_path / "cache")))
+    assert stored.notices == unmarked.notices
+    with pytest.raises(S2KDError, match=r"keep.marks names no channel 'u' \(it has t\)"):
+        load(part, Split(gap=2), Keep(marks={"u": (0.0,)}))

@@ -62,6 +62,8 @@ class Keep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     missing
         Handling of missing values: `error`, `mask` (cells without any value leave the grid) or
         `fill` (mask, and otherwise carry the last value forward).
+    marks
+        Values that stand for missing ones though the file does not say so, by channel.
     time_stride
         Every n-th frame is kept.
     memory_gb
@@ -71,6 +73,7 @@ class Keep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     missing: Literal["error", "mask", "fill"] = "error"
+    marks: dict[str, tuple[float, ...]] = {}
     time_stride: Positive = 1
     memory_gb: NotNegative = 1.0
     cache: str = ""

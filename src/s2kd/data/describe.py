@@ -18,8 +18,8 @@ from s2kd.data.loading import split_record
 from s2kd.data.readers import readers
 from s2kd.data.readers.cf import Fields, fields_of, joined
 from s2kd.data.readers.files import IN_MEMORY, engine_of, files_of, kind_of_file
-from s2kd.data.steps import calendar_of, date_text, regularity, step_numbers
-from s2kd.data.values import ValueSummary
+from s2kd.data.steps import calendar_of, date_text, regularity, step_numbers, time_problems
+from s2kd.data.values import ValueFacts, ValueSummary, packed_edges
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -58,11 +58,10 @@ class DetectedLayout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variable:
+class Variable(ValueFacts):
     """One field, with its range over the frames read, in `units`.
 
-    `missing` counts values that are not finite, `never` cells without a value at any time read;
-    `levels` are the entries of its further dimension; `suspicions` concern its values.
+    `levels` are the entries of its further dimension.
     """
 
     name: str
@@ -70,13 +69,6 @@ class Variable:
     units: str = ""
     long_name: str = ""
     levels: tuple[float, ...] = ()
-    minimum: float | None = None
-    maximum: float | None = None
-    mean: float | None = None
-    missing: int = 0
-    never: int = 0
-    frames_read: int = 0
-    suspicions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +180,7 @@ def _of_layout(label: str, layout: DetectedLayout, params: Mapping[str, Any]) ->
         _with_grid(basic, record, variables, scanned),
         chosen=tuple(map(str, record.data_vars)),
         reason="; ".join(record.attrs.get("notices", ())),
-        keep=_missing_setting(variables),
+        keep=_keep_settings(variables, list(map(str, record.data_vars))),
     )
     return _fitted(basic, record, {"name": layout.reader, "params": settings})
 
@@ -212,7 +204,6 @@ def _of_fields(label: str, fields: Fields) -> Description:
     variables = tuple(_with_metadata(variable, fields) for variable in variables)
     agreeing, others = _agreeing(records, variables)
     channels, reason = _choose(agreeing or variables)
-    names = {name.rpartition("@")[0] or name for name in channels}
     basic = Description(
         path=label,
         kind=kind,
@@ -220,7 +211,7 @@ def _of_fields(label: str, fields: Fields) -> Description:
         gib=_gib(files),
         chosen=channels,
         reason=reason,
-        keep=_missing_setting([v for v in variables if v.name in names]),
+        keep=_keep_settings(variables, channels),
     )
     described = records[agreeing[0].name] if agreeing else next(iter(records.values()))
     basic = _with_grid(basic, described, variables, scanned)
@@ -271,10 +262,15 @@ def _scan(label: str, records: Mapping[str, "xr.Dataset"]) -> tuple[tuple[Variab
     """Ranges of every record, and whether all frames were read."""
     budget, variables, sampled = SCANNED_BYTES // len(records), [], False
     for name, record in records.items():
-        values = ValueSummary()
-        for block in _blocks(label, record, budget):
-            values.update(block)
-        sampled |= values.frames < record.sizes["time"]
+        facts = _facts(label, record, budget)
+        if facts.marks:  # what is left without them
+            marked = record.assign_attrs(marks=dict.fromkeys(record.data_vars, facts.marks))
+            rest = _facts(label, marked, budget)
+            suspicions = (*facts.suspicions, *rest.suspicions)
+            facts = dataclasses.replace(
+                rest, marks=facts.marks, suspicions=tuple(dict.fromkeys(suspicions))
+            )
+        sampled |= facts.frames_read < record.sizes["time"]
         attributes = record[next(iter(record.data_vars))].attrs
         variables.append(
             Variable(
@@ -282,10 +278,17 @@ def _scan(label: str, records: Mapping[str, "xr.Dataset"]) -> tuple[tuple[Variab
                 dims=("time", "row", "column"),
                 units=str(attributes.get("units", "")),
                 long_name=str(attributes.get("long_name", attributes.get("standard_name", ""))),
-                **values.facts(),
+                **vars(facts),
             )
         )
     return tuple(variables), "an even sample of the frames" if sampled else "every frame"
+
+
+def _facts(label: str, record: "xr.Dataset", budget: int) -> ValueFacts:
+    values = ValueSummary(packed_edges(next(iter(record.data_vars.values())).encoding))
+    for block in _blocks(label, record, budget):
+        values.update(block)
+    return values.facts()
 
 
 def _blocks(label: str, record: "xr.Dataset", budget: int) -> Iterator[np.ndarray]:
@@ -330,6 +333,7 @@ def _with_grid(
         else None
         for name in ("latitude", "longitude")
     }
+    values = [text for variable in variables for text in variable.problems(variable.name)]
     return dataclasses.replace(
         basic,
         variables=tuple(variables),
@@ -342,7 +346,7 @@ def _with_grid(
         width=record.sizes["column"],
         wraps=bool(record.attrs.get("wraps")),
         scanned=scanned,
-        problems=(*basic.problems, *_value_problems(variables), *_time_problems(record)),
+        problems=(*basic.problems, *values, *_time_problems(record)),
         **ends,
     )
 
@@ -395,47 +399,23 @@ def _by_whole_runs(record: "xr.Dataset") -> dict[str, Any]:
     return {name: (f"{low}:{high}",) for name, (low, high) in names.items()}
 
 
-def _missing_setting(variables: Sequence[Variable]) -> dict[str, str]:
-    """The setting of `keep` that handles the missing values of these fields."""
-    lacking = [v for v in variables if v.missing]
+def _keep_settings(variables: Sequence[Variable], channels: Sequence[str]) -> dict[str, Any]:
+    """The settings of `keep` that handle the missing values of the fields of these channels."""
+    by_name = {v.name: v for v in variables}
+    fields = {c: by_name[c if c in by_name else c.rpartition("@")[0]] for c in channels}
+    marks = {channel: v.marks for channel, v in fields.items() if v.marks}
+    lacking = [v for v in fields.values() if v.missing]
     if not lacking:
         return {}
     only_never = all(v.missing == v.never * v.frames_read for v in lacking)
-    return {"missing": "mask" if only_never else "fill"}
+    return {"missing": "mask" if only_never else "fill"} | ({"marks": marks} if marks else {})
 
 
 # --- problems -------------------------------------------------------------------------------------
 
 
-def _value_problems(variables: Sequence[Variable]) -> list[str]:
-    problems = []
-    for v in variables:
-        if v.minimum is None:
-            problems.append(f"{v.name!r} is missing at every time and place")
-        elif v.missing:
-            always = f", {v.never} cells at every time" if v.never else ""
-            problems.append(f"{v.name!r} has {v.missing} missing values{always}")
-        elif v.minimum == v.maximum:
-            problems.append(f"{v.name!r} is {v.minimum:g} at every time and place")
-        problems += [f"{v.name!r} {text}" for text in v.suspicions]
-    return problems
-
-
 def _time_problems(record: "xr.Dataset") -> list[str]:
-    """Repeated, unsorted, uneven and missing times of a record of one run."""
-    if "run" in record.coords:
-        return []
-    times = record["time"].values
-    report = regularity(times)
-    problems = report.problems(times)
-    if len(report.gaps):
-        spans = [f"{date_text(times[i - 1])} to {date_text(times[i])}" for i in report.gaps[:3]]
-        rest = f" and {len(report.gaps) - 3} more" if len(report.gaps) > 3 else ""
-        problems.append(
-            f"{report.missing} times are missing in {len(report.gaps)} gaps "
-            f"({', '.join(spans)}{rest}); no window bridges them"
-        )
-    return problems
+    return [] if "run" in record.coords else time_problems(record["time"].values)
 
 
 def _chunk_problems(path: Path, names: Mapping[str, Any]) -> list[str]:

@@ -19,12 +19,17 @@ BLOCK_BYTES = 2**26
 
 
 class RecordFrames:
-    """Frames of a reader's dataset, read by slice: (time, channel, height, width) float32."""
+    """Frames of a reader's dataset, read by slice: (time, channel, height, width) float32.
+
+    Values that the attribute `marks` lists for a channel are missing ones.
+    """
 
     def __init__(self, record: "xr.Dataset", label: str) -> None:
         self.record, self.label = record, label
         sizes = record.sizes
         self.shape = (sizes["time"], len(record.data_vars), sizes["row"], sizes["column"])
+        marks = record.attrs.get("marks", {})
+        self.marks = [marks.get(str(name), ()) for name in record.data_vars]
 
     def __getitem__(self, frames: slice) -> Float[np.ndarray, "time channel height width"]:
         piece = self.record.isel(time=frames)
@@ -41,6 +46,8 @@ class RecordFrames:
         values = np.empty(shape, dtype=np.float32)
         for channel, variable in enumerate(loaded.data_vars.values()):
             values[:, channel] = variable.transpose("time", "row", "column").values
+            for mark in self.marks[channel]:
+                values[:, channel][values[:, channel] == np.float32(mark)] = np.nan
         return values
 
 
@@ -70,7 +77,8 @@ def copied_to_memory(dataset: Dataset, gaps: GapFilter) -> Dataset:
     edges = block_edges(dataset.frames)
     for first, stop in itertools.pairwise(edges):
         values[first:stop] = gaps.filled(dataset.frames[first:stop])
-    return replace(dataset, frames=values, grid=masked(dataset.grid, gaps.existing()))
+    grid = masked(dataset.grid, gaps.existing())
+    return replace(dataset, frames=values, grid=grid, notices=gaps.notices(dataset.notices))
 
 
 def masked(grid: GridSpec, exists: Bool[np.ndarray, "height width"] | None) -> GridSpec:

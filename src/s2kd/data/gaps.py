@@ -1,5 +1,6 @@
 """Missing values: counted, masked or carried forward while frames stream past in order."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.steps import date_text
+from s2kd.data.values import ValueSummary
 
 
 class GapFilter:
@@ -26,6 +28,7 @@ class GapFilter:
         *,
         missing: str = "error",
         run_starts: Int[np.ndarray, " run"] | None = None,
+        marks: Mapping[str, Sequence[float]] | None = None,
         advice: str = "set keep.missing to what helps",
     ) -> None:
         """
@@ -35,11 +38,13 @@ class GapFilter:
             times: of all frames, for errors.
             missing: `error`, `mask` or `fill`.
             run_starts: numbers of the first frames of runs; None: one run.
+            marks: values that often stand for missing ones, by channel.
             advice: the way out that errors name.
         """
         self.label, self.channels, self.times = label, grid.channels, times
         self.missing, self.wraps, self.advice = missing, grid.wraps, advice
         self.known_to_exist = grid.exists
+        self.marks = marks or {}
         self.run_starts = np.zeros(1, dtype=np.int64) if run_starts is None else run_starts
         self._outside = None
         if grid.mask is not None:
@@ -51,6 +56,7 @@ class GapFilter:
         shape = (len(self.channels), *self.known_to_exist.shape)
         self.frames = 0
         self.never = np.zeros(shape[1:], dtype=bool)
+        self._summaries = {name: ValueSummary(self.marks.get(name, ())) for name in self.channels}
         self._start_run()
 
     def _start_run(self) -> None:
@@ -66,6 +72,9 @@ class GapFilter:
     ) -> Float[np.ndarray, "time channel height width"]:
         """The next frames, without missing values."""
         block = np.array(block, dtype=np.float32)
+        inside = block if self._outside is None else block[..., self.known_to_exist]
+        for number, summary in enumerate(self._summaries.values()):
+            summary.update(inside[:, number])
         if self._outside is not None:
             flat = block.reshape(*block.shape[:2], -1)
             nearest = flat[..., self._outside.ravel()]
@@ -117,6 +126,11 @@ class GapFilter:
         if not exists.any():
             raise S2KDError(f"{self.label}: no cell has values in every variable")
         return None if exists.all() else exists
+
+    def notices(self, notices: Sequence[str]) -> tuple[str, ...]:
+        """These, and sentences on missing and suspicious values of all frames so far."""
+        facts = {name: summary.facts() for name, summary in self._summaries.items()}
+        return (*notices, *(text for name, fact in facts.items() for text in fact.problems(name)))
 
     def _check_run(self) -> None:
         """Refuse missing values of the run that ends, or note its cells without any."""

@@ -19,6 +19,7 @@ from s2kd.data.dataset import SPLITS, Dataset, Stretch
 from s2kd.data.frames import RecordFrames, copied_to_memory
 from s2kd.data.gaps import GapFilter
 from s2kd.data.readers import readers
+from s2kd.data.readers._record import check_names
 from s2kd.data.readers.files import IN_MEMORY
 from s2kd.data.splits import (
     date_range,
@@ -29,7 +30,8 @@ from s2kd.data.splits import (
     unbroken,
     within,
 )
-from s2kd.data.steps import iso, step_numbers
+from s2kd.data.steps import iso, step_numbers, time_problems
+from s2kd.data.values import packed_edges
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -183,6 +185,8 @@ def dataset_of(
     label: str, record: "xr.Dataset", split: Split, keep: Keep
 ) -> tuple[Dataset, GapFilter]:
     """A dataset whose frames are not read yet, and the filter that they must pass in order."""
+    check_names(f"{label}: keep.marks names no channel", keep.marks, map(str, record.data_vars))
+    record = record.assign_attrs(marks=keep.marks)
     split = merged(split, record.attrs.get("split", {}))
     unseen: dict[str, tuple[str, ...]] = {}
     if "run" in record.coords:
@@ -226,6 +230,7 @@ def load_frames(part: Part, path: str, keep: Keep = DEFAULT_KEEP) -> Dataset:
         part = Part(**(origin(part.params["path"]) or {"name": "cf"}))
     name = "cf" if part.name == MEMORY else part.name
     record = read_record(Part(name=name, params={**part.params, "path": path}))
+    record = record.assign_attrs(marks=keep.marks)
     step, frames, stretches = _regular(path, record, keep.time_stride)
     record = record if keep.time_stride == 1 else record.isel(time=frames)
     splits = {"train": stretches, "val": (), "test": ()}
@@ -237,7 +242,14 @@ def _gaps(label: str, record: "xr.Dataset", step: float, keep: Keep) -> GapFilte
     names = record.run.values if "run" in record.coords else None
     times = record.time.values
     starts = run_starts(times, names)
-    return GapFilter(label, grid_of(record, step), times, missing=keep.missing, run_starts=starts)
+    return GapFilter(
+        label,
+        grid_of(record, step),
+        times,
+        missing=keep.missing,
+        run_starts=starts,
+        marks={str(name): packed_edges(v.encoding) for name, v in record.data_vars.items()},
+    )
 
 
 def _unread(
@@ -248,13 +260,14 @@ def _unread(
 ) -> Dataset:
     """A dataset whose frames are those of the record, not read yet."""
     attrs = record.attrs
-    window = attrs.get("window")
+    window, times = attrs.get("window"), record.time.values
+    gaps = [] if "run" in record.coords else time_problems(times)
     return Dataset(
         name=attrs.get("name", label),
         domain=attrs["domain"],
         grid=grid,
         frames=RecordFrames(record, label),
-        times=record.time.values,
+        times=times,
         splits=splits,
         local_time=bool(attrs.get("local_time", 0)),
         context=tuple(map(tuple, record.context.values)) if "context" in record.coords else None,
@@ -263,7 +276,7 @@ def _unread(
             for name, variable in record.data_vars.items()
         },
         source=attrs.get("source", ""),
-        notices=tuple(attrs.get("notices", ())),
+        notices=(*attrs.get("notices", ()), *gaps),
         window=None if window is None else (int(window[0]), int(window[1])),
         simultaneous=bool(attrs.get("simultaneous", 0)),
     )
@@ -380,7 +393,7 @@ def _cache_key(part: Part, split: Split, keep: Keep) -> str:
         files = sorted(map(Path, glob.glob(str(files[0]), recursive=True)))  # noqa: PTH207
     stamps = [_stamp(file) for file in files]
     settings = [msgspec.to_builtins(part), msgspec.to_builtins(split)]
-    return digest([storage.LAYOUT, settings, keep.missing, keep.time_stride, stamps])
+    return digest([storage.LAYOUT, settings, keep.missing, keep.marks, keep.time_stride, stamps])
 
 
 def _content_key(dataset: Dataset, keep: Keep) -> str:

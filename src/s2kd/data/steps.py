@@ -150,6 +150,20 @@ def regularity(times: Times) -> Regularity:
     return _regularity(seconds_between(times), 0.0)
 
 
+def time_problems(times: Times) -> list[str]:
+    """Sentences on repeated, unsorted, uneven and missing times of one run."""
+    report = regularity(times)
+    problems = report.problems(times)
+    if len(report.gaps):
+        spans = [f"{date_text(times[i - 1])} to {date_text(times[i])}" for i in report.gaps[:3]]
+        rest = f" and {len(report.gaps) - 3} more" if len(report.gaps) > 3 else ""
+        problems.append(
+            f"{report.missing} times are missing in {len(report.gaps)} gaps "
+            f"({', '.join(spans)}{rest}); no window bridges them"
+        )
+    return problems
+
+
 def _regularity(steps: np.ndarray, step: float) -> Regularity:
     if not step:
         values, counts = np.unique(np.round(steps[steps > 0], 3), return_counts=True)

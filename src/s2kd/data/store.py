@@ -93,7 +93,7 @@ def write_store(
     counts, calendar = _counted(dataset.times)
     write_whole(unfinished / TIMES, lambda path: _save(path, counts))
     times_digest = file_digest(unfinished / TIMES)
-    dataset = replace(dataset, grid=grid)
+    dataset = replace(dataset, grid=grid, notices=gaps.notices(dataset.notices))
     content = writer.content.hexdigest()
     facts |= {
         "layout": LAYOUT,

@@ -31,8 +31,9 @@ def input_frames(
     are far outside its range.
     """
     grid, label = GridSpec.from_dict(metadata["grid"]), label_of(latest)
+    record = _opened(latest, metadata, grid)
     past = latest_frames(
-        _opened(latest, metadata, grid),
+        record.assign_attrs(marks=metadata.get("marks", {})),
         grid,
         metadata["past"],
         label=label,

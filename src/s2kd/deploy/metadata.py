@@ -40,9 +40,9 @@ def student_metadata(student_folder: Path) -> dict[str, Any]:
     """Metadata of a trained student.
 
     Besides `FIELDS` it holds `student` (its name), `missing` (what was done to missing values in
-    training), `time_stride` (frames of the data per frame of the grid) and `reader` (name and
-    settings of the reader of its data; None where it was trained on prepared data of unknown
-    source).
+    training), `marks` (values that stand for missing ones), `time_stride` (frames of the data per
+    frame of the grid) and `reader` (name and settings of the reader of its data; None where it was
+    trained on prepared data of unknown source).
     """
     metadata = load_metadata(student_folder)
     recipe = upgrade(metadata.get("recipe") or {"dataset": metadata["dataset"]})
@@ -50,6 +50,7 @@ def student_metadata(student_folder: Path) -> dict[str, Any]:
         **{field: metadata[field] for field in FIELDS if field in metadata},
         "student": student_folder.name,
         "missing": recipe["keep"]["missing"],
+        "marks": recipe["keep"].get("marks", {}),
         "time_stride": recipe["keep"]["time_stride"],
         "reader": _reader(recipe["dataset"], metadata.get("origin")),
     }

@@ -251,7 +251,8 @@ def describe_layout(path: Path) -> "DetectedLayout | None":
     fitting = {
         k: v for k, v in stored.items() if len(v.shape) in (3, 4, 5) and v.dtype.kind in "iuf"
     }
-    if kind == ".h5" and (not fitting or any(v.is_netcdf for v in fitting.values())):
+    is_netcdf = any(v.is_netcdf for v in fitting.values())
+    if not stored or (kind == ".h5" and (not fitting or is_netcdf)):
         return None
     if not fitting:
         raise S2KDError(

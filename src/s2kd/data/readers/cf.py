@@ -167,6 +167,11 @@ def joined(
         parts = [field.channel(level, chunked=chunked) for field, level in pieces]
         array = parts[0] if len(parts) == 1 else xr.concat(parts, "time")
         channels[name] = array.assign_attrs(_attributes(pieces[0][0]))
+        channels[name].encoding = {
+            key: value
+            for key, value in pieces[0][0].array.encoding.items()
+            if key in ("dtype", "scale_factor", "add_offset")
+        }
     first = pieces_by_channel[names[0]][0][0]
     dataset = xr.Dataset({name: array.variable for name, array in channels.items()})
     times = np.concatenate([field.times for field, _ in pieces_by_channel[names[0]]])
