@@ -25,6 +25,7 @@ from s2kd.evaluation.answer import (
     lead_text,
     leaderboard,
     pareto_front,
+    problems,
     unverified,
 )
 from s2kd.evaluation.results import describe_model, join_models
@@ -78,7 +79,8 @@ def scored(**levels):
 
 def candidate(label, latency, validation, method="s2kd", state="finished", **more):
     return Candidate(
-        student="unet", settings={}, method=method, label=label, bytes=480_000, runtime="ONNX",
+        student=f"unet-{label}", settings={}, method=method, label=label, bytes=480_000,
+        runtime="ONNX",
         latency_ms=latency, validation=validation, seconds=10.0, epochs=5, state=state,
         **({"parameters": 120_000} | more),
     )  # fmt: skip
@@ -168,6 +170,19 @@ def test_a_reference_that_is_not_beaten_comes_first(levels, first):
     assert headline(answer(**levels)).startswith(first)
 
 
+def test_the_remedy_depends_on_the_teacher():
+    (persistence, remedy), *others = problems(answer(s2kd=5.0))
+    assert (persistence, others) == ("It does not beat persistence.", [])
+    assert remedy.startswith("Its teacher does: more --time")
+    few = answer(s2kd=5.0, teacher=4.5, search={"windows": {"train": 77}})
+    (problem,) = problems(few)
+    assert "Nor does its teacher: it takes more training windows than the 77 here" in problem[1]
+    assert "--teacher" in problem[1]
+    assert problems(answer()) == []
+    (chance,) = problems(answer(s2kd=4.0))  # as persistence, window by window
+    assert chance[1].startswith("Its teacher does")
+
+
 def test_verdicts_are_of_the_chosen_against_each_line():
     scores = {f.name: f.scores["test"] for f in answer().forecasters}
     assert {name: s.chosen_is for name, s in scores.items()} == {
@@ -209,12 +224,13 @@ def test_the_frontier_leaves_out_what_is_slower_and_no_better():
     ]
     table = frontier(made)
     rows = {line[0]: line for line in table.lines}
-    assert list(rows) == ["▸ small", "wide", "slow", "teacher"]  # by latency
+    small, wide, slow = (f"U-Net {size} (S²-KD)" for size in ("small", "wide", "slow"))
+    assert list(rows) == [f"▸ {small}", wide, slow, "teacher"]  # by latency
     assert table.caption.endswith(f"Not tried: {made.candidates[-1].student}.")
-    assert rows["▸ small"] == (
-        "▸ small", "2.00", "0.12\u202fM", "0.0125", "0.0312", "yes", "finished",
+    assert rows[f"▸ {small}"] == (
+        f"▸ {small}", "2.00", "0.12\u202fM", "0.0125", "0.0312", "yes", "finished",
     )  # fmt: skip
-    assert rows["wide"][4] == "–"  # not read on test
+    assert rows[wide][4] == "–"  # not read on test
 
 
 def test_the_file_keeps_everything_and_refuses_what_does_not_fit():

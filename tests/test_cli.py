@@ -153,7 +153,7 @@ def test_diagnose_says_how_near_each_student_comes_to_its_own_teacher(verb, mine
 
 def test_run_shows_the_table_and_names_the_report(verb, mine):
     said = verb("run", "--out", mine)
-    assert "s2kd" in said
+    assert "S²-KD" in said
     assert "report.html" in said.replace("\n", "")
 
 

@@ -16,10 +16,10 @@ from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError
 from s2kd.data import prepare
 from s2kd.data.store import open_store
+from s2kd.evaluation.progress import read_progress
 from s2kd.models.checkpoint import load_student, load_teacher
 from s2kd.narration.store import read_texts
 from s2kd.narration.text.states import TextStates
-from s2kd.pipeline.scores import training_curves
 from s2kd.training.targets import StoredTargets
 
 STUDENT, TEACHER = "students/unet-s2kd-seed42", "teachers/text-seed42"
@@ -67,7 +67,7 @@ READERS = {
     f"{TEACHER}/model.json": lambda run: _model(load_teacher, run / TEACHER),
     f"{STUDENT}/model.json": lambda run: _model(load_student, run / STUDENT),
     f"{STUDENT}/model.safetensors": lambda run: _model(load_student, run / STUDENT),
-    f"{STUDENT}/log.jsonl": lambda run: [training_curves(run)],
+    f"{STUDENT}/log.jsonl": lambda run: [read_progress(run)],
     "scores/test.nc": lambda run: list(pipeline.read_scores(run)["test"].to_dict().items()),
     "prepared/prepared.json": lambda run: _prepared(run / "prepared"),
     "prepared/times.npy": lambda run: _prepared(run / "prepared"),

@@ -263,7 +263,7 @@ def test_a_narrator_that_read_the_future_is_marked_wherever_scores_are_shown(pla
     assert not marked["student", "fitnet"], "its teacher read no words"
     assert not any(future for (role, _), future in marked.items() if role == "reference")
     screen = io.StringIO()
-    Console(file=screen, width=200).print(summary_table(scores).rich())
+    Console(file=screen, width=200).print(summary_table(scores))
     assert screen.getvalue().count("(and the future)") == 2
     assert "(and the future)" not in summary_table(before).markdown()
     assert [row["reads_future"] for row in verify_run(run)] == [True] * 3

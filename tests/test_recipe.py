@@ -240,6 +240,7 @@ def test_every_built_in_method_has_a_label_of_its_own():
     assert len(set(labels)) == len(labels) == 19
     assert label("s2kd_plus") == "S²-KD plus (ours)"
     assert label("mine") == "mine"
+    assert label("s2kd_rollouts_unlabelled") == "S²-KD, roll-outs, unlabelled frames"
 
 
 def test_the_schema_holds_bounds_and_choices():

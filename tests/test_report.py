@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from msgspec import structs
+from PIL import Image
 from rich.console import Console
 
 from s2kd.core.errors import S2KDError
@@ -18,7 +19,17 @@ from s2kd.core.recipe import Method, Part, Recipe, TeacherSpec
 from s2kd.core.types import GridSpec
 from s2kd.evaluation import figures
 from s2kd.evaluation.answer import Candidate
-from s2kd.evaluation.maps import coastlines, maps
+from s2kd.evaluation.maps import (
+    LEVELS,
+    channel_maps,
+    coast_path,
+    coastlines,
+    extent,
+    levels,
+    region,
+    shown_leads,
+)
+from s2kd.evaluation.page import Training, figure_of, training_section
 from s2kd.evaluation.report import answer_of_run, write_report
 from s2kd.evaluation.results import describe_model, join_models, select
 from s2kd.evaluation.summary import summary_rows, summary_table
@@ -154,7 +165,7 @@ def test_only_the_teacher_reads_and_a_look_at_the_future_is_shown():
 
 def text_of(table, width=100):
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(table.rich())
+    console.print(table)
     return console.export_text()
 
 
@@ -164,18 +175,25 @@ def test_a_table_in_a_terminal_in_markdown_and_in_html():
     assert "…" not in text
     for shown in ("0.2800", "±0.0283", "+30.0*", "12.35", "54,321", "persistence", "2 seeds"):
         assert shown in text, shown
+    words = {word for word in text.split() if word[0] != "─"}
+    for width in range(30, 100):  # columns that do not fit are below
+        assert words - set(text_of(table, width=width).split()) == set()
     lines = table.markdown().splitlines()
     assert lines[0] == "**made · small · test**"
     assert lines[2].count("|") == lines[3].count("|") == lines[4].count("|") == 9
     odd = Table(title="", head=("a|b", "c"), lines=(("1 < 2", "x|y"),))
     assert "| a\\|b | c |" in odd.markdown().replace("a|b", "a\\|b") or r"x\|y" in odd.markdown()
     assert "<td>1 &lt; 2</td>" in odd.html()
+    # bounds are small, and every cell has its heading, for phones
+    bounded = Table(title="", head=("", 'a "b"'), lines=(("x", "1.5 [1.0, 2.0]"), ("y", "–")))
+    assert '<td data-label="a &quot;b&quot;">1.5<small>[1.0, 2.0]</small></td>' in bounded.html()
+    assert '<td data-label="a &quot;b&quot;" class="none">–</td>' in bounded.html()
 
 
 class Page(HTMLParser):
     """Images, links, captions and words of a page; tags must close."""
 
-    VOID = ("meta", "img", "link", "br")
+    VOID = ("meta", "img", "link", "br", "input")
 
     def __init__(self):
         super().__init__()
@@ -183,7 +201,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         for name, value in attrs:
-            if name in ("src", "href") and not value.startswith("data:"):
+            if name in ("src", "href") and not value.startswith(("data:", "#")):
                 self.outside.append(value)
         if tag == "img":
             self.images.append(dict(attrs))
@@ -220,21 +238,20 @@ def plain_grid(**more):
     )
 
 
-def curves():
-    def records(count, *terms):
-        return [
-            {"epoch": e, "train": 1 / (e + 1), "val": 1 / (e + 1), "lr": 1e-3, "hint": e == 0,
-             "terms": {name: 1 / (e + 1) for name in terms}}
-            for e in range(count)
-        ]  # fmt: skip
+def trainings():
+    def training(model, method, seed, count):
+        points = [(e + 1, 1 / (e + 1)) for e in range(count)]
+        return Training(
+            model=model, method=method, seed=seed, points=points, state="finished", most=9
+        )
 
-    return {
-        "teacher text-seed1": records(5, "pred"),
-        "student unet-baseline-seed1": records(4, "pred"),
-        "student unet-s2kd-seed1": records(4, "pred", "semantic"),
-        "student unet-s2kd-seed2": records(6, "pred", "semantic"),
-        "student mixer-baseline-seed1": [],
-    }
+    return [
+        training("teacher", "teacher", 1, 5),
+        training("unet", "baseline", 1, 4),
+        training("unet", "s2kd", 1, 4),
+        training("unet", "s2kd", 2, 6),
+        training("mixer", "baseline", 1, 0),
+    ]
 
 
 RECIPE = Recipe(
@@ -254,7 +271,7 @@ def test_the_page_stands_by_itself(tmp_path):
     write_report(
         path,
         scores={"test": file(runs=("calm", "storm"))},
-        curves=curves(),
+        trainings=trainings(),
         samples=sample(plain_grid(mask=mask)),
         recipe=RECIPE,
     )
@@ -265,13 +282,19 @@ def test_the_page_stands_by_itself(tmp_path):
     assert page.outside == []
     assert not re.search(r"https?://|url\(|@import|<script", source)
     stored = {p.read_bytes() for p in (tmp_path / "figures").glob("*.png")}
-    shown = {base64.b64decode(i["src"].split(",", 1)[1]) for i in page.images}
-    assert stored == shown
-    assert all(content.startswith(b"\x89PNG") for content in stored)
-    names = {p.name for p in (tmp_path / "figures").glob("*.png")}
-    kinds = ("lead", "spectra", "extremes", "maps-flow_in_out", "maps-t", "training")
-    assert names == {f"{kind}.png" for kind in kinds}
-    assert all(image["alt"] for image in page.images)
+    content = {"data-lead": set(), "": set()}
+    for image in page.images:
+        png = base64.b64decode(image["src"].split(",", 1)[1])
+        content["data-lead" if "data-lead" in image else ""].add(png)
+        assert png.startswith(b"\x89PNG")
+        assert image["alt"]
+    assert stored == content[""]
+    # of two channels: truth, a student and the teacher, and the errors of these
+    assert sum("data-lead" in image for image in page.images) == 2 * 5 * LEAD
+    names = {p.stem for p in (tmp_path / "figures").glob("*.png")}
+    curves = {f"{kind}_{channel}_{backbone}" for kind in ("lead", "spectra")
+              for channel in ("flow_in_out", "t") for backbone in ("unet", "mixer")}  # fmt: skip
+    assert names == curves | {"training_teacher", "training_U-Net"}
     words = " ".join(page.words)
     stated = ("60 (test)", "1, 2", "none, 1 thread", "2014-01-01 00:00")
     for shown in ("Flow <rises> & falls.", "+30.0*", "calm", "storm", "±0.0283", *stated):
@@ -282,7 +305,8 @@ def test_the_page_stands_by_itself(tmp_path):
 def test_a_page_of_references_alone(tmp_path):
     scores = select(file(spectra=False), role="reference")
     write_report(tmp_path / "report.html", scores={"test": scores})
-    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"lead.png", "extremes.png"}
+    names = {p.name for p in (tmp_path / "figures").iterdir()}
+    assert names == {"lead_flow_in_out.png", "lead_t.png"}
     assert "0.9000" in (tmp_path / "report.html").read_text()
 
 
@@ -292,11 +316,12 @@ def test_every_test_split_has_its_table_and_the_answer_is_in_units(tmp_path):
     text = (tmp_path / "report.html").read_text()
     for split, error in (("test", "0.2800"), ("unseen", "0.7000")):
         part = text[text.index(f"Normalised errors, {split} split") :]
-        assert f"<td>U-Net (S²-KD)</td><td>54,321</td><td>{error}" in part
+        row = re.search(r"<td>U-Net \(S²-KD\)</td>(.*?)</tr>", part)[1]
+        assert re.findall(r">([\d.,]+)<", row)[:2] == ["54,321", error]
     # the lowest validation error; the last lead's error is 1.5 √MSE in both channels
     headline = re.search(r'<p class="headline">(.*?)</p>', text)[1]
     assert headline.startswith("MLP-Mixer (no distillation), 54,321 parameters, 3 ms")
-    assert f"t {1.5 * math.sqrt(0.15):.3f} K (teacher {1.5 * math.sqrt(0.2):.3f}" in headline
+    assert f"<li>t {1.5 * math.sqrt(0.15):.3f} K (teacher {1.5 * math.sqrt(0.2):.3f}" in text
     assert text.count("<h3>Leaderboard, ") == 2
     marked = re.findall(r'<tr class="mark"><td>(.*?)</td>', text)
     assert marked == ["▸ MLP-Mixer (no distillation)"] * 2
@@ -331,53 +356,73 @@ def drawn(grid, *, still=False):
     still = pattern if still else 0
     frames = {name: example[name] + still for name in ("past", "truth")}
     forecasts = {n: example["forecasts"][n] + still for n in ("unet s2kd", "teacher")}
-    when = [f"+{i}" for i in range(LEAD)]
-    figure = maps(**frames, forecasts=forecasts, channel=1, grid=grid, when=when)
-    return frames, forecasts, figure
+    return frames, forecasts, channel_maps(**frames, forecasts=forecasts, channel=1, grid=grid)
 
 
-def images(figure):
-    return [a.images[0] for a in figure.axes if a.images]
+def decoded(panel, lead=-1):
+    """(level of every cell, colour of every level) of one image."""
+    image = Image.open(io.BytesIO(base64.b64decode(panel.images[lead])))
+    return np.asarray(image), np.array(image.getpalette()).reshape(-1, 3)
 
 
-def of(figure, *names):
-    return [i for i in images(figure) if i.get_cmap().name in names]
+def values_of(panel, bar, lead=-1):
+    """The field that an image shows, from the ends of its colour bar."""
+    low, high = float(bar.low), float(bar.high)
+    return low + decoded(panel, lead)[0] / (LEVELS - 1) * (high - low)
 
 
 def test_maps_share_one_range_and_errors_are_centred():
-    frames, forecasts, figure = drawn(plain_grid())
-    fields, errors = of(figure, "viridis"), of(figure, "PuOr_r")
-    assert (len(fields), len(errors)) == (3 * 3, 3 * 2)
-    assert len({i.get_clim() for i in fields}) == 1
-    (low, high) = {i.get_clim() for i in errors}.pop()
-    assert low == -high < 0
-    error = forecasts["unet s2kd"][-1, 1] - frames["truth"][-1, 1]
-    assert any(np.allclose(i.get_array(), error) for i in errors)
-    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
-    assert titles == ["truth", "unet s2kd", "teacher", "error: unet s2kd", "error: teacher"]
+    frames, forecasts, shown = drawn(plain_grid())
+    assert [len(p.images) for pair in shown.forecasts for p in (shown.truth, *pair)] == [LEAD] * 6
+    fields, errors = shown.bars
+    assert float(errors.low) == -float(errors.high) < 0
+    for panel, bar, field in (
+        (shown.truth, fields, frames["truth"][-1, 1]),
+        (shown.forecasts[1][0], fields, forecasts["teacher"][-1, 1]),
+        (shown.forecasts[0][1], errors, (forecasts["unet s2kd"] - frames["truth"])[-1, 1]),
+    ):
+        low, high = float(bar.low), float(bar.high)
+        # three digits of the ends, and half a level
+        assert np.abs(values_of(panel, bar) - np.clip(field, low, high)).max() < (high - low) / 150
+    rmse = np.sqrt(np.mean((forecasts["teacher"] - frames["truth"])[0, 1] ** 2))
+    assert shown.forecasts[1][1].notes[0] == f"RMSE {rmse:.3g}"
+    titles = [panel.title for pair in shown.forecasts for panel in pair]
+    assert titles == ["unet s2kd", "error: unet s2kd", "teacher", "error: teacher"]
 
 
 def test_maps_show_the_change_where_the_field_hides_it():
-    frames, _, figure = drawn(plain_grid(), still=True)
-    assert of(figure, "viridis") == []
-    changes = of(figure, "RdBu_r")
-    want = frames["truth"][-1, 1] - frames["past"][-1, 1]
-    assert any(np.allclose(i.get_array(), want, atol=1e-3) for i in changes)
-    low, high = changes[0].get_clim()
-    assert low == -high < 0
+    frames, _, shown = drawn(plain_grid(), still=True)
+    bar = shown.bars[0]
+    assert bar.label == "change of t (K) since the last input"
+    assert float(bar.low) == -float(bar.high)
+    want = np.clip(frames["truth"][-1, 1] - frames["past"][-1, 1], float(bar.low), float(bar.high))
+    assert np.allclose(values_of(shown.truth, bar), want, atol=float(bar.high) / 75)
 
 
-def test_maps_have_degrees_where_known_and_north_on_top():
-    grid = plain_grid(
+def geographic(step):
+    return plain_grid(
         latitude=(75.0, 63.0, 51.0, 39.0, 27.0, 15.0),
-        longitude=tuple(200.0 + 16 * i for i in range(9)),
+        longitude=tuple(200.0 + step * i for i in range(9)),
     )
-    image = images(drawn(grid)[-1])[0]
-    assert tuple(image.get_extent()) == (192.0, 336.0, 9.0, 81.0)
-    assert image.origin == "upper"
-    assert image.axes.yaxis.get_major_formatter()(-30.0) == "30°S"
-    assert image.axes.xaxis.get_major_formatter()(200.0) == "160°W"
-    assert image.axes.xaxis.get_major_formatter()(30.0) == "30°E"
+
+
+def test_maps_have_degrees_where_known():
+    assert extent(geographic(16)) == (192.0, 336.0, 9.0, 81.0)
+    assert region(geographic(16)) == "9 to 81 °N, -168 to -24 °E"
+    assert region(plain_grid()) == ""
+
+
+def test_many_leads_are_thinned_and_large_grids_averaged():
+    assert shown_leads(3) == [0, 1, 2]
+    assert (shown_leads(24)[0], shown_leads(24)[-1], len(shown_leads(24))) == (0, 23, 8)
+    field = np.arange(300.0)[:, None].repeat(300, 1)
+    exists = np.ones(field.shape, bool)
+    exists[:3, :3] = exists[3:6, 3] = False
+    shades = levels(field, exists, (0.0, 299.0))
+    assert shades.shape == (100, 100)
+    assert shades[0, 0] == LEVELS  # no cell of the nine exists
+    assert shades[1, 1] == round(4 / 299 * (LEVELS - 1))
+    assert shades[99, 5] == round(298 / 299 * (LEVELS - 1))
 
 
 @pytest.mark.parametrize(
@@ -390,45 +435,59 @@ def test_coastlines_pass_the_capes(longitude, latitude):
 
 
 def test_coastlines_are_drawn_on_wide_geographic_maps_alone():
-    rows = {"latitude": (75.0, 63.0, 51.0, 39.0, 27.0, 15.0)}
-    for step, lines in ((16, 1), (0.2, 0)):
-        columns = tuple(200.0 + step * i for i in range(9))
-        axes = images(drawn(plain_grid(**rows, longitude=columns))[-1])[0].axes
-        assert len(axes.lines) == lines
-        assert axes.get_xlim() == (200 - step / 2, 200 + 8.5 * step)
-    assert images(drawn(plain_grid())[-1])[0].axes.lines[:] == []
+    path = coast_path(geographic(16))
+    points = np.array([p.split() for p in re.split("[ML]", path)[1:]], float)
+    assert (points.min(0) >= -9).all()
+    assert (points.max(0) <= (144 + 9, 72 + 9)).all()
+    # Cape Farewell, 43.9°W 59.8°N, in degrees from the corner at 168°W 81°N
+    assert np.hypot(*(points - (168 - 43.9, 81 - 59.8)).T).min() < 1
+    assert coast_path(geographic(0.2)) == coast_path(plain_grid()) == ""
 
 
-def test_cells_that_do_not_exist_are_blank():
+def test_cells_that_do_not_exist_are_grey():
     mask = tuple(tuple((y, x) != (2, 3) for x in range(9)) for y in range(6))
-    for image in images(drawn(plain_grid(mask=mask))[-1]):
-        blank = np.isnan(np.ma.filled(image.get_array(), np.nan))
-        assert blank[2, 3]
-        assert blank.sum() == 1
+    _, _, shown = drawn(plain_grid(mask=mask))
+    for panel in (shown.truth, *shown.forecasts[0]):
+        shades, palette = decoded(panel)
+        assert np.argwhere(shades == LEVELS).tolist() == [[2, 3]]
+        assert len(set(palette[LEVELS])) == 1
 
 
 def test_curves_show_the_numbers_they_were_given():
     style = figures.colours(["persistence", "baseline", "s2kd"])
     assert len(set(style.values())) == 3
     curves = {"baseline": ([1.0, 2.0], [0.1, 0.2]), "s2kd": ([0.5, 1.0], [0.0, 0.0])}
-    panels = {"t: RMSE (K)": {"unet": curves, "mixer": {"s2kd": ([3.0, 4.0], [0.0, 0.0])}}}
-    figure = figures.curve_grid(panels, x=[6.0, 12.0], x_label="hours", style=style)
-    unet, mixer = ({line.get_label(): line for line in axes.lines} for axes in figure.axes)
-    assert unet["baseline"].get_xydata().tolist() == [[6.0, 1.0], [12.0, 2.0]]
-    assert unet["S²-KD"].get_xydata().tolist() == [[6.0, 0.5], [12.0, 1.0]]
-    assert mixer["S²-KD"].get_color() == unet["S²-KD"].get_color() == style["s2kd"][0]
-    assert [axes.get_title() for axes in figure.axes] == ["U-Net", "MLP-Mixer"]
+    figure = figures.curves(
+        curves, title="t", x=[6.0, 12.0], x_label="hours", y_label="K", style=style
+    )
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines["no distillation"].get_xydata().tolist() == [[6.0, 1.0], [12.0, 2.0]]
+    assert lines["S²-KD"].get_xydata().tolist() == [[6.0, 0.5], [12.0, 1.0]]
+    assert lines["S²-KD"].get_color() == style["s2kd"][0]
+    assert axes.get_xticks().tolist() == [6.0, 12.0]
 
 
-def test_the_heat_map_writes_each_number_in_its_cell():
-    values = np.array([[0.25, np.nan], [0.5, 1.0]])
-    (axes,) = figures.heat_map(values, rows=["a", "b"], columns=["x", "y"]).axes
-    shown = {text.get_position(): text.get_text() for text in axes.texts}
-    assert shown == {(0, 0): "0.25", (0, 1): "0.50", (1, 1): "1.00"}
+def test_the_heat_map_has_every_model_and_its_share_of_the_best(tmp_path):
+    write_report(tmp_path / "report.html", scores={"test": file()})
+    text = (tmp_path / "report.html").read_text()
+    # hits 2, false alarms 1, observed 3: 2 / (3 + 1)
+    cells = re.findall(r'<td style="--share:(.*?)">(.*?)</td>', text)
+    assert cells == [("1.00", "0.50")] * (2 * 7)
 
 
-def test_hints_are_no_forecast_epochs():
-    records = curves()["student unet-s2kd-seed1"]
-    style = figures.colours(["s2kd"])
-    figure = figures.training_curves({"unet": [("s2kd", records)]}, style=style)
-    assert figure.axes[0].lines[0].get_xdata().tolist() == [2, 3, 4]
+def test_models_share_an_axis_of_validation_errors():
+    drawn = {}
+
+    def figure(drawing, title):
+        drawn[title] = drawing.axes[0]
+        return figure_of(drawing, title)
+
+    style = figures.colours(["teacher", "baseline", "s2kd"])
+    section = training_section(trainings(), style, figure)
+    assert list(drawn) == [shown.title for shown in section.figures] == ["teacher", "U-Net"]
+    lines = [line for line in drawn["U-Net"].lines if line.get_label()[0] != "_"]
+    epochs = [line.get_xdata().tolist() for line in lines]
+    assert epochs == [[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4, 5, 6]]
+    assert drawn["U-Net"].get_ylim() == drawn["teacher"].get_ylim()
+    assert training_section([], style) is None

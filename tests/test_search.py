@@ -17,7 +17,7 @@ from s2kd.core.files import read_json
 from s2kd.core.methods import method_named
 from s2kd.core.recipe import Part
 from s2kd.core.saved import load_metadata
-from s2kd.evaluation.answer import Answer, headline
+from s2kd.evaluation.answer import Answer, summary
 from s2kd.pipeline import main_job, search
 from s2kd.pipeline import plan as planning
 from s2kd.pipeline.candidates import (
@@ -198,7 +198,7 @@ def test_test_windows_are_read_after_the_last_training(folder):
 def test_the_folder_holds_the_answer_and_a_student_and_nothing_that_only_training_needed(folder):
     out, answer, _ = folder
     assert Answer.from_dict(read_json(out / "answer.json")) == answer
-    assert headline(answer) in (out / "report.html").read_text(encoding="utf-8")
+    assert summary(answer) in (out / "report.html").read_text(encoding="utf-8")
     assert not (out / "targets").exists()
     assert not list(out.glob("search/trials/*/checkpoint.pt"))
     assert list(out.glob("students/*/export/model.onnx"))

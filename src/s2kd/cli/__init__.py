@@ -13,6 +13,7 @@ import typer
 
 from s2kd.cli import data, demo, deploy, distill, label, narrate, parts, reproduce, run, sweep
 from s2kd.cli.sections import Sections
+from s2kd.cli.watch import watch
 
 app = typer.Typer(
     name="s2kd",
@@ -26,6 +27,7 @@ SECTIONS = {
     "Make and use a small forecaster": {
         distill.distill: "s2kd distill latest.nc --out runs/mine --max-latency 5ms",
         label.label: "s2kd label heavy:model archive.nc --out capture.zarr --latents",
+        watch: "s2kd watch runs/mine --web",
         deploy.forecast: "s2kd forecast runs/mine latest.nc --out forecast.nc",
         deploy.export: "s2kd export runs/mine --out student",
     },

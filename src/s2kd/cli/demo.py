@@ -61,7 +61,7 @@ def _show(answer: "Answer", out: Path) -> None:
 
     console = Console()
     console.print(headline(answer), highlight=False)
-    console.print(leaderboard(answer).rich())
+    console.print(leaderboard(answer))
     console.print(
         f"Report: {out / 'report.html'}\n"
         f"Forecast: s2kd forecast {out} {out / demos.LATEST} --out {out / demos.FORECAST} (done)\n"

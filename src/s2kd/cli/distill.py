@@ -128,7 +128,7 @@ def distill(
             recipe,
             out=out,
             options=options,
-            show_plan=lambda plan: None if as_json else _show_plan(plan),
+            show_plan=lambda plan: None if as_json else _show_plan(plan, out),
             plan_only=plan,
             machine=machine,
             progress=overall.progress,
@@ -146,7 +146,7 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _show_plan(plan: "Plan") -> None:
+def _show_plan(plan: "Plan", out: Path) -> None:
     """One screen: what is trained, how long, how much disk and memory."""
     from rich.console import Console
 
@@ -171,7 +171,7 @@ def _show_plan(plan: "Plan") -> None:
             head=("Student", "Parameters", "ms", "MB", ""),
             lines=tuple(lines),
             caption="ms: one forecast by ONNX Runtime, one thread.",
-        ).rich()
+        )
     )
     minutes = {name: f"{value / 60:.1f} min" for name, value in plan.seconds.items() if value}
     rows = {
@@ -183,6 +183,7 @@ def _show_plan(plan: "Plan") -> None:
         "Time": ", ".join(f"{name} {text}" for name, text in minutes.items()),
         "At most": f"{plan.disk_bytes / 2**30:.2f} GiB on disk, "
         f"{plan.memory_bytes / 2**30:.1f} GiB of memory",
+        "Watch it": f"s2kd watch {out}",
     }
     for name, text in rows.items():
         console.print(f"{name}: {text}", highlight=False)
@@ -192,12 +193,14 @@ def _show_answer(answer: "Answer", out: Path) -> None:
     """The answer, the leaderboard, what was not verified, and the next steps."""
     from rich.console import Console
 
-    from s2kd.evaluation.answer import frontier, headline, leaderboard, unverified
+    from s2kd.evaluation.answer import frontier, headline, leaderboard, problems, unverified
 
     console = Console()
     console.print(headline(answer), highlight=False)
-    console.print(leaderboard(answer).rich())
-    console.print(frontier(answer).rich())
+    for remedy in dict.fromkeys(remedy for _, remedy in problems(answer)):
+        console.print(remedy, highlight=False)
+    console.print(leaderboard(answer))
+    console.print(frontier(answer))
     console.print("Not verified: " + "; ".join(unverified(answer)) + ".", highlight=False)
     console.print(
         f"Report: {out / 'report.html'}\n"

@@ -90,7 +90,7 @@ def compare(
             if summary.left:
                 opened.say(f"{summary.left} trainings left; the same command goes on from here")
                 return
-        opened.say(f"Recipe: {out / 'recipe.json'}")
+        opened.say(f"Recipe: {out / 'recipe.json'}\nWatch it: s2kd watch {out}")
         pipeline.run_all(opened, until=until)
     if stage >= pipeline.stage_number("evaluate"):
         _show_scores(out, as_json, report=until == "report")
@@ -185,6 +185,6 @@ def _show_scores(out: Path, as_json: bool, *, report: bool = True) -> None:
 
     console = Console()
     for split in scores.values():
-        console.print(summary_table(split).rich())
+        console.print(summary_table(split))
     if report:
         console.print(f"Report: {out / 'report.html'}", highlight=False)

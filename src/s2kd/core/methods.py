@@ -187,6 +187,13 @@ def key_form(method: Method) -> dict[str, Any]:
     return plain | {"blends": extra["params"].get("copies", BLENDS)}
 
 
+SUFFIXES = {"_unlabelled": "unlabelled frames", "_rollouts": "roll-outs"}
+"""Labels of the inputs that a search adds to a method."""
+
+
 def label(name: str) -> str:
     """A method's label in tables; a method of the user's own is labelled by its name."""
+    for suffix, text in SUFFIXES.items():
+        if name.endswith(suffix):
+            return f"{label(name.removesuffix(suffix))}, {text}"
     return next((entry.label for entry in BUILT_IN if entry.method.name == name), name)

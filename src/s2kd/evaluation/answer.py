@@ -17,12 +17,12 @@ from msgspec import Struct
 from s2kd.core.errors import S2KDError
 from s2kd.core.reading import read
 from s2kd.evaluation.compare import (
-    BASELINE,
     Verdict,
     common_seeds,
     difference,
     gap_closed,
     label,
+    method_label,
     reading_teacher,
     verdict,
 )
@@ -293,8 +293,7 @@ def _forecaster(
 
 def forecaster_label(backbone: str, method: str) -> str:
     """Label of a student: `U-Net (S²-KD)`."""
-    words = "no distillation" if method == BASELINE else label(method)
-    return f"{label(backbone)} ({words})"
+    return f"{label(backbone)} ({method_label(method)})"
 
 
 def _scores(group: xr.Dataset, chosen: xr.Dataset) -> Scores:
@@ -373,25 +372,43 @@ def _finite(value: float | None) -> float | None:
 
 def headline(answer: Answer) -> str:
     """The answer in a few sentences; where it does not beat a reference, that comes first."""
+    errors, gap = "; ".join(error_texts(answer)), gap_text(answer)
+    lead = lead_text(answer.lead_seconds[-1])
+    text = f"{summary(answer)}: RMSE at {lead}: {errors}" + (f"; {gap}" if gap else "")
+    return " ".join([*(problem for problem, _ in problems(answer)), f"{text}."])
+
+
+def summary(answer: Answer) -> str:
+    """The chosen student, its size and speed, and those of its teacher in comparison."""
     student, teacher = answer.student, answer.forecaster(answer.teacher)
-    size = f"{student.label}, {parameters_text(student.cost.parameters)} parameters"
+    text = f"{student.label}, {parameters_text(student.cost.parameters)} parameters"
     if student.cost.latency_ms is not None:
-        size += f", {student.cost.latency_ms:.2g} ms"
-    if teacher is not None:
-        size += _ratios(student.cost, teacher.cost)
+        text += f", {student.cost.latency_ms:.2g} ms"
+    return text + ("" if teacher is None else _ratios(student.cost, teacher.cost))
+
+
+def error_texts(answer: Answer) -> list[str]:
+    """Per channel, the error at the last lead and those of the others."""
     channels = list(answer.units)
-    errors = "; ".join(_error_text(answer, channel) for channel in channels[:MOST_CHANNELS])
+    texts = [_error_text(answer, channel) for channel in channels[:MOST_CHANNELS]]
     if len(channels) > MOST_CHANNELS:
-        errors += f"; {len(channels) - MOST_CHANNELS} more channels in the table"
-    text = f"{size}: RMSE at {lead_text(answer.lead_seconds[-1])}: {errors}"
+        texts.append(f"{len(channels) - MOST_CHANNELS} more channels in the table")
+    return texts
+
+
+def gap_text(answer: Answer) -> str:
+    """The share of the gap that is closed, or why there is none."""
     share = answer.gap_closed_percent[answer.split].value
+    students = [f.name for f in answer.forecasters if f.role == "student"]
+    if answer.chosen == answer.baseline and len(students) > 1:
+        return "none of the methods that distil is better on validation"
     if _shorter_baseline(answer):
-        text += "; no distillation was trained for fewer epochs"
-    elif share is not None:
-        text += f"; {share:.0f} % of the gap between no distillation and the teacher"
-    elif teacher is not None and answer.chosen != answer.baseline:
-        text += "; the teacher is not clearly better than no distillation"
-    return " ".join([*_warnings(answer), text + "."])
+        return "no distillation was trained for fewer epochs"
+    if share is not None:
+        return f"{share:.0f} % of the gap between no distillation and the teacher"
+    if answer.teacher and answer.chosen != answer.baseline:
+        return "the teacher is not clearly better than no distillation"
+    return ""
 
 
 def _ratios(student: Cost, teacher: Cost) -> str:
@@ -427,9 +444,9 @@ def _error_text(answer: Answer, channel: str) -> str:
     return f"{name}{number(error, places)}{unit}" + (f" ({others})" if others else "")
 
 
-def _warnings(answer: Answer) -> list[str]:
-    """Sentences on the references that the chosen student does not beat."""
-    lead, sentences = lead_text(answer.lead_seconds[-1]), []
+def problems(answer: Answer) -> list[tuple[str, str]]:
+    """What the chosen student does not beat, each with the remedy."""
+    lead, rows = lead_text(answer.lead_seconds[-1]), []
     student = answer.student.scores[answer.split]
     for name in REFERENCES:
         reference = answer.forecaster(name)
@@ -437,7 +454,8 @@ def _warnings(answer: Answer) -> list[str]:
             continue
         scores = reference.scores[answer.split]
         if not _beats(scores.chosen_is, student.mse, scores.mse):
-            sentences.append(f"It does not beat {name}.")
+            remedy = _remedy(answer, reference, scores.chosen_is)
+            rows.append((f"It does not beat {name}.", remedy))
             continue
         channels = [
             channel
@@ -445,8 +463,29 @@ def _warnings(answer: Answer) -> list[str]:
             if not _beats(verdicts[-1], student.rmse[channel][-1], scores.rmse[channel][-1])
         ]
         if channels:
-            sentences.append(f"At {lead} it does not beat {name} for {', '.join(channels)}.")
-    return sentences
+            text = f"At {lead} it does not beat {name} for {', '.join(channels)}."
+            word = scores.chosen_is_by_lead[channels[0]][-1]
+            rows.append((text, _remedy(answer, reference, word, channels[0])))
+    return rows
+
+
+def _remedy(answer: Answer, reference: ScoredForecaster, word: Verdict, channel: str = "") -> str:
+    """What helps against a reference, by the verdict and by whether the teacher beats it."""
+    teacher = answer.forecaster(answer.teacher)
+    if word == "unclear":
+        return f"Over {answer.windows[answer.split]} test windows the difference may be chance."
+    if teacher is None:
+        return "It has no teacher: name one with --teacher, or a capture with --capture."
+    scores = [forecaster.scores[answer.split] for forecaster in (teacher, reference)]
+    errors = [(s.rmse[channel][-1] if channel else s.mse).value for s in scores]
+    if errors[0] < errors[1]:
+        return "Its teacher does: more --time, larger --sizes, or a capture (s2kd label)."
+    windows = answer.search.get("windows", {}).get("train")
+    count = f" than the {windows} here" if windows else ""
+    return (
+        f"Nor does its teacher: it takes more training windows{count}, more --time, fewer lead "
+        "times, or a teacher that has seen more (--teacher)."
+    )
 
 
 def _beats(word: Verdict, chosen: Value, reference: Value) -> bool:
@@ -500,6 +539,13 @@ def _cost_cells(cost: Cost | None) -> tuple[str, str, str]:
     )
 
 
+def candidate_label(candidate: Candidate) -> str:
+    """As in the leaderboard, with the size of the student."""
+    if candidate.reason == "teacher" or not candidate.method:
+        return candidate.label
+    return forecaster_label(candidate.student, candidate.method)
+
+
 def frontier_candidates(answer: Answer) -> tuple[Candidate, ...]:
     """Candidates, and teachers in their form, by latency."""
     teachers = [
@@ -546,7 +592,7 @@ def frontier(answer: Answer) -> Table:
         mark = MARK if scored is answer.student else ""
         lines.append(
             (
-                mark + candidate.label,
+                mark + candidate_label(candidate),
                 number(candidate.latency_ms, ".2f"),
                 parameters_text(candidate.parameters),
                 number(candidate.validation),

@@ -50,8 +50,16 @@ Verdict = Literal["better", "worse", "unclear", ""]
 
 
 def label(name: str) -> str:
-    """Label of a method or backbone in tables and figures; other names stay as they are."""
-    return BACKBONE_LABELS.get(name) or methods.label(name)
+    """Label of a method, or of a backbone and its size; other names stay as they are."""
+    backbone, _, size = name.partition("-")
+    if backbone in BACKBONE_LABELS:
+        return f"{BACKBONE_LABELS[backbone]} {size}".rstrip()
+    return methods.label(name)
+
+
+def method_label(name: str) -> str:
+    """Label of a method beside others of the same run: the baseline by what it lacks."""
+    return "no distillation" if name == BASELINE else label(name).removesuffix(" (ours)")
 
 
 def verdict(difference: Estimate | None) -> Verdict:

@@ -1,23 +1,22 @@
-"""Figures of a run: curves by lead time, the frontier, heat maps, training, searches.
+"""Figures of a run: curves by lead time, the frontier, training, searches.
 
 Every function returns a Matplotlib figure. Methods have one colour and one label in all of them.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from s2kd.core.errors import S2KDError
-from s2kd.evaluation.answer import REFERENCES
-from s2kd.evaluation.compare import label as method_label
+from s2kd.evaluation.compare import method_label
 
-WIDTH, WIDE = 6.4, 9.6
-"""Inches, of figures with one column of panels and with several."""
+WIDTH, PANEL = 6.4, (5.2, 2.6)
+"""Inches: of a figure on a page of its own, and of a panel beside others, without its legend."""
 RATIOS = (0.1, 10.0)
-"""Limits of the axis of ratios."""
+"""Furthest limits of the axis of ratios."""
 Curve = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation over seeds."""
 # Okabe and Ito (2008): told apart with any kind of colour vision
@@ -27,6 +26,7 @@ FIXED = {
     "climatology": ("#999999", "--"),
     "teacher": ("black", "-"),
     "teacher-no-text": ("black", "--"),
+    "teacher of your own": ("black", "-"),
     "truth": ("black", "-"),
 }
 
@@ -58,7 +58,7 @@ def tidy_axes(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def shared_legend(figure: Any, panels: Any) -> None:
+def shared_legend(figure: Any, panels: Any, *, columns: int = 4) -> None:
     """One legend below all panels, every label once."""
     pairs = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in panels)
     handles = {label: handle for pair in pairs for handle, label in pair}
@@ -66,58 +66,62 @@ def shared_legend(figure: Any, panels: Any) -> None:
         list(handles.values()),
         list(handles),
         loc="outside lower center",
-        ncols=max(1, min(4, len(handles))),
+        ncols=max(1, min(columns, len(handles))),
         frameon=False,
         fontsize=9,
     )
 
 
-def curve_grid(
-    panels: Mapping[str, Mapping[str, Mapping[str, Curve]]],
+def _panel(title: str, labels: int) -> tuple[Any, Any]:
+    """A figure of one panel, with room for a legend of so many labels in three columns."""
+    width, height = PANEL
+    figure = new_figure(width, height + 0.2 * -(-labels // 3))
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.tick_params(labelsize=8)
+    tidy_axes(axes)
+    return figure, axes
+
+
+def curves(
+    by_method: Mapping[str, Curve],
     *,
+    title: str,
     x: Sequence[float],
     x_label: str,
+    y_label: str,
     style: Mapping[str, tuple[str, str]],
+    limits: tuple[float | None, float | None] = (None, None),
     ratio: bool = False,
 ) -> Any:
-    """Curves of methods: `panels[label of the y axis][title of the column][method]`.
+    """One curve per method: its mean and standard deviation over seeds at every `x`.
 
-    A curve is its mean and standard deviation over seeds at every `x`. Panels of a row share their
-    y axis, fitted to all but the references, or for a `ratio` logarithmic with a line at 1.
+    A `ratio` is logarithmic with a line at 1; others have the `limits` of their y axis.
     """
-    columns = list(dict.fromkeys(name for row in panels.values() for name in row))
-    width = WIDTH if len(columns) == 1 else WIDE
-    figure = new_figure(width, 0.8 + 2.3 * len(panels))
-    grid = figure.subplots(len(panels), len(columns), squeeze=False, sharex=True, sharey="row")
-    for row, (label, by_column) in zip(grid, panels.items(), strict=True):
-        for axes, column in zip(row, columns, strict=True):
-            for method, (mean, std) in by_column.get(column, {}).items():
-                colour, line = style[method]
-                axes.plot(x, mean, line, color=colour, label=method_label(method), linewidth=1.6)
-                low, high = np.subtract(mean, std), np.add(mean, std)
-                if np.any(high > low):
-                    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-            if ratio:
-                axes.axhline(1, color="black", linewidth=0.8)
-                axes.set(xscale="log", yscale="log", ylim=RATIOS)
-                _whole_ticks(axes, int(x[-1]))
-                _log_axis(axes.yaxis, subs=(1, 2, 5))
-            tidy_axes(axes)
-        if not ratio:
-            students = [
-                c for by in by_column.values() for m, c in by.items() if m not in REFERENCES
-            ]
-            row[0].set_ylim(*_near([c[0] for c in students]))
-        row[0].set_ylabel(label.replace(": ", "\n"), fontsize=9)
-    for axes, title in zip(grid[0], columns, strict=True):
-        axes.set_title(method_label(title) if len(columns) > 1 else "", fontsize=10)
-    for axes in grid[-1]:
-        axes.set_xlabel(x_label)
-    shared_legend(figure, grid.flat)
+    figure, axes = _panel(title, len(by_method))
+    for method, (mean, std) in by_method.items():
+        colour, line = style[method]
+        axes.plot(x, mean, line, color=colour, label=method_label(method), linewidth=1.6)
+        low, high = np.subtract(mean, std), np.add(mean, std)
+        if np.any(high > low):
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set_ylim(*limits)
+    if not ratio:
+        stride = -(-len(x) // 8)
+        axes.set_xticks(x[stride - 1 :: stride])
+    else:
+        axes.axhline(1, color="black", linewidth=0.8)
+        near = [0.5, 2.0, *(v for mean, _ in by_method.values() for v in mean if v > 0)]
+        axes.set(xscale="log", yscale="log", ylim=np.clip((min(near), max(near)), *RATIOS))
+        _whole_ticks(axes, int(x[-1]))
+        _log_axis(axes.yaxis)
+    axes.set_xlabel(x_label, fontsize=9)
+    axes.set_ylabel(y_label, fontsize=9)
+    shared_legend(figure, [axes], columns=3)
     return figure
 
 
-def _near(curves: Sequence[Sequence[float]]) -> tuple[float | None, float | None]:
+def limits_near(curves: Sequence[Sequence[float]]) -> tuple[float | None, float | None]:
     """Limits that leave room for references near the curves, and no more."""
     values = np.asarray(curves, float)
     if not values.size or not np.isfinite(values).any():
@@ -134,102 +138,66 @@ def _whole_ticks(axes: Any, last: int) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def heat_map(
-    values: Float[np.ndarray, "row column"], *, rows: Sequence[str], columns: Sequence[str]
-) -> Any:
-    """Numbers as cells shaded by their share of the column's largest; NaN is blank."""
-    figure = new_figure(WIDE, 0.8 + 0.24 * len(rows))
-    axes = figure.subplots()
-    shades = values / np.nanmax(values, axis=0, initial=0.01)
-    axes.imshow(shades, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (row, column), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            colour = "white" if shades[row, column] > 0.6 else "black"
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, size=8)
-    axes.set_yticks(range(len(rows)), rows, fontsize=9)
-    turned = {"rotation": 30, "ha": "left"} if len(columns) > 4 else {}
-    axes.set_xticks(range(len(columns)), columns, fontsize=9, **turned)
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    return figure
-
-
 def frontier(
-    panels: Mapping[str, Sequence[tuple[str, float, float, bool]]],
+    points: Sequence[tuple[str, float, float, bool, str]],
     *,
-    front: Sequence[tuple[float, float]],
-    lines: Mapping[str, float],
+    title: str,
+    y_label: str,
     style: Mapping[str, tuple[str, str]],
+    front: Sequence[tuple[float, float]] = (),
+    lines: Mapping[str, float] = MappingProxyType({}),
 ) -> Any:
-    """Error against latency: `panels[label of the error] = (method, ms, error, chosen), …`.
+    """Error against latency: points of (method, ms, error, chosen, name), the chosen one a star.
 
-    `front` joins points of the first panel, `lines` are references of the last; the star is the
-    chosen student.
+    `front` joins points, `lines` are references, drawn where they are near.
     """
-    figure = new_figure(WIDTH if len(panels) == 1 else WIDE, 3.6)
-    grid = figure.subplots(1, len(panels), squeeze=False)[0]
-    grid[0].plot(*zip(*front, strict=True) if front else ([], []), color="#999999", zorder=1)
-    for axes, (label, points) in zip(grid, panels.items(), strict=True):
-        for method, latency, error, is_chosen in points:
-            form = {"marker": "*", "s": 220, "zorder": 3} if is_chosen else {"marker": "o", "s": 40}
-            colour = style[method][0]
-            axes.scatter(latency, error, color=colour, label=method_label(method), linewidth=0.7,
-                         edgecolor="white", **form)  # fmt: skip
-        axes.set(xscale="log", yscale="log", xlabel="latency of a forecast (ms)", ylabel=label)
-        for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-            _log_axis(axis, subs=(1, 2, 5) if high > 4 * low else range(1, 10))
-        tidy_axes(axes)
-    highest = 2 * max((error for _, _, error, _ in points), default=0.0)
+    figure, axes = _panel(title, len({method for method, *_ in points}) + len(lines))
+    axes.plot(*zip(*front, strict=True) if front else ([], []), color="#999999", zorder=1)
+    for method, latency, error, is_chosen, name in points:
+        form = {"marker": "*", "s": 220, "zorder": 3} if is_chosen else {"marker": "o", "s": 40}
+        axes.scatter(latency, error, color=style[method][0], label=method_label(method),
+                     linewidth=0.7, edgecolor="white", **form)  # fmt: skip
+        if (latency, error) in front:  # more names would overlap
+            axes.annotate(name, (latency, error), (7, 5), textcoords="offset points", fontsize=8)
+    axes.set(xscale="log", yscale="log")
+    axes.margins(0.12)
+    axes.set_xlabel("latency of a forecast (ms)", fontsize=9)
+    axes.set_ylabel(y_label, fontsize=9)
+    highest = 2 * max((error for _, _, error, *_ in points), default=0.0)
     for name, value in lines.items():
         if value < highest:
-            grid[-1].axhline(value, color=style[name][0], linestyle=style[name][1], label=name)
-    shared_legend(figure, grid)
+            axes.axhline(value, color=style[name][0], linestyle=style[name][1], label=name)
+    _log_axis(axes.xaxis)
+    _log_axis(axes.yaxis)
+    shared_legend(figure, [axes], columns=3)
     return figure
 
 
 def training_curves(
-    panels: Mapping[str, Sequence[tuple[str, Sequence[Mapping[str, Any]]]]],
+    runs: Sequence[tuple[str, Sequence[tuple[int, float]]]],
     *,
+    title: str,
     style: Mapping[str, tuple[str, str]],
+    limits: tuple[float, float],
 ) -> Any:
-    """Validation error by epoch: `panels[title] = (method, records of log.jsonl), …`, one per seed.
+    """Validation error by epoch: (method, points) of every training, a dot at its lowest."""
+    from matplotlib.ticker import MaxNLocator
 
-    A dot marks the best weights.
-    """
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = new_figure(WIDTH if columns == 1 else WIDE, 0.6 + 2.4 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat[len(panels) :]:
-        axes.set_visible(False)
-    for axes, (title, runs) in zip(grid.flat, panels.items(), strict=False):
-        for method, records in runs:
-            forecast = [r for r in records if not r.get("hint")]
-            points = [(r["epoch"] + 1, r["val"]) for r in forecast if r.get("val") is not None]
-            if not points:
-                continue
-            epochs, values = zip(*points, strict=True)
-            colour, line = style[method]
-            label = method_label(method)
-            axes.plot(epochs, values, line, color=colour, label=label, linewidth=1.3, alpha=0.9)
-            best = int(np.argmin(values))
-            axes.plot(epochs[best], values[best], "o", color=colour, markersize=4)
-        axes.set_title(method_label(title), fontsize=10, loc="left")
-        axes.set(xlabel="epoch", ylabel="validation MSE", yscale="log")
-        tidy_axes(axes)
-        _whole_epochs(axes)
-    shared_legend(figure, grid.flat)
-    return figure
-
-
-def _whole_epochs(axes: Any) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
-
+    figure, axes = _panel(title, len({method for method, _ in runs}))
+    for method, points in runs:
+        epochs, values = zip(*points, strict=True)
+        colour, line = style[method]
+        text = method_label(method)
+        axes.plot(epochs, values, line, color=colour, label=text, linewidth=1.3, alpha=0.9)
+        best = int(np.argmin(values))
+        axes.plot(epochs[best], values[best], "o", color=colour, markersize=4)
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.set_ylabel("validation MSE", fontsize=9)
+    axes.set(yscale="log", ylim=limits)
+    _log_axis(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-    axes.yaxis.set_major_formatter(ScalarFormatter())
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    shared_legend(figure, [axes], columns=3)
+    return figure
 
 
 AXIS_LABELS = {"lambda": "λ", "beta": "β", "lr": "learning rate"}
@@ -272,11 +240,15 @@ def sweep(search: Mapping[str, Any]) -> Any:
     return figure
 
 
-def _log_axis(axis: Any, *, subs: Sequence[int]) -> None:
-    """Ticks at plain numbers: powers of ten alone leave most of a decade without one."""
+def _log_axis(axis: Any, *, subs: Sequence[int] = ()) -> None:
+    """Ticks at plain numbers: powers of ten alone leave most of a decade without one.
+
+    Without `subs`, as many as the limits of the axis leave room for.
+    """
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    axis.set_major_locator(LogLocator(subs=subs))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=subs or ((1, 2, 5) if high > 4 * low else range(1, 10))))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 

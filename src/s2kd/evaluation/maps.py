@@ -1,96 +1,107 @@
-"""Maps of one window: truth, forecasts and errors, coastlines where there are coordinates."""
+"""Maps of one window for a page: truth, forecasts and errors at several lead times.
 
+Fields are small images, one pixel per cell, that the page enlarges; coastlines are a path on top.
+"""
+
+import base64
+import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from s2kd.core.types import GridSpec
 from s2kd.evaluation.answer import with_unit
-from s2kd.evaluation.figures import WIDE, new_figure
+from s2kd.evaluation.tables import number
 
-LABEL_BOX = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5}
 SMALL_CHANGE = 0.4
 """Of the spatial standard deviation: below it, maps show changes."""
 FINEST_COAST = 10.0
 """Degrees of longitude: narrower maps have no coastlines."""
+MOST_CELLS, MOST_LEADS = 20_000, 8
+"""Of one image, and images of one field: larger grids are averaged, further leads left out."""
+LEVELS = 255
+"""Colours of a field; one more is that of cells that do not exist."""
+MISSING = (187, 187, 187)
 
 
-def maps(
+@dataclass(frozen=True, kw_only=True)
+class ColourBar:
+    """The range of some fields: a CSS gradient, its ends as text, and what is shown."""
+
+    gradient: str
+    low: str
+    high: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapPanel:
+    """One field at every lead shown: PNG as base64, and a note for each."""
+
+    title: str
+    images: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelMaps:
+    """The maps of one channel: truth, then each forecast above its error."""
+
+    channel: str
+    truth: MapPanel
+    forecasts: tuple[tuple[MapPanel, MapPanel], ...]
+    bars: tuple[ColourBar, ...]
+
+
+def shown_leads(count: int) -> list[int]:
+    """Positions of the leads on maps: all, or the first, the last and some between."""
+    return sorted({round(n) for n in np.linspace(0, count - 1, min(count, MOST_LEADS))})
+
+
+def channel_maps(
     *,
     past: Float[np.ndarray, "past channel height width"],
     truth: Float[np.ndarray, "lead channel height width"],
     forecasts: Mapping[str, np.ndarray],
     channel: int,
     grid: GridSpec,
-    when: Sequence[str],
-) -> Any:
-    """One channel, physical units, a row per lead time: truth, forecasts, and their errors.
+) -> ChannelMaps:
+    """Maps of one channel in its unit, at `shown_leads`.
 
-    `when` names the lead times. Where the truth changes little against its own range, fields are
-    shown as their change since the last input. Fields share one colour range, errors another.
+    Where the truth changes little against its own range, fields are shown as their change since
+    the last input. Fields share one range of colours, errors another.
     """
-    leads = sorted({0, len(truth) // 2, len(truth) - 1})
+    leads = shown_leads(len(truth))
+    start, exists = past[-1, channel], grid.exists
     fields = {"truth": truth, **forecasts}
     fields = {name: frames[leads, channel] for name, frames in fields.items()}
-    errors = {f"error: {n}": f - fields["truth"] for n, f in fields.items() if n != "truth"}
-    start, exists = past[-1, channel], grid.exists
-    unit = grid.units[channel]
-    label, cmap = with_unit(grid.channels[channel], unit), "viridis"
+    errors = {name: frames - fields["truth"] for name, frames in fields.items() if name != "truth"}
+    label, colours = with_unit(grid.channels[channel], grid.units[channel]), "viridis"
     if _hides_change(fields["truth"][:, exists], start[exists]):
         fields = {name: frames - start for name, frames in fields.items()}
-        label, cmap = f"change of {label} since the last input", "RdBu_r"
-    width = (WIDE - 0.9) / len(fields | errors)
-    height = min(width / _extent_aspect(grid), 2.6)
-    figure = new_figure(WIDE, 1.2 + (height + 0.2) * len(leads))
-    axes = figure.subplots(
-        len(leads), len(fields | errors), squeeze=False, sharex=True, sharey=True
-    )
-    for panel, lead in zip(axes[:, 0], leads, strict=True):
-        panel.set_ylabel(when[lead], fontsize=8)
-    _draw(axes[:, : len(fields)], fields, grid, cmap=cmap, label=label)
+        label, colours = f"change of {label} since the last input", "RdBu_r"
+    limits = _range(list(fields.values()), exists, centred=colours != "viridis")
+    bars = [_colour_bar(colours, limits, label)]
+    panels = {name: _panel(name, f, grid, colours, limits) for name, f in fields.items()}
+    pairs = []
     if errors:
-        panels = axes[:, len(fields) :]
-        _draw(panels, errors, grid, cmap="PuOr_r", label=with_unit("error", unit))
-        for (row, column), panel in np.ndenumerate(panels):
-            error = list(errors.values())[column][row][exists]
-            rmse = f"RMSE {float(np.sqrt(np.mean(np.square(error)))):.3g}"
-            panel.text(0.02, 0.03, rmse, fontsize=8, bbox=LABEL_BOX, transform=panel.transAxes)
-    return figure
-
-
-def _draw(
-    panels: np.ndarray,
-    columns: Mapping[str, Float[np.ndarray, "lead height width"]],
-    grid: GridSpec,
-    *,
-    cmap: str,
-    label: str,
-) -> None:
-    """Fields of one colour range, one column each, and their colour bar."""
-    exists, image = grid.exists, None
-    values = np.concatenate([frames[:, exists] for frames in columns.values()], axis=None)
-    limits = _range(values, centred=cmap != "viridis")
-    for panel, (title, frames) in zip(panels.T, columns.items(), strict=True):
-        panel[0].set_title(title.replace(" (", "\n(", 1), fontsize=8)
-        for axes, field in zip(panel, frames, strict=True):
-            image = _show(axes, np.where(exists, field, np.nan), grid, cmap, limits)
-    bar = panels[0, 0].figure.colorbar(
-        image,
-        ax=panels,
-        location="bottom",
-        shrink=0.8,
-        aspect=11 * len(columns),
-        pad=0.02,
-        extend="both",
+        limits = _range(list(errors.values()), exists, centred=True)
+        bars.append(_colour_bar("PuOr_r", limits, with_unit("error", grid.units[channel])))
+    for name, frames in errors.items():
+        rmse = np.sqrt(np.mean(np.square(frames[:, exists]), axis=1))
+        notes = tuple(f"RMSE {value:.3g}" for value in rmse)
+        error = _panel(f"error: {name}", frames, grid, "PuOr_r", limits, notes)
+        pairs.append((panels[name], error))
+    return ChannelMaps(
+        channel=grid.channels[channel],
+        truth=panels["truth"],
+        forecasts=tuple(pairs),
+        bars=tuple(bars),
     )
-    bar.set_label(label, fontsize=9)
-    bar.ax.tick_params(labelsize=8)
-    bar.locator = _few_ticks()
-    bar.update_ticks()
 
 
 def _hides_change(truth: Float[np.ndarray, "lead cell"], start: Float[np.ndarray, " cell"]) -> bool:
@@ -99,14 +110,11 @@ def _hides_change(truth: Float[np.ndarray, "lead cell"], start: Float[np.ndarray
     return change < SMALL_CHANGE * float(np.std(start))
 
 
-def _few_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(nbins=4)
-
-
-def _range(values: np.ndarray, *, centred: bool) -> tuple[float, float]:
+def _range(
+    fields: Sequence[np.ndarray], exists: np.ndarray, *, centred: bool
+) -> tuple[float, float]:
     """All but the outermost hundredth of the values; with 0 in its middle where `centred`."""
+    values = np.concatenate([frames[:, exists] for frames in fields], axis=None)
     low, high = (float(v) for v in np.quantile(values, (0.005, 0.995)))
     if centred:
         high = max(abs(low), abs(high))
@@ -114,47 +122,81 @@ def _range(values: np.ndarray, *, centred: bool) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _extent(grid: GridSpec) -> tuple[float, float, float, float]:
+def _palette(colours: str) -> UInt8[np.ndarray, "level 3"]:
+    import matplotlib
+
+    shades = matplotlib.colormaps[colours](np.linspace(0, 1, LEVELS), bytes=True)[:, :3]
+    return np.vstack([shades, np.array([MISSING], np.uint8)])
+
+
+def _colour_bar(colours: str, limits: tuple[float, float], label: str) -> ColourBar:
+    stops = _palette(colours)[np.linspace(0, LEVELS - 1, 9).astype(int)]
+    low, high = (number(value, ".3g") for value in limits)
+    shades = ",".join("#" + bytes(stop).hex() for stop in stops)
+    return ColourBar(gradient=f"linear-gradient(90deg,{shades})", low=low, high=high, label=label)
+
+
+def _panel(
+    title: str,
+    frames: Float[np.ndarray, "lead height width"],
+    grid: GridSpec,
+    colours: str,
+    limits: tuple[float, float],
+    notes: tuple[str, ...] = (),
+) -> MapPanel:
+    images = tuple(_png(levels(field, grid.exists, limits), colours) for field in frames)
+    return MapPanel(title=title, images=images, notes=notes or ("",) * len(images))
+
+
+def levels(
+    field: Float[np.ndarray, "height width"], exists: np.ndarray, limits: tuple[float, float]
+) -> UInt8[np.ndarray, "rows columns"]:
+    """The level of colour of every cell, `LEVELS` for those that do not exist.
+
+    Grids of more than `MOST_CELLS` are averaged over squares of cells.
+    """
+    size = int(np.ceil(np.sqrt(field.size / MOST_CELLS)))
+    if size > 1:
+        rows, columns = (length // size * size for length in field.shape)
+        squares = (rows // size, size, columns // size, size)
+        weight = exists[:rows, :columns].reshape(squares).sum((1, 3))
+        total = np.where(exists, field, 0)[:rows, :columns].reshape(squares).sum((1, 3))
+        field, exists = total / np.maximum(weight, 1), weight > 0
+    low, high = limits
+    share = np.clip((np.where(exists, field, low) - low) / (high - low), 0, 1)
+    return np.where(exists, np.rint(share * (LEVELS - 1)), LEVELS).astype(np.uint8)
+
+
+def _png(shades: UInt8[np.ndarray, "rows columns"], colours: str) -> str:
+    """An image with a palette as base64 text."""
+    from PIL import Image  # with Matplotlib
+
+    image, stream = Image.fromarray(shades, "P"), io.BytesIO()
+    image.putpalette(_palette(colours).tobytes())
+    image.save(stream, format="png", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+# --- where it is ---------------------------------------------------------------------------------
+
+
+def extent(grid: GridSpec) -> tuple[float, float, float, float]:
     """(west, east, south, north): degrees where the grid has them, cells otherwise."""
     if grid.latitude is None or grid.longitude is None or min(grid.height, grid.width) < 2:
         return (-0.5, grid.width - 0.5, grid.height - 0.5, -0.5)
     x = (grid.longitude[-1] - grid.longitude[0]) / (grid.width - 1) / 2
     y = (grid.latitude[0] - grid.latitude[-1]) / (grid.height - 1) / 2
-    return (
-        grid.longitude[0] - x,
-        grid.longitude[-1] + x,
-        grid.latitude[-1] - y,
-        grid.latitude[0] + y,
-    )
+    west, east = grid.longitude[0] - x, grid.longitude[-1] + x
+    return (west, east, grid.latitude[-1] - y, grid.latitude[0] + y)
 
 
-def _extent_aspect(grid: GridSpec) -> float:
-    west, east, south, north = _extent(grid)
-    return abs(east - west) / abs(north - south)
-
-
-def _show(
-    axes: Any, field: np.ndarray, grid: GridSpec, cmap: str, limits: tuple[float, float]
-) -> Any:
-    import matplotlib
-
-    colour = matplotlib.colormaps[cmap].with_extremes(bad="#bbbbbb")
-    image = axes.imshow(
-        field, cmap=colour, vmin=limits[0], vmax=limits[1], extent=_extent(grid), aspect="equal"
-    )
-    axes.tick_params(labelsize=7, length=2)
-    axes.autoscale(False)
-    _draw_coastlines(axes, grid)
-    if grid.latitude is not None and grid.longitude is not None:
-        from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-        for axis, name in ((axes.xaxis, _east), (axes.yaxis, _north)):
-            axis.set_major_locator(MaxNLocator(nbins=3, steps=[1, 2, 3, 5, 6, 9, 10]))
-            axis.set_major_formatter(FuncFormatter(name))
-    else:
-        axes.set_xticks([])
-        axes.set_yticks([])
-    return image
+def region(grid: GridSpec) -> str:
+    """The extent in degrees, as `9 to 81 °N, -168 to -24 °E`; empty where there are none."""
+    if grid.latitude is None or grid.longitude is None:
+        return ""
+    west, east, south, north = extent(grid)
+    turn = 360 if east > 360 or west >= 180 else 0
+    return f"{south:.4g} to {north:.4g} °N, {west - turn:.4g} to {east - turn:.4g} °E"
 
 
 @cache
@@ -165,24 +207,21 @@ def coastlines() -> Float[np.ndarray, "point 2"]:
     return np.where(points == np.iinfo(points.dtype).min, np.nan, points / 20)
 
 
-def _draw_coastlines(axes: Any, grid: GridSpec) -> None:
-    """Not on maps of a few degrees, for which the lines are too coarse."""
-    if grid.latitude is None or grid.longitude is None:
-        return
-    west, east, _, _ = _extent(grid)
-    if east - west < FINEST_COAST:
-        return
-    longitude, latitude = coastlines().T
+def coast_path(grid: GridSpec) -> str:
+    """Coastlines as an SVG path in degrees east and south of the map's corner.
+
+    Empty on maps of a few degrees, for which the lines are too coarse.
+    """
+    west, east, south, north = extent(grid)
+    if grid.latitude is None or grid.longitude is None or east - west < FINEST_COAST:
+        return ""
+    steps, pen = [], "M"
     for turn in (-360, 0, 360):
-        if np.any((longitude + turn > west) & (longitude + turn < east)):
-            axes.plot(longitude + turn, latitude, color="#333333", linewidth=0.5)
-
-
-def _east(degrees: float, position: int | None = None) -> str:
-    turned = (degrees + 180) % 360 - 180
-    side = "" if turned in (0, -180) else ("E" if turned > 0 else "W")
-    return f"{abs(turned):g}°{side}"
-
-
-def _north(degrees: float, position: int | None = None) -> str:
-    return f"{abs(degrees):g}°{'' if degrees == 0 else 'N' if degrees > 0 else 'S'}"
+        for x, y in coastlines() + np.array([turn - west, -north]):
+            # a little beyond the edge, so that lines end there
+            if not (-9 <= x <= east - west + 9 and -9 <= -y <= north - south + 9):
+                pen = "M"
+                continue
+            steps.append(f"{pen}{x:.4g} {-y:.4g}")
+            pen = "L"
+    return "".join(steps)

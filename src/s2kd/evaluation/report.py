@@ -1,12 +1,9 @@
-"""The report of a run: one self-contained HTML page with tables and figures."""
+"""The report of a run: one self-contained HTML page with tables, maps and figures."""
 
-import base64
-import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,54 +17,51 @@ from s2kd.core.recipe import Recipe
 from s2kd.core.types import GridSpec
 from s2kd.evaluation import figures
 from s2kd.evaluation.answer import (
+    REFERENCES,
     Answer,
     answer_of,
+    error_texts,
     forecaster_label,
     frontier,
     frontier_candidates,
-    headline,
+    gap_text,
     lead_text,
     leaderboard,
     pareto_front,
+    problems,
     scored_form,
+    summary,
     unverified,
     with_unit,
 )
-from s2kd.evaluation.compare import BASELINE, KEYS, TEACHER_METHODS, compare_methods
+from s2kd.evaluation.compare import BASELINE, KEYS, compare_methods, label
 from s2kd.evaluation.events import event_scores
-from s2kd.evaluation.maps import maps
+from s2kd.evaluation.maps import (
+    channel_maps,
+    coast_path,
+    extent,
+    region,
+    shown_leads,
+)
+from s2kd.evaluation.page import (
+    Figure,
+    HeatMap,
+    Maps,
+    Section,
+    Training,
+    figure_of,
+    render,
+    training_section,
+)
 from s2kd.evaluation.results import select
-from s2kd.evaluation.summary import HEAD, cells_of, trials_table
+from s2kd.evaluation.summary import HEAD, cells_of, label_of, trials_table
 from s2kd.evaluation.tables import Table, number, p_text
 
 EVENTS = ("below 5 %", "above 95 %", "above 99.5 %")
 """Events of the heat map; the scores hold the others too."""
 MOST_MAPS = 4
 MOST_CHANNELS = 6
-MOST_BACKBONES = 3
-"""Columns of a figure; further backbones have figures of their own."""
 MOST_RUNS = 24
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A PNG, as text for the page; `kind` is `chart`, `small chart` or `map`."""
-
-    base64: str
-    title: str
-    kind: str
-
-
-@dataclass(kw_only=True)
-class Section:
-    """A heading and a note, figures, tables, and tables that are folded away."""
-
-    heading: str
-    note: str = ""
-    narrative: str = ""
-    figures: list[Figure] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    details: list[Table] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,22 +77,18 @@ class _Page:
     def scores(self) -> xr.Dataset:
         return next(iter(self.splits.values()))
 
-    def figure(self, name: str, drawing: Any, title: str, *, kind: str = "chart") -> Figure:
-        """The drawing as PNG beside the page, and as text inside it."""
-        stream = io.BytesIO()
-        drawing.savefig(stream, format="png", dpi=150, facecolor="white")
-        content = stream.getvalue()
-        name = re.sub(r"[^\w.-]+", "_", name)
-        write_whole(self.folder / f"{name}.png", lambda path: path.write_bytes(content))
-        kind = "small chart" if drawing.get_figwidth() < figures.WIDE and kind == "chart" else kind
-        return Figure(base64=base64.b64encode(content).decode(), title=title, kind=kind)
+    def figure(self, drawing: Any, title: str, name: str = "") -> Figure:
+        """The drawing for the page, and as PNG of this `name` beside it."""
+        figure, name = figure_of(drawing, title), re.sub(r"[^\w.-]+", "_", name or title)
+        write_whole(self.folder / f"{name}.png", lambda path: path.write_bytes(figure.png))
+        return figure
 
 
 def write_report(
     path: Path,
     *,
     scores: Mapping[str, xr.Dataset],
-    curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    trainings: Sequence[Training] = (),
     samples: Mapping[str, Any] | None = None,
     recipe: Recipe | None = None,
     search: Mapping[str, Any] | None = None,
@@ -109,7 +99,7 @@ def write_report(
     Args:
         path: Where the page is written.
         scores: Scores by test split, models along `model`; figures are of the first.
-        curves: The records of every training's `log.jsonl`, by run name.
+        trainings: Every training, for its curve.
         samples: One test window: `past`, `truth` (frame, channel, height, width), `forecasts` by
             name, `narrative`, `grid` and `times` (valid times, last input first; may be empty).
         recipe: Printed as JSON.
@@ -119,47 +109,48 @@ def write_report(
     Raises:
         S2KDError: Where there are no scores.
     """
-    from jinja2 import Environment
-
     if not any(split.sizes["model"] for split in scores.values()):
         raise S2KDError(f"{path}: there are no scores to report yet")
     searched = answer is not None
     answer = answer or answer_of_run(scores)
     first = next(iter(scores.values()))
-    candidates = [c.method for c in answer.candidates] if answer else []
     frame = compare_methods(first)
+    candidates = [c.method for c in frontier_candidates(answer)] if answer else []
+    names = [*frame["method"], *candidates, *(training.method for training in trainings), "truth"]
     page = _Page(
         folder=path.parent / "figures",
         splits=scores,
         answer=answer,
-        style=figures.colours([*frame["method"], *candidates, "truth"]),
+        style=figures.colours(names),
     )
     comparison = _comparison_section(page)
     sections = [
-        *([] if searched else [comparison]),
-        *([_maps_section(page, samples)] if samples else []),
-        *_curve_sections(page),
-        *_event_section(page, frame),
-        *_rollout_section(page, frame),
-        *_training_section(page, curves or {}),
-        *([comparison] if searched else []),
-        *([_search_section(page, search)] if search and search["best"] else []),
-    ]
-    template = files("s2kd.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    write_text(
-        path,
-        environment.from_string(template).render(
-            title=f"{first['data'].values[0]}: {first['preset'].values[0]}",
-            facts=_facts(page),
-            headline=answer and headline(answer),
-            unverified=answer and unverified(answer),
-            top=answer and _answer_section(page, answer),
-            sections=sections,
-            notes=_notes(page),
-            recipe=recipe and json.dumps(recipe.to_dict(), indent=2, ensure_ascii=False),
+        comparison if not searched else None,
+        _maps_section(page, samples) if samples else None,
+        _lead_section(page),
+        _spectra_section(page),
+        _event_section(page, frame),
+        _rollout_section(page, frame),
+        training_section(
+            trainings, page.style, lambda d, title: page.figure(d, title, f"training {title}")
         ),
+        comparison if searched else None,
+        _search_section(page, search) if search and search["best"] else None,
+    ]
+    text = render(
+        title=str(first["preset"].values[0]),
+        facts=_facts(page),
+        headline=answer and "; ".join(filter(None, (summary(answer), gap_text(answer)))) + ".",
+        errors=answer and error_texts(answer),
+        error_heading=answer and f"RMSE at {lead_text(answer.lead_seconds[-1])}",
+        problems=answer and problems(answer),
+        unverified=answer and unverified(answer),
+        top=answer and _answer_section(page, answer),
+        sections=[section for section in sections if section is not None],
+        notes=_notes(page),
+        recipe=recipe and json.dumps(recipe.to_dict(), indent=2, ensure_ascii=False),
     )
+    write_text(path, text)
 
 
 def answer_of_run(scores: Mapping[str, xr.Dataset]) -> Answer | None:
@@ -185,19 +176,22 @@ def answer_of_run(scores: Mapping[str, xr.Dataset]) -> Answer | None:
 
 
 def _facts(page: _Page) -> dict[str, str]:
-    """Data, windows, seeds and machine, once for all figures and tables."""
+    """Channels, windows, seeds and machine, once for all figures and tables."""
     first, parts = page.scores, page.splits.values()
     seeds = sorted({int(seed) for part in parts for seed in part["seed"].values if seed >= 0})
     hardware = json.loads(first["hardware"].values[0])
     threads = f"{hardware['threads']} thread{'s' * (hardware['threads'] != 1)}"
-    windows = (f"{part.attrs['windows']} ({name})" for name, part in page.splits.items())
+    units = zip(first["channel"].values.astype(str), first["unit"].values.astype(str), strict=True)
+    channels = [with_unit(*pair) for pair in units]
+    step = lead_text(float(first.attrs["step_seconds"]))
     return {
-        "Windows": ", ".join(windows),
-        "Frames": f"{first.attrs['past']} past, {first.attrs['lead']} future",
-        "Step": lead_text(float(first.attrs["step_seconds"])),
+        "Channels": ", ".join(channels[:MOST_CHANNELS]) + ", …" * (len(channels) > MOST_CHANNELS),
+        "Windows": ", ".join(f"{part.attrs['windows']} ({name})" for name, part in
+                             page.splits.items()),
+        "Frames": f"{first.attrs['past']} past, {first.attrs['lead']} future, {step} apart",
         "Seeds": ", ".join(map(str, seeds)) or "none",
         "Scored on": hardware.get("gpu") or f"{hardware['processor']}, {threads}",
-    }
+    }  # fmt: skip
 
 
 def _notes(page: _Page) -> dict[str, str]:
@@ -224,33 +218,40 @@ def _notes(page: _Page) -> dict[str, str]:
 
 def _answer_section(page: _Page, answer: Answer) -> Section:
     split, candidates = answer.split, frontier_candidates(answer)
-    label = "test MSE (normalised)"
+    axis = "test MSE (normalised)"
     errors = {f.name: f.scores[split].mse for f in answer.forecasters}
     if len(answer.units) == 1:
         ((channel, unit),) = answer.units.items()
-        label = with_unit(f"RMSE at {lead_text(answer.lead_seconds[-1])}", unit)
+        axis = with_unit(f"RMSE at {lead_text(answer.lead_seconds[-1])}", unit)
         errors = {f.name: f.scores[split].rmse[channel][-1] for f in answer.forecasters}
-    panels = {label: [
-        (f.method, f.cost.latency_ms, errors[f.name].value, f.name == answer.chosen)
-        for f in answer.forecasters if f.cost and f.cost.latency_ms
-    ]}  # fmt: skip
-    if answer.candidates:
-        panels = {"validation MSE (normalised)": [
-            (c.method, c.latency_ms, c.validation, scored_form(answer, c) is answer.student)
-            for c in candidates if c.latency_ms and c.validation
-        ]} | panels  # fmt: skip
-    drawing = figures.frontier(
-        panels,
-        front=[(c.latency_ms, c.validation) for c in pareto_front(candidates)],
+    test = figures.frontier(
+        [(f.method, f.cost.latency_ms, errors[f.name].value, f.name == answer.chosen, "")
+         for f in answer.forecasters if f.cost and f.cost.latency_ms],
+        title=f"Compared on the {split} split",
+        y_label=axis,
         lines={f.method: errors[f.name].value for f in answer.forecasters if f.cost is None},
         style=page.style,
-    )
-    title = "Error against latency: the star is the chosen student, the line the best candidates"
+    )  # fmt: skip
+    drawings = [page.figure(test, f"Error against latency, {split} split", "frontier")]
+    if answer.candidates:
+        validation = figures.frontier(
+            [(c.method, c.latency_ms, c.validation, scored_form(answer, c) is answer.student,
+              label(c.student) if c.reason != "teacher" else "")
+             for c in candidates if c.latency_ms and c.validation],
+            title="All candidates on validation",
+            y_label="validation MSE (normalised)",
+            front=[(c.latency_ms, c.validation) for c in pareto_front(candidates)],
+            style=page.style,
+        )  # fmt: skip
+        title = "Error against latency, all candidates"
+        drawings.insert(0, page.figure(validation, title, "candidates"))
     return Section(
-        heading="",
+        heading="Error against latency",
+        note="The star is the chosen student"
+        + ("; the line joins the best candidates." if answer.candidates else "."),
         tables=[leaderboard(answer, split) for split in answer.windows],
-        figures=[page.figure("frontier", drawing, title)],
-        details=[frontier(answer)] if answer.candidates else [],
+        figures=drawings,
+        folded=[frontier(answer)] if answer.candidates else [],
     )
 
 
@@ -263,41 +264,28 @@ def _comparison_section(page: _Page) -> Section:
 
 
 def _main_table(split: str, frame: pd.DataFrame) -> Table:
-    lines = [
-        (
-            _label(row),
-            *cells_of(row),
-            number(row["latency_ms"], ".2f"),
-            "–"
-            if np.isnan(row["gain_low"])
-            else f"{row['gain_low']:+.1f} to {row['gain_high']:+.1f}",
-            p_text(row["p_value"]),
-        )
-        for row in frame.to_dict("records")
-    ]
-    head = (*HEAD, "ms (PyTorch)", "95 % interval of gain", "p (Holm)")
+    rows, lines = frame.to_dict("records"), []
+    text = any(row["reads_text"] or row["reads_future"] for row in rows)
+    for row in rows:
+        *errors, gain, gap, reads = cells_of(row)
+        if not np.isnan(row["gain_low"]):
+            gain += f" [{row['gain_low']:+.1f}, {row['gain_high']:+.1f}]"
+        lines.append((label_of(row), *errors, gain, p_text(row["p_value"]), gap, *[reads] * text))
+    head = (*HEAD[:6], "p (Holm)", HEAD[6], *HEAD[7:] * text)
     return Table(title=f"Normalised errors, {split} split", head=head, lines=tuple(lines))
 
 
 def _run_tables(split: str, scores: xr.Dataset, frame: pd.DataFrame) -> list[Table]:
     if not 1 < scores.sizes.get("run", 0) <= MOST_RUNS:
         return []
+    rows = frame.to_dict("records")
+    errors = [_models_of(scores, row)["mse_by_run"].mean("model").values for row in rows]
     lines = [
-        (
-            _label(row),
-            *map(number, _models_of(scores, row)["mse_by_run"].mean("model").values.tolist()),
-        )
-        for row in frame.to_dict("records")
+        (str(run), *map(number, of_run.tolist()))
+        for run, of_run in zip(scores["run"].values, np.stack(errors, -1), strict=True)
     ]
-    head = ("", *map(str, scores["run"].values))
     title = f"Normalised MSE by run or environment, {split} split"
-    return [Table(title=title, head=head, lines=tuple(lines))]
-
-
-def _label(row: Mapping[str, Any]) -> str:
-    if row["role"] == "student":
-        return forecaster_label(row["backbone"], row["method"])
-    return str(row["label"])
+    return [Table(title=title, head=("", *map(label_of, rows)), lines=tuple(lines))]
 
 
 def _models_of(scores: xr.Dataset, row: Mapping[str, Any]) -> xr.Dataset:
@@ -310,24 +298,27 @@ def _models_of(scores: xr.Dataset, row: Mapping[str, Any]) -> xr.Dataset:
 
 def _maps_section(page: _Page, samples: Mapping[str, Any]) -> Section:
     grid: GridSpec = samples["grid"]
-    section = Section(heading="One test window", narrative=samples.get("narrative") or "")
     step, times = float(page.scores.attrs["step_seconds"]), samples.get("times") or ()
-    when = [f"+{lead_text(step * n)}" for n in range(1, len(samples["truth"]) + 1)]
-    if times:
-        section.note = f"Last input: {times[0]}."
-        when = [f"{lead}\n{time}" for lead, time in zip(when, times[1:], strict=True)]
-    shown = _shown(page, samples["forecasts"])
-    for channel, name in enumerate(grid.channels[:MOST_MAPS]):
-        drawing = maps(
-            past=samples["past"],
-            truth=samples["truth"],
-            forecasts=shown,
-            channel=channel,
-            grid=grid,
-            when=when,
+    leads, shown = shown_leads(len(samples["truth"])), _shown(page, samples["forecasts"])
+    start = f"Last input: {times[0]}." if times else ""
+    west, east, south, north = extent(grid)
+    channels = [
+        channel_maps(
+            past=samples["past"], truth=samples["truth"], forecasts=shown, channel=c, grid=grid
         )
-        section.figures.append(page.figure(f"maps-{name}", drawing, name, kind="map"))
-    return section
+        for c in range(min(MOST_MAPS, len(grid.channels)))
+    ]
+    return Section(
+        heading="One test window",
+        note=" ".join(filter(None, (start, region(grid) and f"{region(grid)}."))),
+        narrative=samples.get("narrative") or "",
+        maps=Maps(
+            channels=channels,
+            when=[(f"+{lead_text(step * (n + 1))}", times[n + 1] if times else "") for n in leads],
+            size=(abs(east - west), abs(north - south)),
+            coast=coast_path(grid),
+        ),
+    )
 
 
 def _shown(page: _Page, forecasts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -343,19 +334,6 @@ def _shown(page: _Page, forecasts: Mapping[str, np.ndarray]) -> dict[str, np.nda
 
 
 # --- curves --------------------------------------------------------------------------------------
-
-
-def _groups(scores: xr.Dataset) -> list[dict[str, dict[str, xr.Dataset]]]:
-    """By student backbone, a few together: the seeds of each method, with the other roles."""
-    students = scores["role"].values == "student"
-    backbones = list(dict.fromkeys(map(str, scores["backbone"].values[students]))) or [""]
-    by_backbone = {}
-    for name in backbones:
-        models = scores.isel(model=~students | (scores["backbone"].values == name))
-        methods = dict.fromkeys(map(str, models["method"].values))
-        by_backbone[name] = {method: select(models, method=method) for method in methods}
-    names = [backbones[n : n + MOST_BACKBONES] for n in range(0, len(backbones), MOST_BACKBONES)]
-    return [{name: by_backbone[name] for name in part} for part in names]
 
 
 def _curve(values: xr.DataArray) -> tuple[list[float], list[float]]:
@@ -379,79 +357,106 @@ def _curve_figures(
     name: str,
     rows: Mapping[str, str],
     values: Callable[[xr.Dataset, str], xr.DataArray],
+    *,
+    y_label: str = "",
     **settings: Any,
 ) -> list[Figure]:
-    """`values(seeds of a method, channel)` by label of the row, one figure for a few backbones."""
+    """A figure per label of `rows` and student backbone, of `values(seeds of a method, channel)`.
+
+    Figures of one label share their y axis.
+    """
+    students = scores["role"].values == "student"
+    backbones = list(dict.fromkeys(map(str, scores["backbone"].values[students]))) or [""]
     drawn = []
-    for position, backbones in enumerate(_groups(scores)):
-        panels = {
-            label: {
-                backbone: {method: _curve(values(models, channel)) for method, models in by.items()}
-                for backbone, by in backbones.items()
+    for text, channel in rows.items():
+        by_backbone = {}
+        for backbone in backbones:
+            models = scores.isel(model=~students | (scores["backbone"].values == backbone))
+            methods = dict.fromkeys(map(str, models["method"].values))
+            by_backbone[backbone] = {
+                method: _curve(values(select(models, method=method), channel)) for method in methods
             }
-            for label, channel in rows.items()
-        }
-        drawing = figures.curve_grid(panels, style=page.style, **settings)
-        drawn.append(page.figure(f"{name}-{position + 1}" if position else name, drawing, name))
+        near = [c[0] for by in by_backbone.values() for m, c in by.items() if m not in REFERENCES]
+        for backbone, by_method in by_backbone.items():
+            title, file = text, f"{name} {channel}".strip()
+            if len(backbones) > 1:
+                title, file = f"{title}, {label(backbone)}", f"{file} {backbone}"
+            drawing = figures.curves(
+                by_method, title=title, style=page.style, y_label=y_label,
+                limits=figures.limits_near(near), **settings,
+            )  # fmt: skip
+            drawn.append(page.figure(drawing, title, file))
     return drawn
 
 
-def _curve_sections(page: _Page) -> list[Section]:
-    """Error by lead time in units, and the spectrum at the last lead against the truth's."""
-    scores, channels = page.scores, list(map(str, page.scores["channel"].values))
-    shown = channels[:MOST_CHANNELS]
-    note = f"The first {len(shown)} of {len(channels)} channels." * (len(shown) < len(channels))
+def _channels(page: _Page) -> tuple[list[str], str]:
+    """The channels that have figures, and a note where these are not all."""
+    channels = list(map(str, page.scores["channel"].values))
+    note = f"The first {MOST_CHANNELS} of {len(channels)} channels."
+    return channels[:MOST_CHANNELS], note * (len(channels) > MOST_CHANNELS)
+
+
+def _lead_section(page: _Page) -> Section:
+    """Error by lead time in units."""
+    scores, (channels, note) = page.scores, _channels(page)
+    units = zip(channels, scores["unit"].values.astype(str), strict=False)
     times, x_label = _lead_times(scores, scores.sizes["lead"])
-    units = zip(shown, scores["unit"].values.astype(str), strict=False)
-    rows = {with_unit(f"{channel}: RMSE", unit): channel for channel, unit in units}
     drawn = _curve_figures(
-        page, scores, "lead", rows, lambda models, c: models["rmse_by_lead"].sel(channel=c),
-        x=times, x_label=x_label,
+        page, scores, "lead", {f"RMSE of {with_unit(c, unit)}": c for c, unit in units},
+        lambda models, c: models["rmse_by_lead"].sel(channel=c), x=times, x_label=x_label,
     )  # fmt: skip
-    sections = [Section(heading="Error by lead time", note=note, figures=drawn)]
+    return Section(heading="Error by lead time", note=note, figures=drawn)
+
+
+def _spectra_section(page: _Page) -> Section | None:
+    """The spectrum at the last lead against the truth's."""
+    scores, (channels, note) = page.scores, _channels(page)
     last = scores.isel(lead=-1, model=scores["role"].values != "reference")
-    if "spectrum_forecast" in scores and last.sizes["model"]:
-        last = last.isel(wavenumber=slice(1, None))
-        ratio = last["spectrum_forecast"] / last["spectrum_truth"]
-        drawn = _curve_figures(
-            page, last, "spectra", {f"{channel}: ratio": channel for channel in shown},
-            lambda models, c: ratio.sel(model=models["model"], channel=c),
-            x=last["wavenumber"].values.astype(float).tolist(), ratio=True,
-            x_label="waves per shorter side",
-        )  # fmt: skip
-        note = f"Power of the forecast divided by the truth's: below 1 it is too smooth. {note}"
-        sections.append(Section(heading="Spectra at the last lead time", note=note, figures=drawn))
-    return sections
+    if "spectrum_forecast" not in scores or not last.sizes["model"]:
+        return None
+    last = last.isel(wavenumber=slice(1, None))
+    ratio = last["spectrum_forecast"] / last["spectrum_truth"]
+    drawn = _curve_figures(
+        page, last, "spectra", {f"{c}: power, forecast / truth": c for c in channels},
+        lambda models, c: ratio.sel(model=models["model"], channel=c), ratio=True,
+        x=last["wavenumber"].values.astype(float).tolist(), x_label="waves per shorter side",
+    )  # fmt: skip
+    note = f"Power of the forecast divided by the truth's: below 1 it is too smooth. {note}"
+    return Section(heading="Spectra at the last lead time", note=note, figures=drawn)
 
 
-def _event_section(page: _Page, frame: pd.DataFrame) -> list[Section]:
-    """CSI of `EVENTS`: every model, channel and event as one heat map."""
+def _event_section(page: _Page, frame: pd.DataFrame) -> Section | None:
+    """CSI of `EVENTS`: a heat map per channel, with every model and event."""
     scores = page.scores
     events = [event for event in EVENTS if event in scores.get("event", ())]
     if "hits" not in scores or not events:
-        return []
-    channels = list(map(str, scores["channel"].values[:MOST_CHANNELS]))
-    csi = event_scores(scores)["csi"].sel(channel=channels, event=events)
-    csi = csi.where(scores["event_cells"] > 0).transpose("model", "channel", "event")
-    rows = frame.to_dict("records")
-    values = [csi.sel(model=_models_of(scores, row)["model"]).mean("model") for row in rows]
-    many = len(channels) > 1
-    drawing = figures.heat_map(
-        np.stack([v.values.astype(float).ravel() for v in values]),
-        rows=[_label(row) for row in rows],
-        columns=[f"{c} {e}" if many else e for c in channels for e in events],
-    )
+        return None
+    csi = event_scores(scores)["csi"].where(scores["event_cells"] > 0).sel(event=events)
+    rows, maps = frame.to_dict("records"), []
+    for channel in map(str, scores["channel"].values[:MOST_CHANNELS]):
+        of_channel = csi.sel(channel=channel).transpose("model", "event")
+        values = np.stack([
+            of_channel.sel(model=_models_of(scores, row)["model"]).mean("model").values
+            for row in rows
+        ]).astype(float)  # fmt: skip
+        shares = np.nan_to_num(values / np.nanmax(values, axis=0, initial=0.01))
+        cells = [
+            [(number(v, ".2f") if np.isfinite(v) else "", s) for v, s in zip(*line, strict=True)]
+            for line in zip(values.tolist(), shares.tolist(), strict=True)
+        ]
+        by_row = dict(zip(map(label_of, rows), cells, strict=True))
+        columns = tuple(event.replace(" %", "\u202f%") for event in events)
+        maps.append(HeatMap(title=channel, columns=columns, rows=by_row))
     note = (
         "Critical success index over all lead times and windows: 1 is best. Blank: no such event."
     )
-    figure = page.figure("extremes", drawing, "Critical success index of extremes")
-    return [Section(heading="Extremes", note=note, figures=[figure])]
+    return Section(heading="Extremes", note=note, heat_maps=maps)
 
 
-def _rollout_section(page: _Page, frame: pd.DataFrame) -> list[Section]:
+def _rollout_section(page: _Page, frame: pd.DataFrame) -> Section | None:
     """Growth of the error in roll-outs, where there are some."""
     if "rollout_mse" not in page.scores:
-        return []
+        return None
     scores = page.scores
     rolled = scores.isel(model=scores["rollout_mse"].notnull().all("step").values)
     times, x_label = _lead_times(rolled, rolled.sizes["step"])
@@ -465,7 +470,7 @@ def _rollout_section(page: _Page, frame: pd.DataFrame) -> list[Section]:
         ),
     )
     section.figures = _curve_figures(
-        page, rolled, "roll-outs", {"MSE, normalised": ""}, lambda models, _: models["rollout_mse"],
+        page, rolled, "roll-outs", {"normalised MSE": ""}, lambda models, _: models["rollout_mse"],
         x=times, x_label=x_label,
     )  # fmt: skip
     lines = []
@@ -478,35 +483,13 @@ def _rollout_section(page: _Page, frame: pd.DataFrame) -> list[Section]:
             )
             end = number(float(models["rollout_mse"].isel(step=-1).mean()))
             stable = f"{int(models['rollout_stable'].sum())} of {models.sizes['model']}"
-            lines.append((_label(row), end, stable, *(number(value, ".1f") for value in ahead)))
+            lines.append((label_of(row), end, stable, *(number(value, ".1f") for value in ahead)))
     head = ("", "MSE at the end", "Stable", "Ahead of persistence", "Ahead of climatology")
     section.tables.append(Table(title="Steps ahead", head=head, lines=tuple(lines)))
-    return [section]
+    return section
 
 
 # --- training and search -------------------------------------------------------------------------
-
-
-def _training_section(
-    page: _Page, curves: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> list[Section]:
-    """Validation error by epoch, where there are logs."""
-    students = page.scores["role"].values == "student"
-    backbones = dict.fromkeys(map(str, page.scores["backbone"].values[students]))
-    panels: dict[str, list[tuple[str, Sequence[Mapping[str, Any]]]]] = {}
-    for name, records in curves.items():
-        kind, _, run = name.partition(" ")
-        run = re.sub(r"[-_ ]?seed[-_ ]?\d+$", "", run)
-        backbone = next((b for b in backbones if run.startswith(f"{b}-")), "")
-        method = TEACHER_METHODS.get(run, run.removeprefix(f"{backbone}-"))
-        if records and method in page.style:
-            panels.setdefault(backbone or kind, []).append((method, records))
-    if not panels:
-        return []
-    drawing = figures.training_curves(panels, style=page.style)
-    figure = page.figure("training", drawing, "Validation error by epoch")
-    note = "One line per seed; a dot marks the weights that were used."
-    return [Section(heading="Training", note=note, figures=[figure])]
 
 
 def _search_section(page: _Page, search: Mapping[str, Any]) -> Section:
@@ -523,5 +506,5 @@ def _search_section(page: _Page, search: Mapping[str, Any]) -> Section:
         heading="Search",
         note=note,
         tables=[trials],
-        figures=[page.figure("sweep", figures.sweep(search), "Validation error by setting")],
+        figures=[page.figure(figures.sweep(search), "Validation error by setting", "sweep")],
     )

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from s2kd.evaluation.compare import compare_methods
+from s2kd.evaluation.answer import forecaster_label
+from s2kd.evaluation.compare import compare_methods, label
 from s2kd.evaluation.figures import AXIS_LABELS
 from s2kd.evaluation.tables import Table, number, parameters_text
 
@@ -47,11 +48,11 @@ def summary_table(scores: xr.Dataset) -> Table:
     return Table(title=title, head=HEAD, lines=lines, caption=caption)
 
 
-def label_of(row: dict[str, object]) -> str:
+def label_of(row: Mapping[str, Any]) -> str:
     """A method of the summary in few words."""
-    if row["role"] == "reference":
-        return str(row["method"])
-    return f"{row['backbone']} {row['method']}"
+    if row["role"] == "student":
+        return forecaster_label(row["backbone"], row["method"])
+    return label(row["method"])
 
 
 def cells_of(row: dict) -> tuple[str, ...]:

@@ -2,11 +2,12 @@
 
 import html
 import math
-import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import rich.console
     import rich.table
 
 
@@ -29,58 +30,105 @@ class Table:
         return f"**{self.title}**\n\n{body}{caption}"
 
     def html(self) -> str:
-        """As an HTML table with its caption below; a line that begins with ▸ stands out."""
+        """As an HTML table with its caption below; a line that begins with ▸ stands out.
 
-        def line(cells: tuple[str, ...], tag: str) -> str:
-            inner = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+        Bounds and deviations are in `small`; every cell repeats its heading, for narrow screens,
+        where a line is a card.
+        """
+        names = [html.escape(name) for name in self.head]
+
+        def line(cells: tuple[str, ...]) -> str:
             marked = ' class="mark"' if cells[0].startswith("▸") else ""
+            inner = f"<td>{_html_cell(cells[0])}</td>"
+            for name, cell in zip(names[1:], cells[1:], strict=True):
+                empty = ' class="none"' if cell == "–" else ""
+                inner += f'<td data-label="{name}"{empty}>{_html_cell(cell)}</td>'
             return f"<tr{marked}>{inner}</tr>"
 
-        body = "".join(line(cells, "td") for cells in self.lines)
+        head = "".join(f"<th>{name}</th>" for name in names)
         return (
-            f'<div class="wide"><table><thead>{line(self.head, "th")}</thead>'
-            f"<tbody>{body}</tbody></table></div>"
+            f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
+            f"<tbody>{''.join(map(line, self.lines))}</tbody></table></div>"
             + (f'<p class="faint">{html.escape(self.caption)}</p>' if self.caption else "")
         )
 
-    def rich(self) -> "rich.table.Table":
-        """For a terminal; numbers to the right, bounds and deviations below their value."""
+    def __rich_console__(
+        self, console: "rich.console.Console", options: "rich.console.ConsoleOptions"
+    ) -> "Iterator[rich.table.Table]":
+        """For a terminal; columns that do not fit beside the first continue below."""
+        columns = [_Column.of(*cells) for cells in zip(self.head, *self.lines, strict=True)]
+        first, start = columns[0], 1
+        while start < len(columns):
+            stop, width = start, first.least + 2  # a space and a border beside each column
+            while stop == start or (
+                stop < len(columns) and width + columns[stop].least + 2 <= options.max_width
+            ):
+                width += columns[stop].least + 2
+                stop += 1
+            part = [first, *columns[start:stop]]
+            is_tight = sum(column.most + 2 for column in part) > options.max_width
+            yield self._rich(part, start == 1, stop == len(columns), is_tight)
+            start = stop
+
+    def _rich(
+        self, columns: "Sequence[_Column]", is_first: bool, is_last: bool, is_tight: bool
+    ) -> "rich.table.Table":
+        """Some columns; numbers to the right, as narrow as their words if `is_tight`."""
         from rich import box
         from rich.table import Table as Shown
 
         shown = Shown(
-            title=self.title,
-            caption=self.caption,
+            title=self.title if is_first else None,
+            caption=self.caption if is_last else None,
             box=box.SIMPLE_HEAD,
             collapse_padding=True,
             pad_edge=False,
             padding=(0, 1, 0, 0),
         )
-        columns = zip(*self.lines, strict=True) if self.lines else [()] * len(self.head)
-        for number, (name, column) in enumerate(zip(self.head, columns, strict=True)):
-            # values and their bounds are not broken; names may be
-            bounded = any(" [" in cell or " ±" in cell for cell in column)
-            words = [word for cell in (name, *column) for word in cell.split()]
-            least = max(map(len, words), default=1)
-            justify = "right" if number else "left"
-            if bounded:
-                parts = [part for cell in column for part in _below(cell).split("\n")]
-                name = textwrap.fill(name, max(map(len, [*parts, *name.split()])))
+        for number, column in enumerate(columns):
             shown.add_column(
-                name,
-                justify=justify,
-                no_wrap=bounded,
+                column.name,
+                justify="right" if number else "left",
                 overflow="fold",
-                min_width=min(least, 16) if number == 0 else least,
+                min_width=column.least,
+                max_width=column.least if is_tight and number else None,
             )
-        for line in self.lines:
-            shown.add_row(*map(_below, line))
+        for cells in zip(*(column.cells for column in columns), strict=True):
+            shown.add_row(*cells)
         return shown
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column in a terminal, bounds and deviations below their values.
+
+    `least` is the width that breaks no word, value or bounds, `most` the width that breaks nothing.
+    """
+
+    name: str
+    cells: tuple[str, ...]
+    least: int
+    most: int
+
+    @classmethod
+    def of(cls, name: str, *cells: str) -> "_Column":
+        lines = [line for cell in cells for line in _below(cell).split("\n")]
+        bounds = [line for line in lines if line.startswith(("[", "±"))]
+        words = [word for text in (name, *lines) for word in text.split()]
+        least = max(map(len, [*words, *bounds]), default=1)
+        most = max(map(len, [name, *lines]))
+        return cls(name, tuple(map(_below, cells)), least, least if bounds else most)
 
 
 def _below(cell: str) -> str:
     """A cell with bounds or deviation below its value."""
     return cell.replace("**", "").replace(" [", "\n[").replace(" ±", "\n±")
+
+
+def _html_cell(cell: str) -> str:
+    value, *bounds = _below(cell).split("\n")
+    small = "".join(f"<small>{html.escape(bound)}</small>" for bound in bounds)
+    return html.escape(value) + small
 
 
 def number(value: float | None, form: str = ".4f") -> str:

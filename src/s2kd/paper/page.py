@@ -153,7 +153,7 @@ def show(results: Results, names: Sequence[str], folder: Path, *, as_json: bool)
     console = Console(width=max(Console().width, 160))
     for entry in (entry for entries in listed.values() for entry in entries):
         if isinstance(entry, Table):
-            console.print(entry.rich())
+            console.print(entry)
         else:
             console.print(save_figure(Path("figures"), entry), highlight=False)
 

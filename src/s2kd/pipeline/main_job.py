@@ -238,7 +238,7 @@ def missing_months(run: Run, splits: Iterable[str]) -> list[str]:
 
 
 def _label(part: Part, method: Method) -> str:
-    """The label of a student in scores (`evaluation.summary.label_of`)."""
+    """The name of a student in an answer."""
     return f"{part.name} {method.name}"
 
 

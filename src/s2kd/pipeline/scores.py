@@ -1,6 +1,5 @@
 """Stages `evaluate` and `report`: every model of a run on the test splits, and the run's page."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import xarray as xr
 
 import s2kd
 from s2kd.core.errors import S2KDError
-from s2kd.core.files import check_seal, digest, json_text, plain_fields, read_json, write_json
+from s2kd.core.files import check_seal, digest, json_text, read_json, write_json
 from s2kd.core.hardware import hardware, latency, versions
 from s2kd.core.recipe import Method, Part
 from s2kd.core.saved import load_metadata
@@ -352,16 +351,17 @@ def _on_device(run: Run, model: EvaluatedModel) -> Student | Teacher | GivenTeac
 def report(run: Run) -> Path:
     """`report.html` and `figures/`, from the files of the run alone."""
     from s2kd.evaluation.answer import Answer
+    from s2kd.evaluation.progress import read_progress
     from s2kd.evaluation.report import write_report
 
-    path = run.out / "report.html"
+    path, progress = run.out / "report.html", read_progress(run.out)
     search, answer = run.out / "sweep.json", run.out / "answer.json"
     for source in (search, answer):
         check_seal(source, "delete it, and the same search makes it again")
     write_report(
         path,
         scores=read_scores(run.out),
-        curves=training_curves(run.out),
+        trainings=progress.trainings if progress else (),
         samples=_samples(run),
         recipe=run.recipe,
         search=read_json(search) if search.exists() else None,
@@ -376,19 +376,6 @@ def is_reported(out: Path) -> bool:
     sources = [out / name for name in ("scores.json", "sweep.json", "answer.json")]
     times = [path.stat().st_mtime_ns for path in sources if path.exists()]
     return page.exists() and page.stat().st_mtime_ns >= max(times)
-
-
-def training_curves(out: Path) -> dict[str, list[dict[str, Any]]]:
-    """The log of every training, by name."""
-    curves = {}
-    for kind in ("teachers", "students"):
-        for path in sorted((out / kind).glob("*/log.jsonl")):
-            remedy = "delete it, and the page lacks its curve"
-            check_seal(path, remedy)
-            with plain_fields(path, remedy):
-                lines = path.read_text(encoding="utf-8").splitlines()
-                curves[f"{kind[:-1]} {path.parent.name}"] = [json.loads(line) for line in lines]
-    return curves
 
 
 @torch.no_grad()

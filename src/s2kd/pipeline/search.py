@@ -31,6 +31,7 @@ from s2kd.core.recipe import Recipe
 from s2kd.core.saved import load_metadata
 from s2kd.evaluation.answer import TIME_OVER, Candidate
 from s2kd.evaluation.compare import BASELINE
+from s2kd.evaluation.progress import trial_state
 from s2kd.pipeline.candidates import Design
 from s2kd.pipeline.distil import distill_student, student_folder
 from s2kd.pipeline.queue import OutOfTime
@@ -100,7 +101,7 @@ class Search:
         if not ranked:
             return self.deadline
         best = ranked[0][1]
-        if _state(trials.get(f"{best.student.name} {BASELINE}", ())) == "finished":
+        if trial_state(trials.get(f"{best.student.name} {BASELINE}", ())) == "finished":
             return self.deadline
         return self.deadline - _seconds(trials[best.name])
 
@@ -136,7 +137,7 @@ class Search:
         three to the end.
         """
         trials = self.trials()
-        states = {name: _state(rows) for name, rows in trials.items()}
+        states = {name: trial_state(rows) for name, rows in trials.items()}
         first = self.designs[0].method.name
         fresh = [d for d in self.designs if states[d.name] in ("", "interrupted")]
         lead = [d for d in fresh if d.method.name == first]
@@ -157,7 +158,7 @@ class Search:
 
     def states(self) -> dict[str, str]:
         """`finished`, `pruned`, `running`, `failed`, `interrupted` or "" of every design."""
-        return {name: _state(rows) for name, rows in self.trials().items()}
+        return {name: trial_state(rows) for name, rows in self.trials().items()}
 
     def try_design(self, design: Design, *, to_the_end: bool = False) -> None:
         """One trial: train until it is finished or pruned; OutOfTime where the time is over."""
@@ -233,7 +234,7 @@ class Search:
                     validation=best if math.isfinite(best) else None,
                     seconds=_seconds(trials),
                     epochs=_epochs(trials),
-                    state=_state(trials) or "not_tried",
+                    state=trial_state(trials) or "not_tried",
                     reason=trials[-1].user_attrs.get("reason", "") if trials else "",
                 )
             )
@@ -254,20 +255,6 @@ def _seconds(trials: Sequence[Any]) -> float:
 def _epochs(trials: Sequence[Any]) -> int:
     """Epochs that the trials of a design reached."""
     return max((max(trial.intermediate_values, default=0) for trial in trials), default=0)
-
-
-def _state(trials: Sequence[Any]) -> str:
-    """What the trials of one design came to."""
-    names = [trial.state.name for trial in trials]
-    if "COMPLETE" in names:
-        return "finished"
-    if not names:
-        return ""
-    last = trials[-1]
-    if last.state.name in ("PRUNED", "RUNNING"):
-        return last.state.name.lower()
-    reason = last.user_attrs.get("reason", "interrupted")
-    return "interrupted" if reason == "interrupted" else "failed"
 
 
 def _key_of(recipe: Recipe) -> dict[str, Any]:
