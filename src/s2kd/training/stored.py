@@ -223,6 +223,8 @@ def _file(
             )
         arrays.append(_cut(file[name].isel({lead: _as_slice(leads)}), field, level, lead, grid))
     keys = [_time_text(time) for time in field.times]
+    if len(keys) != file.sizes.get(field.time_dim, 1):
+        raise S2KDError(f"{path}: some initialisation times have no value; leave these out")
     if by_run:
         keys = [_key(*pair) for pair in zip(keys, _runs(path, file, field), strict=True)]
     latent = _latent(path, file, spec.latent, field.time_dim) if spec.latent else None

@@ -16,9 +16,9 @@ TEXTS = (
 """Attributes that are text by CF."""
 CALENDARS = {
     "": "standard", "gregorian": "standard", "prolepticgregorian": "proleptic_gregorian",
-    "360": "360_day", "360day": "360_day", "360days": "360_day", "thirtydaymonths": "360_day",
-    "365": "noleap", "365day": "noleap", "365days": "noleap", "nonleap": "noleap",
-    "366": "all_leap", "366day": "all_leap", "allleap": "all_leap",
+    **dict.fromkeys(("360", "360day", "360days", "thirtydaymonths"), "360_day"),
+    **dict.fromkeys(("365", "365day", "365days", "noleap", "nonleap"), "noleap"),
+    **dict.fromkeys(("366", "366day", "366days", "allleap"), "all_leap"),
 }  # fmt: skip
 """Calendars by other spellings, in lower-case letters and digits."""
 SINCE = re.compile(r"\s*([a-z]+)\s+since\s+(\S.*)", re.IGNORECASE)

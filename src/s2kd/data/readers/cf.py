@@ -14,6 +14,7 @@ from s2kd.data.grids import AXIS_ATTRIBUTES, FileAxis, Plane, geographic_plane, 
 from s2kd.data.readers import readers
 from s2kd.data.readers._axes import by_valid_time, kind_by_name, kind_of
 from s2kd.data.readers._cells import (
+    kind_of_cells,
     positions_of_cells,
     regular_degrees,
     turned,
@@ -325,7 +326,7 @@ def _as_slice(index: np.ndarray) -> slice | np.ndarray:
 
 def _field(path: Path, file: "xr.Dataset", name: str) -> Field | None:
     """A variable with its axes; None where it is not a field over time, rows and columns."""
-    if file[name].dtype.kind not in "fiu":
+    if file[name].dtype.kind not in "fiu" or kind_of_cells(name, file.variables[name]):
         return None
     file, notices = by_valid_time(file, name)
     array, notices = file[name], (*file.attrs["notices"], *notices)

@@ -42,9 +42,10 @@ def files_of(path: str | Path, endings: Sequence[str] = ENDINGS) -> list[Path]:
     if is_zarr(file) or file.is_file():
         return [file]
     if file.is_dir():
-        files = sorted(
-            p for p in file.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".")
-        )
+        inside = sorted(p for p in file.iterdir() if not p.name.startswith("."))
+        files = [p for p in inside if p.suffix.lower() in endings]
+        if not files and endings is ENDINGS:  # WRF's have none
+            files = [p for p in inside if p.is_file() and _is_gridded(p)]
         problem = f"a folder without files that end in {', '.join(endings)}"
     else:
         # pathlib's own globbing cannot start from an absolute pattern
@@ -53,6 +54,13 @@ def files_of(path: str | Path, endings: Sequence[str] = ENDINGS) -> list[Path]:
     if not files:
         raise S2KDError(f"{path}: {problem}")
     return files
+
+
+def _is_gridded(path: Path) -> bool:
+    try:
+        return bool(engine_of(path))
+    except S2KDError:
+        return False
 
 
 def open_files(
