@@ -80,8 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # OpenMP threads that wait by spinning are up to thirty times slower on a busy machine; PyTorch
     # reads this when it is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    from s2kd.core.console import escape_what_a_terminal_lacks
     from s2kd.core.errors import S2KDError
 
+    escape_what_a_terminal_lacks()
     try:
         app(args=arguments)
     except S2KDError as error:

@@ -1,5 +1,6 @@
 """Output of the command line: progress bars or plain lines, tables, JSON."""
 
+import io
 import json
 import os
 import sys
@@ -157,9 +158,17 @@ def shown(*, quiet: bool = False) -> Iterator[Quiet]:
         yield Bars(bars)
 
 
+def escape_what_a_terminal_lacks() -> None:
+    """Print characters that the terminal's encoding lacks as escapes, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def print_json(value: object) -> None:
-    """`value` on standard output, indented."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """`value` on standard output, indented; ASCII where the terminal has no UTF-8."""
+    ascii_only = not str(sys.stdout.encoding).lower().startswith("utf")
+    print(json.dumps(value, indent=2, ensure_ascii=ascii_only, default=str))
 
 
 def print_table(

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from s2kd.core.types import S2KDError
+from s2kd.data.dates import read_dates
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -26,7 +29,6 @@ MONTHS = {
     **dict.fromkeys(("month", "months", "mon", "mons"), 1),
     **dict.fromkeys(("year", "years", "yr", "yrs"), 12),
 }
-DATE = re.compile(r"\d{4}-\d\d-\d\d([ T_]\d\d(:\d\d(:\d\d(\.\d+)?)?)?)?Z?")
 
 
 def decoded(raw: "xr.Dataset") -> "xr.Dataset":
@@ -37,23 +39,25 @@ def decoded(raw: "xr.Dataset") -> "xr.Dataset":
 
 
 def conformed(dataset: "xr.Dataset") -> "xr.Dataset":
-    """Numbers with units "… since …", and dates as text, become dates; texts become `str`.
+    """Numbers with units "… since …", and dates as text or as YYYYMMDD, become dates.
 
-    A date that is missing becomes NaT (None in calendars of cftime); numbers in units that name no
-    date stay as they are. A dimension of names becomes one variable per name. The attribute
-    `notices` holds sentences on what was assumed.
+    Other texts become `str`. A date that is missing becomes NaT (None in calendars of cftime);
+    numbers in units that name no date stay as they are. A dimension of names becomes one variable
+    per name. The attribute `notices` holds sentences on what was assumed.
     """
     dataset, notices = _with_plain_attributes(dataset), []
     for name, variable in dataset.variables.items():
-        if variable.dtype.kind in "SO" and name in dataset.coords:
-            dataset = dataset.assign_coords({name: (variable.dims, *_as_text(variable))})
-    for name, variable in dataset.variables.items():
-        dates, notice = _dates(variable)
+        if variable.dtype.kind in "SUO":
+            values = _as_text(variable.values)
+            dates, form = _read_dates(values), ""
+        else:
+            values, (dates, form) = None, _dates(str(name), variable)
         if dates is not None:
-            dataset = dataset.assign_coords({name: (variable.dims, dates, variable.attrs)})
-            for key in ("units", "calendar"):
-                dataset[name].attrs.pop(key, None)
-            notices += [f"{str(name)!r} {notice}"] if notice else []
+            attributes = {k: v for k, v in variable.attrs.items() if k not in ("units", "calendar")}
+            dataset = dataset.assign_coords({name: (variable.dims, dates, attributes)})
+            notices += [f"{str(name)!r} is read as {form}"] if form else []
+        elif values is not None and name in dataset.coords:
+            dataset = dataset.assign_coords({name: (variable.dims, values, variable.attrs)})
     dataset = _one_variable_per_name(dataset)
     return dataset.assign_attrs(notices=(*dataset.attrs.get("notices", ()), *notices))
 
@@ -82,13 +86,11 @@ def _plain(key: str, value: Any) -> Any:
     return value
 
 
-def _as_text(variable: "xr.Variable") -> tuple[np.ndarray, dict[str, Any]]:
-    """Values with bytes as `str`, and attributes."""
-    values = variable.values
-    texts = [_plain("", v) if isinstance(v, bytes) else v for v in values.ravel().tolist()]
-    is_text = all(isinstance(text, str) for text in texts)
-    array = np.array(texts, dtype=None if is_text else object)
-    return array.reshape(values.shape), variable.attrs
+def _as_text(values: np.ndarray) -> np.ndarray:
+    """With bytes as `str`; objects of other kinds as they are."""
+    if values.dtype.kind == "U" or not all(isinstance(v, bytes | str) for v in values.flat):
+        return values
+    return np.array([_plain("", text) for text in values.flat], str).reshape(values.shape)
 
 
 def _one_variable_per_name(dataset: "xr.Dataset") -> "xr.Dataset":
@@ -96,9 +98,9 @@ def _one_variable_per_name(dataset: "xr.Dataset") -> "xr.Dataset":
     for dim in dataset.dims:
         along = [v for v in dataset.variables.values() if v.dims == (dim,)]
         fields = [n for n, a in dataset.data_vars.items() if dim in a.dims and a.ndim > 3]
-        if not fields or not along or any(v.dtype.kind not in "US" for v in along):
+        if not fields or not along or any(v.dtype.kind not in "SUO" for v in along):
             continue
-        labels = [str(_plain("", label)) for label in along[0].values.tolist()]
+        labels = _as_text(along[0].values).astype(str).tolist()
         for name in fields:
             for number, label in enumerate(labels):
                 unique = f"{name}_{label}" if label in dataset or len(fields) > 1 else label
@@ -110,19 +112,23 @@ def _one_variable_per_name(dataset: "xr.Dataset") -> "xr.Dataset":
 # --- dates ----------------------------------------------------------------------------------------
 
 
-def _dates(variable: "xr.Variable") -> tuple[np.ndarray | None, str]:
-    """The dates that a variable counts or spells (None: neither), and what was assumed."""
-    if variable.dtype.kind in "USO":
-        return _spelled(variable), ""
-    units = SINCE.fullmatch(str(variable.attrs.get("units", "")))
-    if units is None or variable.dtype.kind not in "iuf" or variable.ndim > 2:
+def _dates(name: str, variable: "xr.Variable") -> tuple[np.ndarray | None, str]:
+    """The dates that a variable counts (None: it counts none), and what was assumed."""
+    if variable.dtype.kind not in "iuf" or variable.ndim > 2:
         return None, ""
+    attributes = variable.attrs
+    units = SINCE.fullmatch(str(attributes.get("units", "")))
+    if units is None:
+        is_time = "time" in (name.lower(), attributes.get("standard_name"))
+        dates = _read_dates(variable.values) if is_time and variable.ndim == 1 else None
+        return dates, "dates YYYYMMDD"
     unit, origin = units[1].lower(), units[2].strip()
-    name = str(variable.attrs.get("calendar", ""))
-    calendar, notice = CALENDARS.get(re.sub("[^a-z0-9]", "", name.lower()), name), ""
+    spelling = str(attributes.get("calendar", ""))
+    calendar = CALENDARS.get(re.sub("[^a-z0-9]", "", spelling.lower()), spelling)
+    form = ""
     if calendar == "standard" and re.match("0+-", origin):
         calendar = "proleptic_gregorian"
-        notice = f"counts from a year 0 ({units[0]}): the proleptic Gregorian calendar is assumed"
+        form = f"{units[0]} in the proleptic Gregorian calendar, which has a year 0"
     missing = ~np.isfinite(variable.values)
     numbers = np.where(missing, 0, variable.values)
     try:
@@ -133,7 +139,17 @@ def _dates(variable: "xr.Variable") -> tuple[np.ndarray | None, str]:
     except (ValueError, OverflowError, ArithmeticError):  # no unit, date or calendar
         return None, ""
     dates[missing] = np.datetime64("NaT") if dates.dtype.kind == "M" else None
-    return dates, notice
+    return dates, form
+
+
+def _read_dates(values: np.ndarray) -> np.ndarray | None:
+    """Dates that are written out, or None."""
+    try:
+        dates, form = read_dates(np.atleast_1d(values), "")
+    except (S2KDError, ValueError):
+        return None
+    is_date = values.dtype.kind not in "iuf" or form.startswith("%")
+    return dates.reshape(values.shape) if is_date else None
 
 
 def _decoded_dates(numbers: np.ndarray, units: str, calendar: str) -> np.ndarray:
@@ -164,12 +180,3 @@ def _microseconds(months: np.ndarray, origin: str, calendar: str) -> np.ndarray:
         dates.append(first + datetime.timedelta(days=days))
     counts = cftime.date2num(dates, "microseconds since 1970-01-01", calendar=calendar)
     return np.asarray(counts, np.int64).reshape(months.shape)
-
-
-def _spelled(variable: "xr.Variable") -> np.ndarray | None:
-    """Dates written as 2020-01-31_00:00:00 (WRF) or by ISO 8601; None for other texts."""
-    texts = [str(_plain("", text)).strip(" \0") for text in np.ravel(variable.values).tolist()]
-    if variable.ndim > 1 or not texts or not all(map(DATE.fullmatch, texts)):
-        return None
-    plain = [re.sub("[ _]", "T", text.removesuffix("Z")) for text in texts]
-    return np.array(plain, "datetime64[ms]").reshape(variable.shape).astype("datetime64[ns]")
