@@ -455,33 +455,27 @@ def _chunk_lengths(records: Mapping[str, "xr.Dataset"]) -> list[str]:
 def _agreeing(
     records: Mapping[str, "xr.Dataset"], variables: Sequence[Variable]
 ) -> tuple[list[Variable], list[str]]:
-    """The fields whose values differ that share the longest time axis, and a grid.
-
-    Also a sentence for each field that does not.
-    """
-    usable = [v for v in variables if v.minimum is not None and v.minimum != v.maximum]
+    """Fields with different values that share the longest time axis and a grid; on the others."""
     groups: list[list[Variable]] = []
-    for variable in usable:
+    for variable in variables:
+        if variable.minimum == variable.maximum:
+            continue
+        record = records[variable.name]
         for group in groups:
-            first, record = records[group[0].name], records[variable.name]
-            axes = ("time", "latitude", "longitude")
-            if first.sizes == record.sizes and all(
-                name not in first.coords or first[name].equals(record.get(name)) for name in axes
-            ):
+            first = records[group[0].name]
+            if first.sizes == record.sizes and first.coords.equals(record.coords):
                 group.append(variable)
                 break
         else:
             groups.append([variable])
     longest = max(groups, key=lambda g: (records[g[0].name].sizes["time"], len(g)), default=[])
-    others = []
-    for variable in usable:
-        sizes = records[variable.name].sizes
-        if variable not in longest:
-            others.append(
-                f"{variable.name!r} has other times or cells ({sizes['time']} times, "
-                f"{sizes['row']}×{sizes['column']}) than {longest[0].name!r} and is left out"
-            )
-    return longest, others
+    return longest, [
+        f"{v.name!r} is left out: it has {' × '.join(map(str, records[v.name].sizes.values()))} "
+        f"(times × rows × columns), which are not those of {longest[0].name!r}"
+        for group in groups
+        for v in group
+        if group is not longest
+    ]
 
 
 def _choose(variables: Sequence[Variable]) -> tuple[tuple[str, ...], str]:

@@ -1,6 +1,7 @@
 """Kinds of coordinates by attributes, units and names; forecasts laid out by valid time."""
 
 import itertools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,29 +15,13 @@ NAMES = {
     "latitude": ("lat", "latitude"),
     "longitude": ("lon", "longitude"),
     "y": ("y", "yc", "ny", "nj", "j", "row", "rows", "rlat", "south_north", "northing"),
-    "x": (
-        "x",
-        "xc",
-        "nx",
-        "ni",
-        "i",
-        "col",
-        "cols",
-        "column",
-        "columns",
-        "rlon",
-        "west_east",
-        "easting",
-    ),
-}
+    "x": ("x", "xc", "nx", "ni", "i", "col", "cols", "column", "columns", "rlon", "west_east",
+          "easting"),
+}  # fmt: skip
 STANDARD_NAMES = {
-    "latitude": "latitude",
-    "longitude": "longitude",
-    "projection_y_coordinate": "y",
-    "projection_x_coordinate": "x",
-    "grid_latitude": "y",
-    "grid_longitude": "x",
-}
+    "latitude": "latitude", "projection_y_coordinate": "y", "grid_latitude": "y",
+    "longitude": "longitude", "projection_x_coordinate": "x", "grid_longitude": "x",
+}  # fmt: skip
 AXIS = "valid_time"
 
 
@@ -78,27 +63,24 @@ def by_valid_time(file: "xr.Dataset", name: str) -> tuple["xr.Dataset", tuple[st
     """
     import xarray as xr
 
-    dates = [c for c in file[name].coords.values() if c.ndim == 2 and min(c.shape) > 1]
-    valid = next((c for c in dates if kind_of("", c) == "time"), None)
+    flat = [c for c in file[name].coords.values() if c.ndim == 2 and min(c.shape) > 1]
+    valid = next((c for c in flat if kind_of("", c) == "time"), None)
     if valid is None:
         return file, ()
     # runs have dates of their own, lead times have not
-    lead, run = sorted(
-        map(str, valid.dims), key=lambda d: d in file and kind_of(d, file[d]) == "time"
-    )
+    lead, run = sorted(valid.dims, key=lambda d: d in file and kind_of(str(d), file[d]) == "time")
     times, first = np.unique(valid.transpose(lead, run).values, return_index=True)
     numbers = np.unravel_index(first, (valid.sizes[lead], valid.sizes[run]))
-    points = {d: xr.DataArray(n, dims=AXIS) for d, n in zip((lead, run), numbers, strict=True)}
-    file = file.drop_vars([n for n in (valid.name, lead, run) if n in file.coords])
+    points = {lead: xr.DataArray(numbers[0], dims=AXIS), run: xr.DataArray(numbers[1], dims=AXIS)}
+    file = file.drop_vars({valid.name, lead, run} & file.coords.keys())
     file = file.isel(points).assign_coords({AXIS: (AXIS, times)})
-    empty = (not file[name].isel({AXIS: n}).notnull().any() for n in range(len(times)))
-    begin = sum(1 for _ in itertools.takewhile(bool, empty))
-    empty = (not file[name].isel({AXIS: -n}).notnull().any() for n in range(1, len(times)))
-    stop = len(times) - sum(1 for _ in itertools.takewhile(bool, empty))
-    repeated = valid.size - len(times)
+
+    def empty(numbers: Iterable[int]) -> int:
+        frames = (file[name].isel({AXIS: number}) for number in numbers)
+        return sum(1 for _ in itertools.takewhile(lambda f: not f.notnull().any(), frames))
+
+    inside = slice(empty(range(len(times))), len(times) - empty(range(-1, -len(times), -1)))
     notice = f"runs and lead times ({run} × {lead}) are read as one series of valid times"
-    if repeated:
-        notice += (
-            f"; of times that several runs reach, the shortest lead ({repeated} frames left out)"
-        )
-    return file.isel({AXIS: slice(begin, stop)}), (notice,)
+    if valid.size > len(times):
+        notice += f"; {valid.size - len(times)} frames that a later run holds too are left out"
+    return file.isel({AXIS: inside}), (notice,)

@@ -36,7 +36,7 @@ def kind_of_cells(name: str, variable: "xr.Variable") -> str | None:
     kind = kind_of(name, variable)
     match = NAME.fullmatch(name.lower())
     degrees = str(variable.attrs.get("units", "")).lower() in ("", "degrees", "degree", "deg")
-    if kind is None and degrees and match and variable.dtype.kind == "f":
+    if kind is None and degrees and match and variable.dtype.kind == "f" and variable.ndim == 2:
         return "latitude" if match[1] else "longitude"
     return kind if kind in ("latitude", "longitude") else None
 

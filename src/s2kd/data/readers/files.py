@@ -17,13 +17,12 @@ ENDINGS = (".nc", ".nc4", ".cdf", ".netcdf", ".grib", ".grb", ".grib2", ".grb2",
 KINDS = {"h5netcdf": "NetCDF-4", "scipy": "NetCDF-3", "zarr": "Zarr", "cfgrib": "GRIB"}
 IN_MEMORY = "the dataset given"
 """What errors call a dataset that was passed in memory."""
-ZIP = b"PK"
 WRAPPINGS = {
-    ZIP: "a ZIP archive",
+    b"PK": "a ZIP archive: unpack it",
     b"\x1f\x8b": "packed with gzip: unpack it",
     b"BZh": "packed with bzip2: unpack it",
     b"\xfd7zXZ": "packed with xz: unpack it",
-    b"\x0e\x03\x13\x01": "HDF4, which is not read: convert it to NetCDF-4 (h4tonccf_nc4)",
+    b"\x0e\x03\x13\x01": "HDF4, which is not read: convert it to NetCDF",
     b"<": "a page in HTML or XML, such as a log-in or an error message: fetch the file again",
 }
 """What files are that hold no data as they are, by their first bytes."""
@@ -131,19 +130,14 @@ def engine_of(path: Path) -> str:
                 f"{path}: GRIB files need cfgrib ({error}): pip install 's2kd[grib]'"
             ) from None
         return "cfgrib"
+    members = ""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            members = f" (it holds {', '.join(archive.namelist()[:3])})"
     for sign, text in WRAPPINGS.items():
         if start.startswith(sign):
-            raise S2KDError(f"{path}: {text}{_members(path) if sign == ZIP else ''}")
+            raise S2KDError(f"{path}: {text}{members}")
     raise S2KDError(f"{path}: neither NetCDF, Zarr nor GRIB (it starts with {start!r})")
-
-
-def _members(path: Path) -> str:
-    """What lies in a ZIP archive."""
-    if not zipfile.is_zipfile(path):
-        return ", cut short: fetch or copy it again"
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    return f" that holds {', '.join(names[:3])}{', …' * (len(names) > 3)}: unpack it"
 
 
 def _open_grib(path: Path) -> list["xr.Dataset"]:
@@ -171,21 +165,29 @@ def _with_fields(path: Path, engine: str) -> list["xr.Dataset"]:
     if engine == "scipy" or _planes(root):
         return [_decoded(root, engine)]
     root.close()
-    groups = xr.open_groups(path, **options)
-    names: dict[str, str] = {}
-    datasets = []
+    groups, datasets, owners = xr.open_groups(path, **options), [], {}
     for group, dataset in groups.items():
         for name in _planes(dataset):
-            if names.setdefault(name, group) != group:
+            if owners.setdefault(name, group) != group:
                 raise S2KDError(
-                    f"{path}: {name!r} lies in the groups {names[name]} and {group}; store the one "
-                    f"to read by itself: xr.open_dataset({path.name!r}, group={group!r})"
+                    f"{path}: {name!r} lies in the groups {owners[name]} and {group}; store one "
+                    f"by itself: xr.open_dataset({path.name!r}, group={group!r})"
                     ".to_netcdf('field.nc')"
                 )
+        for parent in PurePosixPath(group).parents:
+            variables = groups[str(parent)].variables.items()
+            # a group sees the coordinates of its parents along its dimensions
+            dataset = dataset.assign(
+                {
+                    name: variable
+                    for name, variable in variables
+                    if name not in dataset.variables
+                    and variable.dims
+                    and variable.sizes.items() <= dataset.sizes.items()
+                }
+            )
         if _planes(dataset):
-            for parent in PurePosixPath(group).parents:
-                dataset = _inherited(dataset, groups[str(parent)])
-            notices = () if group == "/" else (f"fields are read from the group {group}",)
+            notices = (f"fields are read from the group {group}",)
             datasets.append(_decoded(dataset, engine).assign_attrs(notices=notices, group=group))
     return datasets or [_decoded(groups["/"], engine)]
 
@@ -194,18 +196,6 @@ def _planes(dataset: "xr.Dataset") -> list[str]:
     """Variables with two axes or more that are no pairs of bounds."""
     arrays = dataset.data_vars.items()
     return [str(name) for name, array in arrays if sum(size > 2 for size in array.shape) > 1]
-
-
-def _inherited(dataset: "xr.Dataset", parent: "xr.Dataset") -> "xr.Dataset":
-    """With the coordinates that a group's parent holds along its dimensions."""
-    names = [
-        name
-        for name, variable in parent.variables.items()
-        if name not in dataset.variables
-        and variable.dims
-        and all(dataset.sizes.get(dim) == size for dim, size in variable.sizes.items())
-    ]
-    return dataset.assign({name: parent.variables[name] for name in names})
 
 
 def _decoded(dataset: "xr.Dataset", engine: str) -> "xr.Dataset":
