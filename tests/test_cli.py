@@ -54,8 +54,8 @@ def verb(capsys):
 
 def test_help_names_every_verb_and_h_is_short_for_it(verb):
     text = verb("-h")
-    verbs = "distill compare demo label narrate evaluate diagnose report forecast export list check"
-    for name in (*verbs.split(), "data", "sweep", "reproduce"):
+    verbs = "distill compare demo label narrate evaluate diagnose report forecast export"
+    for name in (*verbs.split(), "benchmark", "list", "check", "data", "sweep", "reproduce"):
         assert re.search(rf"^  {name} ", text, re.MULTILINE)
     assert verb("--help") == text
     stage_help = verb("run", "-h")
@@ -297,6 +297,11 @@ def test_an_exported_student_forecasts_the_same_and_stays_a_student(verb, mine, 
     errors = {name: form["rmse"] for name, form in exported["formats"].items()}
     assert errors["int8"] <= 1.01 * errors["float32"]
     _check_rmse(Forecaster.load(inside, format="int8"), errors["int8"])
+    rows = json.loads(verb("benchmark", mine, "--json"))
+    measured = {(row["runtime"], row["format"]): row["rmse"] for row in rows}
+    assert measured["ONNX Runtime", "int8"] == pytest.approx(errors["int8"], rel=1e-4)
+    assert measured["PyTorch", "float32"] == pytest.approx(errors["float32"], rel=1e-4)
+    assert [row["milliseconds"] for row in rows] == sorted(row["milliseconds"] for row in rows)
     latest = gridded.write(_last_blobs(), tmp_path / "latest.nc")
     verb("forecast", mine, latest, "--out", tmp_path / "forecast.nc")
     verb("evaluate", mine)

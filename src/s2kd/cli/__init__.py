@@ -30,6 +30,7 @@ SECTIONS = {
         watch: "s2kd watch runs/mine --web",
         deploy.forecast: "s2kd forecast runs/mine latest.nc --out forecast.nc",
         deploy.export: "s2kd export runs/mine --out student",
+        deploy.benchmark: "s2kd benchmark runs/mine",
     },
     "Compare methods": {
         run.compare: "s2kd compare ncep_air --data FOLDER --out runs/air",

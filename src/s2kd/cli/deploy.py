@@ -1,4 +1,4 @@
-"""The verbs that use a student: `forecast` and `export`."""
+"""The verbs that use a student: `forecast`, `export` and `benchmark`."""
 
 import sys
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from s2kd.cli.options import Folder, Student
+from s2kd.cli.options import Folder, Json, Student
 
 
 def forecast(
@@ -81,3 +81,27 @@ def export(
 
     to_stderr = partial(print, file=sys.stderr)
     print(export_student(student_folder, out, max_drop=max_drop, say=to_stderr))
+
+
+def benchmark(folder: Folder, student: Student = "", as_json: Json = False) -> None:
+    """Compare the formats of a student: error, latency, size."""
+    from s2kd.core.console import print_json, print_table
+    from s2kd.deploy.benchmark import benchmark as rows_of
+
+    rows = rows_of(folder, student=student)
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ["format", "runtime", "RMSE", "ms", "MB"],
+        [
+            [
+                row["format"],
+                row["runtime"],
+                "–" if row["rmse"] is None else f"{row['rmse']:.4f}",
+                f"{row['milliseconds']:.2f}",
+                f"{row['megabytes']:.2f}",
+            ]
+            for row in rows
+        ],
+    )

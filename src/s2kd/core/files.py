@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from jaxtyping import Int
 
 from s2kd.core.types import S2KDError
@@ -249,6 +248,8 @@ def check_room(
 @contextmanager
 def locked(path: Path, busy: S2KDError) -> Iterator[None]:
     """Lock `path`, made if need be, for this process alone; raises `busy` if another has it."""
+    from filelock import FileLock, Timeout
+
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()

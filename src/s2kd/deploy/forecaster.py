@@ -61,7 +61,7 @@ class Forecaster:
             return cls(metadata, _exported_step(folder, metadata, format or metadata["default"]))
         if format not in ("", "pytorch"):
             raise S2KDError(f"{folder}: is not exported as {format!r}; run `s2kd export {folder}`")
-        return cls(student_metadata(folder), _pytorch_step(folder))
+        return cls(student_metadata(folder), pytorch_step(folder))
 
     def predict(self, past: Past, *, steps: int = 0) -> Future:
         """`steps` future frames (default: `lead`) in physical units.
@@ -164,7 +164,8 @@ def onnx_step(path: Path, *, threads: int = 0) -> Callable[[Past], Future]:
     return lambda past: session.run(["future"], {"past": past})[0]
 
 
-def _pytorch_step(folder: Path) -> Callable[[Past], Future]:
+def pytorch_step(folder: Path) -> Callable[[Past], Future]:
+    """The student in a student's own folder as a function."""
     try:
         import torch
     except ImportError:
