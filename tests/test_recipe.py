@@ -248,6 +248,8 @@ def test_the_schema_holds_bounds_and_choices():
     assert fields["lr"]["exclusiveMinimum"] == 0
     assert fields["epochs"]["minimum"] == 1
     assert set(fields["schedule"]["enum"]) == {"plateau", "cosine", "constant"}
+    methods = json_schema()["$defs"]["Recipe"]["properties"]["methods"]["items"]["anyOf"]
+    assert "s2kd_plus" in methods[1]["enum"]
     with pytest.raises(S2KDError, match="only recipes have a schema"):
         json_schema("backbones")
 

@@ -24,17 +24,14 @@ def fetch(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="ncep_air, weatherbench2, taxibj or prometheus.")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to fill.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to fill.")],
     years: Annotated[
         str,
-        typer.Option(
-            "--years", metavar="YEARS", help="WeatherBench: 1979-2018 or 2016,2017; default: all."
-        ),
+        typer.Option(metavar="YEARS", help="WeatherBench: 1979-2018 or 2016,2017; default: all."),
     ] = "",
     variables: Annotated[
         str,
         typer.Option(
-            "--variables",
             metavar="NAMES",
             help="WeatherBench: z500,t850 (default), temperature@700, t2m, …; TaxiBJ: openstl "
             "(default), raw or plus; Prometheus: a1,a2,b1 or T,P (default: all).",
@@ -61,11 +58,10 @@ def fetch(
 @app.command(epilog="$ s2kd data prepare latest.nc --out FOLDER --dtype int16")
 def prepare(
     what: options.What,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.")],
     dtype: Annotated[
         str,
         typer.Option(
-            "--dtype",
             metavar="DTYPE",
             help="float32, or int16 with scale and offset per channel: half the size, rounded.",
         ),

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 def demo(
     out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="The run folder; default: runs/demo-WORLD."),
+        Path | None, typer.Option(metavar="DIR", help="The run folder; default: runs/demo-WORLD.")
     ] = None,
     world: World = None,
     retrain_teacher: Annotated[

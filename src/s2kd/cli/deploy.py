@@ -15,14 +15,12 @@ def forecast(
     latest: Annotated[
         Path, typer.Argument(metavar="FILE", help="A gridded file that ends with the past frames.")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The .nc or .zarr to write.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The .nc or .zarr to write.")],
     student: Student = "",
     steps: Annotated[
         int,
         typer.Option(
-            "--steps",
-            metavar="N",
-            help="Number of frames; more than in training roll out. 0: as in training.",
+            metavar="N", help="Number of frames; more than in training roll out. 0: as in training."
         ),
     ] = 0,
     fill: Annotated[
@@ -32,8 +30,7 @@ def forecast(
         ),
     ] = False,
     beyond_training: Annotated[
-        bool,
-        typer.Option("--beyond-training", help="Accept values far outside those of training."),
+        bool, typer.Option("--beyond-training", help="Accept values far outside those of training.")
     ] = False,
 ) -> None:
     """Forecast from the latest frames of a file, as CF NetCDF or Zarr."""
@@ -57,9 +54,7 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out",
-            metavar="FOLDER",
-            help="The folder to write; default: export, in the student's.",
+            metavar="FOLDER", help="The folder to write; default: export, in the student's."
         ),
     ] = None,
     student: Student = "",

@@ -34,7 +34,6 @@ def distill(
     teacher: Annotated[
         list[str] | None,
         typer.Option(
-            "--teacher",
             metavar="TEACHER",
             help="builtin, a file of forecasts or labels, package.module:callable, an ONNX file, "
             "or the folder of a model or run; of several, the best on validation teaches. "
@@ -44,32 +43,22 @@ def distill(
     capture: Annotated[
         list[str] | None,
         typer.Option(
-            "--capture",
-            metavar="ZARR",
-            help="A label store of an archive (`s2kd label`); repeatable.",
+            metavar="ZARR", help="A label store of an archive (`s2kd label`); repeatable."
         ),
     ] = None,
     unlabelled: Annotated[
         list[str] | None,
-        typer.Option(
-            "--unlabelled",
-            metavar="FILE",
-            help="Further frames, which the teacher answers; repeatable.",
-        ),
+        typer.Option(metavar="FILE", help="Further frames, which the teacher answers; repeatable."),
     ] = None,
     max_latency: Annotated[
         str,
         typer.Option(
-            "--max-latency",
             metavar="TIME",
             help="Longest time per forecast on one thread of ONNX Runtime, as 5ms; default: any.",
         ),
     ] = "",
     max_parameters: Annotated[
-        int,
-        typer.Option(
-            "--max-parameters", metavar="N", min=0, help="Most weights of a student; 0: any."
-        ),
+        int, typer.Option(metavar="N", min=0, help="Most weights of a student; 0: any.")
     ] = 0,
     limit: Annotated[
         str,
@@ -81,16 +70,12 @@ def distill(
     ] = "30m",
     students: Annotated[
         str,
-        typer.Option(
-            "--students", metavar="NAMES", help="Backbones to try: unet,resnet,mixer; default: all."
-        ),
+        typer.Option(metavar="NAMES", help="Backbones to try: unet,resnet,mixer; default: all."),
     ] = "",
     sizes: Annotated[
         str,
         typer.Option(
-            "--sizes",
-            metavar="NAMES",
-            help="Sizes to try: small,medium,large,paper; default: all but paper.",
+            metavar="NAMES", help="Sizes to try: small,medium,large,paper; default: all but paper."
         ),
     ] = "",
     data: Data = "",

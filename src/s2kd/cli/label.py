@@ -26,9 +26,7 @@ def label(
     ],
     out: Annotated[
         Path,
-        typer.Option(
-            "--out", metavar="ZARR", help="The .zarr to write; an unfinished one is continued."
-        ),
+        typer.Option(metavar="ZARR", help="The .zarr to write; an unfinished one is continued."),
     ],
     latents: Annotated[
         bool, typer.Option("--latents", help="Also store latents, which S²-KD needs.")
@@ -39,22 +37,18 @@ def label(
     split: Annotated[
         list[str] | None,
         typer.Option(
-            "--split",
             metavar="NAME",
             help="Only this split, as train, val or test; repeatable. Default: the whole record.",
         ),
     ] = None,
     stride: Annotated[
-        int,
-        typer.Option("--stride", metavar="N", min=1, help="Frames from one window to the next."),
+        int, typer.Option(metavar="N", min=1, help="Frames from one window to the next.")
     ] = 1,
     past: Annotated[
-        int,
-        typer.Option("--past", metavar="N", min=0, help="Number of past frames; 0: the teacher's."),
+        int, typer.Option(metavar="N", min=0, help="Number of past frames; 0: the teacher's.")
     ] = 0,
     lead: Annotated[
-        int,
-        typer.Option("--lead", metavar="N", min=0, help="Number of lead frames; 0: the teacher's."),
+        int, typer.Option(metavar="N", min=0, help="Number of lead frames; 0: the teacher's.")
     ] = 0,
     accelerator: Accelerator = "auto",
     data: Data = "",

@@ -18,7 +18,6 @@ def narrate(
     preview: Annotated[
         int,
         typer.Option(
-            "--preview",
             metavar="N",
             help="Narrate only N windows, spread over the training split, and write "
             "preview.html: sheet, narrative and facts side by side.",
@@ -27,7 +26,6 @@ def narrate(
     shard: Annotated[
         str,
         typer.Option(
-            "--shard",
             metavar="I/N",
             help="Narrate only the I-th of N parts, on one of N machines; then join "
             "their narratives.jsonl with cat.",
@@ -40,37 +38,26 @@ def narrate(
     drop_below: Annotated[
         float | None,
         typer.Option(
-            "--drop-below",
-            metavar="SCORE",
-            help="With --verify: drop the narratives that score lower (0 to 1).",
+            metavar="SCORE", help="With --verify: drop the narratives that score lower (0 to 1)."
         ),
     ] = None,
     ask_again: Annotated[
         int,
-        typer.Option(
-            "--ask-again",
-            metavar="N",
-            help="With --verify: first ask up to N times for another one.",
-        ),
+        typer.Option(metavar="N", help="With --verify: first ask up to N times for another one."),
     ] = 0,
     claims_by: Annotated[
         str,
         typer.Option(
-            "--claims-by",
             metavar="MODEL",
             help="With --verify: a chat model at OPENAI_BASE_URL lists the claims of texts "
             "that came without any.",
         ),
     ] = "",
     max_requests: Annotated[
-        int,
-        typer.Option(
-            "--max-requests", metavar="N", help="For narrator openai: stop after N requests."
-        ),
+        int, typer.Option(metavar="N", help="For narrator openai: stop after N requests.")
     ] = 0,
     concurrent: Annotated[
-        int,
-        typer.Option("--concurrent", metavar="N", help="For narrator openai: requests in flight."),
+        int, typer.Option(metavar="N", help="For narrator openai: requests in flight.")
     ] = 0,
     as_json: Json = False,
 ) -> None:

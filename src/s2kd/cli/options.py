@@ -18,14 +18,12 @@ What = Annotated[
     str,
     typer.Argument(
         metavar="RECIPE",
-        help="A built-in recipe (`s2kd list recipes`), a recipe's file, or a file or folder of "
-        "frames (NetCDF, Zarr, GRIB, .npy, .npz, HDF5); default: the recipe of --out.",
+        help="A built-in recipe (`s2kd list recipes`), a recipe's file (JSON, YAML, TOML), or a "
+        "file or folder of frames (NetCDF, Zarr, GRIB, .npy, .npz, HDF5); default: that of --out.",
     ),
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The run folder.")]
-Data = Annotated[
-    str, typer.Option("--data", metavar="PATH", help="The files of a built-in recipe.")
-]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="The run folder.")]
+Data = Annotated[str, typer.Option(metavar="PATH", help="The files of a built-in recipe.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -38,34 +36,24 @@ Set = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 World = Annotated[
     Literal["atmosphere", "plume"] | None,
-    typer.Option("--world", help="The demo's world; default: atmosphere."),
+    typer.Option(help="The demo's world; default: atmosphere."),
 ]
 Preset = Annotated[
     Literal["paper", "small"] | None,
-    typer.Option("--preset", help="The size of a benchmark's models; default: paper."),
+    typer.Option(help="The size of a benchmark's models; default: paper."),
 ]
-Accelerator = Annotated[
-    str, typer.Option("--accelerator", metavar="NAME", help="auto, cpu, cuda or mps.")
-]
-Precision = Annotated[
-    str, typer.Option("--precision", metavar="NAME", help="32-true, 16-mixed or bf16-mixed.")
-]
+Accelerator = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")]
+Precision = Annotated[str, typer.Option(metavar="NAME", help="32-true, 16-mixed or bf16-mixed.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run or student.")]
 Student = Annotated[
-    str,
-    typer.Option(
-        "--student", metavar="NAME", help="Default: the lowest validation error of the run."
-    ),
+    str, typer.Option(metavar="NAME", help="Default: the lowest validation error of the run.")
 ]
-Jobs = Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Trainings in parallel.")]
+Jobs = Annotated[int, typer.Option(metavar="N", min=1, help="Trainings in parallel.")]
 Minutes = Annotated[
     float,
     typer.Option(
-        "--minutes",
-        metavar="M",
-        min=0,
-        help="Stop after M minutes; the same command continues. 0: no limit.",
+        metavar="M", min=0, help="Stop after M minutes; the same command continues. 0: no limit."
     ),
 ]
 
@@ -94,7 +82,7 @@ def recipe_of(
     """
     from s2kd import pipeline
     from s2kd.core.errors import S2KDError
-    from s2kd.core.recipe import Recipe
+    from s2kd.core.recipe_files import FORMATS, read_recipe
     from s2kd.pipeline import recipes
     from s2kd.pipeline.checks import check_settings
 
@@ -106,10 +94,10 @@ def recipe_of(
         _refuse_unread(options, what or str(out / "recipe.json"))
     if not what:
         recipe = pipeline.load_recipe(out)
-    elif what.endswith(".json") and Path(what).is_file():
-        recipe = Recipe.from_dict(_recipe_json(Path(what)), source=what)
+    elif Path(what).suffix.lower() in FORMATS and Path(what).is_file():
+        recipe = read_recipe(Path(what))
     elif is_path and not builtin:
-        return recipes.for_data(what, settings or [])
+        recipe = recipes.for_data(what, settings or [])
     elif not builtin and (os.sep in what or Path(what).suffix):
         raise S2KDError(f"{what}: no such file")
     else:
@@ -128,19 +116,6 @@ def _refuse_unread(options: Mapping[str, str | None], source: str) -> None:
                 f"{option} {value}: is an option of built-in recipes (`s2kd list recipes`) and "
                 f"would not be read with {source}; change fields of a recipe with --set"
             )
-
-
-def _recipe_json(path: Path) -> object:
-    """A recipe's JSON, as it stands alone or inside a run's or a description's."""
-    from s2kd.core.errors import S2KDError
-    from s2kd.core.files import read_json
-
-    content = read_json(path)
-    if isinstance(content, dict) and "recipe" in content:
-        content = content["recipe"]
-        if content is None:
-            raise S2KDError(f"{path}: holds no recipe: none fits the file that it describes")
-    return content
 
 
 @contextmanager

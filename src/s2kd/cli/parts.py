@@ -24,10 +24,10 @@ def list_(
         ),
     ] = False,
     preset: Annotated[
-        str, typer.Option("--preset", metavar="NAME", help="For backbones: this preset only.")
+        str, typer.Option(metavar="NAME", help="For backbones: this preset only.")
     ] = "",
     device: Annotated[
-        str, typer.Option("--device", metavar="NAME", help="With --measure: cpu or cuda.")
+        str, typer.Option(metavar="NAME", help="With --measure: cpu or cuda.")
     ] = "cpu",
     schema: Annotated[
         bool,

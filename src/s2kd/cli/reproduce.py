@@ -35,32 +35,25 @@ def reproduce(
     data: Annotated[
         str,
         typer.Option(
-            "--data",
-            metavar="PATH",
-            help="Train on the files in this folder; default: only read --results.",
+            metavar="PATH", help="Train on the files in this folder; default: only read --results."
         ),
     ] = "",
     on: Annotated[
-        str,
-        typer.Option(
-            "--on", metavar="NAMES", help="Data sets, by comma; default: what --data holds."
-        ),
+        str, typer.Option(metavar="NAMES", help="Data sets, by comma; default: what --data holds.")
     ] = "",
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder of the trainings.")
-    ] = OUT,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the trainings.")] = OUT,
     results: Annotated[
-        Path, typer.Option("--results", metavar="DIR", help="Folder of the result files.")
+        Path, typer.Option(metavar="DIR", help="Folder of the result files.")
     ] = Path("results"),
     preset: Annotated[
-        Literal["paper", "small"], typer.Option("--preset", help="The size of the models.")
+        Literal["paper", "small"], typer.Option(help="The size of the models.")
     ] = PRESET,
-    seeds: Annotated[str, typer.Option("--seeds", metavar="NUMBERS", help="By comma.")] = SEEDS,
+    seeds: Annotated[str, typer.Option(metavar="NUMBERS", help="By comma.")] = SEEDS,
     minutes: Minutes = 0.0,
     jobs: Jobs = 1,
     narratives: Annotated[
         list[str] | None,
-        typer.Option("--narratives", metavar="NAME=FILE", help="A recorded narrator for figure 4."),
+        typer.Option(metavar="NAME=FILE", help="A recorded narrator for figure 4."),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -68,9 +61,7 @@ def reproduce(
     ] = None,
     page: Annotated[
         Path | None,
-        typer.Option(
-            "--page", metavar="FILE", help="Write all tables and figures as a Markdown page."
-        ),
+        typer.Option(metavar="FILE", help="Write all tables and figures as a Markdown page."),
     ] = None,
     accelerator: Accelerator = "auto",
     precision: Precision = "32-true",

@@ -34,9 +34,7 @@ def compare(
     until: Annotated[
         str,
         typer.Option(
-            "--until",
-            metavar="STAGE",
-            help="The last stage: narrate, teach, distil, evaluate or report.",
+            metavar="STAGE", help="The last stage: narrate, teach, distil, evaluate or report."
         ),
     ] = "report",
     as_json: Json = False,
@@ -44,21 +42,18 @@ def compare(
     minutes: Minutes = 0.0,
     accelerator: Accelerator = "auto",
     devices: Annotated[
-        int, typer.Option("--devices", metavar="N", help="Number of GPUs, or of CPU processes.")
+        int, typer.Option(metavar="N", help="Number of GPUs, or of CPU processes.")
     ] = 1,
-    nodes: Annotated[int, typer.Option("--nodes", metavar="N", help="Number of machines.")] = 1,
+    nodes: Annotated[int, typer.Option(metavar="N", help="Number of machines.")] = 1,
     precision: Precision = "32-true",
     strategy: Annotated[
-        str, typer.Option("--strategy", metavar="NAME", help="auto, ddp, … (of Lightning Fabric).")
+        str, typer.Option(metavar="NAME", help="auto, ddp, … (of Lightning Fabric).")
     ] = "auto",
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard event files.")
     ] = False,
     save_every: Annotated[
-        float,
-        typer.Option(
-            "--save-every", metavar="S", help="Seconds between checkpoints; 0: every step."
-        ),
+        float, typer.Option(metavar="S", help="Seconds between checkpoints; 0: every step.")
     ] = 20.0,
 ) -> None:
     """Train and score methods side by side on any data; continues where it stopped."""
@@ -101,8 +96,7 @@ def compare(
 def evaluate(
     out: RunFolder,
     horizon: Annotated[
-        int,
-        typer.Option("--horizon", metavar="N", help="Also roll out to N times the lead."),
+        int, typer.Option(metavar="N", help="Also roll out to N times the lead.")
     ] = 0,
     as_json: Json = False,
 ) -> None:
@@ -117,8 +111,7 @@ def evaluate(
 def diagnose(
     out: RunFolder,
     windows: Annotated[
-        int,
-        typer.Option("--windows", metavar="N", help="At most N windows per split, evenly spaced."),
+        int, typer.Option(metavar="N", help="At most N windows per split, evenly spaced.")
     ] = 1000,
     as_json: Json = False,
 ) -> None:

@@ -24,8 +24,7 @@ def sweep(
     what: What = "",
     out: Out = ...,  # type: ignore[assignment]
     trials: Annotated[
-        int,
-        typer.Option("--trials", metavar="N", help="Trainings in all; 0: 20, or the whole grid."),
+        int, typer.Option(metavar="N", help="Trainings in all; 0: 20, or the whole grid.")
     ] = 0,
     minutes: Minutes = 0.0,
     grid: Annotated[
@@ -33,16 +32,10 @@ def sweep(
     ] = False,
     over: Annotated[
         str,
-        typer.Option(
-            "--over", metavar="NAMES", help="Of lambda,beta,lr; default: all that the method has."
-        ),
+        typer.Option(metavar="NAMES", help="Of lambda,beta,lr; default: all that the method has."),
     ] = "",
-    method: Annotated[
-        str, typer.Option("--method", metavar="NAME", help="Of the recipe.")
-    ] = "s2kd",
-    student: Annotated[
-        str, typer.Option("--student", metavar="NAME", help="Default: the recipe's first.")
-    ] = "",
+    method: Annotated[str, typer.Option(metavar="NAME", help="Of the recipe.")] = "s2kd",
+    student: Annotated[str, typer.Option(metavar="NAME", help="Default: the recipe's first.")] = "",
     data: Data = "",
     world: World = None,
     set_: Set = None,
@@ -51,11 +44,7 @@ def sweep(
     as_json: Json = False,
     results: Annotated[
         Path | None,
-        typer.Option(
-            "--results",
-            metavar="DIR",
-            help="Also save the search here, for `s2kd reproduce --page`.",
-        ),
+        typer.Option(metavar="DIR", help="Also save the search here, for `s2kd reproduce --page`."),
     ] = None,
 ) -> None:
     """Search λ, β and the learning rate on validation; several processes may share DIR."""

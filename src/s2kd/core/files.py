@@ -83,9 +83,9 @@ def write_json(path: Path, value: object, write: Writer = write_whole) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in `path`; a file that is missing or torn is an S2KDError that names it."""
+    """The JSON in `path`, in any UTF; S2KDError names a file that is missing or torn."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise S2KDError(f"{path}: no such file") from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:

@@ -231,7 +231,12 @@ def json_schema(kind: str = "recipes") -> dict[str, Any]:
     """The JSON Schema of a recipe's file."""
     if kind != "recipes":
         raise S2KDError(f"list {kind} --schema: only recipes have a schema (list recipes --schema)")
-    return msgspec.json.schema(Recipe)
+    schema = msgspec.json.schema(Recipe)
+    # `upgrade` also reads names alone
+    methods = schema["$defs"]["Recipe"]["properties"]["methods"]
+    methods["items"] = {"anyOf": [methods["items"], {"enum": [m.name for m in ALL_METHODS]}]}
+    schema["$defs"]["Method"]["properties"]["extra"]["anyOf"].append({"type": "string"})
+    return schema
 
 
 # --- recipes of older versions -------------------------------------------------------------------
