@@ -67,7 +67,7 @@ READERS = {
     f"{TEACHER}/model.json": lambda run: _model(load_teacher, run / TEACHER),
     f"{STUDENT}/model.json": lambda run: _model(load_student, run / STUDENT),
     f"{STUDENT}/model.safetensors": lambda run: _model(load_student, run / STUDENT),
-    f"{STUDENT}/log.jsonl": lambda run: [read_progress(run)],
+    f"{STUDENT}/log.jsonl": lambda run: [read_progress(run).trainings],
     "scores/test.nc": lambda run: list(pipeline.read_scores(run)["test"].to_dict().items()),
     "prepared/prepared.json": lambda run: _prepared(run / "prepared"),
     "prepared/times.npy": lambda run: _prepared(run / "prepared"),
