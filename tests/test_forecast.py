@@ -1,5 +1,6 @@
 """Forecasts from files: the latest frames in, a CF file out."""
 
+import os
 import re
 import shutil
 
@@ -19,7 +20,7 @@ from s2kd.data import load, prepare
 from s2kd.data.latest import latest_frames
 from s2kd.data.readers.cf import cf
 from s2kd.data.statistics import statistics
-from s2kd.deploy.forecast import forecast_file
+from s2kd.deploy.forecast import forecast_file, forecast_files
 from s2kd.deploy.forecaster import Forecaster
 from s2kd.models.checkpoint import Setting, build_student, metadata_of, save_model
 from s2kd.pipeline.recipes import BASELINE
@@ -207,6 +208,27 @@ def test_a_students_own_folder_will_do_without_the_run(folder, file, expected, t
     (alone / "log.jsonl").unlink()
     made = forecast(alone, file, tmp_path / "forecast.nc")
     np.testing.assert_allclose(field(made).values, expected, rtol=1e-5)
+
+
+def test_a_folder_of_files_gets_the_forecasts_that_are_missing(folder, file, expected, tmp_path):
+    latest, out = tmp_path / "latest", tmp_path / "forecasts"
+    latest.mkdir()
+    for name in ("a.nc", "b.nc"):
+        shutil.copy(file, latest / name)
+    assert forecast_files(folder, latest, out) == [out / "a.nc", out / "b.nc"]
+    np.testing.assert_allclose(field(xr.load_dataset(out / "b.nc")).values, expected, rtol=1e-5)
+    assert forecast_files(folder, latest, out) == []
+    (out / "a.nc").unlink()
+    (latest / "c.nc").write_bytes(b"no forecast")
+    with pytest.raises(S2KDError, match=r"1 of 2 files gave no forecast: .*c\.nc"):
+        forecast_files(folder, latest, out)
+    assert sorted(path.name for path in out.iterdir()) == ["a.nc", "b.nc"]
+    (latest / "c.nc").unlink()
+    later = (out / "b.nc").stat().st_mtime + 1
+    os.utime(latest / "b.nc", (later, later))
+    assert forecast_files(folder, latest, out) == [out / "b.nc"]
+    with pytest.raises(S2KDError, match="which the forecast is made from"):
+        forecast_files(folder, latest, latest)
 
 
 def test_missing_values_are_refused_and_carried_forward_if_asked(folder, file, tmp_path):

@@ -13,9 +13,20 @@ from s2kd.cli.options import Folder, Json, Student
 def forecast(
     folder: Folder,
     latest: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A gridded file that ends with the past frames.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A gridded file that ends with the past frames, or a folder of them.",
+        ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The .nc or .zarr to write.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="The .nc or .zarr to write; or a folder for one forecast per file of a folder, of "
+            "which those that are missing or older than their file are made.",
+        ),
+    ],
     student: Student = "",
     steps: Annotated[
         int,
@@ -34,19 +45,20 @@ def forecast(
     ] = False,
 ) -> None:
     """Forecast from the latest frames of a file, as CF NetCDF or Zarr."""
-    from s2kd.deploy.forecast import forecast_file
+    from s2kd.deploy.forecast import forecast_file, forecast_files
 
-    name = forecast_file(
-        folder,
-        latest,
-        out,
-        student=student,
-        steps=steps,
-        fill=fill,
-        beyond_training=beyond_training,
-        say=lambda text: print(text, file=sys.stderr),
-    )
-    print(f"{out} (by {name})")
+    settings = {
+        "student": student,
+        "steps": steps,
+        "fill": fill,
+        "beyond_training": beyond_training,
+        "say": partial(print, file=sys.stderr),
+    }
+    if latest.is_dir() and not out.suffix:
+        for path in forecast_files(folder, latest, out, **settings):
+            print(path)
+        return
+    print(f"{out} (by {forecast_file(folder, latest, out, **settings)})")
 
 
 def export(
