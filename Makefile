@@ -20,7 +20,8 @@ check: .venv/.done
 	$(BIN)/python tools/check_source.py
 
 bench: .venv/.done
-	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	failed=; for script in benchmarks/bench_*.py; do $(BIN)/python $$script || failed="$$failed $$script"; done; \
+	  $(BIN)/python benchmarks/page.py; test -z "$$failed" || { echo "missed a target:$$failed"; exit 1; }
 
 docs: .venv/.done
 	$(BIN)/python docs/generate.py

@@ -152,6 +152,8 @@ def main(rounds: int = 12) -> int:
         "rounds": rounds,
         "cases": cases,
         "ratio": worst,
+        "peer": "a step without distillation",
+        "limit": "the FFT of the student's latent, and reading the targets",
         "target": f"at most {WANTED_RATIO}",
         "met": worst <= WANTED_RATIO,
     }

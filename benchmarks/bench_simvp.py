@@ -117,6 +117,8 @@ def main(rounds: int = 7) -> int:
     ratio = seconds["ours"] / seconds["plain"]
     result = {
         "what": "training step of our SimVP over a plain re-statement of its layers",
+        "peer": "OpenSTL's layers in eager PyTorch",
+        "limit": "convolutions",
         "parameters": parameter_count(ours),
         "batch": BATCH,
         "clock": "processor time of one thread, least of interleaved rounds",

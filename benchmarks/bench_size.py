@@ -192,6 +192,8 @@ def main(given: argparse.Namespace) -> int:
     result = {
         "what": f"windows a second of training a small U-Net, batch {BATCH}, from a prepared store "
         "over from memory; peak resident memory of statistics and training from the store",
+        "peer": "the same frames in memory",
+        "limit": "the disk",
         "gigabytes": given.gigabytes,
         "dtype": given.dtype,
         "store_gib": size,

@@ -65,6 +65,11 @@ def main(frames: int = 1000) -> int:
     difference = float(np.abs(ours - loop(*plain)).max())
     ratio = seconds["scikit-image"] / seconds["s2kd"]
     result = {
+        "what": "SSIM of 1,000 frames of 128×128, one thread",
+        "peer": "scikit-image",
+        "limit": "banded matrix products",
+        "target": f"at least {WANTED_RATIO:g}",
+        "met": ratio >= WANTED_RATIO,
         "frames": frames,
         "shape": [128, 128],
         "window": "Gaussian 11×11, σ 1.5",

@@ -118,6 +118,8 @@ def main(rounds: int = 9) -> int:
     worst = min(case["ratio"] for case in cases)
     result = {
         "what": f"windows a second, one gather a batch over DataLoader with {WORKERS} workers",
+        "peer": "torch's DataLoader with two workers",
+        "limit": "memory bandwidth",
         "batch": BATCH,
         "clock": "wall time, least of interleaved rounds",
         "rounds": rounds,

@@ -50,17 +50,20 @@ def save(
 
     The baseline is `results/<name>.json`. It is written where there is none, and replaced where
     the environment variable `S2KD_SAVE_BASELINE` is set. `better` is `higher` or `lower`: which
-    way a ratio improves. Versions (of `packages` too) and hardware are stored with it.
+    way a ratio improves. Versions (of `packages` too) and hardware are stored with it. The same
+    goes to `results/latest/`, of which `page.py` makes docs/performance.md; there `what` is the
+    figure, `peer` what it is divided by, `target` and `met` what is wanted, `limit` what sets it.
     """
-    path = RESULTS / f"{name}.json"
+    path, latest = RESULTS / f"{name}.json", RESULTS / "latest" / f"{name}.json"
     ratio = float(result["ratio"])  # type: ignore[arg-type]
+    record = {**result, "versions": versions(*packages), "hardware": hardware()}
+    latest.parent.mkdir(parents=True, exist_ok=True)
+    latest.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if path.exists():
         baseline = json.loads(path.read_text("utf-8"))["ratio"]
         loss = 1 - (ratio / baseline if better == "higher" else baseline / ratio)
         print(f"{name}: ratio {ratio:.3f}, baseline {baseline:.3f}, loss {100 * loss:+.0f} %")
         if "S2KD_SAVE_BASELINE" not in os.environ:
             return int(loss > ALLOWED_LOSS)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    record = {**result, "versions": versions(*packages), "hardware": hardware()}
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_bytes(latest.read_bytes())
     return 0
