@@ -12,11 +12,13 @@ from s2kd.data.dates import read_dates
 from s2kd.data.describe import describe
 from s2kd.data.readers import readers
 from s2kd.data.readers.arrays import fitting_layouts
+from s2kd.data.statistics import statistics
 from s2kd.data.values import ValueSummary, packed_edges
 from s2kd.data.write import to_xarray
 from s2kd.pipeline import recipes
 
 FRAMES = np.random.default_rng(0).normal(280, 9, (48, 8, 12)).astype(np.float32)
+PACKING = {"dtype": "i2", "scale_factor": 0.01, "add_offset": 273.15, "_FillValue": -32767}
 
 
 # --- times ----------------------------------------------------------------------------------------
@@ -137,7 +139,7 @@ def test_numbers_count_from_what_is_set_or_declared(tmp_path):
 def field(**attributes):
     """A temperature over 48 hours."""
     return xr.Dataset(
-        {"t": (("time", "lat", "lon"), FRAMES, {"units": "K", **attributes})},
+        {"t": (("time", "lat", "lon"), FRAMES.copy(), {"units": "K", **attributes})},
         {
             "time": np.datetime64("2020-01-01", "ns") + np.arange(48) * np.timedelta64(1, "h"),
             "lat": ("lat", np.linspace(50, 43, 8), {"units": "degrees_north"}),
@@ -147,9 +149,7 @@ def field(**attributes):
 
 
 def test_a_file_is_what_it_holds_whatever_its_name(tmp_path):
-    encoding = {
-        "t": {"dtype": "i2", "scale_factor": 0.01, "add_offset": 273.15, "_FillValue": -32767}
-    }
+    encoding = {"t": PACKING}
     for name in ("packed.nc", "packed.h5", "packed.npz"):
         field().to_netcdf(tmp_path / name, engine="h5netcdf", encoding=encoding)
         made = describe(tmp_path / name)
@@ -261,10 +261,9 @@ def test_values_that_are_no_marks():
 
 
 def test_the_end_of_packed_integers_is_a_mark():
-    packing = {"dtype": "i2", "scale_factor": 0.01, "add_offset": 273.15}
     values = np.random.default_rng(0).integers(-32766, 32767, (60, 6, 7)) * 0.01 + 273.15
     values[:, 0, 0] = -32767 * 0.01 + 273.15
-    assert summary(values, packed_edges(packing)).marks == (pytest.approx(-54.52),)
+    assert summary(values, packed_edges(PACKING)).marks == (pytest.approx(-54.52),)
 
 
 def test_a_recipe_leaves_marks_out_and_the_loaded_data_say_what_is_wrong(tmp_path):
@@ -285,3 +284,163 @@ def test_a_recipe_leaves_marks_out_and_the_loaded_data_say_what_is_wrong(tmp_pat
     assert stored.notices == unmarked.notices
     with pytest.raises(S2KDError, match=r"keep.marks names no channel 'u' \(it has t\)"):
         load(part, Split(gap=2), Keep(marks={"u": (0.0,)}))
+
+
+def write(data, path, **options):
+    data.to_netcdf(path, engine="h5netcdf", **options)
+    return path
+
+
+def read(path, *variables):
+    return readers.build("cf", path=str(path), variables=variables)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"valid_min": 270, "valid_max": 290}, {"valid_range": [270, 290]}]
+)
+def test_values_beyond_declared_limits_are_missing(tmp_path, limits):
+    declared = {key: np.asarray(value, np.float32) for key, value in limits.items()}
+    found = read(write(field(**declared), tmp_path / "a.nc"))["t"].values
+    expected = np.where((FRAMES >= 270) & (FRAMES <= 290), FRAMES, np.nan)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("limits", "applied"),
+    [
+        (np.array([-315, 1685], "i2"), True),  # 270 to 290 K, packed
+        (np.array([270, 290], "f4"), False),  # of another type: they are unpacked
+        (np.array([270, 290], "i2"), False),  # would leave 275.9 to 276.1 K
+    ],
+)
+def test_limits_of_packed_values_are_packed_too(tmp_path, limits, applied):
+    encoding = {"t": PACKING}
+    path = write(field(valid_range=limits), tmp_path / "a.nc", encoding=encoding)
+    record = read(path)
+    low, high = (270, 290) if applied else (FRAMES.min(), FRAMES.max())
+    assert float(record["t"].min()) == pytest.approx(low, abs=0.1)
+    assert float(record["t"].max()) == pytest.approx(high, abs=0.1)
+    assert [text for text in describe(path).problems if "they are not applied" in text] == (
+        [] if applied else list(record.attrs["notices"])
+    )
+
+
+# --- fields of one name ---------------------------------------------------------------------------
+
+
+def message(values, hour, **keys):
+    """One GRIB message of a 4 by 6 grid."""
+    import eccodes
+
+    handle = eccodes.codes_grib_new_from_samples("regular_ll_sfc_grib2")
+    grid = {"Ni": 6, "Nj": 4, "latitudeOfFirstGridPointInDegrees": 50.0,
+            "latitudeOfLastGridPointInDegrees": 47.0, "longitudeOfFirstGridPointInDegrees": 0.0,
+            "longitudeOfLastGridPointInDegrees": 5.0, "iDirectionIncrementInDegrees": 1.0,
+            "jDirectionIncrementInDegrees": 1.0, "dataDate": 20200101,
+            "dataTime": 100 * hour}  # fmt: skip
+    for key, value in (grid | keys).items():
+        eccodes.codes_set(handle, key, value)
+    eccodes.codes_set_values(handle, np.asarray(values, float).ravel())
+    content = eccodes.codes_get_message(handle)
+    eccodes.codes_release(handle)
+    return content
+
+
+def test_level_types_of_grib_are_two_fields_and_repeats_are_named(tmp_path):
+    surface = {"shortName": "t", "typeOfLevel": "surface", "level": 0}
+    upper = {"shortName": "t", "typeOfLevel": "isobaricInhPa", "level": 850}
+    hours = range(6)
+    messages = [
+        message(FRAMES[hour, :4, :6] - shift, hour, **keys)
+        for hour in hours
+        for keys, shift in ((surface, 0), (upper, 20))
+    ]
+    (tmp_path / "a.grib").write_bytes(b"".join(messages))
+    record = read(tmp_path / "a.grib")
+    assert sorted(record) == ["t_isobaricInhPa", "t_surface"]
+    np.testing.assert_allclose(record["t_surface"], FRAMES[:6, :4, :6], atol=0.05)
+    np.testing.assert_allclose(record["t_isobaricInhPa"], FRAMES[:6, :4, :6] - 20, atol=0.05)
+    (tmp_path / "b.grib").write_bytes(b"".join(messages[::2] + messages[:1]))
+    assert "1 of 7 messages have the parameter" in read(tmp_path / "b.grib").attrs["notices"][0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "names"),
+    [
+        ({"height": 2.0}, {"height": 10.0}, ["t@2", "t@10"]),
+        ({"realization": 0.0}, {"realization": 1.0}, ["t@0", "t@1"]),
+        ({"cell_methods": "time: mean"}, {"cell_methods": "time: maximum"},
+         ["t_time_mean", "t_time_maximum"]),
+    ],
+)  # fmt: skip
+def test_two_files_of_one_name_are_two_fields(tmp_path, first, second, names):
+    for number, differing in enumerate((first, second)):
+        data = field() + number
+        data["t"].attrs = {"units": "K"}
+        for key, value in differing.items():
+            if isinstance(value, str):
+                data["t"].attrs[key] = value
+            else:
+                data = data.assign_coords({key: value})
+        write(data, tmp_path / f"{number}.nc")
+    record = read(tmp_path)
+    assert list(record) == names
+    np.testing.assert_array_equal(record[names[1]], FRAMES + 1)
+
+
+def test_one_field_twice_is_refused_and_files_in_turn_are_joined(tmp_path):
+    for name, part in (("a", slice(0, 30)), ("b", slice(30, 48))):
+        write(field().isel(time=part).assign_coords(forecast_period=float(ord(name))),
+              tmp_path / f"{name}.nc")  # fmt: skip
+    np.testing.assert_array_equal(read(tmp_path)["t"], FRAMES)
+    write(field().isel(time=slice(25, 30)), tmp_path / "c.nc")
+    with pytest.raises(S2KDError, match=r"'t' is twice in .*a\.nc and .*c\.nc at 5 times"):
+        read(tmp_path)
+
+
+def test_a_channel_may_not_hide_a_coordinate(tmp_path):
+    with pytest.raises(S2KDError, match=r"cannot be called 'mask'.* ds\.rename"):
+        read(write(field().rename(t="mask"), tmp_path / "a.nc"))
+
+
+# --- coordinates ----------------------------------------------------------------------------------
+
+
+def placed(latitude, longitude, units):
+    return field().assign_coords(
+        lat=("lat", latitude, {"units": units} if units else {}),
+        lon=("lon", longitude, {"units": units} if units else {}),
+    )
+
+
+def test_radians_become_degrees_and_kilometres_are_no_degrees(tmp_path):
+    data = placed(np.radians(np.linspace(50, 43, 8)), np.radians(np.arange(12.0)), "radians")
+    record = read(write(data, tmp_path / "a.nc"))
+    np.testing.assert_allclose(record.latitude, np.linspace(50, 43, 8))
+    assert record.attrs["axes"][1].values[-1] == pytest.approx(11)
+    record = read(write(placed(np.arange(8.0), np.arange(12.0), "km"), tmp_path / "b.nc"))
+    assert "latitude" not in record.coords
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "units", "reason"),
+    [
+        (np.linspace(5000, 5700, 8), np.arange(12.0), "degrees", "no degrees"),
+        (np.linspace(0.8, 0.7, 8), np.arange(12) / 60, "", "may be radians"),
+        (np.linspace(1.4, -1.4, 8), np.arange(12) * np.pi / 6, "degrees", "may be radians"),
+    ],
+)
+def test_coordinates_that_are_no_degrees_are_refused(tmp_path, latitude, longitude, units, reason):
+    with pytest.raises(S2KDError, match=reason):
+        read(write(placed(latitude, longitude, units), tmp_path / "a.nc"))
+
+
+# --- scale ----------------------------------------------------------------------------------------
+
+
+def test_statistics_of_a_small_field_are_those_of_a_large_one_scaled():
+    data = field()
+    made = [statistics(load(data * scale, Split(gap=2)), lead=2) for scale in (1.0, 1e-25)]
+    for name in ("mean", "std", "change", "maximum"):
+        large, small = (np.array(getattr(facts, name)) for facts in made)
+        np.testing.assert_allclose(small, large * 1e-25, rtol=1e-5)

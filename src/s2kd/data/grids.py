@@ -87,6 +87,8 @@ def geographic_plane(
 
     `degrees` are latitudes of the rows and longitudes of the columns, where the axes hold none.
     """
+    if degrees is None:
+        rows, columns = in_degrees(rows, columns, label=label)
     latitude, longitude = (_rounded(v) for v in degrees or (rows.values, columns.values))
     row_index = np.arange(len(latitude))
     if latitude[0] < latitude[-1]:
@@ -99,6 +101,46 @@ def geographic_plane(
         # 0 and 360 degrees are one column, stored twice
         longitude, column_index = longitude[:-1], column_index[:-1]
     return _plane(rows, columns, row_index, column_index, latitude, longitude)
+
+
+def in_degrees(rows: FileAxis, columns: FileAxis, *, label: str) -> tuple[FileAxis, FileAxis]:
+    """Latitudes and longitudes in degrees, from radians where these are their units.
+
+    Raises S2KDError where the values are no degrees, or could be radians and do not say.
+    """
+    axes = []
+    for axis in (rows, columns):
+        unit = axis.attributes.get("units", "").lower()
+        if unit.startswith("rad"):
+            values = np.degrees(np.asarray(axis.values, dtype=np.float64))
+            axis = replace(axis, values=values, attributes={**axis.attributes, "units": "degrees"})
+        axes.append(axis)
+    check_degrees(
+        label,
+        *(np.asarray(axis.values, dtype=np.float64) for axis in axes),
+        sure=any("units" in axis.attributes for axis in axes),
+    )
+    return axes[0], axes[1]
+
+
+def check_degrees(
+    label: str, latitude: np.ndarray, longitude: np.ndarray, *, sure: bool = False
+) -> None:
+    """Refuse coordinates that cannot be degrees, or (unless `sure`) could as well be radians."""
+    for name, values, largest in (("latitude", latitude, 90.0), ("longitude", longitude, 720.0)):
+        if np.abs(values).max() > largest + 0.01:
+            raise S2KDError(
+                f"{label}: {name}s from {values[0]:g} to {values[-1]:g} are no degrees; give the "
+                "coordinate its own units, such as 'm' or 'km', or degrees"
+            )
+    circle = np.ptp(longitude) * len(longitude) / max(1, len(longitude) - 1)
+    radians = np.abs(latitude).max() <= np.pi / 2 and np.abs(longitude).max() <= 2 * np.pi
+    if radians and (not sure or abs(circle - 2 * np.pi) < 1e-3):
+        raise S2KDError(
+            f"{label}: latitudes from {latitude[0]:g} to {latitude[-1]:g} and longitudes from "
+            f"{longitude[0]:g} to {longitude[-1]:g} may be radians; give them units, 'radians' or "
+            "'degrees_north' and 'degrees_east'"
+        )
 
 
 def projected_plane(

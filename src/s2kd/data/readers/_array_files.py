@@ -13,6 +13,7 @@ import numpy as np
 
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
+from s2kd.data.readers._valid import LIMITS, valid_limits
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -180,11 +181,14 @@ def _unpacked(array: "da.Array", attributes: Mapping[str, Any]) -> "da.Array":
     """With the missing values, scale and offset that the attributes of an HDF5 array declare."""
     import xarray as xr
 
-    packing = {key: attributes[key] for key in PACKING if key in attributes}
+    packing = {key: attributes[key] for key in (*PACKING, *LIMITS) if key in attributes}
     if not packing:
         return array
     dims = [f"axis{number}" for number in range(array.ndim)]
-    return xr.conventions.decode_cf_variable("array", xr.Variable(dims, array, packing)).data
+    decoded = xr.conventions.decode_cf_variable("array", xr.Variable(dims, array, packing))
+    limits, _ = valid_limits(decoded)
+    inside = True if limits is None else (decoded >= limits[0]) & (decoded <= limits[1])
+    return decoded.where(inside).data
 
 
 def small_array(path: Path, key: str = "", shape: tuple[int, ...] | None = None) -> np.ndarray:

@@ -22,6 +22,8 @@ STANDARD_NAMES = {
     "latitude": "latitude", "projection_y_coordinate": "y", "grid_latitude": "y",
     "longitude": "longitude", "projection_x_coordinate": "x", "grid_longitude": "x",
 }  # fmt: skip
+LENGTHS = ("m", "km", "meter", "metre", "kilometer", "kilometre")
+"""Units of coordinates that are no degrees, whatever they are called."""
 AXIS = "valid_time"
 
 
@@ -30,9 +32,11 @@ def kind_of(name: str, variable: "xr.Variable | xr.DataArray") -> str | None:
     if variable.dtype.kind == "M" or _holds_cftime(variable):
         return "time"
     attributes = variable.attrs
+    units = str(attributes.get("units", "")).lower()
+    if units.rstrip("s") in LENGTHS and kind_by_name(name) in ("latitude", "longitude"):
+        return "y" if kind_by_name(name) == "latitude" else "x"
     if attributes.get("standard_name") in STANDARD_NAMES:
         return STANDARD_NAMES[attributes["standard_name"]]
-    units = str(attributes.get("units", "")).lower()
     if units in NORTH or units in EAST:
         return "latitude" if units in NORTH else "longitude"
     if attributes.get("axis") in ("X", "Y") and name.lower() not in NAMES["latitude"]:

@@ -8,10 +8,17 @@ import numpy as np
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
 from s2kd.data.dates import EPOCH
+from s2kd.data.grids import check_degrees
 from s2kd.data.steps import exact_times, seconds_after
 
 if TYPE_CHECKING:
     import xarray as xr
+
+COORDINATES = (
+    *("time", "row", "column", "latitude", "longitude"),
+    *("run", "split", "context", "mask"),
+)
+"""Names of the dimensions and coordinates of a reader's dataset."""
 
 
 def record(
@@ -37,6 +44,7 @@ def record(
     """
     import xarray as xr
 
+    check_free(str(attrs.get("name", "")), channels)
     dims = ("time", "row", "column")
     variables = {}
     for number, (name, unit) in enumerate(zip(channels, units, strict=True)):
@@ -47,6 +55,16 @@ def record(
     coordinates |= {name: value for name, value in (coords or {}).items() if value is not None}
     attributes = {name: value for name, value in attrs.items() if value is not None}
     return xr.Dataset(variables, coordinates, attributes)
+
+
+def check_free(label: str, channels: Iterable[str]) -> None:
+    """Refuse a channel with the name of a dimension or coordinate of the dataset."""
+    for name in channels:
+        if name in COORDINATES:
+            raise S2KDError(
+                f"{label}: a channel cannot be called {name!r}, as a coordinate is; rename it, as "
+                f"with xarray: ds.rename({{'{name}': '{name}_field'}})"
+            )
 
 
 def seconds_after_epoch(seconds: np.ndarray) -> np.ndarray:
@@ -104,6 +122,8 @@ def north_west_first(label: str, dataset: "xr.Dataset") -> "xr.Dataset":
 
     Raises `S2KDError` for coordinates that neither rise nor fall throughout.
     """
+    if {"latitude", "longitude"} <= set(dataset.coords):
+        check_degrees(label, dataset["latitude"].values, dataset["longitude"].values)
     for name, dim, rising in (("latitude", "row", False), ("longitude", "column", True)):
         steps = np.diff(dataset[name]) if name in dataset.coords else np.zeros(0)
         if not ((steps > 0).all() or (steps < 0).all()):

@@ -1,5 +1,7 @@
 """Gridded records that follow CF, or nearly: NetCDF, Zarr or GRIB; one file, many, or in memory."""
 
+import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +22,8 @@ from s2kd.data.readers._cells import (
     turned,
     with_still_cells,
 )
+from s2kd.data.readers._record import check_free
+from s2kd.data.readers._valid import valid_limits
 from s2kd.data.readers.files import open_files
 from s2kd.data.steps import calendar_of, date_text, exact_times
 
@@ -56,7 +60,8 @@ class Field:
 
     `time_dim` is None where the file holds a single time; `extra` are dimensions beyond time, rows
     and columns that have more than one entry, `levels` the values of the only one, or of a scalar
-    vertical coordinate; `notices` are sentences on what was assumed or left out.
+    vertical coordinate; values beyond `valid` are missing; `notices` are sentences on what was
+    assumed or left out.
     """
 
     path: Path
@@ -67,13 +72,17 @@ class Field:
     extra: tuple[str, ...]
     levels: tuple[float, ...]
     plane: Plane
+    valid: tuple[float, float] | None = None
     notices: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
         """The names by which its channels can be chosen."""
-        plain = [] if self.extra else [str(self.array.name)]
-        return plain + [f"{self.array.name}@{level:.10g}" for level in self.levels]
+        name = str(self.array.name)
+        if "@" in name:
+            return [name]
+        plain = [] if self.extra else [name]
+        return plain + [f"{name}@{level:.10g}" for level in self.levels]
 
     def channel(self, level: str = "", *, chunked: bool = True) -> "xr.DataArray":
         """(time, row, column), lazily, in the grid's order; `level` in the level's unit."""
@@ -87,8 +96,10 @@ class Field:
         names = {self.time_dim: "time", rows.dimension: "row", columns.dimension: "column"}
         array = array.rename({a: b for a, b in names.items() if a is not None and a != b})
         array = array.transpose("time", "row", "column")
-        if chunked:
+        if chunked or self.valid:
             array = array.chunk({"time": self._frames_per_chunk()})
+        if self.valid:
+            array = array.where((array >= self.valid[0]) & (array <= self.valid[1]))
         array = array.isel(row=_as_slice(self.plane.row_index))
         return array.isel(column=_as_slice(self.plane.column_index)).assign_coords(time=self.times)
 
@@ -144,7 +155,7 @@ def fields_in(files: "Sequence[tuple[Path, xr.Dataset]]") -> Fields:
                 fields[name] = [field]
     if not fields:
         raise S2KDError(_why_no_field(*files[0]))
-    return fields
+    return {new: pieces for name in fields for new, pieces in separated(name, fields[name])}
 
 
 def joined(
@@ -160,6 +171,7 @@ def joined(
     names = names or tuple(fields)
     if len(set(names)) < len(names):
         raise S2KDError(f"{path}: variables names the same one twice ({', '.join(names)})")
+    check_free(path, names)
     pieces_by_channel = {name: _pieces(path, fields, name) for name in names}
     _check_agreement(path, pieces_by_channel)
     channels = {}
@@ -263,7 +275,16 @@ def _pieces(path: str, fields: Fields, channel: str) -> list[tuple[Field, str]]:
             )
     if len({calendar_of(field.times) for field in matching}) > 1:
         raise S2KDError(f"{path}: files of several calendars")
-    return [(field, level) for field in sorted(matching, key=lambda f: f.times[0])]
+    matching.sort(key=lambda f: f.times[0])
+    for first, second in itertools.pairwise(matching):
+        shared = np.intersect1d(first.times, second.times)
+        if len(shared):
+            places = " and ".join(dict.fromkeys(str(f.path) for f in (first, second)))
+            raise S2KDError(
+                f"{path}: {name!r} is twice in {places} at {len(shared)} times, the first "
+                f"{date_text(shared[0])}; give one file per time, or two fields two names"
+            )
+    return [(field, level) for field in matching]
 
 
 def _check_agreement(path: str, chosen: dict[str, list[tuple[Field, str]]]) -> None:
@@ -321,6 +342,72 @@ def _as_slice(index: np.ndarray) -> slice | np.ndarray:
     return slice(int(index[0]), None if stop < 0 else stop, int(steps[0]))
 
 
+# --- fields of one name ---------------------------------------------------------------------------
+
+TELLING = ("GRIB_typeOfLevel", "GRIB_stepType", "GRIB_paramId", "standard_name", "cell_methods")
+"""Attributes in which two fields of one name differ."""
+
+
+def separated(name: str, pieces: list[Field] | str) -> list[tuple[str, list[Field] | str]]:
+    """Fields of one name that are of several levels, step types or statistics, each by a name.
+
+    What differs follows the name: `t_surface`, `prate_avg`, `t@850`. Members of an ensemble, and
+    others whose coordinates differ, are told apart where they have the same times.
+    """
+    if isinstance(pieces, str) or len(pieces) == 1:
+        return [(name, pieces)]
+    groups = _grouped(pieces, coordinates=False)
+    if any(_share_times(group) for _, group in groups):
+        members = _grouped(pieces, coordinates=True)
+        groups = groups if any(_share_times(group) for _, group in members) else members
+    if len(groups) == 1:
+        return [(name, pieces)]
+    keys = dict.fromkeys(key for identity, _ in groups for key in identity)
+    key = next(k for k in keys if len({identity.get(k) for identity, _ in groups}) == len(groups))
+    result: list[tuple[str, list[Field] | str]] = []
+    for identity, group in groups:
+        value = identity.get(key, "")
+        ending = f"@{value:.10g}" if isinstance(value, float) else f"_{value}"
+        new = name + re.sub(r"[^\w@.+-]+", "_", ending).rstrip("_")
+        result.append((new, [replace(f, array=f.array.rename(new)) for f in group]))
+    return result
+
+
+def _grouped(
+    pieces: Sequence[Field], *, coordinates: bool
+) -> list[tuple[dict[str, str | float], list[Field]]]:
+    """Fields that differ in nothing that both say, with what they say."""
+    groups: list[tuple[dict[str, str | float], list[Field]]] = []
+    for field in pieces:
+        identity = _identity(field, coordinates=coordinates)
+        for known, group in groups:
+            if all(known.get(key, value) == value for key, value in identity.items()):
+                known |= identity
+                group.append(field)
+                break
+        else:
+            groups.append((identity, [field]))
+    return groups
+
+
+def _identity(field: Field, *, coordinates: bool) -> dict[str, str | float]:
+    """What tells a field from others of its name; with `coordinates`, all that are scalars."""
+    attributes = field.array.attrs
+    identity = {key: str(attributes[key]) for key in TELLING if key in attributes}
+    for name, scalar in field.array.coords.items():
+        if scalar.size == 1 and (coordinates or _is_vertical(str(name), scalar)):
+            if scalar.dtype.kind in "fiu":
+                identity[str(name)] = float(scalar.values.ravel()[0])
+            elif scalar.dtype.kind in "US":
+                identity[str(name)] = str(scalar.values.ravel()[0])
+    return identity
+
+
+def _share_times(pieces: Sequence[Field]) -> bool:
+    times = np.concatenate([field.times for field in pieces])
+    return len(set(times.tolist())) < len(times)
+
+
 # --- axes -----------------------------------------------------------------------------------------
 
 
@@ -352,8 +439,11 @@ def _field(path: Path, file: "xr.Dataset", name: str) -> Field | None:
         file = file.isel({time[0]: _as_slice(np.flatnonzero(dated))})
         notices += (f"{(~dated).sum()} of {len(times)} frames have no time and are left out",)
         times = times[dated]
+    valid, problem = valid_limits(file[name].variable)
+    notices += (f"{name!r} {problem}",) if problem else ()
     return Field(
         path=path,
+        valid=valid,
         array=file[name],
         file=file,
         times=exact_times(times),

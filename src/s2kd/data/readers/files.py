@@ -1,6 +1,7 @@
 """Opening of NetCDF, Zarr and GRIB: one file, a folder, a pattern or an address."""
 
 import glob
+import math
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 ENDINGS = (".nc", ".nc4", ".cdf", ".netcdf", ".grib", ".grb", ".grib2", ".grb2", ".zarr")
 KINDS = {"h5netcdf": "NetCDF-4", "scipy": "NetCDF-3", "zarr": "Zarr", "cfgrib": "GRIB"}
+GRIB_CELLS = ("latitude", "longitude", "y", "x", "values")
+"""Dimensions of the cells in one GRIB message."""
 IN_MEMORY = "the dataset given"
 """What errors call a dataset that was passed in memory."""
 WRAPPINGS = {
@@ -100,7 +103,7 @@ def open_file(path: Path) -> list["xr.Dataset"]:
             # dates that datetime64 cannot hold become cftime objects, which is intended
             warnings.simplefilter("ignore")
             if engine == "cfgrib":
-                return [conformed(dataset) for dataset in _open_grib(path)]
+                return _open_grib(path)
             return _with_fields(path, engine)
     except S2KDError:
         raise
@@ -142,13 +145,27 @@ def engine_of(path: Path) -> str:
 
 def _open_grib(path: Path) -> list["xr.Dataset"]:
     import cfgrib
+    import eccodes
 
     # no index file is written beside the data
     options = {"indexpath": "", "errors": "raise"}
     datasets = cfgrib.open_datasets(str(path), backend_kwargs=options)
     if not datasets:
         raise S2KDError(f"{path}: a GRIB file without fields")
-    return datasets
+    with path.open("rb") as file:
+        count = eccodes.codes_count_in_file(file)
+    fields = [field for dataset in datasets for field in dataset.data_vars.values()]
+    read = sum(
+        math.prod(size for dim, size in field.sizes.items() if dim not in GRIB_CELLS)
+        for field in fields
+    )
+    notice = (
+        f"{count - read} of {count} messages have the parameter, level, time and step of others "
+        "and are not read: two fields share a name, or frames are in the file twice"
+    )
+    notices = (notice,) if count > read else ()
+    opened = map(conformed, datasets)
+    return [d.assign_attrs(notices=(*d.attrs["notices"], *notices)) for d in opened]
 
 
 def _with_fields(path: Path, engine: str) -> list["xr.Dataset"]:
