@@ -189,13 +189,16 @@ def test_describe_prints_json_with_a_recipe_that_fits(verb, waves):
     assert "t2m" in verb("data", "describe", waves)
 
 
-def test_what_describe_prints_as_json_can_be_run(verb, waves, tmp_path):
+def test_what_describe_prints_or_writes_as_json_can_be_run(verb, waves, tmp_path):
     from s2kd.cli.options import recipe_of
 
     path = tmp_path / "recipe.json"
     path.write_text(verb("data", "describe", waves, "--json"))
     made = recipe_of(str(path), tmp_path)
     assert made == recipe_of(str(waves), tmp_path)
+    said = verb("data", "describe", waves, "--out", tmp_path / "mine.json")
+    assert f"Next: s2kd distill {tmp_path / 'mine.json'} " in said
+    assert recipe_of(str(tmp_path / "mine.json"), tmp_path) == made
 
 
 def test_the_commands_that_are_suggested_can_be_pasted(verb, waves, tmp_path):
@@ -203,8 +206,9 @@ def test_the_commands_that_are_suggested_can_be_pasted(verb, waves, tmp_path):
     path.parent.mkdir()
     shutil.copy(waves, path)
     said = verb("data", "describe", path)
-    (command,) = re.findall("`(s2kd compare .*)`", said)
-    assert shlex.split(command) == ["s2kd", "compare", str(path), "--out", "DIR"]
+    (command,) = re.findall("^Next: (s2kd distill .*)$", said, re.MULTILINE)
+    assert shlex.split(command) == ["s2kd", "distill", str(path), "--out", "DIR"]
+    assert len(said.splitlines()) < 20, "one screen"
 
 
 @pytest.mark.parametrize("world", ["atmosphere", "plume"])

@@ -107,7 +107,7 @@ def test_what_is_wrong_with_the_values(tmp_path):
     only = describe(save(data[["sea"]], tmp_path / "b.nc"))
     assert only.keep == {"missing": "mask"}
     json.dumps(found.to_dict(), allow_nan=False)
-    assert "problem: 'void' is missing" in spoken(found)
+    assert "Problem: 'void' is missing" in spoken(found)
 
 
 def test_values_that_are_no_values(tmp_path):

@@ -110,31 +110,35 @@ def describe(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="A file or folder of frames, or a label store.")
     ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the recipe that fits, as JSON.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Show what a file holds, what is wrong with it, and which recipe fits."""
+    from s2kd.core.errors import S2KDError
+    from s2kd.core.files import write_json
     from s2kd.data import describe as describing
     from s2kd.pipeline import recipes
     from s2kd.training.label_files import is_labels
 
-    if is_labels(path.expanduser()):
+    if is_labels(path.expanduser()) and out is None:
         from s2kd.training.labels import Labels
 
         print_labels(Labels.open(path), as_json)
         return
     description = describing.describe(path)
     recipe = recipes.for_description(description)
+    if out is not None:
+        if recipe is None:
+            raise S2KDError(f"{path}: no recipe fits it: {'; '.join(description.problems)}")
+        write_json(out, recipe.to_dict())
     if as_json:
         print_json({**description.to_dict(), "recipe": recipe.to_dict() if recipe else None})
         return
     from rich.console import Console
 
-    console = Console()
-    console.print(describing.render(description))
+    Console().print(describing.render(description))
     if recipe:
         # not by rich, which would break the command into lines
-        print(
-            f"A recipe that fits (save it with --json > recipe.json, or run "
-            f"`s2kd compare {shlex.quote(str(path))} --out DIR`):"
-        )
-        console.print_json(data=recipe.to_dict())
+        print(f"Next: s2kd distill {shlex.quote(str(out or path))} --out DIR")

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import itertools
 import pkgutil
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -506,62 +507,70 @@ def _at_level(variable: Variable, names: tuple[str, ...], levels: tuple[float, .
 
 
 def render(description: Description) -> "RenderableType":
-    """The description for a terminal."""
+    """The description for a person at a terminal."""
+    from rich import box
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     rows = [_row(variable) for variable in description.variables]
     for heading in rows[0] if rows else ():
         if any(row[heading] for row in rows):
-            table.add_column(heading)
+            wraps = heading == "variable"
+            table.add_column(heading, overflow="fold", no_wrap=not wraps, min_width=22 * wraps)
     for row in rows:
         table.add_row(*(escape(row[str(column.header)]) for column in table.columns))
-    title = escape(f"{description.path}: {description.kind}")
-    return Group(title, *([table] if rows else []), *map(escape, _lines(description)))
+    head, tail = (map(escape, lines) for lines in (_extent(description), _findings(description)))
+    return Group(*head, *([table] if rows else []), *tail)
 
 
 def _row(v: Variable) -> dict[str, str]:
-    levels = f", {len(v.levels)} levels {v.levels[0]:g}…{v.levels[-1]:g}" if v.levels else ""
     has_range = v.minimum is not None
+    plain, long = (re.sub(r"\W|_", "", text).lower() for text in (v.name, v.long_name))
+    notes = [v.long_name] if long not in ("", plain) else []
+    notes += [f"{len(v.levels)} levels {v.levels[0]:g}…{v.levels[-1]:g}"] if v.levels else []
     return {
-        "variable": v.name,
-        "axes": ", ".join(v.dims) + levels,
+        "variable": ": ".join([v.name, ", ".join(notes)] if notes else [v.name]),
         "units": v.units,
-        "range": f"{v.minimum:.6g} … {v.maximum:.6g}" if has_range else "",
-        "mean": f"{v.mean:.6g}" if has_range else "",
+        "range": f"{v.minimum:.3g} … {v.maximum:.3g}" if has_range else "",
+        "mean": f"{v.mean:.3g}" if has_range else "",
         "missing": str(v.missing) if v.frames_read else "",
-        "description": v.long_name,
     }
 
 
-def _lines(d: Description) -> list[str]:
-    lines = []
-    step = f", one every {d.step_seconds:g} s" if d.step_seconds else ""
-    if d.first_time:
-        lines.append(
-            f"times: {d.frames}, {d.first_time} to {d.last_time}{step}, {d.calendar} calendar"
-        )
-    elif d.frames:  # simulations have no dates
-        lines.append(f"frames: {d.frames}{step}")
+def _extent(d: Description) -> list[str]:
+    """What it is, when and where."""
+    size = f", {d.gib:.3g} GiB in {d.files} file{'s' * (d.files > 1)}" if d.scanned else ""
+    lines = [f"{d.path}: {d.kind}{size}"]
+    step = f", one every {_duration(d.step_seconds)}" if d.step_seconds else ""
+    if d.frames:  # simulations have no dates
+        dates = f", {d.first_time} to {d.last_time}, {d.calendar} calendar" if d.first_time else ""
+        lines.append(f"{d.frames} frames{step}{dates}")
     if d.height:
-        lines.append(f"grid: {d.height} × {d.width} (rows × columns){_location(d)}")
-    if d.scanned:
-        lines.append(
-            f"size: {d.gib:.3g} GiB in {d.files} file{'s' * (d.files > 1)}; ranges and missing "
-            f"values are over {d.scanned}"
-        )
-    lines += [f"problem: {problem}" for problem in d.problems]
-    if d.chosen:
-        lines.append(f"chosen: {', '.join(d.chosen)}" + (f" ({d.reason})" if d.reason else ""))
-    if d.dataset:
-        lines.append(f"dataset: {d.dataset['name']} {d.dataset['params']}")
-    if d.builtin_recipe:
-        lines.append(f"built-in recipe: {d.builtin_recipe}")
-    if d.past:
-        lines.append(f"suggested: {d.past} past and {d.lead} future frames")
+        lines.append(f"{d.height} rows × {d.width} columns{_location(d)}")
     return lines
+
+
+def _findings(d: Description) -> list[str]:
+    """What is wrong with it, and what a recipe takes."""
+    lines = [f"Ranges and missing values are over {d.scanned}."] if d.scanned else []
+    lines += [f"Problem: {problem}" for problem in d.problems]
+    if d.chosen:
+        reason = f" ({d.reason})" if d.reason else ""
+        lengths = f"; {d.past} past and {d.lead} future frames" if d.past else ""
+        lines.append(f"Recipe: {', '.join(d.chosen)}{reason}{lengths}")
+    if d.builtin_recipe:
+        lines.append(f"Built-in recipe: {d.builtin_recipe}")
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    """In the largest unit that divides it, such as 6 h."""
+    for unit, size in {"d": 86400, "h": 3600, "min": 60}.items():
+        if seconds % size == 0:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"
 
 
 def _location(d: Description) -> str:
