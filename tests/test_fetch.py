@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+import requests
 import xarray as xr
 from benchmark_files import times_of_year, weatherbench2
 
@@ -22,7 +23,7 @@ from s2kd.core.recipe import Part, Split
 from s2kd.core.types import S2KDError
 from s2kd.data import fetch as fetching
 from s2kd.data import load
-from s2kd.data.fetch import SUMS, fetch, resume, unpack
+from s2kd.data.fetch import SUMS, fetch, resume, session_for, unpack
 
 WAITS = (0.0, 0.0)
 DATA = np.random.default_rng(0).bytes(300_000)
@@ -31,8 +32,8 @@ DATA = np.random.default_rng(0).bytes(300_000)
 class Server(ThreadingHTTPServer):
     """Files by path; one of `faults` is used up per request, `ranges` lists what was requested.
 
-    A fault is a status, `cut:N` (N bytes, then the connection drops), `ignore` (of the range), or
-    `page`.
+    A fault is a status, `cut:N` (N bytes, then the connection drops), `ignore` (of the range),
+    `page`, or `to:ADDRESS` (a redirect).
     """
 
     daemon_threads = True
@@ -77,6 +78,8 @@ class _Handler(BaseHTTPRequestHandler):
         kind, _, number = fault.partition(":")
         if kind.isdigit():
             return self._send(int(kind))
+        if kind == "to":
+            return self._send(302, Location=number)
         if kind == "page":
             return self._send(200, b"<!DOCTYPE html><html>sign in</html>")
         etag, first, headers = self.server.etags[self.path], 0, {}
@@ -110,6 +113,43 @@ def download(url, path, waits=WAITS):
     part = path.with_name(f"{path.name}.part")
     resume(url, str(path), part=part, progress=Quiet().progress(""), waits=waits)
     return path.read_bytes()
+
+
+# --- what is not trusted --------------------------------------------------------------------------
+
+
+def test_redirects_stay_on_http_and_do_not_step_down(server, tmp_path):
+    (tmp_path / "secret").write_text("key")
+    url = server.put("/a.bin", DATA)
+    server.faults = [f"to:{server.base}/a.bin"]
+    assert download(url, tmp_path / "a.bin") == DATA
+    for address in ("file://" + str(tmp_path / "secret"), "ftp://127.0.0.1/a.bin"):
+        server.faults = [f"to:{address}"]
+        with pytest.raises(S2KDError, match=r"/a\.bin: No connection adapters were found"):
+            download(url, tmp_path / "b.bin")
+    assert session_for("http://a.org").get_adapter("https://a.org")
+    with pytest.raises(requests.exceptions.InvalidSchema):
+        session_for("https://a.org").get_adapter("http://a.org")
+
+
+@pytest.mark.parametrize("name", ["openstl", "taxibj_dataset.zip.part"])
+def test_symbolic_links_below_the_folder_are_not_written_through(server, tmp_path, name):
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    link = out / name
+    link.parent.mkdir(parents=True)
+    outside.mkdir()
+    link.symlink_to(outside if name == "openstl" else outside / "file")
+    with pytest.raises(S2KDError, match=f"{name}: is a symbolic link"):
+        fetch("taxibj", out, base=server.base, waits=WAITS)
+    assert not list(outside.iterdir())
+
+
+def test_a_part_from_another_address_is_not_continued(server, tmp_path):
+    first = server.put("/a.bin", DATA[::-1], etag="")
+    server.faults = ["cut:140000", 404]
+    with pytest.raises(S2KDError):
+        download(first, tmp_path / "a.bin")
+    assert download(server.put("/b.bin", DATA, etag=""), tmp_path / "a.bin") == DATA
 
 
 # --- the resuming downloader ---------------------------------------------------------------------

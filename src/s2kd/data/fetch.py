@@ -29,6 +29,7 @@ from s2kd.core.registry import nearest
 from s2kd.data.readers.weatherbench import BenchmarkField, field_named, open_fields
 
 if TYPE_CHECKING:
+    import requests
     import xarray as xr
 
 SUMS, MIB, BLOCK, FRAMES_PER_BLOCK = "SHA256SUMS", 2**20, 2**16, 1024
@@ -331,12 +332,20 @@ def _download(file: RemoteFile, out: Path, progress: Progress, waits: Sequence[f
     target = out / (PurePosixPath(file.url).name if archive else file.path)
     part = target.with_name(f"{target.name}.part")
     downloader = partial(resume, part=part, progress=progress, waits=waits)
+    _check_links(out, target, part, out / file.path)
     target.parent.mkdir(parents=True, exist_ok=True)
     pooch.utils.get_logger().setLevel("WARNING")
     pooch.retrieve(file.url, None, fname=target.name, path=target.parent, downloader=downloader)
     if archive:
         unpack(target, out / file.path)
         target.unlink()
+
+
+def _check_links(out: Path, *targets: Path) -> None:
+    """Refuse to write through symbolic links below `out`, which may lead anywhere."""
+    for path in {path for target in targets for path in (target, *target.parents)}:
+        if out in path.parents and path.is_symlink():
+            raise S2KDError(f"{path}: is a symbolic link; remove it, or choose another --out")
 
 
 def resume(
@@ -359,6 +368,8 @@ def resume(
             break
         except passing as error:
             reason = str(error)
+        except requests.RequestException as error:
+            raise Unreachable(f"{url}: {error}") from None
         size = part.stat().st_size if part.exists() else 0
         failures = 0 if size > best else failures + 1
         best = max(best, size)
@@ -372,18 +383,32 @@ def resume(
     note.unlink()
 
 
+def session_for(url: str) -> "requests.Session":
+    """A session that follows redirects to http(s) alone, and never from https to http."""
+    import requests
+
+    session = requests.Session()
+    if url.startswith("https:"):
+        del session.adapters["http://"]
+    return session
+
+
 def _append(url: str, part: Path, note: Path, progress: Progress) -> None:
     """One request for the rest of a file; ConnectionError where another attempt may help."""
     import requests
 
     from s2kd import __version__
 
-    size = part.stat().st_size if part.exists() and note.exists() else 0
+    begun = read_sealed(note, f"delete {part}") if part.exists() and note.exists() else {}
+    size = part.stat().st_size if begun.get("url") == url else 0
     headers = {"User-Agent": f"s2kd/{__version__}", "Accept-Encoding": "identity"}
     if size:
-        validator = read_sealed(note, f"delete {part}").get("validator")
+        validator = begun.get("validator")
         headers |= {"Range": f"bytes={size}-"} | ({"If-Range": validator} if validator else {})
-    with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
+    with (
+        session_for(url) as session,
+        session.get(url, headers=headers, stream=True, timeout=30) as answer,
+    ):
         status = answer.status_code
         if status in RETRIED or status == 416:
             if status == 416:  # nothing follows: the part is of another version, or complete
@@ -391,11 +416,13 @@ def _append(url: str, part: Path, note: Path, progress: Progress) -> None:
             raise requests.ConnectionError(f"the server answers {status}")
         if not answer.ok:
             raise Unreachable(f"{url}: the server answers {status} {answer.reason}")
-        if status == 206 and not answer.headers["Content-Range"].startswith(f"bytes {size}-"):
+        content_range = answer.headers.get("Content-Range", "")
+        if status == 206 and not content_range.startswith(f"bytes {size}-"):
             part.unlink()
             raise requests.ConnectionError("the server answers with other bytes")
         size = size if status == 206 else 0
-        total = size + int(answer.headers.get("Content-Length", 0))
+        length = answer.headers.get("Content-Length", "")
+        total = size + (int(length) if length.isdecimal() else 0)
         check_room(part.parent, total - size)
         etag = answer.headers.get("ETag", "")
         weak = not etag or etag.startswith("W/")
@@ -408,6 +435,8 @@ def _append(url: str, part: Path, note: Path, progress: Progress) -> None:
                 file.write(block)
                 size += len(block)
                 progress(size // MIB, -(-max(total, size) // MIB), "MiB")
+        if length and size != total:
+            raise requests.ConnectionError(f"{size} of {total} bytes came")
 
 
 def unpack(archive: Path, path: Path) -> None:
@@ -455,6 +484,7 @@ def copy_fields(
                 "--out, or delete it"
             )
         return target.name
+    _check_links(out, target, part)
     shown.say(f"opening {address}")
     data = _selected(address, fields, selection["years"])
     done = record.get("done", 0) if record.get("key") == key and part.exists() else 0

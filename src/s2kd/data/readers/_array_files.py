@@ -1,8 +1,8 @@
 """Arrays in `.npy`, `.npz` and HDF5 files: their headers, and lazy access to their values."""
 
+import math
 import weakref
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ import numpy as np
 
 from s2kd.core.registry import nearest
 from s2kd.core.types import S2KDError
+from s2kd.data.readers._foreign import check_foreign
 from s2kd.data.readers._valid import LIMITS, valid_limits
 
 if TYPE_CHECKING:
@@ -114,6 +115,12 @@ def headers(path: Path) -> Headers:
                 if name.endswith(".npy"):
                     with members.open(name) as file:
                         shape, _, dtype = _npy_header(file)
+                        size = file.tell() + math.prod(shape) * dtype.itemsize
+                    if dtype.kind != "O" and size != members.getinfo(name).file_size:
+                        raise S2KDError(
+                            f"{path}: {name} claims {size} bytes, but has another number: it is "
+                            "damaged; fetch or copy it again"
+                        )
                     arrays[name.removesuffix(".npy")] = Header(shape, dtype)
         return arrays
 
@@ -228,6 +235,7 @@ def kind_of_arrays(path: Path) -> str:
     """`.npy`, `.npz` or `.h5`, by content and not by name; S2KDError for any other."""
     if not path.is_file():
         raise S2KDError(f"{path}: no such file")
+    check_foreign([path])
     with path.open("rb") as file:
         start = file.read(8)
     for kind, signature in KINDS.items():
@@ -249,7 +257,9 @@ def _readable(path: Path, kind: str) -> Iterator[None]:
     """Whatever goes wrong in reading is one S2KDError."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except S2KDError:
+        raise
+    except Exception as error:  # each library raises its own kinds
         raise S2KDError(f"{path}: not readable as {kind}, or cut short ({error})") from None
 
 

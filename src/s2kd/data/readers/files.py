@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from s2kd.core.types import S2KDError
 from s2kd.data.readers._decoding import conformed, decoded
+from s2kd.data.readers._foreign import check_foreign
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -42,8 +43,8 @@ def files_of(path: str | Path, endings: Sequence[str] = ENDINGS) -> list[Path]:
     """One file, a Zarr folder, the files of a folder with these endings, or those of a pattern."""
     file = Path(path).expanduser()
     if is_zarr(file) or file.is_file():
-        return [file]
-    if file.is_dir():
+        files, problem = [file], ""
+    elif file.is_dir():
         inside = sorted(p for p in file.iterdir() if not p.name.startswith("."))
         files = [p for p in inside if p.suffix.lower() in endings]
         if not files and endings is ENDINGS:  # WRF's have none
@@ -55,6 +56,7 @@ def files_of(path: str | Path, endings: Sequence[str] = ENDINGS) -> list[Path]:
         problem = "no such file, folder or pattern that matches"
     if not files:
         raise S2KDError(f"{path}: {problem}")
+    check_foreign(files)
     return files
 
 
