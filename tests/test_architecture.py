@@ -42,6 +42,17 @@ def test_every_package_has_a_layer():
     assert set().union(*layers()) == modules
 
 
+def test_the_runtime_distribution_is_of_this_version_and_needs_nothing_else():
+    whole, runtime = (
+        tomllib.loads((ROOT / path / "pyproject.toml").read_text())["project"]
+        for path in (".", "packaging/runtime")
+    )
+    bounds = {*whole["dependencies"], *sum(whole["optional-dependencies"].values(), [])}
+    assert {*runtime["dependencies"], *sum(runtime["optional-dependencies"].values(), [])} <= bounds
+    for field in ("version", "requires-python", "license", "scripts"):
+        assert runtime[field] == whole[field]
+
+
 HEAVY = {"torch", "matplotlib", "transformers", "lightning_fabric", "optuna"}
 READERS = HEAVY | {"xarray", "pandas", "scipy", "dask"}
 QUESTIONS = ("--help", "compare --help", "--version")

@@ -114,6 +114,9 @@ def test_the_readme(folder, capsys):
         assert (folder / "runs" / run / "report.html").exists()
         assert list((folder / "runs" / run).glob("students/*/export/model.onnx"))
     assert (folder / "docs/results.md").exists()
+    for words in commands("docs/deploy.md"):
+        if words[1] != "distill":  # done above
+            assert execute(words, {}) == 0, f"{shlex.join(words)}: {capsys.readouterr().err}"
 
 
 def refused(words: list[str], changes: dict, capsys) -> None:
