@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import gridded
@@ -47,8 +48,11 @@ def test_the_runtime_distribution_is_of_this_version_and_needs_nothing_else():
         tomllib.loads((ROOT / path / "pyproject.toml").read_text())["project"]
         for path in (".", "packaging/runtime")
     )
-    bounds = {*whole["dependencies"], *sum(whole["optional-dependencies"].values(), [])}
-    assert {*runtime["dependencies"], *sum(runtime["optional-dependencies"].values(), [])} <= bounds
+    bounds, needed = (
+        {*project["dependencies"], *chain(*project["optional-dependencies"].values())}
+        for project in (whole, runtime)
+    )
+    assert needed <= bounds
     for field in ("version", "requires-python", "license", "scripts"):
         assert runtime[field] == whole[field]
 
