@@ -118,14 +118,3 @@ def test_a_digest_depends_on_values_alone():
     assert digest(json.loads(json.dumps(one))) == digest(one)
     different = [one, {**one, "a": [2, 1]}, {**one, "b": {}}, [one], "1", 1, 1.5, None]
     assert len({digest(value) for value in different}) == len(different)
-
-
-def test_folders_of_older_versions_are_found_under_their_old_name(tmp_path):
-    from s2kd.pipeline.kept import existing_folder
-
-    new, old = tmp_path / "unet-s2kd_no_text-seed42", tmp_path / "unet-s2kd_blind-seed42"
-    assert existing_folder(new) == new
-    old.mkdir()
-    assert existing_folder(new) == old
-    new.mkdir()
-    assert existing_folder(new) == new

@@ -3,7 +3,7 @@
 import pytest
 
 from s2kd.core.files import digest, write_json
-from s2kd.pipeline.kept import NOTE, existing_folder, is_kept, kept
+from s2kd.pipeline.kept import NOTE, is_kept, kept
 
 INPUTS = {"data": "air", "seed": 42}
 
@@ -63,11 +63,3 @@ def test_a_checkpoint_of_other_inputs_is_set_aside_and_said(folder):
         assert (aside / "checkpoint.pt").read_text() == f"weights {number}"
         assert str(aside) in messages[-1]
         folder.rename(folder.with_name(f"new-{number}"))
-
-
-def test_the_folder_of_an_old_name_is_used_where_there_is_no_new_one(folder):
-    assert existing_folder(folder.with_name("no_text-seed42")).name == "no_text-seed42"
-    folder.with_name("blind-seed42").mkdir(parents=True)
-    assert existing_folder(folder.with_name("no_text-seed42")).name == "blind-seed42"
-    folder.with_name("no_text-seed42").mkdir()
-    assert existing_folder(folder.with_name("no_text-seed42")).name == "no_text-seed42"

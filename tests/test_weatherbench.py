@@ -17,7 +17,7 @@ from benchmark_files import (
 )
 from worlds import world
 
-from s2kd.core.recipe import Keep, Part, Recipe, Split
+from s2kd.core.recipe import Keep, Part, Split
 from s2kd.core.types import S2KDError
 from s2kd.data import check_part, load, read_record
 from s2kd.data.readers.weatherbench import BenchmarkField, field_named
@@ -259,18 +259,6 @@ def test_the_recipe_in_both_sizes(tmp_path):
         recipes.get("weatherbench", data=str(tmp_path / "none"))
     address = recipes.get("weatherbench", data="gs://b/e.zarr")
     assert address.dataset.params["path"] == "gs://b/e.zarr"
-
-
-def test_an_older_recipe_has_the_splits_that_it_had(tmp_path):
-    plain = recipes.get("weatherbench", data=str(tmp_path)).to_dict()
-    del plain["split"], plain["keep"]
-    plain["dataset"]["params"] = {"path": "wb", "train": ["2010", "2015"], "missing": "fill"}
-    recipe = Recipe.from_dict(plain)
-    assert recipe.dataset.params == {"path": "wb"}
-    assert recipe.split == Split(
-        train=("2010", "2015"), val=("2016", "2016"), test=("2017", "2018"), gap=0
-    )
-    assert recipe.keep.missing == "fill"
 
 
 # --- a real frame --------------------------------------------------------------------------------

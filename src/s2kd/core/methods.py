@@ -174,12 +174,8 @@ def method_named(name: str, *, source: str = "recipe") -> Method:
     return methods[name]
 
 
-OLD_NAMES = {"blind": "no_text", "s2kd_blind": "s2kd_no_text"}
-"""Teacher kinds and methods of older versions."""
-
-
 def key_form(method: Method) -> dict[str, Any]:
-    """A method as plain data in the old names, so that the keys of trained students stay valid."""
+    """A method as plain data in a form of its own, so that keys of trained students stay valid."""
     plain = json.loads(json.dumps(to_builtins(method)).replace("no_text", "blind"))
     extra = plain.pop("extra")
     if extra is None or extra["name"] != BLENDED.name:

@@ -11,12 +11,12 @@ from s2kd.core.errors import S2KDError, nearest
 from s2kd.core.files import digest
 from s2kd.core.methods import ALL_METHODS as ALL_METHODS
 from s2kd.core.methods import BLENDS as BLENDS
-from s2kd.core.methods import OLD_NAMES, Count, Method, Part, method_named, s2kd
+from s2kd.core.methods import Count, Method, Part, method_named, s2kd
 from s2kd.core.methods import Term as Term
 from s2kd.core.reading import bare, field_type, is_struct, read, unknown_field
 
 __all__ = ["Keep", "Method", "Part", "Recipe", "Split", "Stored", "TeacherSpec", "Term", "Training"]
-__all__ += ["ALL_METHODS", "BLENDS", "json_schema", "method_named", "read", "s2kd", "upgrade"]
+__all__ += ["ALL_METHODS", "BLENDS", "completed", "json_schema", "method_named", "read", "s2kd"]
 
 Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
 Frames = Annotated[int, Meta(ge=1, le=10_000)]
@@ -197,8 +197,8 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @classmethod
     def from_dict(cls, plain: Any, *, source: str = "recipe") -> "Recipe":
-        """The inverse of `to_dict`, of older versions too; `source` names the file in errors."""
-        return read(cls, upgrade(plain, source=source), source)
+        """The inverse of `to_dict`; `source` names the file in errors."""
+        return read(cls, completed(plain, source=source), source)
 
     def with_settings(self, settings: Iterable[str]) -> "Recipe":
         """`["student_training.lr=3e-4"]`: a copy with that field changed."""
@@ -239,100 +239,29 @@ def json_schema(kind: str = "recipes") -> dict[str, Any]:
     return schema
 
 
-# --- recipes of older versions -------------------------------------------------------------------
+def completed(plain: Any, *, source: str = "recipe") -> Any:
+    """Plain data of a recipe with all fields of `split` and `keep`, and methods written out.
 
-_DATES = {name: f"split.{name}" for name in ("train", "val", "test")}
-_SHARES = {name: f"split.{name}" for name in ("fractions", "gap")}
-_MEMORY = {name: f"keep.{name}" for name in ("memory_gb", "cache")}
-_STORAGE = {**_MEMORY, "missing": "keep.missing"}
-_RUNS = {**_SHARES, "unseen": "split.unseen", "memory_gb": "keep.memory_gb"}
-MOVED_SETTINGS: dict[str, dict[str, str]] = {
-    "arrays": {**_DATES, **_SHARES, **_STORAGE},
-    "fds": _SHARES,
-    "fds_slices": _RUNS,
-    "netcdf": {**_DATES, **_SHARES, **_STORAGE, "time_stride": "keep.time_stride"},
-    "prepared": {"memory_gb": "keep.memory_gb"},
-    "prometheus": _RUNS,
-    "taxibj": {**_SHARES, "cache": "keep.cache"},
-    "weatherbench": {**_DATES, **_STORAGE, "gap": "split.gap"},
-}
-"""Settings that readers had: `{"netcdf": {"gap": "split.gap", "missing": "keep.missing"}}`."""
-
-REMOVED_SETTINGS = {
-    "fds": ("layout",),
-    "atmosphere": ("truncation",),
-    "openai": ("backoff", "key_variable"),
-}
-"""Settings without an effect in this version, by reader or narrator."""
-
-DAYS = ("train_days", "val_days", "test_days")
-"""Settings that the reader of TaxiBJ had; they are `split.days`."""
-
-RENAMED_READERS: dict[str, str] = {"netcdf": "cf"}
-"""Old names of readers."""
-
-WEATHERBENCH = {"train": ["1979", "2015"], "val": ["2016", "2016"], "test": ["2017", "2018"]}
-"""Default dates that the reader of WeatherBench had."""
-
-
-def upgrade(plain: Any, *, source: str = "recipe") -> Any:
-    """Plain data of a recipe in the form of this version.
-
-    Settings that readers had are moved into `split` and `keep`, both are added where they are
-    missing, methods given by name are written out, and old names replaced.
+    Fields that are newer than a stored recipe have their defaults.
     """
     if not isinstance(plain, dict):
         return plain
     plain = {**plain}
-    dataset = plain.get("dataset")
-    if isinstance(dataset, dict) and isinstance(dataset.get("params", {}), dict):
-        params = dict(dataset.get("params", {}))
-        sections = {"split": Split(), "keep": Keep()}
-        older = "split" not in plain
-        if dataset.get("name") == "weatherbench" and older:
-            params = {**WEATHERBENCH, "gap": 0, **params}
-        for section, default in sections.items():
-            if isinstance(plain.get(section, {}), dict):
-                plain[section] = {**_plain(default), **plain.get(section, {})}
-        name = dataset.get("name", "")
-        if params.get("unseen", older and name == "fds_slices") in ({}, True):
-            params["unseen"] = {"heat_release": []}  # not this version's default
-        if any(day in params for day in DAYS):
-            plain["split"]["days"] = [params.pop(day, None) or 0 for day in DAYS]
-        for setting, path in MOVED_SETTINGS.get(name, {}).items():
-            if setting in params:
-                section, field = path.split(".")
-                plain[section][field] = params.pop(setting)
-        for setting in REMOVED_SETTINGS.get(name, ()):
-            params.pop(setting, None)
-        plain["dataset"] = {**dataset, "name": RENAMED_READERS.get(name, name), "params": params}
-    narrator = plain.get("narrator")
-    if isinstance(narrator, dict) and isinstance(narrator.get("params"), dict):
-        removed = REMOVED_SETTINGS.get(narrator.get("name", ""), ())
-        params = {k: v for k, v in narrator["params"].items() if k not in removed}
-        plain["narrator"] = {**narrator, "params": params}
     if "methods" in plain:  # a whole recipe
         plain = {"given": "", "captures": [], "unlabelled": [], **plain}
+    for section, default in (("split", Split()), ("keep", Keep())):
+        if isinstance(plain.get(section, {}), dict):
+            plain[section] = {**_plain(default), **plain.get(section, {})}
     if isinstance(plain.get("methods"), list | tuple):
-        plain["methods"] = [_upgraded_method(method, source) for method in plain["methods"]]
+        plain["methods"] = [_written_out(method, source) for method in plain["methods"]]
     return plain
 
 
-def _upgraded_method(method: Any, source: str) -> Any:
+def _written_out(method: Any, source: str) -> Any:
     if isinstance(method, str):
-        return _plain(method_named(OLD_NAMES.get(method, method), source=source))
-    if not isinstance(method, dict):
-        return method
-    renamed = {
-        key: OLD_NAMES.get(method[key], method[key])
-        for key in ("name", "teacher")
-        if isinstance(method.get(key), str)
-    }
-    method = {**method, **renamed}
-    blends = method.pop("blends", 0)
-    method.setdefault("extra", {"name": "blends", "params": {"copies": blends}} if blends else None)
-    if isinstance(method["extra"], str):
-        method["extra"] = {"name": method["extra"]}
+        return _plain(method_named(method, source=source))
+    if isinstance(method, dict) and isinstance(method.get("extra"), str):
+        return {**method, "extra": {"name": method["extra"]}}
     return method
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from s2kd.core.files import check_room, digest, locked
-from s2kd.core.recipe import Keep, Part, Split, upgrade
+from s2kd.core.recipe import Keep, Part, Split
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import store as storage
 from s2kd.data.dataset import SPLITS, Dataset, Stretch
@@ -63,7 +63,6 @@ def load(
     """
     if not isinstance(part, Part):
         part, data = Part(name=MEMORY), part
-    part, split, keep = _current(part, split, keep)
     if part.name == PREPARED:
         readers.check(part.name, part.params)
         return storage.open_store(
@@ -93,17 +92,8 @@ def read_record(part: Part, data: "xr.Dataset | xr.DataArray | None" = None) -> 
     return readers.build(part.name, data, **part.params)
 
 
-def _current(part: Part, split: Split, keep: Keep) -> tuple[Part, Split, Keep]:
-    """With the names and settings of this version, where they are those of an older one."""
-    settings = upgrade(msgspec.to_builtins({"dataset": part, "split": split, "keep": keep}))
-    kinds = {"dataset": Part, "split": Split, "keep": Keep}
-    part, split, keep = (msgspec.convert(settings[name], kind) for name, kind in kinds.items())
-    return part, split, keep
-
-
 def check_part(part: Part) -> None:
     """Refuse an unknown reader or setting."""
-    part, _, _ = _current(part, DEFAULT_SPLIT, DEFAULT_KEEP)
     readers.check(part.name, part.params)
 
 
@@ -131,7 +121,6 @@ def prepare(
     """
     if dtype not in storage.DTYPES:
         raise S2KDError(f"dtype={dtype!r} must be one of {', '.join(storage.DTYPES)}")
-    part, split, keep = _current(part, split, keep)
     source = {
         "part": msgspec.to_builtins(part),
         "split": msgspec.to_builtins(split),
@@ -225,7 +214,6 @@ def dataset_of(
 
 def load_frames(part: Part, path: str, keep: Keep = DEFAULT_KEEP) -> Dataset:
     """All frames of another file, read as `part` is, in the split `train`; the others are empty."""
-    part, _, keep = _current(part, DEFAULT_SPLIT, keep)
     if part.name == PREPARED:
         part = Part(**(origin(part.params["path"]) or {"name": "cf"}))
     name = "cf" if part.name == MEMORY else part.name

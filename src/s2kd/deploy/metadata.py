@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from s2kd.core.files import read_sealed
-from s2kd.core.recipe import upgrade
+from s2kd.core.recipe import completed
 from s2kd.core.saved import load_metadata
 from s2kd.core.types import S2KDError
 
@@ -45,7 +45,7 @@ def student_metadata(student_folder: Path) -> dict[str, Any]:
     trained on prepared data of unknown source).
     """
     metadata = load_metadata(student_folder)
-    recipe = upgrade(metadata.get("recipe") or {"dataset": metadata["dataset"]})
+    recipe = completed(metadata.get("recipe") or {"dataset": metadata["dataset"]})
     return {
         **{field: metadata[field] for field in FIELDS if field in metadata},
         "student": student_folder.name,
@@ -61,7 +61,7 @@ def _reader(dataset: dict[str, Any], origin: dict[str, Any] | None) -> dict[str,
     if dataset["name"] == "prepared":
         if origin is None:
             return None
-        dataset = upgrade({"dataset": origin})["dataset"]
+        dataset = origin
     name, settings = dataset["name"], dataset.get("params", {})
     if name not in ("cf", "memory"):
         from s2kd.data.readers import readers

@@ -38,7 +38,7 @@ from s2kd.core.files import (
     write_sealed,
     write_whole,
 )
-from s2kd.core.recipe import upgrade
+from s2kd.core.recipe import completed
 
 FIELDS = (
     "data", "preset", "variant", "split", "role", "backbone", "method", "seed", "narrator",
@@ -314,8 +314,8 @@ def window_runs(scores: xr.Dataset) -> tuple[int, ...]:
 
 
 def settings_of(scores: xr.Dataset) -> dict[str, Any]:
-    """The recipe of a dataset of one model, as plain data in the form of this version."""
-    return upgrade(json.loads(str(scores["recipe"].values[0])) or {})
+    """The recipe of a dataset of one model, as plain data."""
+    return completed(json.loads(str(scores["recipe"].values[0])) or {})
 
 
 def one_recipe(scores: xr.Dataset, *, free: Sequence[str] = ()) -> None:

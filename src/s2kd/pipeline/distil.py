@@ -13,7 +13,7 @@ from s2kd.data.loading import origin
 from s2kd.models.checkpoint import build_student, metadata_of
 from s2kd.models.forecasters import Student
 from s2kd.pipeline.checks import check_batch
-from s2kd.pipeline.kept import existing_folder, kept
+from s2kd.pipeline.kept import kept
 from s2kd.pipeline.run import Run
 from s2kd.pipeline.targets import Supervision, extra_inputs, supervision_of, teacher_metadata
 from s2kd.pipeline.teach import learn, outcome, save
@@ -23,7 +23,7 @@ from s2kd.training.objectives import Distilling, Forecasting, Weighted
 
 def student_folder(run: Run, student: Part, method: Method, seed: int) -> Path:
     """The folder of this student in its run."""
-    return existing_folder(run.out / "students" / f"{student.name}-{method.name}-seed{seed}")
+    return run.out / "students" / f"{student.name}-{method.name}-seed{seed}"
 
 
 def train_students(run: Run, *, seeds: Sequence[int] = ()) -> None:

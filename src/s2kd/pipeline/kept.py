@@ -48,12 +48,6 @@ def kept(
     first_only(lambda: (folder / NOTE).unlink(missing_ok=True))
 
 
-def existing_folder(folder: Path) -> Path:
-    """The folder itself, or what a run of an older version has under the old name `blind`."""
-    old = folder.with_name(folder.name.replace("no_text", "blind"))
-    return old if old.exists() and not folder.exists() else folder
-
-
 def is_kept(folder: Path, inputs: object) -> bool:
     """Whether the finished result of exactly these inputs lies in `folder`."""
     return _finished_key(folder) == digest(inputs)

@@ -27,7 +27,6 @@ from s2kd.core.errors import S2KDError
 from s2kd.core.recipe import Recipe
 from s2kd.pipeline.distil import train_students
 from s2kd.pipeline.folder import locked, open_run
-from s2kd.pipeline.kept import existing_folder
 from s2kd.pipeline.narratives import narrate
 from s2kd.pipeline.run import Machine, Run, silent
 from s2kd.pipeline.teach import copy_teacher, teacher_folder, train_teacher
@@ -201,7 +200,7 @@ def _unfinished(job: Job) -> set[Path]:
     """Teachers, or token states, that this job would make before its student."""
     kinds = {method.teacher for method in job.recipe.methods} & {"text", "no_text"}
     folders = [f"{kind}-seed{seed}" for kind in kinds for seed in job.recipe.seeds]
-    teachers = (existing_folder(job.folder / "teachers" / name) for name in folders)
+    teachers = (job.folder / "teachers" / name for name in folders)
     files = {teacher / "model.json" for teacher in teachers}
     if "text" in kinds:
         files.add(job.folder / "states" / "test.safetensors")

@@ -13,7 +13,7 @@ from s2kd.core.recipe import Method, Part
 from s2kd.core.saved import load_metadata
 from s2kd.models.checkpoint import load_teacher
 from s2kd.pipeline.checks import compared_views, parts_of
-from s2kd.pipeline.kept import existing_folder, kept
+from s2kd.pipeline.kept import kept
 from s2kd.pipeline.run import Run
 from s2kd.pipeline.teach import teacher_folder
 from s2kd.training.extra import ExtraWindows, Material, StoredInputs, extra_windows
@@ -138,7 +138,7 @@ def make_targets(
     if kind == "stored":
         return StoredTargets(run.out / "targets" / "stored")
     suffix = "" if extra is None else f"-{extra.name}"
-    folder = existing_folder(run.out / "targets" / f"{kind}-seed{seed}{suffix}")
+    folder = run.out / "targets" / f"{kind}-seed{seed}{suffix}"
     teacher, inputs = _opened(run, kind, seed)
     windows = extra or run.windows("train", device=run.fabric.device)
     states = run.states("train") if teacher.reads else None

@@ -18,7 +18,7 @@ from s2kd.models.checkpoint import (
 )
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.narration.text.states import TextStates
-from s2kd.pipeline.kept import existing_folder, is_kept, kept
+from s2kd.pipeline.kept import is_kept, kept
 from s2kd.pipeline.run import Run
 from s2kd.training.loop import fit, validation_error
 from s2kd.training.objectives import Distilling, Forecasting
@@ -26,7 +26,7 @@ from s2kd.training.objectives import Distilling, Forecasting
 
 def teacher_folder(run: Run, kind: str, seed: int) -> Path:
     """The folder of the teacher of this kind (`text` or `no_text`) and seed."""
-    return existing_folder(run.out / "teachers" / f"{kind}-seed{seed}")
+    return run.out / "teachers" / f"{kind}-seed{seed}"
 
 
 def train_teachers(run: Run, *, seeds: Sequence[int] = ()) -> None:

@@ -353,10 +353,7 @@ class _Trainer:
         check_seal(path, "delete it to train from the start")
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-            weights = content["objective"].items()  # `reviews`: the name of earlier versions
-            self.objective.load_state_dict(
-                {name.replace("reviews.", "trainable_losses.", 1): value for name, value in weights}
-            )
+            self.objective.load_state_dict(content["objective"])
             self.optimizer.load_state_dict(content["optimizer"])
             self.schedule.load_state_dict(content["schedule"])
             if content.get("precision"):  # checkpoints of earlier versions have none
