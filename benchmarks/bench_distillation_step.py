@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from common import compare, save
 
-from s2kd.core.recipe import Part
+from s2kd.core.recipe import Part, TeacherSpec
 from s2kd.core.types import GridSpec
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
@@ -26,7 +26,6 @@ from s2kd.data.windows import WindowDataset
 from s2kd.models.checkpoint import Setting, build_student, build_teacher
 from s2kd.models.forecasters import Teacher
 from s2kd.narration.text.states import TextStates
-from s2kd.pipeline.recipes.standins import small_teacher
 from s2kd.training.losses import losses
 from s2kd.training.objectives import Distilling, Forecasting, Targets, Weighted
 from s2kd.training.targets import LiveTargets, StoredTargets, store_targets
@@ -88,7 +87,10 @@ def measure(student_width: int, teacher_width: int, *, rounds: int, folder: Path
         statistics=statistics(dataset, lead=LEAD),
         predict="change",
     )
-    states, spec = words(len(windows)), small_teacher(width=teacher_width)
+    simvp = {"spatial": 16, "temporal": 64, "blocks": 3, "expansion": 2, "drop_path": 0.0}
+    backbone = Part(name="simvp", params=simvp)
+    spec = TeacherSpec(backbone=backbone, width=teacher_width, heads=4, dropout=0.0)
+    states = words(len(windows))
     teacher: Teacher = build_teacher(spec, setting, text_width=TEXT_WIDTH, reads=True).to(
         memory_format=torch.channels_last
     )

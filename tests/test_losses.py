@@ -4,7 +4,6 @@ import torch
 
 from s2kd.core.types import S2KDError
 from s2kd.training.losses import losses
-from s2kd.training.losses.spectral import share_above
 from s2kd.training.objectives import distillation_loss, student_loss
 
 AXES = ("grid", "tokens_1d", "tokens_channels")
@@ -177,12 +176,3 @@ def test_the_objectives_arithmetic():
     assert student_loss(prediction, distillation, weight=2.0) == 17.0
     assert student_loss(prediction, distillation, weight=0.0) == 7.0
     assert distillation_loss([(0.25, spectral)]) == 1.0
-
-
-def test_the_share_of_short_waves_by_hand():
-    """One wave of a quarter of the shortest's wavenumber, and one at three quarters."""
-    long, short = wave(0, 1, amplitude=3.0), wave(0, 3, amplitude=1.0)
-    assert share_above(long + 7.0) < 1e-12
-    np.testing.assert_allclose(share_above(short), 1.0, rtol=1e-12)
-    np.testing.assert_allclose(share_above(long + short), 1 / (9 + 1), rtol=1e-12)
-    assert share_above(torch.ones(1, 1, 4, 4)) == 0

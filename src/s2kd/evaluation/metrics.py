@@ -17,7 +17,6 @@ from s2kd.core.types import S2KDError
 
 Field = Float[Tensor, "*lead channel height width"]
 PerFrame = Float[Tensor, "*lead channel"]
-Scalar = Float[Tensor, ""]
 Mask = Bool[Tensor, "height width"] | None
 Rows = Float[Tensor, " height"] | None
 
@@ -37,55 +36,10 @@ def cell_mean(
     return torch.einsum("...hw,hw->...", values, share) / share.sum()
 
 
-def mse(forecast: Field, truth: Field, *, mask: Mask = None, weights: Rows = None) -> Scalar:
-    """Mean squared error over every element (frames, channels, existing cells); unit squared."""
-    return cell_mean((forecast - truth).square(), mask=mask, weights=weights).mean()
-
-
-def rmse(forecast: Field, truth: Field, *, mask: Mask = None, weights: Rows = None) -> Scalar:
-    """Root of `mse`: the root is taken once, after the mean over everything; in the unit."""
-    return mse(forecast, truth, mask=mask, weights=weights).sqrt()
-
-
-def mae(forecast: Field, truth: Field, *, mask: Mask = None, weights: Rows = None) -> Scalar:
-    """Mean absolute error over every element (frames, channels, existing cells); in the unit."""
-    return cell_mean((forecast - truth).abs(), mask=mask, weights=weights).mean()
-
-
-def mse_sum_per_frame(forecast: Field, truth: Field, *, mask: Mask = None) -> Scalar:
-    """Squared errors summed over channels and existing cells, then averaged over frames.
-
-    The convention of video prediction (SimVP, Gao et al. 2022; OpenSTL). It grows with the grid
-    and is no mean: never compare it with `mse`.
-    """
-    return mse(forecast, truth, mask=mask) * _elements(forecast, mask)
-
-
-def mae_sum_per_frame(forecast: Field, truth: Field, *, mask: Mask = None) -> Scalar:
-    """Absolute errors summed over channels and existing cells, then averaged over frames."""
-    return mae(forecast, truth, mask=mask) * _elements(forecast, mask)
-
-
-def _elements(field: Tensor, mask: Tensor | None) -> int:
-    height, width = field.shape[-2:]
-    return field.shape[-3] * (height * width if mask is None else int(mask.sum()))
-
-
 def latitude_weights(latitude: tuple[float, ...]) -> Float[Tensor, " height"]:
     """Weights cos φ / mean cos φ of rows at φ degrees north (Rasp et al. 2020, WeatherBench)."""
     cosine = np.cos(np.deg2rad(np.asarray(latitude, dtype=np.float64)))
     return torch.from_numpy(cosine / cosine.mean()).float()
-
-
-def latitude_weighted_rmse(
-    forecast: Field, truth: Field, *, latitude: tuple[float, ...], mask: Mask = None
-) -> Scalar:
-    """`rmse` with rows weighted by cos φ: one root after the mean over frames and cells.
-
-    WeatherBench (Rasp et al. 2020) writes a mean of one root per time, which is smaller; its
-    published code, as WeatherBench 2, takes the root last.
-    """
-    return rmse(forecast, truth, mask=mask, weights=latitude_weights(latitude))
 
 
 def anomaly_products(
@@ -95,19 +49,6 @@ def anomaly_products(
     forecast, truth = forecast - climatology, truth - climatology
     products = torch.stack([forecast * truth, forecast.square(), truth.square()])
     return cell_mean(products, mask=mask, weights=weights)
-
-
-def anomaly_correlation(
-    forecast: Field, truth: Field, climatology: Field, *, mask: Mask = None, weights: Rows = None
-) -> Float[Tensor, " channel"]:
-    """ACC of each channel: Σf't' / √(Σf'² Σt'²), sums over frames and existing cells, −1..1.
-
-    As in WeatherBench (Rasp et al. 2020), but the anomalies are not centred: the climatology is
-    that of the training split, and a bias is an error. Latitude weights go into `weights`.
-    """
-    products = anomaly_products(forecast, truth, climatology, mask=mask, weights=weights)
-    covariance, forecast_variance, truth_variance = products.flatten(1, -2).sum(1)
-    return covariance / (forecast_variance * truth_variance).sqrt()
 
 
 def relative_quantile_error(
@@ -159,28 +100,19 @@ def ssim(
     truth: Field,
     *,
     data_range: float | Float[Tensor, " channel"],
-    window: str = "gaussian",
-    size: int | None = None,
+    size: int = 11,
     mask: Mask = None,
     chunk: int | None = None,
 ) -> PerFrame:
     """Structural similarity of each frame (Wang et al. 2004), the mean of its map; 1 is equal.
 
-    `gaussian` is their window (11×11, σ = 1.5, population covariance), `uniform` is 7×7 with
-    sample covariance, scikit-image's default; `size` makes either smaller for small grids
-    (`ssim_window`). `data_range` is the values' possible spread: never guessed, take it from the
-    training split. The map is averaged where the window lies inside the grid, as scikit-image
+    The window is theirs, a Gaussian (11×11, σ = 1.5, population covariance); `size` makes it
+    smaller for small grids (`ssim_window`). `data_range` is the values' possible spread: never
+    guessed, take it from the training split. The map is averaged where the window lies inside the grid, as scikit-image
     does. With a `mask`, every window's weights are renormalised over its existing cells, and the
     mean runs over windows whose centre exists. `chunk` frames are filtered at a time (None: as
     many as stay in a processor's cache, or suit a GPU).
     """
-    match window:
-        case "gaussian":
-            size, sample = size or 11, False
-        case "uniform":
-            size, sample = size or 7, True
-        case _:
-            raise S2KDError(f"ssim: window={window!r} must be 'gaussian' or 'uniform'")
     height, width = truth.shape[-2:]
     if size % 2 == 0 or not 3 <= size <= min(height, width):
         raise S2KDError(
@@ -193,7 +125,7 @@ def ssim(
     # a GPU multiplies float32 matrices in TF32 where its user allows that: too coarse here
     exact = torch.float64 if truth.is_cuda else truth.dtype
     chunk = chunk or max(1, 2 ** (24 if truth.is_cuda else 18) // (height * width))
-    similarity = _Similarity(height, width, size, window, sample, mask, truth.to(exact))
+    similarity = _Similarity(height, width, size, mask, truth.to(exact))
     frames = (
         forecast.reshape(-1, height, width),
         truth.reshape(-1, height, width),
@@ -208,21 +140,11 @@ class _Similarity:
     """SSIM of (frame, height, width) pairs on one grid."""
 
     def __init__(
-        self,
-        height: int,
-        width: int,
-        size: int,
-        window: str,
-        sample: bool,
-        mask: Tensor | None,
-        like: Tensor,
+        self, height: int, width: int, size: int, mask: Tensor | None, like: Tensor
     ) -> None:
-        self.rows = _bands(height, size, window, like)
-        self.columns = [
-            (s, e, band.T.contiguous()) for s, e, band in _bands(width, size, window, like)
-        ]
+        self.rows = _bands(height, size, like)
+        self.columns = [(s, e, band.T.contiguous()) for s, e, band in _bands(width, size, like)]
         self.mask, self.coverage, self.centres = mask, None, None
-        cells = torch.tensor(float(size * size), dtype=like.dtype, device=like.device)
         if mask is not None:
             self.mask, edge = mask.to(like.device), size // 2
             self.centres = self.mask[edge : height - edge, edge : width - edge]
@@ -233,8 +155,6 @@ class _Similarity:
                 )
             # at least the centre exists wherever the map counts; elsewhere any number will do
             self.coverage = self._filter(self.mask.to(like)[None]).clamp_min(1e-6)
-            cells = cells * self.coverage
-        self.unbias = cells / (cells - 1).clamp_min(0.5) if sample else None
 
     def _filter(self, frames: Tensor) -> Tensor:
         """Weighted sums over the window, first along rows of the grid and then along columns."""
@@ -255,16 +175,14 @@ class _Similarity:
         if self.mask is not None:
             forecast, truth = torch.where(self.mask, forecast, 0), torch.where(self.mask, truth, 0)
         # few passes over memory, which is what costs: where taps sum to forecast, c2 goes in before
-        plain = self.unbias is None and self.mask is None
-        early, late = (c2, None) if plain else (torch.zeros_like(c2), c2)
+        early, late = (c2, None) if self.mask is None else (torch.zeros_like(c2), c2)
         mean, truth_mean = self._mean(forecast), self._mean(truth)
         covariance = self._mean(torch.addcmul(early, forecast, truth, value=2))
         variances = self._mean(torch.addcmul(early, forecast, forecast).addcmul_(truth, truth))
         covariance.addcmul_(mean, truth_mean, value=-2)
         variances.addcmul_(mean, mean, value=-1).addcmul_(truth_mean, truth_mean, value=-1)
         if late is not None:
-            scale = 1 if self.unbias is None else self.unbias
-            covariance, variances = covariance * scale + late, variances * scale + late
+            covariance, variances = covariance + late, variances + late
         mean, truth_mean = mean.add_(centre), truth_mean.add_(centre)
         covariance.mul_(torch.addcmul(c1, mean, truth_mean, value=2))
         variances.mul_(torch.addcmul(c1, mean, mean).addcmul_(truth_mean, truth_mean))
@@ -272,13 +190,13 @@ class _Similarity:
 
 
 @lru_cache(maxsize=32)
-def _taps(size: int, window: str) -> np.ndarray:
+def _taps(size: int) -> np.ndarray:
     reach = np.arange(size) - size // 2
-    taps = np.exp(-(reach**2) / (2 * 1.5**2)) if window == "gaussian" else np.ones(size)
+    taps = np.exp(-(reach**2) / (2 * 1.5**2))
     return taps / taps.sum()
 
 
-def _bands(length: int, size: int, window: str, like: Tensor) -> list[tuple[int, int, Tensor]]:
+def _bands(length: int, size: int, like: Tensor) -> list[tuple[int, int, Tensor]]:
     """A 1-D filter at every place where it fits, as banded matrices over stretches of the axis.
 
     Each is (from, to, (outputs, to − from)). On CPU a matrix product beats a one-channel
@@ -291,7 +209,7 @@ def _bands(length: int, size: int, window: str, like: Tensor) -> list[tuple[int,
         count = min(block, inside - start)
         band = np.zeros((count, count + size - 1))
         for row in range(count):
-            band[row, row : row + size] = _taps(size, window)
+            band[row, row : row + size] = _taps(size)
         matrix = torch.from_numpy(band).to(dtype=like.dtype, device=like.device)
         bands.append((start, start + count + size - 1, matrix))
     return bands

@@ -44,13 +44,6 @@ def summary(name: str) -> str:
     return (inspect.getdoc(_RECIPES[name]) or "").partition("\n")[0]
 
 
-def needs_data(name: str) -> bool:
-    """Whether the recipe reads files that the user must have."""
-    _load()
-    parameter = inspect.signature(_RECIPES[name]).parameters.get("data")
-    return parameter is not None
-
-
 def get(name: str, *, data: str = "", world: str = "", preset: str = "") -> Recipe:
     """A built-in recipe; `data` is the folder of its files, `world` the demo's.
 

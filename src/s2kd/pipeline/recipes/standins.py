@@ -22,18 +22,6 @@ def _file(data: str, *names: str, way_out: str = "") -> str:
     raise S2KDError(f"--data {data}: holds no {' and no '.join(names)}{way_out}")
 
 
-def small_teacher(*, spatial: int = 16, temporal: int = 64, width: int = 64) -> TeacherSpec:
-    """A SimVP that reads, small enough for two cores."""
-    params = {"spatial": spatial, "temporal": temporal, "blocks": 3, "expansion": 2}
-    return TeacherSpec(
-        backbone=Part(name="simvp", params={**params, "drop_path": 0.0}),
-        width=width,
-        heads=4,
-        depth=2,
-        dropout=0.0,
-    )
-
-
 def wide_teacher(*, unet: int = 24, width: int = 64, **params: int) -> TeacherSpec:
     """A U-Net three times as wide as the student, that reads.
 

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from s2kd.core.spectral import amplitude
 from s2kd.core.types import S2KDError
 from s2kd.training.losses import Latent, Scalar, at_least_float32, losses
 
@@ -59,19 +58,6 @@ def amplitude_distance(
 
 def _half_amplitude(x: Float[Tensor, "*lead h w"]) -> Float[Tensor, "*lead h half"]:
     return torch.fft.rfft2(at_least_float32(x), norm="ortho").abs()
-
-
-def share_above(latent: Latent, *, cutoff: float = 0.5) -> torch.Tensor:
-    """Share of the spectral energy at wavenumbers above `cutoff` of the Nyquist one, mean removed.
-
-    A scalar in 0..1; what the teacher's two branches are logged by.
-    """
-    height, width = latent.shape[-2:]
-    rows = torch.fft.fftfreq(height, device=latent.device).abs() * 2
-    columns = torch.fft.fftfreq(width, device=latent.device).abs() * 2
-    high = torch.maximum(rows[:, None], columns[None]) > cutoff
-    energy = amplitude(latent - latent.mean((-2, -1), keepdim=True)).square()
-    return energy[..., high].sum() / energy.sum().clamp_min(1e-30)
 
 
 @losses.register("sdkd", compares="latent")
