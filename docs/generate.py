@@ -5,7 +5,7 @@
 
 Nothing in it is typed by hand, so it is made anew rather than kept. The tables of sizes in
 docs/method.md are made here too, from results/backbones.json, which is what
-`s2kd list backbones --json` printed, with `--measure` for some or all presets. The prompts in
+`benchmarks/backbones.py` measures. The prompts in
 docs/narration.md are the code's; its sheets and the words beside them are made by the second line,
 from windows of the simulated worlds.
 """

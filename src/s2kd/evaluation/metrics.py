@@ -108,9 +108,9 @@ def ssim(
 
     The window is theirs, a Gaussian (11×11, σ = 1.5, population covariance); `size` makes it
     smaller for small grids (`ssim_window`). `data_range` is the values' possible spread: never
-    guessed, take it from the training split. The map is averaged where the window lies inside the grid, as scikit-image
-    does. With a `mask`, every window's weights are renormalised over its existing cells, and the
-    mean runs over windows whose centre exists. `chunk` frames are filtered at a time (None: as
+    guessed, take it from the training split. The map is averaged where the window lies inside the
+    grid, as scikit-image does. With a `mask`, every window's weights are renormalised over its
+    existing cells, and the mean runs over windows whose centre exists. `chunk` frames are filtered at a time (None: as
     many as stay in a processor's cache, or suit a GPU).
     """
     height, width = truth.shape[-2:]

@@ -10,7 +10,7 @@ import torch
 
 from s2kd.core.recipe import Part
 from s2kd.core.tensors import Tokens
-from s2kd.core.types import GridSpec, Past, Statistics
+from s2kd.core.types import GridSpec, Past
 from s2kd.data import load
 from s2kd.data.dataset import SPLITS, Dataset
 from s2kd.data.statistics import statistics
@@ -32,15 +32,9 @@ def small_grid(
     height: int = 16, width: int = 24, *, wraps: bool = False, channels: int = 2
 ) -> GridSpec:
     """A grid to try parts on."""
-    names = tuple(f"field{i}" for i in range(channels))
-    return GridSpec(
-        channels=names,
-        units=("1",) * channels,
-        height=height,
-        width=width,
-        step_seconds=3600.0,
-        wraps=wraps,
-    )
+    names, units = tuple(f"field{i}" for i in range(channels)), ("1",) * channels
+    size = {"height": height, "width": width, "step_seconds": 3600.0}
+    return GridSpec(channels=names, units=units, wraps=wraps, **size)
 
 
 def identity(channels: int) -> Normaliser:
@@ -69,15 +63,8 @@ def student_of(backbone: Backbone, grid: GridSpec) -> Student:
 
 def teacher_of(backbone: Backbone, grid: GridSpec) -> Teacher:
     """The backbone as a teacher that reads."""
-    return Teacher(
-        backbone,
-        identity(len(grid.channels)),
-        wraps=grid.wraps,
-        text_width=TEXT_WIDTH,
-        width=16,
-        heads=4,
-        depth=2,
-    )
+    sizes = {"text_width": TEXT_WIDTH, "width": 16, "heads": 4, "depth": 2}
+    return Teacher(backbone, identity(len(grid.channels)), wraps=grid.wraps, **sizes)
 
 
 # --- backbones -----------------------------------------------------------------------------------
@@ -295,40 +282,10 @@ EXTRA_CHECKS: tuple[Check, ...] = (inputs_are_past_frames, draws_depend_on_the_s
 # --- narrators and text encoders -----------------------------------------------------------------
 
 
-def some_pasts(count: int = 4) -> list[Past]:
-    """Windows' pasts for a narrator: a blob that drifts and grows, and noise."""
-    rng = np.random.default_rng(0)
-    grid = small_grid(channels=1)
-    y, x = np.mgrid[: grid.height, : grid.width]
-    pasts = []
-    for number in range(count):
-        blobs = [
-            (1 + 0.2 * t) * np.exp(-((y - 6 - number) ** 2 + (x - 5 - 2 * t) ** 2) / 12)
-            for t in range(PAST)
-        ]
-        noisy = np.stack(blobs)[:, None] + 0.01 * rng.standard_normal((PAST, 1, *y.shape))
-        pasts.append(
-            Past(
-                frames=noisy.astype(np.float32),
-                grid=grid,
-                domain="generic",
-                statistics=_unit_statistics(),
-            )
-        )
-    return pasts
-
-
-def _unit_statistics() -> Statistics:
-    from s2kd.data.statistics import QUANTILES
-
-    return Statistics(
-        mean=(0.1,),
-        std=(0.25,),
-        minimum=(0.0,),
-        maximum=(1.5,),
-        quantiles={q: (1.5 * q**3,) for q in QUANTILES},
-        change=(0.2,),
-    )
+def some_pasts() -> list[Past]:
+    """The first windows of drifting blobs."""
+    blobs = material(0)
+    return [blobs.windows.past_of(number, blobs.statistics) for number in range(4)]
 
 
 def one_text_per_window(narrator: Narrator) -> None:
