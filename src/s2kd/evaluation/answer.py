@@ -173,16 +173,10 @@ def answer_of(
 ) -> Answer:
     """The answer from scores of the finalists, their teacher and the references.
 
-    Args:
-        scores: By test split, models along `model`; the first split is that of the headline.
-        chosen: The chosen student as "backbone method".
-        baseline: The student without distillation, likewise; may be the chosen one.
-        costs: By the same names, teachers by their method; others take what the scores say.
-        candidates: Every candidate of the search.
-        search: JSON-able facts on the search (`Answer.search`).
-
-    Raises:
-        S2KDError: If a name is not in the scores, or the scores have no errors by window.
+    `scores` are by test split, models along `model`; the first split is that of the headline.
+    `chosen` and `baseline`, which may be the same, are "backbone method"; `costs` are by these
+    names, teachers by their method, and others take what the scores say. Raises S2KDError where a
+    name is not in the scores, or the scores have no errors by window.
     """
     first = next(iter(scores.values()))
     groups = {split: _groups(part) for split, part in scores.items()}

@@ -110,8 +110,8 @@ def ssim(
     smaller for small grids (`ssim_window`). `data_range` is the values' possible spread: never
     guessed, take it from the training split. The map is averaged where the window lies inside the
     grid, as scikit-image does. With a `mask`, every window's weights are renormalised over its
-    existing cells, and the mean runs over windows whose centre exists. `chunk` frames are filtered at a time (None: as
-    many as stay in a processor's cache, or suit a GPU).
+    existing cells, and the mean runs over windows whose centre exists. `chunk` frames are filtered
+    at a time (None: as many as stay in a processor's cache, or suit a GPU).
     """
     height, width = truth.shape[-2:]
     if size % 2 == 0 or not 3 <= size <= min(height, width):

@@ -73,11 +73,8 @@ def model_name(fields: Mapping[str, Any]) -> str:
 def describe_model(scores: xr.Dataset, **fields: Any) -> xr.Dataset:
     """The scores of one model with a dimension `model` of length 1 and its coordinates.
 
-    The variables of `SHARED` get no such dimension; all are in single precision.
-
-    Args:
-        scores: What `evaluation.score` returned.
-        fields: Values of `FIELDS`; mappings are written as JSON, None as "", -1 (seed) or NaN.
+    `fields` are values of `FIELDS`; mappings are written as JSON, None as "", -1 (seed) or NaN. The
+    variables of `SHARED` get no such dimension; all are in single precision.
     """
     unknown = sorted(set(fields) - set(FIELDS))
     if unknown:

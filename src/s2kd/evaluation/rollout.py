@@ -73,19 +73,10 @@ def roll_out(
 ) -> xr.Dataset:
     """Errors of forecasts to `horizon` lead times, each block made from the last.
 
-    Args:
-        step: Makes one block; after the first it is given forecasts as its past.
-        windows: Those of one lead time; where a stretch of the split is too short for the long
-            ones they are skipped and counted.
-        horizon: In lead times, at least 2.
-        statistics: Of the training split.
-        climatology: Of the training split; the reference of what is stable.
-        limit: In variances about the climatology.
-        batch_size: Windows at a time.
-        progress: Called with (windows done, windows in all).
-
-    Returns:
-        The variables above; without any where no stretch of the split is long enough.
+    `step` makes one block; after the first it is given forecasts as its past. Where a stretch of
+    the split is too short for the long windows they are skipped and counted; without any that is
+    long enough, the result has no variables. `climatology`, of the training split, is the reference
+    of what is stable, and `limit` is in variances about it.
     """
     extended = long_windows(windows, horizon=horizon)
     attributes = {"rollout_horizon": horizon, "rollout_limit": limit}

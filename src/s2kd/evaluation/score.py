@@ -75,17 +75,10 @@ def score(
 ) -> xr.Dataset:
     """Every score of one forecaster on all `windows`, in one pass of whole batches.
 
-    Args:
-        predict: Maps past frames, physical units, to a forecast of `windows.lead` frames.
-        windows: The windows of one split; only numbers per frame are kept in memory.
-        statistics: Of the training split: unit, data range and thresholds.
-        climatology: Adds anomaly correlation.
-        events: `events.cell_events` of the training split; adds counts of rare events.
-        batch_size: Windows forecast at a time.
-        progress: Called with (windows done, windows in all).
-
-    Raises:
-        S2KDError: Where a forecast has the wrong shape or is not finite.
+    `predict` maps past frames, physical units, to a forecast of `windows.lead` frames; only numbers
+    per frame are kept in memory. `statistics`, of the training split, give unit, data range and
+    thresholds; `climatology` adds anomaly correlation, `events` (`events.cell_events`) counts of
+    rare events. Raises S2KDError where a forecast has the wrong shape or is not finite.
     """
     measure = _measures(windows, statistics, climatology, events)
     parts: dict[str, list[np.ndarray]] = {}

@@ -130,15 +130,10 @@ def mean_estimate(values: Values, *, block: int) -> Estimate:
 def difference_estimate(
     first: Values, second: Float[np.ndarray, "*seed_of_second window_of_second"], *, block: int
 ) -> Estimate:
-    """Mean of first − second; of errors, below 0 the first is better.
+    """Mean of first − second, paired by window and by seed; of errors, below 0 the first is better.
 
-    Args:
-        first: Errors by window, or by seed and window.
-        second: The same windows and, in the same order, the same seeds.
-        block: Block length in windows, at least as long as overlap and memory (`block_for`).
-
-    Raises:
-        S2KDError: If windows or seeds differ in number, or a value is not finite.
+    Blocks are at least as long as overlap and memory (`block_for`). Raises S2KDError where windows
+    or seeds differ in number, or a value is not finite.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if first.shape != second.shape:

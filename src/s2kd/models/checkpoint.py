@@ -93,19 +93,11 @@ def _backbone(part: Part, setting: Setting) -> nn.Module:
 def metadata_of(
     kind: str, part: Part | TeacherSpec, setting: Setting, **origin: Any
 ) -> dict[str, Any]:
-    """Metadata of a trained model.
+    """Metadata of a trained `student` or `teacher`.
 
-    Parameters
-    ----------
-    kind
-        `student` or `teacher`.
-    part
-        The student's backbone or the teacher; written resolved, with every preset and default, so
-        that a later default does not change this model.
-    setting
-        What it was built for.
-    origin
-        JSON-able facts about data and training; of a teacher also `text_width` and `reads`.
+    The part is written resolved, with every preset and default, so that a later default does not
+    change this model. `origin` are JSON-able facts about data and training; of a teacher also
+    `text_width` and `reads`.
     """
     if isinstance(part, TeacherSpec):
         part = replace(part, backbone=_resolved(part.backbone, setting.grid))

@@ -32,22 +32,12 @@ PROBED = 2
 class GivenTeacher(nn.Module):
     """A text-free teacher whose answers are checked: physical units in and out.
 
-    Parameters
-    ----------
-    call
-        Past frames (batch, past, channel, height, width), float32 and physical units, to the
-        future (batch, lead, channel, height, width), to (future, latent) with the latent
-        (batch, d, rows, columns), or to a `Forecast`.
-    setting
-        What it must fit; its normaliser scales the targets.
-    name
-        What errors and label stores call it.
-    digest
-        Identity of weights and code: part of the key of everything made with it.
-    order
-        Position in the setting's channels of each of the teacher's own.
-    extent
-        (rows, columns) of the grid that its latent covers; None: the grid itself.
+    `call` maps past frames (batch, past, channel, height, width), float32 and physical units, to
+    the future (batch, lead, channel, height, width), to (future, latent) with the latent (batch, d,
+    rows, columns), or to a `Forecast`. It must fit `setting`, whose normaliser scales the targets.
+    `name` is what errors and label stores call it, `digest` the identity of weights and code.
+    `order` is the position in the setting's channels of each of the teacher's own; its latent
+    covers `extent` (rows, columns), None for the grid itself.
 
     Raises S2KDError where a probe shows that it does not fit.
     """

@@ -125,16 +125,9 @@ def form_prompt(text: str, domain: Domain, labels: Sequence[str]) -> str:
 
 
 def extract(text: str, past: Past, labels: Sequence[str], ask: Ask) -> tuple[Claim, ...] | None:
-    """The claims of a free text, put into the form by a model.
+    """The claims of a free text, put into the form by a model; None where it does not keep to it.
 
-    Args:
-        text: A narrative of the window.
-        past: The window.
-        labels: The name of every channel in the text.
-        ask: Puts the question to a model.
-
-    Returns:
-        The claims; None where the answer is not in the form.
+    `labels` are the names of the channels in the text.
     """
     form = object_schema({"claims": schema(past.domain, labels)})
     answer = ask(form_prompt(text, past.domain, labels), form)
@@ -218,16 +211,11 @@ def verify(
     seed: int = 0,
     progress: Callable[[int, int], object] | None = None,
 ) -> Verification:
-    """Check the claims of every narrative against its window.
+    """Check the claims of every narrative (None: it has none) against its window.
 
     Chance is measured in random groups of windows, each narrative against the next window of its
-    group, so that neighbours in time are not compared.
-
-    Args:
-        claims: Per window; None for a narrative without claims.
-        past_of: The past of a window by its number; all share one grid.
-        seed: Of the random groups.
-        progress: Called with windows done and total.
+    group, so that neighbours in time are not compared. `past_of` gives the past of a window by its
+    number; all share one grid.
     """
     results, chance = [Faithfulness()] * len(claims), Counter()
     order = np.random.default_rng(seed).permutation(len(claims))

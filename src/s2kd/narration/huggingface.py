@@ -58,16 +58,10 @@ def pinned(config: Any, revision: str) -> dict[str, str]:
 
 
 def load(part: str, kind: str, model: str, **options: Any) -> Any:
-    """`model` loaded by a class of transformers.
+    """`model`, a folder or a hub name, by the class `kind` of transformers, such as `AutoModel`.
 
-    Args:
-        part: Name of the narrator or text encoder, for errors.
-        kind: Name of the class, such as `AutoModel`.
-        model: A folder, or a name on the hub.
-        options: Of `from_pretrained`.
-
-    Raises:
-        S2KDError: the model could not be loaded.
+    `part` names the narrator or text encoder in errors; `options` are those of `from_pretrained`.
+    Raises S2KDError where the model cannot be loaded.
     """
     from safetensors import SafetensorError
 

@@ -41,20 +41,10 @@ def write_preview(
     count: int,
     progress: Callable[[int, int], object] | None = None,
 ) -> None:
-    """Narrate some windows and write the page.
+    """Narrate `count` windows, spread evenly over a split, and write the HTML page.
 
-    Args:
-        path: The HTML file.
-        windows: The windows of a split, of which `count` are spread evenly.
-        narrator: Writes the narratives; a multimodal model is shown with the sheets it reads.
-        train_stats: Statistics of the training split.
-        store: Keeps the narratives, so that narrating all windows later continues from them.
-        name: The registered name of the narrator.
-        count: Number of windows.
-        progress: Called with windows done and total.
-
-    Raises:
-        S2KDError: `count` is below 1.
+    A multimodal model is shown with the sheets it reads. The narratives stay in `store`, under the
+    narrator's registered `name`. Raises S2KDError where `count` is below 1.
     """
     if count < 1:
         raise S2KDError(f"--preview {count}: must be at least 1")

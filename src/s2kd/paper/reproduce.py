@@ -130,12 +130,8 @@ def reproduce(
 ) -> JobSummary:
     """Run the jobs that are left until the time is up, then draw the maps that can be made.
 
-    Args:
-        jobs: In order of worth.
-        out: Folder of the run folders.
-        results: Folder of the result files.
-        context: Minutes, parallel jobs, machine.
-        maps: Whether figure 5 is wanted.
+    `jobs` are in order of worth, `out` holds the run folders and `results` the result files; `maps`
+    says whether figure 5 is wanted.
     """
     unfinished = to_do(jobs, out, results, maps=maps)
     context.say(f"{len(jobs) - len(unfinished)} of {len(jobs)} trainings are done already")

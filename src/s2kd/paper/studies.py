@@ -185,12 +185,8 @@ def variants_of(
 ) -> list[Variant]:
     """The experiment and its variants.
 
-    Args:
-        recipe: Of the data set.
-        data: Name of the data set in results.
-        preset: `paper` or `small`; stand-ins are always small.
-        seeds: Of every training.
-        narratives: Files of recorded narratives by their narrator's name.
+    `data` is the name of the data set in results; `preset` is `paper` or `small`, and stand-ins are
+    always small. `narratives` are files of recorded narratives by their narrator's name.
     """
     official = SOURCES.get(data, ("", False))[1]
     students = recipe.students

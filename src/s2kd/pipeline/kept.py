@@ -25,20 +25,11 @@ def kept(
 ) -> None:
     """Let `make` fill `folder`, unless it already holds the result of exactly these inputs.
 
-    Parameters
-    ----------
-    folder
-        Where the result lies. Unfinished work of the same inputs is left there for `make` to
-        continue; a model or checkpoint of other inputs is moved to `before/` of the run.
-    inputs
-        JSON-able value of everything that the result depends on.
-    make
-        Fills the folder, with the digest of `inputs` in its `model.json` or `key.json`, written
-        last; called by every process of a run.
-    first_only
-        `Run.first_only` where several processes share the work.
-    say
-        Called with a sentence where an earlier result is moved.
+    `inputs` is a JSON-able value of everything that the result depends on. `make` is called by
+    every process of a run, with the digest that it writes last, into `model.json` or `key.json`;
+    `first_only` is `Run.first_only`. Unfinished work of the same inputs is left for `make` to
+    continue; a model or checkpoint of other inputs is moved to `before/` of the run, which `say` is
+    told.
     """
     key = digest(inputs)
     if _finished_key(folder) == key:

@@ -98,19 +98,11 @@ def search_of(
 ) -> Search:
     """The search that these options of `s2kd sweep` describe.
 
-    Parameters
-    ----------
-    run
-        Its recipe has the methods and students.
-    method, student
-        Names of the recipe; the first student if empty.
-    over
-        Axes by comma; if empty, all that apply, in a `grid` λ and β only, as in the paper (for a
-        method without them the learning rate). λ applies to methods with terms, β to those with a
-        spectral term beside another. A learning rate that is searched for one method alone
-        flatters it: search the baseline's too before they are compared.
-    grid
-        Whether a grid is searched.
+    Without `student` that of the recipe's first. `over` are axes by comma; if empty, all that
+    apply, in a `grid` λ and β only, as in the paper (for a method without them the learning rate).
+    λ applies to methods with terms, β to those with a spectral term beside another. A learning rate
+    that is searched for one method alone flatters it: search the baseline's too before they are
+    compared.
     """
     methods = {m.name: m for m in run.recipe.methods}
     students = {part.name: part for part in run.recipe.students}

@@ -43,18 +43,13 @@ def verify_run(
 ) -> list[dict[str, Any]]:
     """Complete the narratives and check the claims of each; one row per split.
 
-    Every change is a new line in the store, which keeps the old ones. The row's `score_before`
-    is the score without these changes, since a score after the worst are gone says little.
+    Every change is a new line in the store, which keeps the old ones. Narratives that score below
+    `drop_below` are replaced by an empty text, after those below it (0.5 by default) were requested
+    `ask_again` times; the best attempt is stored. The row's `score_before` is the score without
+    these changes, since a score after the worst are gone says little. `ask` puts questions to a
+    model, which fills in the claims of texts without claims.
 
-    Args:
-        run: The run.
-        drop_below: Narratives that score lower are replaced by an empty text.
-        ask_again: How often a narrative that scores below `drop_below` (0.5 by default) is
-            requested again first; the best attempt is stored.
-        ask: Puts questions to a model, which fills in the claims of texts without claims.
-
-    Raises:
-        S2KDError: a setting is out of range, or not one for this narrator.
+    Raises S2KDError where a setting is out of range, or not one for this narrator.
     """
     if drop_below is not None and not 0 < drop_below <= 1:
         raise S2KDError(f"--drop-below {drop_below}: must be a score above 0, at most 1")

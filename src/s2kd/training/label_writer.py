@@ -42,25 +42,14 @@ def write_labels(
 ) -> str:
     """Write the teacher's forecasts of all windows; what a killed call has written is not redone.
 
-    They are those of `LiveTargets` of the same windows, in batches of 32
-    (fewer where that exceeds 64 MiB), to the last bit.
+    They are those of `LiveTargets` of the same windows, in batches of 32 (fewer where that exceeds
+    64 MiB), to the last bit. `path` is a new folder, or the unfinished store of the same teacher,
+    data and settings. The windows' `lead` may be 0, since no truth is read. A teacher that reads
+    needs token `states`, whose identity is `states_key`. `latents` and `inputs` say whether the
+    teacher's latents and the past frames are stored. Returns the digest of the store.
 
-    Args:
-        path: a new folder, or the unfinished store of the same teacher, data and settings.
-        teacher: on the windows' device.
-        windows: their `lead` may be 0, since no truth is read.
-        states: token states, for a teacher that reads.
-        states_key: identity of these states.
-        latents: whether its latents are stored too.
-        inputs: whether the past frames are stored.
-        progress: called with the number of windows done and of all.
-
-    Returns:
-        The digest of the store.
-
-    Raises:
-        S2KDError: another store lies there, a block of it was altered, or an answer of the
-            teacher is not finite.
+    Raises S2KDError where another store lies there, a block of it was altered, or an answer of the
+    teacher is not finite.
     """
     path, teacher = Path(path), freeze(teacher)
     probe = forecast_of(teacher, windows.gather(torch.arange(1)), states)

@@ -117,39 +117,15 @@ def fit(
 ) -> list[dict[str, Any]]:
     """Minimise an objective; its model ends with the weights of the lowest validation error.
 
-    Writes `log.jsonl` (one record per epoch) and, while it runs, `checkpoint.pt`. Called again
-    after an interruption, it continues there and ends with the same numbers: the order of windows
-    depends on seed and epoch alone, and the random state is part of the checkpoint.
+    Writes `log.jsonl`, one record per epoch (epoch, train, terms, val, lr), and, every
+    `save_seconds` while it runs, `checkpoint.pt`. Called again after an interruption, it continues
+    there and ends with the same numbers: the order of windows depends on seed and epoch alone, and
+    the random state is part of the checkpoint.
 
-    Parameters
-    ----------
-    objective
-        Loss of a batch of window numbers, with the model to train.
-    count
-        Number of training windows.
-    validate
-        Validation error of the model as it is.
-    training, seed
-        Length and speed of the training; the order of windows.
-    folder
-        Where log and checkpoint lie.
-    fabric
-        Device, precision and processes.
-    hint_epochs
-        First epochs, in which a `Distilling` objective counts its terms on latents alone.
-    progress
-        Called after every step.
-    save_seconds
-        Time between two checkpoints.
-    tensorboard
-        Whether an event file is written too.
-    on_epoch
-        Called after every epoch. Fewer epochs in all shorten a cosine schedule too; an exception
-        leaves a checkpoint to continue from.
-
-    Returns
-    -------
-    The records of all epochs: epoch, train, terms, val, lr.
+    There are `count` training windows; `validate` gives the error of the model as it is. In the
+    first `hint_epochs` a `Distilling` objective counts its terms on latents alone. `progress` is
+    called after every step, `on_epoch` after every epoch: fewer epochs in all shorten a cosine
+    schedule too, and an exception leaves a checkpoint to continue from. Returns the records.
     """
     _check_hints(objective, training, hint_epochs)
     # before the optimizer, whose state in a checkpoint goes to the device of the parameters

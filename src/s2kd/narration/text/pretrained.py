@@ -41,16 +41,9 @@ MINILM_SHA256 = {
 class FrozenEncoder:
     """Token states of the last layer of a frozen transformer, special tokens included.
 
-    Nothing is loaded before the first text is encoded.
-
-    Args:
-        model: A folder or a name on the Hugging Face hub, as a function: it may verify a folder.
-        name: Beginning of `version`.
-        source: Identity of the weights beyond the name, if any.
-        revision: A branch, tag or commit of a hub name; its commit is loaded.
-        max_tokens: The most tokens per text, lowered to the model's own limit (77 for CLIP).
-        device: A PyTorch device, or `auto`.
-        batch: Texts per forward pass.
+    Nothing is loaded before the first text is encoded. `model` gives a folder or a hub name, and
+    may verify the folder first; `name` begins the `version`, and `source` identifies the weights
+    beyond the name. `max_tokens` is lowered to the model's own limit (77 for CLIP).
     """
 
     def __init__(
