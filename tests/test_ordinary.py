@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import tracemalloc
 import warnings
 import zipfile
 
@@ -18,6 +19,8 @@ from s2kd.cli import main
 from s2kd.core.recipe import Part, Split
 from s2kd.core.types import S2KDError
 from s2kd.data.describe import describe
+from s2kd.data.frames import RecordFrames
+from s2kd.data.readers import cf as reading
 from s2kd.data.readers.cf import cf
 from s2kd.deploy.forecast import forecast_file
 from s2kd.pipeline.recipes import BASELINE
@@ -434,6 +437,26 @@ def test_what_is_wrapped_is_named(tmp_path):
     for name, text in (("a", "ZIP archive: unpack it .*data_stream"), ("b", "gzip"), ("c", "page")):
         with pytest.raises(S2KDError, match=rf"{name}\.nc: .*{text}"):
             describe(tmp_path / f"{name}.nc")
+
+
+def test_many_files_take_the_memory_of_a_block(tmp_path, monkeypatch):
+    cells = np.random.default_rng(0).normal(size=(24, 64, 64)).astype(np.float32)
+    degrees = {"lat": ("lat", np.linspace(60, 0, 64), NORTH), "lon": ("lon", np.arange(64.0), EAST)}
+    for number in range(12):
+        times = HOURS[0] + (24 * number + np.arange(24)) * np.timedelta64(1, "h")
+        data = xr.Dataset(
+            {"t": (("time", "lat", "lon"), cells + number)}, degrees | {"time": times}
+        )
+        save(data, tmp_path / f"{number:02d}.nc", encoding={"t": {"chunksizes": (6, 64, 64)}})
+    monkeypatch.setattr(reading, "CHUNK_BYTES", cells.nbytes)
+    frames = RecordFrames(cf(path=str(tmp_path)), "a")
+    frames[:24]  # imports what reading needs
+    tracemalloc.start()
+    means = [float(frames[first : first + 24].mean()) for first in range(0, 12 * 24, 24)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(means, cells.mean() + np.arange(12), atol=1e-4)
+    assert peak < 12 * cells.nbytes / 3
 
 
 # --- through to the forecast file -----------------------------------------------------------------
