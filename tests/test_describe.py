@@ -124,10 +124,10 @@ def test_values_that_are_no_values(tmp_path):
     data = made(land=land, huge=huge, spike=spike, tail=tail, near=near)
     found = describe(save(data, tmp_path / "a.nc")).problems
     assert len(found) == 5, found
-    assert found[0] == "'land' has 300 missing values, 1 cells at every time"
-    assert found[1].startswith("'land' is -9999 at 300 times and places, 1 cells at every time")
-    assert found[2] == "'huge' has 24 missing values"
-    assert found[3].startswith("'huge' is 9.96921e+36 at 24 times and places")
+    assert found[0].startswith("'land' is -9999 at 300 times and places, 1 cells at every time")
+    assert found[1] == "'land' has 300 missing values, 1 cells at every time"
+    assert found[2].startswith("'huge' is 9.96921e+36 at 24 times and places")
+    assert found[3] == "'huge' has 24 missing values"
     assert found[4].startswith("'spike' reaches 50000, far from nearly all of its values (27")
 
 

@@ -318,6 +318,21 @@ def test_values_far_outside_training_are_refused(folder, file, tmp_path, place, 
     forecast(folder, latest, out, beyond_training=True)
 
 
+def test_assumptions_are_said(folder, file):
+    given, said = xr.load_dataset(file), list[str]()
+    given["t2m"].attrs.pop("units")
+    given["t2m"].values[-1, 3, 4] = 1e20
+    s2kd.forecast(folder, given, beyond_training=True, say=said.append)
+    assert said[0] == "'t2m' has no units in the input: K are assumed, as in training"
+    assert "'t2m' has 1 values far outside the" in said[1]
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5])
+def test_steps_are_a_number_of_frames(folder, file, steps):
+    with pytest.raises(S2KDError, match="must be a whole number of frames, at least 1"):
+        s2kd.forecast(folder, file, steps=steps)
+
+
 def test_new_extremes_are_forecast_from(folder, file, expected, tmp_path):
     """One whole range of training beyond it on either side, and not more."""
     known = Forecaster.load(folder).metadata["statistics"]

@@ -444,3 +444,29 @@ def test_statistics_of_a_small_field_are_those_of_a_large_one_scaled():
     for name in ("mean", "std", "change", "maximum"):
         large, small = (np.array(getattr(facts, name)) for facts in made)
         np.testing.assert_allclose(small, large * 1e-25, rtol=1e-5)
+
+
+# --- what a person would say ----------------------------------------------------------------------
+
+
+def test_a_recipe_is_made_with_every_problem_that_loading_does_not_name(tmp_path):
+    data = field()
+    data["t"][:, 0, 0] = 32767
+    data["t"][7, 3, 3] = np.nan
+    del data["t"].attrs["units"]
+    path = write(data.assign(still=data["t"] * 0 + 3), tmp_path / "a.nc")
+    said: list[str] = []
+    recipe = recipes.for_data(path, say=said.append)
+    dataset = load(recipe.dataset, recipe.split, recipe.keep)
+    problems = describe(path).problems
+    texts = (*said, *dataset.notices)
+    assert {p for p in problems if "'t'" in p} == {p for p in texts if "'t'" in p}
+    assert len(set(texts)) == len(texts)
+    assert sum("no units are given for 't'" in text for text in dataset.notices) == 1
+    assert said[0].startswith("'t' is 32767 at 48 times and places, 1 cells at every time")
+
+
+def test_an_error_is_one_line_however_long_the_library_wrote():
+    error = S2KDError("does not fit (Error:\n  size mismatch for a\n  size mismatch for b\n)")
+    assert str(error) == "does not fit (Error: size mismatch for a (and 2 more lines)"
+    assert str(S2KDError("one")) == "one"

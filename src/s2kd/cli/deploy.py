@@ -29,11 +29,13 @@ def forecast(
     ],
     student: Student = "",
     steps: Annotated[
-        int,
+        int | None,
         typer.Option(
-            metavar="N", help="Number of frames; more than in training roll out. 0: as in training."
+            metavar="N",
+            min=1,
+            help="Number of frames; more than in training roll out. Default: as in training.",
         ),
-    ] = 0,
+    ] = None,
     fill: Annotated[
         bool,
         typer.Option(

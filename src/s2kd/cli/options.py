@@ -1,8 +1,10 @@
 """Options that several verbs share, and the recipe and run folder that they name."""
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -97,7 +99,7 @@ def recipe_of(
     elif Path(what).suffix.lower() in FORMATS and Path(what).is_file():
         recipe = read_recipe(Path(what))
     elif is_path and not builtin:
-        recipe = recipes.for_data(what, settings or [])
+        recipe = recipes.for_data(what, settings or [], partial(print, file=sys.stderr))
     elif not builtin and (os.sep in what or Path(what).suffix):
         raise S2KDError(f"{what}: no such file")
     else:

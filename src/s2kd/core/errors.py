@@ -5,7 +5,15 @@ from collections.abc import Iterable
 
 
 class S2KDError(Exception):
-    """Anything the user can put right; the command line prints it without a traceback."""
+    """Anything the user can put right; the command line prints it without a traceback.
+
+    A message is one line: of the many that libraries write, the first two are kept.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        first, *rest = str(message).splitlines() or [""]
+        text = " ".join([first, *(line.strip() for line in rest[:1])])
+        super().__init__(f"{text} (and {len(rest) - 1} more lines)" if len(rest) > 1 else text)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

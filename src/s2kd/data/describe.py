@@ -20,7 +20,7 @@ from s2kd.data.readers import readers
 from s2kd.data.readers.cf import Fields, fields_of, joined
 from s2kd.data.readers.files import IN_MEMORY, engine_of, files_of, kind_of_file
 from s2kd.data.steps import calendar_of, date_text, regularity, step_numbers, time_problems
-from s2kd.data.values import ValueFacts, ValueSummary, packed_edges
+from s2kd.data.values import ValueFacts, ValueSummary, packed_edges, unit_problems
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -77,8 +77,9 @@ class Description:
     """What lies at `path`, and the settings that read it.
 
     `dataset` is the part of a recipe (None: nothing reads it), `split` and `keep` its other
-    settings. `chosen` and `reason` are the channels taken and why. `past` and `lead` (frames) suit
-    the length of the record; 0 where none does. `builtin_recipe` is one that fits, or "".
+    settings. `repeated` are those of `problems` that loading the data names again. `chosen` and
+    `reason` are the channels taken and why. `past` and `lead` (frames) suit the length of the
+    record; 0 where none does. `builtin_recipe` is one that fits, or "".
     """
 
     path: str
@@ -98,6 +99,7 @@ class Description:
     wraps: bool = False
     scanned: str = ""
     problems: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
     chosen: tuple[str, ...] = ()
     reason: str = ""
     past: int = 0
@@ -180,9 +182,9 @@ def _of_layout(label: str, layout: DetectedLayout, params: Mapping[str, Any]) ->
     basic = dataclasses.replace(
         _with_grid(basic, record, variables, scanned),
         chosen=tuple(map(str, record.data_vars)),
-        reason="; ".join(record.attrs.get("notices", ())),
         keep=_keep_settings(variables, list(map(str, record.data_vars))),
     )
+    basic = _with_problems(basic, *record.attrs.get("notices", ()), repeated=True)
     return _fitted(basic, record, {"name": layout.reader, "params": settings})
 
 
@@ -222,15 +224,20 @@ def _of_fields(label: str, fields: Fields) -> Description:
         record = joined(label, fields, channels)
     except S2KDError as error:
         return _with_problems(basic, str(error))
-    basic = _with_problems(basic, *record.attrs["notices"])
+    units = {str(name): str(v.attrs["units"]) for name, v in record.data_vars.items()}
+    basic = _with_problems(basic, *record.attrs["notices"], *unit_problems(units), repeated=True)
     params: dict[str, Any] = {} if in_memory else {"path": label}
     params |= {"variables": list(channels)}
     params |= {} if "latitude" in record.coords else {"domain": "generic"}
     return _fitted(basic, record, {"name": "memory" if in_memory else "cf", "params": params})
 
 
-def _with_problems(description: Description, *problems: str) -> Description:
-    return dataclasses.replace(description, problems=(*description.problems, *problems))
+def _with_problems(description: Description, *problems: str, repeated: bool = False) -> Description:
+    return dataclasses.replace(
+        description,
+        problems=(*description.problems, *problems),
+        repeated=(*description.repeated, *(problems if repeated else ())),
+    )
 
 
 def _fitted(basic: Description, record: "xr.Dataset", part: dict[str, Any]) -> Description:
@@ -334,7 +341,13 @@ def _with_grid(
         else None
         for name in ("latitude", "longitude")
     }
-    values = [text for variable in variables for text in variable.problems(variable.name)]
+    times_problems = _time_problems(record)
+    for v in variables:
+        marks, rest = v.suspicions[: len(v.marks)], v.suspicions[len(v.marks) :]
+        values = dataclasses.replace(v, suspicions=rest).problems(v.name)
+        basic = _with_problems(basic, *(f"{v.name!r} {text}" for text in marks))
+        basic = _with_problems(basic, *values, repeated=True)
+    basic = _with_problems(basic, *times_problems, repeated=True)
     return dataclasses.replace(
         basic,
         variables=tuple(variables),
@@ -347,7 +360,6 @@ def _with_grid(
         width=record.sizes["column"],
         wraps=bool(record.attrs.get("wraps")),
         scanned=scanned,
-        problems=(*basic.problems, *values, *_time_problems(record)),
         **ends,
     )
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.steps import date_text
-from s2kd.data.values import ValueSummary
+from s2kd.data.values import ValueSummary, unit_problems
 
 
 class GapFilter:
@@ -42,6 +42,7 @@ class GapFilter:
             advice: the way out that errors name.
         """
         self.label, self.channels, self.times = label, grid.channels, times
+        self.units = dict(zip(grid.channels, grid.units, strict=True))
         self.missing, self.wraps, self.advice = missing, grid.wraps, advice
         self.known_to_exist = grid.exists
         self.marks = marks or {}
@@ -128,9 +129,10 @@ class GapFilter:
         return None if exists.all() else exists
 
     def notices(self, notices: Sequence[str]) -> tuple[str, ...]:
-        """These, and sentences on missing and suspicious values of all frames so far."""
+        """These, and sentences on units and on the values of all frames so far."""
         facts = {name: summary.facts() for name, summary in self._summaries.items()}
-        return (*notices, *(text for name, fact in facts.items() for text in fact.problems(name)))
+        values = [text for name, fact in facts.items() for text in fact.problems(name)]
+        return (*notices, *unit_problems(self.units), *values)
 
     def _check_run(self) -> None:
         """Refuse missing values of the run that ends, or note its cells without any."""

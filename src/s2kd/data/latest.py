@@ -24,7 +24,8 @@ class LatestFrames:
 
     `axes` and `places` (of files that follow CF) say how the file names and orders its cells.
     `carried` and `borrowed` count missing values that were filled: with the last value of their
-    cell, or, before that cell's first value, with the nearest cell's.
+    cell, or, before that cell's first value, with the nearest cell's. `notices` are sentences on
+    what was assumed.
     """
 
     frames: Float[np.ndarray, "past channel height width"]
@@ -34,6 +35,7 @@ class LatestFrames:
     places: "xr.Dataset | None" = None
     carried: int = 0
     borrowed: int = 0
+    notices: tuple[str, ...] = ()
 
 
 def latest_frames(
@@ -93,7 +95,16 @@ def latest_frames(
         places=record.attrs.get("places"),
         carried=int(absent.sum()) - borrowed,
         borrowed=borrowed,
+        notices=(*record.attrs.get("notices", ()), *_assumed_units(record, grid)),
     )
+
+
+def _assumed_units(record: "xr.Dataset", grid: GridSpec) -> list[str]:
+    return [
+        f"{channel!r} has no units in the input: {units} are assumed, as in training"
+        for channel, units in zip(grid.channels, grid.units, strict=True)
+        if units and not record[channel].attrs.get("units")
+    ]
 
 
 def _matching(

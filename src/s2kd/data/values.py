@@ -54,6 +54,14 @@ class ValueFacts:
         return problems
 
 
+def unit_problems(units: Mapping[str, str]) -> list[str]:
+    """A sentence on channels without units."""
+    without = [repr(name) for name, unit in units.items() if not unit]
+    if not without:
+        return []
+    return [f"no units are given for {', '.join(without)}, so errors and forecasts have none"]
+
+
 class ValueSummary:
     """Summary of one field over the blocks read; `marks` are usual ones besides `MARKS`."""
 

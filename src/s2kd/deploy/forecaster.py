@@ -63,8 +63,8 @@ class Forecaster:
             raise S2KDError(f"{folder}: is not exported as {format!r}; run `s2kd export {folder}`")
         return cls(student_metadata(folder), pytorch_step(folder))
 
-    def predict(self, past: Past, *, steps: int = 0) -> Future:
-        """`steps` future frames (default: `lead`) in physical units.
+    def predict(self, past: Past, *, steps: int | None = None) -> Future:
+        """`steps` future frames (None: `lead`) in physical units.
 
         Beyond `lead` the forecast's own frames are fed back in; in cells that do not exist, the
         last true value is.
@@ -79,9 +79,7 @@ class Forecaster:
             raise S2KDError(
                 f"forecast: {int((~np.isfinite(past)).sum())} of the input values are not finite"
             )
-        steps = steps or self.lead
-        if steps < 1:
-            raise S2KDError(f"forecast: steps must be at least 1, got {steps}")
+        steps = self._checked(steps)
         exists, blocks = self.grid.exists, list[np.ndarray]()
         recent = np.ascontiguousarray(past, dtype=np.float32)
         for _ in range(0, steps, self.lead):
@@ -90,11 +88,19 @@ class Forecaster:
             recent = np.concatenate([recent, fed_back], 1)[:, -self.past :]
         return np.concatenate(blocks, 1)[:, :steps]
 
+    def _checked(self, steps: int | None) -> int:
+        """A number of frames; S2KDError for anything else."""
+        if steps is None:
+            return self.lead
+        if not isinstance(steps, int | np.integer) or steps < 1:
+            raise S2KDError(f"steps={steps!r}: must be a whole number of frames, at least 1")
+        return int(steps)
+
     def forecast(
         self,
         latest: "Path | str | xr.Dataset | xr.DataArray",
         *,
-        steps: int = 0,
+        steps: int | None = None,
         fill: bool = False,
         beyond_training: bool = False,
         say: Callable[[str], object] = lambda text: None,
@@ -104,11 +110,12 @@ class Forecaster:
         Args:
             latest: CF data, or a file of the kind that the student was trained on. Channels, grid
                 and time step must be those of training; units are converted.
-            steps: frames to forecast; 0: as trained. More roll out.
+            steps: frames to forecast; None: as trained. More roll out.
             fill: carry the last value of a cell forward where the input lacks some. A student of
                 data that were filled always does.
             beyond_training: accept values far outside those of training.
-            say: called with one sentence where values were filled.
+            say: called with one sentence per assumption: values that were filled, or are far
+                outside those of training, and units that the input does not give.
 
         Returns:
             Variables (time, lead_time, rows, columns), one per channel, in the units of training;
@@ -119,10 +126,11 @@ class Forecaster:
         """
         from s2kd.data.write import to_xarray
 
-        if steps < 0:
-            raise S2KDError(f"--steps {steps}: must be at least 1")
+        steps = self._checked(steps)
         latest = Path(latest) if isinstance(latest, str) else latest
         past = input_frames(latest, self.metadata, fill=fill, beyond_training=beyond_training)
+        for notice in past.notices:
+            say(notice)
         if past.carried or past.borrowed:
             say(
                 f"filled {past.carried} missing values with the last of their cell, and "

@@ -1,6 +1,7 @@
 """Input frames of a forecast: read as the training data were, and checked against their ranges."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ def input_frames(
     """The last frames of a file or dataset, in the units and order of training.
 
     Raises S2KDError where they differ from training, lack values, or (unless `beyond_training`)
-    are far outside its range.
+    are far outside its range; with `beyond_training` a notice names such values.
     """
     grid, label = GridSpec.from_dict(metadata["grid"]), label_of(latest)
     record = _opened(latest, metadata, grid)
@@ -39,9 +40,13 @@ def input_frames(
         label=label,
         missing="fill" if fill or metadata["missing"] == "fill" else "error",
     )
-    if not beyond_training:
-        _check_range(label, past.frames, grid, metadata["statistics"])
-    return past
+    problem = _out_of_range(past.frames, grid, metadata["statistics"])
+    if problem and not beyond_training:
+        raise S2KDError(
+            f"{label}: {problem}; most likely another unit, or a fill value that the file does not "
+            "declare (--beyond-training forecasts all the same)"
+        )
+    return replace(past, notices=(*past.notices, *([problem] if problem else [])))
 
 
 def label_of(latest: object) -> str:
@@ -101,13 +106,12 @@ def _opened_cf(latest: "Path | xr.Dataset | xr.DataArray", grid: GridSpec) -> "x
     return joined(label_of(latest), fields, grid.channels, chunked=False)
 
 
-def _check_range(
-    label: str,
+def _out_of_range(
     past: Float[np.ndarray, "past channel height width"],
     grid: GridSpec,
     statistics: Mapping[str, Any],
-) -> None:
-    """Refuse values further outside those of training than these are apart.
+) -> str:
+    """What lies further outside the values of training than these are apart; "" for nothing.
 
     A new extreme lies well within that; another unit or an undeclared fill value does not.
     Training statistics ignore cells outside the mask: ten times as far is allowed there.
@@ -117,13 +121,11 @@ def _check_range(
     reach = (high - low) * np.where(grid.exists, 1, 10)
     outside = (past < low - reach) | (past > high + reach)
     if not outside.any():
-        return
+        return ""
     frame, channel, row, column = np.argwhere(outside)[0]
     unit = f" {grid.units[channel]}" if grid.units[channel] else ""
-    raise S2KDError(
-        f"{label}: {grid.channels[channel]!r} has {int(outside[:, channel].sum())} values far "
-        f"outside the {low[channel, 0, 0]:g} to {high[channel, 0, 0]:g}{unit} of training, the "
-        f"first {past[frame, channel, row, column]:g} at row {row}, column {column}; most likely "
-        "another unit, or a fill value that the file does not declare (--beyond-training forecasts "
-        "all the same)"
+    return (
+        f"{grid.channels[channel]!r} has {int(outside[:, channel].sum())} values far outside the "
+        f"{low[channel, 0, 0]:g} to {high[channel, 0, 0]:g}{unit} of training, the first "
+        f"{past[frame, channel, row, column]:g} at row {row}, column {column}"
     )

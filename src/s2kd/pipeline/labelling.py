@@ -66,7 +66,7 @@ def label(
         S2KDError: what the teacher, the data or the store do not allow, by name.
     """
     out, spec = Path(out), str(teacher) if isinstance(teacher, str | Path) else ""
-    recipe = data if isinstance(data, Recipe) else recipes.for_data(data)
+    recipe = data if isinstance(data, Recipe) else recipes.for_data(data, say=say)
     _check_target(out, recipe)
     trained = (frames_wanted(spec) if spec else None) or (recipe.past, recipe.lead)
     past, lead = past or trained[0], lead or trained[1]

@@ -104,12 +104,15 @@ def for_dataset(part: Part, *, past: int, lead: int, name: str, cells: int) -> R
 
 
 def for_data(
-    data: "str | Path | xr.Dataset | xr.DataArray", settings: Sequence[str] = ()
+    data: "str | Path | xr.Dataset | xr.DataArray",
+    settings: Sequence[str] = (),
+    say: Callable[[str], object] = lambda text: None,
 ) -> Recipe:
     """The recipe made for a gridded file or folder, or for CF data in memory.
 
     `settings` (`path=value`) change it; those of `dataset.params` are not guessed from the file.
-    Raises S2KDError where nothing that can be read fits.
+    `say` is called with every problem of the file that loading the data does not name. Raises
+    S2KDError where nothing that can be read fits.
     """
     if isinstance(data, str | Path) and is_labels(Path(data)):
         raise S2KDError(
@@ -123,6 +126,9 @@ def for_data(
     if recipe is None:
         reasons = "; ".join(description.problems)
         raise S2KDError(f"{description.path}: no recipe fits it: {reasons}")
+    for problem in description.problems:
+        if problem not in description.repeated:
+            say(problem)
     return recipe.with_settings(settings)
 
 
