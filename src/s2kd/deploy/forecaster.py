@@ -63,7 +63,7 @@ class Forecaster:
             raise S2KDError(f"{folder}: is not exported as {format!r}; run `s2kd export {folder}`")
         return cls(student_metadata(folder), pytorch_step(folder))
 
-    def predict(self, past: Past, *, steps: int | None = None) -> Future:
+    def predict(self, past: Past, *, steps: int | float | None = None) -> Future:
         """`steps` future frames (None: `lead`) in physical units.
 
         Beyond `lead` the forecast's own frames are fed back in; in cells that do not exist, the
@@ -88,7 +88,7 @@ class Forecaster:
             recent = np.concatenate([recent, fed_back], 1)[:, -self.past :]
         return np.concatenate(blocks, 1)[:, :steps]
 
-    def _checked(self, steps: int | None) -> int:
+    def _checked(self, steps: int | float | None) -> int:
         """A number of frames; S2KDError for anything else."""
         if steps is None:
             return self.lead
@@ -100,7 +100,7 @@ class Forecaster:
         self,
         latest: "Path | str | xr.Dataset | xr.DataArray",
         *,
-        steps: int | None = None,
+        steps: int | float | None = None,
         fill: bool = False,
         beyond_training: bool = False,
         say: Callable[[str], object] = lambda text: None,
