@@ -21,6 +21,7 @@ from s2kd.evaluation import figures
 from s2kd.evaluation.answer import Candidate
 from s2kd.evaluation.maps import (
     LEVELS,
+    ColourScale,
     channel_maps,
     coast_path,
     coastlines,
@@ -365,25 +366,24 @@ def decoded(panel, lead=-1):
     return np.asarray(image), np.array(image.getpalette()).reshape(-1, 3)
 
 
-def values_of(panel, bar, lead=-1):
-    """The field that an image shows, from the ends of its colour bar."""
-    low, high = float(bar.low), float(bar.high)
-    return low + decoded(panel, lead)[0] / (LEVELS - 1) * (high - low)
+def values_of(panel, scale, lead=-1):
+    """The field that an image shows."""
+    return scale.low + decoded(panel, lead)[0] / (LEVELS - 1) * (scale.high - scale.low)
 
 
 def test_maps_share_one_range_and_errors_are_centred():
     frames, forecasts, shown = drawn(plain_grid())
     assert [len(p.images) for pair in shown.forecasts for p in (shown.truth, *pair)] == [LEAD] * 6
-    fields, errors = shown.bars
-    assert float(errors.low) == -float(errors.high) < 0
-    for panel, bar, field in (
+    fields, errors = shown.scales
+    assert errors.low == -errors.high < 0
+    for panel, scale, field in (
         (shown.truth, fields, frames["truth"][-1, 1]),
         (shown.forecasts[1][0], fields, forecasts["teacher"][-1, 1]),
         (shown.forecasts[0][1], errors, (forecasts["unet s2kd"] - frames["truth"])[-1, 1]),
     ):
-        low, high = float(bar.low), float(bar.high)
-        # three digits of the ends, and half a level
-        assert np.abs(values_of(panel, bar) - np.clip(field, low, high)).max() < (high - low) / 150
+        level = (scale.high - scale.low) / (LEVELS - 1)
+        error = values_of(panel, scale) - np.clip(field, scale.low, scale.high)
+        assert np.abs(error).max() < 0.51 * level
     rmse = np.sqrt(np.mean((forecasts["teacher"] - frames["truth"])[0, 1] ** 2))
     assert shown.forecasts[1][1].notes[0] == f"RMSE {rmse:.3g}"
     titles = [panel.title for pair in shown.forecasts for panel in pair]
@@ -392,11 +392,10 @@ def test_maps_share_one_range_and_errors_are_centred():
 
 def test_maps_show_the_change_where_the_field_hides_it():
     frames, _, shown = drawn(plain_grid(), still=True)
-    bar = shown.bars[0]
-    assert bar.label == "change of t (K) since the last input"
-    assert float(bar.low) == -float(bar.high)
-    want = np.clip(frames["truth"][-1, 1] - frames["past"][-1, 1], float(bar.low), float(bar.high))
-    assert np.allclose(values_of(shown.truth, bar), want, atol=float(bar.high) / 75)
+    scale = shown.scales[0]
+    assert (scale.label, scale.low) == ("change of t (K) since the last input", -scale.high)
+    want = np.clip(frames["truth"][-1, 1] - frames["past"][-1, 1], scale.low, scale.high)
+    assert np.allclose(values_of(shown.truth, scale), want, atol=scale.high / LEVELS * 1.1)
 
 
 def geographic(step):
@@ -418,7 +417,7 @@ def test_many_leads_are_thinned_and_large_grids_averaged():
     field = np.arange(300.0)[:, None].repeat(300, 1)
     exists = np.ones(field.shape, bool)
     exists[:3, :3] = exists[3:6, 3] = False
-    shades = levels(field, exists, (0.0, 299.0))
+    shades = levels(field, exists, ColourScale(name="viridis", low=0.0, high=299.0, label=""))
     assert shades.shape == (100, 100)
     assert shades[0, 0] == LEVELS  # no cell of the nine exists
     assert shades[1, 1] == round(4 / 299 * (LEVELS - 1))

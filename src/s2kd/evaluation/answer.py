@@ -409,15 +409,16 @@ def _ratios(student: Cost, teacher: Cost) -> str:
     """`, 10 times smaller and 3.6 times faster than its teacher`."""
     words = []
     if student.bytes and teacher.bytes:
-        words.append(_times(teacher.bytes / student.bytes, "smaller", "larger"))
+        words += _times(teacher.bytes / student.bytes, "smaller", "larger")
     if student.latency_ms and teacher.latency_ms and student.runtime == teacher.runtime:
-        words.append(_times(teacher.latency_ms / student.latency_ms, "faster", "slower"))
+        words += _times(teacher.latency_ms / student.latency_ms, "faster", "slower")
     return f", {' and '.join(words)} than its teacher" if words else ""
 
 
-def _times(ratio: float, above: str, below: str) -> str:
+def _times(ratio: float, above: str, below: str) -> list[str]:
     times, word = (ratio, above) if ratio >= 1 else (1 / ratio, below)
-    return f"{times:.2g} times {word}" if times < 100 else f"{times:.0f} times {word}"
+    text = f"{times:.2g}" if times < 100 else f"{times:.0f}"
+    return [] if text == "1" else [f"{text} times {word}"]
 
 
 def _error_text(answer: Answer, channel: str) -> str:
@@ -467,7 +468,8 @@ def _remedy(answer: Answer, reference: ScoredForecaster, word: Verdict, channel:
     """What helps against a reference, by the verdict and by whether the teacher beats it."""
     teacher = answer.forecaster(answer.teacher)
     if word == "unclear":
-        return f"Over {answer.windows[answer.split]} test windows the difference may be chance."
+        count = answer.windows[answer.split]
+        return f"Over {count} test windows the difference may be chance: a longer record tells."
     if teacher is None:
         return "It has no teacher: name one with --teacher, or a capture with --capture."
     scores = [forecaster.scores[answer.split] for forecaster in (teacher, reference)]

@@ -155,8 +155,9 @@ def frontier(
     axes.plot(*zip(*front, strict=True) if front else ([], []), color="#999999", zorder=1)
     for method, latency, error, is_chosen, name in points:
         form = {"marker": "*", "s": 220, "zorder": 3} if is_chosen else {"marker": "o", "s": 40}
-        axes.scatter(latency, error, color=style[method][0], label=method_label(method),
-                     linewidth=0.7, edgecolor="white", **form)  # fmt: skip
+        colour, line = style[method]
+        fill = colour if line == "-" else "white"
+        axes.scatter(latency, error, label=method_label(method), c=fill, edgecolor=colour, **form)
         if (latency, error) in front:  # more names would overlap
             axes.annotate(name, (latency, error), (7, 5), textcoords="offset points", fontsize=8)
     axes.set(xscale="log", yscale="log")

@@ -5,7 +5,7 @@ Fields are small images, one pixel per cell, that the page enlarges; coastlines 
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -15,7 +15,6 @@ from jaxtyping import Float, UInt8
 
 from s2kd.core.types import GridSpec
 from s2kd.evaluation.answer import with_unit
-from s2kd.evaluation.tables import number
 
 SMALL_CHANGE = 0.4
 """Of the spatial standard deviation: below it, maps show changes."""
@@ -29,13 +28,40 @@ MISSING = (187, 187, 187)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ColourBar:
-    """The range of some fields: a CSS gradient, its ends as text, and what is shown."""
+class ColourScale:
+    """A colour map of Matplotlib over a range of values, and what they are."""
 
-    gradient: str
-    low: str
-    high: str
+    name: str
+    low: float
+    high: float
     label: str
+
+    @classmethod
+    def of(
+        cls, fields: Iterable[np.ndarray], exists: np.ndarray, name: str, label: str
+    ) -> "ColourScale":
+        """Over all but the outermost hundredth of the values; 0 in the middle but for viridis."""
+        values = np.concatenate([frames[:, exists] for frames in fields], axis=None)
+        low, high = (float(value) for value in np.quantile(values, (0.005, 0.995)))
+        if name != "viridis":
+            high = max(abs(low), abs(high))
+            low = -high
+        low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+        return cls(name=name, low=low, high=high, label=label)
+
+    @property
+    def palette(self) -> UInt8[np.ndarray, "level 3"]:
+        """The colours of `LEVELS`, and that of cells that do not exist."""
+        import matplotlib
+
+        shades = matplotlib.colormaps[self.name](np.linspace(0, 1, LEVELS), bytes=True)[:, :3]
+        return np.vstack([shades, np.array([MISSING], np.uint8)])
+
+    @property
+    def gradient(self) -> str:
+        """As CSS."""
+        stops = self.palette[np.linspace(0, LEVELS - 1, 9).astype(int)]
+        return f"linear-gradient(90deg,{','.join('#' + bytes(stop).hex() for stop in stops)})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +80,7 @@ class ChannelMaps:
     channel: str
     truth: MapPanel
     forecasts: tuple[tuple[MapPanel, MapPanel], ...]
-    bars: tuple[ColourBar, ...]
+    scales: tuple[ColourScale, ...]
 
 
 def shown_leads(count: int) -> list[int]:
@@ -80,27 +106,26 @@ def channel_maps(
     fields = {"truth": truth, **forecasts}
     fields = {name: frames[leads, channel] for name, frames in fields.items()}
     errors = {name: frames - fields["truth"] for name, frames in fields.items() if name != "truth"}
-    label, colours = with_unit(grid.channels[channel], grid.units[channel]), "viridis"
+    unit = grid.units[channel]
+    label, colours = with_unit(grid.channels[channel], unit), "viridis"
     if _hides_change(fields["truth"][:, exists], start[exists]):
         fields = {name: frames - start for name, frames in fields.items()}
         label, colours = f"change of {label} since the last input", "RdBu_r"
-    limits = _range(list(fields.values()), exists, centred=colours != "viridis")
-    bars = [_colour_bar(colours, limits, label)]
-    panels = {name: _panel(name, f, grid, colours, limits) for name, f in fields.items()}
-    pairs = []
+    scales = [ColourScale.of(fields.values(), exists, colours, label)]
+    panels = {name: _panel(name, frames, exists, scales[0]) for name, frames in fields.items()}
     if errors:
-        limits = _range(list(errors.values()), exists, centred=True)
-        bars.append(_colour_bar("PuOr_r", limits, with_unit("error", grid.units[channel])))
+        error_label = with_unit("error", unit)
+        scales.append(ColourScale.of(errors.values(), exists, "PuOr_r", error_label))
+    pairs = []
     for name, frames in errors.items():
         rmse = np.sqrt(np.mean(np.square(frames[:, exists]), axis=1))
         notes = tuple(f"RMSE {value:.3g}" for value in rmse)
-        error = _panel(f"error: {name}", frames, grid, "PuOr_r", limits, notes)
-        pairs.append((panels[name], error))
+        pairs.append((panels[name], _panel(f"error: {name}", frames, exists, scales[1], notes)))
     return ChannelMaps(
         channel=grid.channels[channel],
         truth=panels["truth"],
         forecasts=tuple(pairs),
-        bars=tuple(bars),
+        scales=tuple(scales),
     )
 
 
@@ -110,46 +135,19 @@ def _hides_change(truth: Float[np.ndarray, "lead cell"], start: Float[np.ndarray
     return change < SMALL_CHANGE * float(np.std(start))
 
 
-def _range(
-    fields: Sequence[np.ndarray], exists: np.ndarray, *, centred: bool
-) -> tuple[float, float]:
-    """All but the outermost hundredth of the values; with 0 in its middle where `centred`."""
-    values = np.concatenate([frames[:, exists] for frames in fields], axis=None)
-    low, high = (float(v) for v in np.quantile(values, (0.005, 0.995)))
-    if centred:
-        high = max(abs(low), abs(high))
-        low = -high
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def _palette(colours: str) -> UInt8[np.ndarray, "level 3"]:
-    import matplotlib
-
-    shades = matplotlib.colormaps[colours](np.linspace(0, 1, LEVELS), bytes=True)[:, :3]
-    return np.vstack([shades, np.array([MISSING], np.uint8)])
-
-
-def _colour_bar(colours: str, limits: tuple[float, float], label: str) -> ColourBar:
-    stops = _palette(colours)[np.linspace(0, LEVELS - 1, 9).astype(int)]
-    low, high = (number(value, ".3g") for value in limits)
-    shades = ",".join("#" + bytes(stop).hex() for stop in stops)
-    return ColourBar(gradient=f"linear-gradient(90deg,{shades})", low=low, high=high, label=label)
-
-
 def _panel(
     title: str,
     frames: Float[np.ndarray, "lead height width"],
-    grid: GridSpec,
-    colours: str,
-    limits: tuple[float, float],
+    exists: np.ndarray,
+    scale: ColourScale,
     notes: tuple[str, ...] = (),
 ) -> MapPanel:
-    images = tuple(_png(levels(field, grid.exists, limits), colours) for field in frames)
+    images = tuple(_png(levels(field, exists, scale), scale) for field in frames)
     return MapPanel(title=title, images=images, notes=notes or ("",) * len(images))
 
 
 def levels(
-    field: Float[np.ndarray, "height width"], exists: np.ndarray, limits: tuple[float, float]
+    field: Float[np.ndarray, "height width"], exists: np.ndarray, scale: ColourScale
 ) -> UInt8[np.ndarray, "rows columns"]:
     """The level of colour of every cell, `LEVELS` for those that do not exist.
 
@@ -162,17 +160,16 @@ def levels(
         weight = exists[:rows, :columns].reshape(squares).sum((1, 3))
         total = np.where(exists, field, 0)[:rows, :columns].reshape(squares).sum((1, 3))
         field, exists = total / np.maximum(weight, 1), weight > 0
-    low, high = limits
-    share = np.clip((np.where(exists, field, low) - low) / (high - low), 0, 1)
+    share = np.clip((field - scale.low) / (scale.high - scale.low), 0, 1)
     return np.where(exists, np.rint(share * (LEVELS - 1)), LEVELS).astype(np.uint8)
 
 
-def _png(shades: UInt8[np.ndarray, "rows columns"], colours: str) -> str:
+def _png(shades: UInt8[np.ndarray, "rows columns"], scale: ColourScale) -> str:
     """An image with a palette as base64 text."""
     from PIL import Image  # with Matplotlib
 
     image, stream = Image.fromarray(shades, "P"), io.BytesIO()
-    image.putpalette(_palette(colours).tobytes())
+    image.putpalette(scale.palette.tobytes())
     image.save(stream, format="png", optimize=True)
     return base64.b64encode(stream.getvalue()).decode()
 

@@ -372,7 +372,7 @@ def _curve_figures(
         by_backbone = {}
         for backbone in backbones:
             models = scores.isel(model=~students | (scores["backbone"].values == backbone))
-            methods = dict.fromkeys(map(str, models["method"].values))
+            methods = sorted(set(map(str, models["method"].values)), key=list(page.style).index)
             by_backbone[backbone] = {
                 method: _curve(values(select(models, method=method), channel)) for method in methods
             }

@@ -399,8 +399,8 @@ def _samples(run: Run) -> dict[str, Any]:
         for time in run.dataset.times[last : last + windows.lead + 1]
     ]
     return {
-        # simulations count from 1970: they have no dates
-        "times": [] if times[0].startswith("1970") else times,
+        # simulations, which have no dates, count from 1970 or in parts of a minute
+        "times": times if run.dataset.grid.step_seconds >= 60 and times[0] >= "1971" else [],
         "past": window.past[0].numpy(),
         "truth": window.future[0].numpy(),
         "forecasts": forecasts,
