@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated
@@ -47,11 +46,23 @@ def watch(
         with Live(_view(out, progress), console=console, auto_refresh=False) as live:
             while stay or progress is None or not progress.ended:
                 time.sleep(PAUSE)
-                progress = read_progress(out)
+                progress = _look(out)
                 live.update(_view(out, progress), refresh=True)
         if web:
             time.sleep(2 * RENEWAL)  # the next reading of an open page is the report
     console.print(f"Report: {out / 'report.html'}", highlight=False)
+
+
+def _look(out: Path) -> "RunProgress | None":
+    """The progress; where a file was just being replaced, that of a moment later."""
+    from s2kd.core.errors import S2KDError
+    from s2kd.evaluation.progress import read_progress
+
+    try:
+        return read_progress(out)
+    except (FileNotFoundError, S2KDError):
+        time.sleep(PAUSE)
+        return read_progress(out)
 
 
 def _view(out: Path, progress: "RunProgress | None") -> "RenderableType":
@@ -75,9 +86,9 @@ def _view(out: Path, progress: "RunProgress | None") -> "RenderableType":
 def _page(out: Path) -> str:
     """The report of a run that has ended; of others, the page of their progress."""
     from s2kd.evaluation.page import render
-    from s2kd.evaluation.progress import RENEWAL, progress_page, read_progress
+    from s2kd.evaluation.progress import RENEWAL, progress_page
 
-    progress = read_progress(out)
+    progress = _look(out)
     if progress is None:
         return render(title=f"Waiting for a run in {out}", refresh=RENEWAL)
     if progress.ended:
@@ -88,6 +99,7 @@ def _page(out: Path) -> str:
 @contextmanager
 def served(out: Path, port: int) -> Iterator[str]:
     """A server of the page on the loopback interface; gives its address."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
