@@ -30,7 +30,7 @@ from s2kd.evaluation.maps import (
     region,
     shown_leads,
 )
-from s2kd.evaluation.page import Training, figure_of, training_section
+from s2kd.evaluation.page import Section, Training, figure_of, render, training_section
 from s2kd.evaluation.report import answer_of_run, write_report
 from s2kd.evaluation.results import describe_model, join_models, select
 from s2kd.evaluation.summary import summary_rows, summary_table
@@ -184,11 +184,12 @@ def test_a_table_in_a_terminal_in_markdown_and_in_html():
     assert lines[2].count("|") == lines[3].count("|") == lines[4].count("|") == 9
     odd = Table(title="", head=("a|b", "c"), lines=(("1 < 2", "x|y"),))
     assert "| a\\|b | c |" in odd.markdown().replace("a|b", "a\\|b") or r"x\|y" in odd.markdown()
-    assert "<td>1 &lt; 2</td>" in odd.html()
     # bounds are small, and every cell has its heading, for phones
     bounded = Table(title="", head=("", 'a "b"'), lines=(("x", "1.5 [1.0, 2.0]"), ("y", "–")))
-    assert '<td data-label="a &quot;b&quot;">1.5<small>[1.0, 2.0]</small></td>' in bounded.html()
-    assert '<td data-label="a &quot;b&quot;" class="none">–</td>' in bounded.html()
+    page = render(title="", sections=[Section(heading="", tables=[odd, bounded])])
+    assert "<td>1 &lt; 2</td>" in page
+    assert '<td data-label="a &#34;b&#34;">1.5<small>[1.0, 2.0]</small></td>' in page
+    assert '<td data-label="a &#34;b&#34;" class="none">–</td>' in page
 
 
 class Page(HTMLParser):

@@ -11,7 +11,7 @@ from typing import Any
 from s2kd.evaluation import figures
 from s2kd.evaluation.compare import label
 from s2kd.evaluation.maps import ChannelMaps
-from s2kd.evaluation.tables import Table
+from s2kd.evaluation.tables import Table, below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +94,7 @@ def render(**content: Any) -> str:
 
     template = files("s2kd.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["below"] = below
     return environment.from_string(template).render(**content)
 
 

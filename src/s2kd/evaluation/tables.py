@@ -1,6 +1,5 @@
-"""Tables of text with one form for the terminal, Markdown and HTML."""
+"""Tables of text for the terminal and Markdown; `report.html.j2` has their HTML."""
 
-import html
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,29 +27,6 @@ class Table:
         )
         caption = f"\n\n*{self.caption}*" if self.caption else ""
         return f"**{self.title}**\n\n{body}{caption}"
-
-    def html(self) -> str:
-        """As an HTML table with its caption below; a line that begins with ▸ stands out.
-
-        Bounds and deviations are in `small`; every cell repeats its heading, for narrow screens,
-        where a line is a card.
-        """
-        names = [html.escape(name) for name in self.head]
-
-        def line(cells: tuple[str, ...]) -> str:
-            marked = ' class="mark"' if cells[0].startswith("▸") else ""
-            inner = f"<td>{_html_cell(cells[0])}</td>"
-            for name, cell in zip(names[1:], cells[1:], strict=True):
-                empty = ' class="none"' if cell == "–" else ""
-                inner += f'<td data-label="{name}"{empty}>{_html_cell(cell)}</td>'
-            return f"<tr{marked}>{inner}</tr>"
-
-        head = "".join(f"<th>{name}</th>" for name in names)
-        return (
-            f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
-            f"<tbody>{''.join(map(line, self.lines))}</tbody></table></div>"
-            + (f'<p class="faint">{html.escape(self.caption)}</p>' if self.caption else "")
-        )
 
     def __rich_console__(
         self, console: "rich.console.Console", options: "rich.console.ConsoleOptions"
@@ -112,23 +88,17 @@ class _Column:
 
     @classmethod
     def of(cls, name: str, *cells: str) -> "_Column":
-        lines = [line for cell in cells for line in _below(cell).split("\n")]
+        lines = [line for cell in cells for line in below(cell).split("\n")]
         bounds = [line for line in lines if line.startswith(("[", "±"))]
         words = [word for text in (name, *lines) for word in text.split()]
         least = max(map(len, [*words, *bounds]), default=1)
         most = max(map(len, [name, *lines]))
-        return cls(name, tuple(map(_below, cells)), least, least if bounds else most)
+        return cls(name, tuple(map(below, cells)), least, least if bounds else most)
 
 
-def _below(cell: str) -> str:
+def below(cell: str) -> str:
     """A cell with bounds or deviation below its value."""
     return cell.replace("**", "").replace(" [", "\n[").replace(" ±", "\n±")
-
-
-def _html_cell(cell: str) -> str:
-    value, *bounds = _below(cell).split("\n")
-    small = "".join(f"<small>{html.escape(bound)}</small>" for bound in bounds)
-    return html.escape(value) + small
 
 
 def number(value: float | None, form: str = ".4f") -> str:
