@@ -473,8 +473,9 @@ def test_a_forecast_with_another_ending(forecast_refused, latest, out):
     assert ".zarr" in forecast_refused(latest, out=out)
 
 
-def test_a_forecast_of_no_steps(forecast_refused, latest):
-    assert "-1" in forecast_refused(latest, "--steps", "-1")
+@pytest.mark.parametrize("steps", ["-1", "0"])
+def test_a_forecast_of_no_steps(forecast_refused, latest, steps):
+    assert f"steps={steps}: must be" in forecast_refused(latest, "--steps", steps)
 
 
 # --- disks ---------------------------------------------------------------------------------------

@@ -32,7 +32,6 @@ def forecast(
         int | None,
         typer.Option(
             metavar="N",
-            min=1,
             help="Number of frames; more than in training roll out. Default: as in training.",
         ),
     ] = None,
