@@ -95,6 +95,7 @@ def benchmark(folder: Folder, student: Student = "", as_json: Json = False) -> N
     """Compare the formats of a student: error, latency, size."""
     from s2kd.core.console import print_json, print_table
     from s2kd.deploy.benchmark import benchmark as rows_of
+    from s2kd.evaluation.tables import number
 
     rows = rows_of(folder, student=student)
     if as_json:
@@ -103,13 +104,8 @@ def benchmark(folder: Folder, student: Student = "", as_json: Json = False) -> N
     print_table(
         ["format", "runtime", "RMSE", "ms", "MB"],
         [
-            [
-                row["format"],
-                row["runtime"],
-                "–" if row["rmse"] is None else f"{row['rmse']:.4f}",
-                f"{row['milliseconds']:.2f}",
-                f"{row['megabytes']:.2f}",
-            ]
+            [row["format"], row["runtime"], number(row["rmse"])]
+            + [number(row[field], ".2f") for field in ("milliseconds", "megabytes")]
             for row in rows
         ],
     )

@@ -11,8 +11,8 @@ import torch
 from s2kd.core.errors import S2KDError
 from s2kd.core.saved import WEIGHTS, find_student, load_metadata
 from s2kd.deploy.export import VALIDATION, export_student, sample_frames
-from s2kd.deploy.forecaster import onnx_step, pytorch_step
-from s2kd.deploy.measures import Step, Windows, latency_ms, training_data
+from s2kd.deploy.forecaster import Step, onnx_step, pytorch_step
+from s2kd.deploy.measures import Windows, latency_ms, training_data
 from s2kd.deploy.metadata import EXPORT, exported_metadata, is_exported
 
 

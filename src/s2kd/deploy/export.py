@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from s2kd.core.files import file_digest, sealed, whole_folder, write_json, write_text
 from s2kd.core.hardware import hardware
-from s2kd.core.onnx import open_session
 from s2kd.core.saved import WEIGHTS
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import Dataset
@@ -32,8 +31,6 @@ from s2kd.models.forecasters import FramesOnly, Student, Teacher
 INT8 = "model.int8.onnx"
 TOLERANCE = 1e-5
 """Largest difference from PyTorch, in units of the training standard deviation of each channel."""
-
-
 CALIBRATION, VALIDATION = 64, 128
 """Numbers of windows from which int8 takes its ranges, and by which it is judged."""
 
@@ -131,8 +128,8 @@ def _int8(
 
 def _measured(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Name, size and latency (batch 1, one thread) of an ONNX file."""
-    session, past = open_session(path, threads=1), sample_frames(metadata, 1).numpy()
-    latency = latency_ms(lambda: session.run(["future"], {"past": past}))
+    step, past = onnx_step(path, threads=1), sample_frames(metadata, 1).numpy()
+    latency = latency_ms(lambda: step(past))
     return {"file": path.name, "bytes": path.stat().st_size, "milliseconds": latency}
 
 
@@ -186,26 +183,18 @@ def _silence() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def measure_onnx(
-    model: Student | Teacher, setting: Setting, *, warmup: int = 5, repeats: int = 40
-) -> tuple[float, int]:
+def measure_onnx(model: Student | Teacher, setting: Setting) -> tuple[float, int]:
     """(milliseconds, bytes): latency of one window and size of the model as an ONNX file.
 
-    Batch 1, one thread of ONNX Runtime on this machine's processor; the median of `repeats` calls
-    after `warmup`. A teacher must be one that does not read. Raises S2KDError where the extra is
-    missing.
+    Batch 1, one thread of ONNX Runtime on this machine's processor. A teacher must be one that does
+    not read. Raises S2KDError where the extra is missing.
     """
     _require()
-    grid, train_stats = setting.grid, setting.statistics
-    shape = (2, setting.past, len(grid.channels), grid.height, grid.width)
-    sample = torch.tensor(train_stats.mean, dtype=torch.float32)[:, None, None].expand(shape)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        _to_onnx(model, sample.contiguous(), path)
-        session = open_session(path, threads=1)
-        past = {"past": sample[:1].numpy()}
-        latency = latency_ms(lambda: session.run(["future"], past), warmup=warmup, repeats=repeats)
-        return latency, path.stat().st_size
+        _to_onnx(model, sample_frames(setting.to_dict(), 2), path)
+        measured = _measured(path, setting.to_dict())
+        return measured["milliseconds"], measured["bytes"]
 
 
 def _prove(student: nn.Module, metadata: Mapping[str, Any], path: Path) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Past = Float[np.ndarray, "batch past channel height width"]
 Future = Float[np.ndarray, "batch lead channel height width"]
+Step = Callable[[Past], Future]
 
 
 class Forecaster:
@@ -30,7 +31,7 @@ class Forecaster:
     makes the next `lead` frames, physical units in and out.
     """
 
-    def __init__(self, metadata: Mapping[str, Any], step: Callable[[Past], Future]) -> None:
+    def __init__(self, metadata: Mapping[str, Any], step: Step) -> None:
         self.metadata, self._step = metadata, step
         self.grid = GridSpec.from_dict(metadata["grid"])
         self.past: int = metadata["past"]
@@ -153,9 +154,7 @@ class Forecaster:
         )
 
 
-def _exported_step(
-    folder: Path, metadata: Mapping[str, Any], format: str
-) -> Callable[[Past], Future]:
+def _exported_step(folder: Path, metadata: Mapping[str, Any], format: str) -> Step:
     if format not in metadata["formats"]:
         raise S2KDError(
             f"{folder}: is not exported as {format!r} (there are {', '.join(metadata['formats'])})"
@@ -166,13 +165,13 @@ def _exported_step(
     return onnx_step(path)
 
 
-def onnx_step(path: Path, *, threads: int = 0) -> Callable[[Past], Future]:
+def onnx_step(path: Path, *, threads: int = 0) -> Step:
     """An ONNX student as a function; 0 threads: as many as ONNX Runtime chooses."""
     session = open_session(path, threads=threads)
     return lambda past: session.run(["future"], {"past": past})[0]
 
 
-def pytorch_step(folder: Path) -> Callable[[Past], Future]:
+def pytorch_step(folder: Path) -> Step:
     """The student in a student's own folder as a function."""
     try:
         import torch

@@ -14,10 +14,8 @@ from s2kd.core.recipe import Recipe
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import Dataset, load
 from s2kd.data.windows import WindowDataset
+from s2kd.deploy.forecaster import Future, Past, Step
 
-Past = Float[np.ndarray, "batch past channel height width"]
-Future = Float[np.ndarray, "batch lead channel height width"]
-Step = Callable[[Past], Future]
 BATCH = 16
 
 

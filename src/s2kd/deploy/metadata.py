@@ -12,24 +12,9 @@ CONFIG, EXPORTED = "config.json", "s2kd-export-1"
 EXPORT = "export"
 """The folder in a student's own that it is exported to by default."""
 FIELDS = (
-    "kind",
-    "part",
-    "grid",
-    "past",
-    "lead",
-    "normalise",
-    "predict",
-    "statistics",
-    "method",
-    "seed",
-    "name",
-    "parameters",
-    "versions",
-    "attributes",
-    "validation",
-    "fingerprint",
-    "source",
-    "weights",
+    *("kind", "part", "parameters", "weights", "grid", "past", "lead", "normalise", "predict"),
+    *("statistics", "method", "seed", "name", "versions", "attributes", "validation"),
+    *("fingerprint", "source"),
 )
 """Metadata of a student that its users get; settings, paths and logs of its training are not."""
 SKIPPED = ("path", "cache", "environments", "whole_days")

@@ -2,8 +2,9 @@
 
 import tempfile
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from jaxtyping import Float
@@ -70,10 +71,11 @@ def quantise(
 def _quantise(folded: Path, out: Path, calibration: np.ndarray, excluded: Sequence[str]) -> None:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
+    feeds = ({"past": window[None]} for window in calibration)
     quantize_static(
         str(folded),
         str(out),
-        _Reader(iter(calibration)),
+        SimpleNamespace(get_next=lambda: next(feeds, None)),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=[*LAYERS, "Relu"],
         per_channel=True,
@@ -82,14 +84,3 @@ def _quantise(folded: Path, out: Path, calibration: np.ndarray, excluded: Sequen
         nodes_to_exclude=list(excluded),
         calibration_cache_path=folded.with_name("ranges"),  # the same for every choice of layers
     )
-
-
-class _Reader:
-    """Calibration windows as ONNX Runtime takes them: one at a time, then None."""
-
-    def __init__(self, windows: Iterator[np.ndarray]) -> None:
-        self._windows = windows
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        window = next(self._windows, None)
-        return None if window is None else {"past": window[None]}
