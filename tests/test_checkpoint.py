@@ -319,12 +319,19 @@ def test_what_it_cannot_take_is_refused(blobs, forecaster, spoil, steps, said):
 
 
 def test_a_run_gives_the_student_asked_for_or_the_best(blobs, tmp_path):
-    for name, error in (("unet-a", 0.5), ("unet-b", 0.25), ("unet-c", 0.75)):
+    names = ("unet-a", "unet-b", "unet-c", "unet-c-seed42", "unet-c-seed43")
+    for name, error in zip(names, (0.5, 0.25, 0.75, 0.9, 0.8), strict=True):
         save_student(tmp_path / "students" / name, blobs, validation=error)
     assert find_student(tmp_path).name == "unet-b"
     assert find_student(tmp_path, "unet-c").name == "unet-c"
+    assert find_student(tmp_path, "unet-c-seed42").name == "unet-c-seed42"
+    shutil.rmtree(tmp_path / "students" / "unet-c")
+    assert find_student(tmp_path, "unet-c").name == "unet-c-seed43", "the better of its seeds"
     assert find_student(tmp_path / "students" / "unet-a").name == "unet-a"
-    with pytest.raises(S2KDError, match=r"no student 'unet-d' \(there are unet-a, unet-b, unet-c"):
+    with pytest.raises(
+        S2KDError,
+        match=r"no student 'unet-d'; did you mean 'unet-c.*\(there are unet-a, unet-b, unet-c",
+    ):
         find_student(tmp_path, "unet-d")
     with pytest.raises(S2KDError, match="no such folder"):
         find_student(tmp_path / "gone")

@@ -136,6 +136,20 @@ def test_channels_in_another_order_are_put_right(setting, tmp_path):
     assert torch.equal(teacher(frames.flip(2)).future, model(frames).future.flip(2))
 
 
+def test_frames_in_other_units_are_converted_for_the_model_and_back(setting, tmp_path):
+    """The model was trained in kelvin; 0 degC are 273.15 K."""
+    in_kelvin = dataclasses.replace(setting, grid=dataclasses.replace(setting.grid, units=("K",)))
+    model = student_of(in_kelvin)
+    folder = saved(
+        tmp_path / "m", model, in_kelvin, "student", Part(name="unet", params={"width": 4})
+    )
+    in_celsius = dataclasses.replace(setting.grid, units=("degC",))
+    teacher = open_teacher(str(folder), setting=dataclasses.replace(setting, grid=in_celsius))
+    celsius = torch.randn(2, PAST, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    expected = model(celsius + 273.15).future - 273.15
+    torch.testing.assert_close(teacher(celsius).future, expected, rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -196,10 +196,13 @@ def benchmark(data):
 NAMES = {"t": "2m_temperature", "z@500": "geopotential@500"}
 
 
-@pytest.mark.parametrize("ending", [".zarr", ".nc"])
-def test_weatherbench_2_is_found_by_time_lead_level_and_place(tmp_path, ending):
+@pytest.mark.parametrize(
+    ("ending", "unit", "offset"), [(".zarr", "K", 0.0), (".nc", "K", 0.0), (".nc", "degC", 273.15)]
+)
+def test_weatherbench_2_is_found_by_time_lead_level_and_place(tmp_path, ending, unit, offset):
     data = globe()
     held, path = benchmark(data), tmp_path / f"wb2{ending}"
+    held["2m_temperature"].attrs["units"] = unit
     write(held, path)
     train = windows_of(data)
     got, latent = StoredForecasts(Stored(path=str(path), variables=NAMES), train).read(
@@ -216,7 +219,7 @@ def test_weatherbench_2_is_found_by_time_lead_level_and_place(tmp_path, ending):
                 "longitude": (LONGITUDE[column] + 180) % 360 - 180,
             }
             one = held[("2m_temperature", "geopotential")[at]].sel(place)
-            want = one if at == 0 else one.sel(level=500)
+            want = one + np.float32(offset) if at == 0 else one.sel(level=500)
             assert got[row, lead, at, row_, column] == want.item()
 
 
@@ -251,8 +254,8 @@ def drop_time(held):
         (lambda h: h.isel(level=[0, 2]), r"'geopotential' has no level 500 \(it has 250, 850\)"),
         (lambda h: h.rename(prediction_timedelta="ahead"), r"no axis of lead times; .* lead_time"),
         (
-            lambda h: h.assign({"2m_temperature": h["2m_temperature"].assign_attrs(units="degC")}),
-            r"'2m_temperature' is in 'degC', but 't' of the data is in 'K'",
+            lambda h: h.assign({"2m_temperature": h["2m_temperature"].assign_attrs(units="m")}),
+            r"'2m_temperature' is in 'm', which does not convert to 'K' of 't' of the data",
         ),
         (lambda h: h.expand_dims(number=2), r"has the further dimension number; choose"),
     ],

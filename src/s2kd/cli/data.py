@@ -10,7 +10,9 @@ from msgspec.structs import replace
 from s2kd.cli import options
 from s2kd.cli.label import print_labels
 from s2kd.cli.sections import Sections
+from s2kd.core import console
 from s2kd.core.console import print_json
+from s2kd.core.errors import S2KDError
 
 app = typer.Typer(
     help="Get data and see what a file holds: fetch, describe, prepare.",
@@ -45,7 +47,6 @@ def fetch(
     ] = "",
 ) -> None:
     """Download an official data set and check its files; continues where it stopped."""
-    from s2kd.core import console
     from s2kd.data import fetch as fetching
 
     names = [name.strip() for name in variables.split(",") if name.strip()]
@@ -73,7 +74,6 @@ def prepare(
 ) -> None:
     """Write the data of a recipe or file in the layout that trains fastest."""
     from s2kd import pipeline
-    from s2kd.core import console
     from s2kd.core.files import write_json
     from s2kd.core.recipe import Keep, Part, Split
     from s2kd.data import prepare as prepare_data
@@ -116,7 +116,6 @@ def describe(
     as_json: options.Json = False,
 ) -> None:
     """Show what a file holds, what is wrong with it, and which recipe fits."""
-    from s2kd.core.errors import S2KDError
     from s2kd.core.files import write_json
     from s2kd.data import describe as describing
     from s2kd.pipeline import recipes

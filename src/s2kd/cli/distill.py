@@ -15,6 +15,7 @@ from s2kd.cli.options import (
     World,
     recipe_of,
 )
+from s2kd.core import console
 from s2kd.core.console import print_json
 
 if TYPE_CHECKING:
@@ -90,7 +91,6 @@ def distill(
 ) -> None:
     """Find and train the best small forecaster of any data; continues where it stopped."""
     from s2kd import pipeline
-    from s2kd.core import console
     from s2kd.pipeline.options import MINUTES, SearchOptions, budget_of, quantity
 
     minutes = quantity("--time", limit, MINUTES)

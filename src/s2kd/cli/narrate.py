@@ -6,6 +6,7 @@ import typer
 
 from s2kd.cli.options import Data, Json, Out, Preset, Set, What, World, opened_run, recipe_of
 from s2kd.core.console import print_json, print_table
+from s2kd.core.errors import S2KDError
 
 
 def narrate(
@@ -63,7 +64,6 @@ def narrate(
 ) -> None:
     """Write a narrative for every window, and encode it as token states."""
     from s2kd import pipeline
-    from s2kd.core.errors import S2KDError
 
     if (drop_below is not None or ask_again or claims_by) and not verify:
         raise S2KDError("--drop-below, --ask-again and --claims-by are options of --verify")

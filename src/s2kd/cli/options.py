@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from s2kd.core import console
 from s2kd.core.console import first_process
+from s2kd.core.errors import S2KDError
 
 if TYPE_CHECKING:
     from s2kd.core.recipe import Recipe
@@ -49,7 +51,8 @@ Precision = Annotated[str, typer.Option(metavar="NAME", help="32-true, 16-mixed 
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run or student.")]
 Student = Annotated[
-    str, typer.Option(metavar="NAME", help="Default: the lowest validation error of the run.")
+    str,
+    typer.Option(metavar="NAME", help="As unet-s2kd; default: the run's best on validation data."),
 ]
 Jobs = Annotated[int, typer.Option(metavar="N", min=1, help="Trainings in parallel.")]
 Minutes = Annotated[
@@ -83,7 +86,6 @@ def recipe_of(
         Settings of a built-in recipe; refused where nothing would read them.
     """
     from s2kd import pipeline
-    from s2kd.core.errors import S2KDError
     from s2kd.core.recipe_files import FORMATS, read_recipe
     from s2kd.pipeline import recipes
     from s2kd.pipeline.checks import check_settings
@@ -110,7 +112,6 @@ def recipe_of(
 
 
 def _refuse_unread(options: Mapping[str, str | None], source: str) -> None:
-    from s2kd.core.errors import S2KDError
 
     for option, value in options.items():
         if value:
@@ -131,7 +132,6 @@ def opened_run(
 ) -> "Iterator[Run]":
     """The run in `out`, its folder locked, progress shown by the first process only."""
     from s2kd import pipeline
-    from s2kd.core import console
 
     machine = machine or pipeline.Machine()
     with (

@@ -6,6 +6,7 @@ import typer
 
 from s2kd.cli.options import Json
 from s2kd.core.console import print_json, print_table
+from s2kd.core.errors import S2KDError
 
 
 def list_(
@@ -45,7 +46,6 @@ def list_(
 
 
 def _backbone_rows(preset: str) -> list[dict[str, Any]]:
-    from s2kd.core.errors import S2KDError
     from s2kd.models import costs
     from s2kd.models.backbones import PRESETS
 

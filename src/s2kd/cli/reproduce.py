@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 import typer
 
 from s2kd.cli.options import Accelerator, Jobs, Json, Minutes, Precision
+from s2kd.core import console
+from s2kd.core.errors import S2KDError
 
 OUT, PRESET, SEEDS = Path("runs/proof"), "small", "42,43,44,45,46"
 
 
 def _named_files(texts: list[str] | None) -> dict[str, str]:
-    from s2kd.core.types import S2KDError
 
     paths = {}
     for text in texts or []:
@@ -109,8 +110,6 @@ def reproduce(
 
 def _only_with_data(**given: object) -> None:
     """Refuse options that only a training reads."""
-    from s2kd.core.types import S2KDError
-
     for name, value in given.items():
         if value:
             raise S2KDError(f"--{name} needs --data FOLDER: without it nothing is trained")
@@ -127,7 +126,6 @@ def _jobs(
     settings: list[str] | None,
 ) -> list:
     """The training jobs of these tables, for the data sets in the folder."""
-    from s2kd.core.types import S2KDError
     from s2kd.paper.studies import recipes_in, training_jobs, variants_of
 
     if not all(seed.strip().isdigit() for seed in seeds.split(",")):
@@ -147,7 +145,6 @@ def _jobs(
 
 
 def _print_plan(jobs: list, out: Path, results: Path, *, maps: bool, as_json: bool) -> None:
-    from s2kd.core import console
     from s2kd.paper.reproduce import to_do
 
     remaining = {job.name for job in to_do(jobs, out, results, maps=maps)}
@@ -170,7 +167,6 @@ def _run(
     maps: bool,
     quiet: bool,
 ) -> None:
-    from s2kd.core import console
     from s2kd.paper.reproduce import HORIZON, reproduce
     from s2kd.pipeline import Machine
     from s2kd.pipeline.queue import JobContext

@@ -22,6 +22,7 @@ from s2kd.cli.options import (
     recipe_of,
 )
 from s2kd.core.console import first_process, print_json, print_table
+from s2kd.core.errors import S2KDError
 
 
 def compare(
@@ -58,7 +59,6 @@ def compare(
 ) -> None:
     """Train and score methods side by side on any data; continues where it stopped."""
     from s2kd import pipeline
-    from s2kd.core.errors import S2KDError
 
     stage = pipeline.stage_number(until)
     if (jobs > 1 or minutes) and stage < pipeline.stage_number("distil"):

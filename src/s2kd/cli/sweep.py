@@ -17,6 +17,7 @@ from s2kd.cli.options import (
     World,
     recipe_of,
 )
+from s2kd.core import console
 from s2kd.core.console import print_json, print_table
 
 
@@ -49,7 +50,6 @@ def sweep(
 ) -> None:
     """Search λ, β and the learning rate on validation; several processes may share DIR."""
     from s2kd import pipeline
-    from s2kd.core import console
 
     machine = pipeline.Machine(accelerator=accelerator, precision=precision)
     recipe = recipe_of(what, out, set_, data=data, world=world)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from s2kd.core.errors import S2KDError
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -31,7 +33,6 @@ def watch(
     from rich.console import Console
     from rich.live import Live
 
-    from s2kd.core.errors import S2KDError
     from s2kd.evaluation.progress import RENEWAL, read_progress
 
     console, progress = Console(), read_progress(out)

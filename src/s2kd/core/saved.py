@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from s2kd.core.errors import S2KDError
+from s2kd.core.errors import S2KDError, nearest
 from s2kd.core.files import file_digest, read_sealed
 
 WEIGHTS, METADATA = "model.safetensors", "model.json"
@@ -38,8 +38,12 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
-def find_student(folder: Path, name: str = "") -> Path:
-    """The folder of one student of a run, or `folder` itself where it is a student's."""
+def find_student(folder: Path, chosen: str = "") -> Path:
+    """The folder of a run's student, or `folder` itself where it is a student's.
+
+    `chosen` is a student's name, with or without its seed; of several seeds, or of all students
+    where it is empty, the one with the lowest validation error is taken.
+    """
     if (folder / "model.json").exists():
         return folder
     if not folder.exists():
@@ -47,13 +51,16 @@ def find_student(folder: Path, name: str = "") -> Path:
     students = {path.parent.name: path.parent for path in folder.glob("students/*/model.json")}
     if not students:
         raise S2KDError(f"{folder}: holds no trained student (students/…/model.json)")
-    if not name:
-        return min(
-            students.values(), key=lambda path: load_metadata(path).get("validation", math.inf)
+    seeds = [name for name in students if chosen in ("", name, name.rpartition("-seed")[0])]
+    if not seeds:
+        raise S2KDError(
+            f"{folder}: no student {chosen!r}{nearest(chosen, students)} (there are "
+            f"{', '.join(sorted(students))})"
         )
-    if name not in students:
-        raise S2KDError(f"{folder}: no student {name!r} (there are {', '.join(sorted(students))})")
-    return students[name]
+    return min(
+        (students[name] for name in seeds),
+        key=lambda path: load_metadata(path).get("validation", math.inf),
+    )
 
 
 def metadata_of_kind(folder: Path, kind: str) -> dict[str, Any]:

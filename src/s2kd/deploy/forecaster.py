@@ -45,7 +45,8 @@ class Forecaster:
 
         Args:
             folder: what `s2kd export` wrote, a student's folder, or a run's.
-            student: a student of the run; empty: the one with the lowest validation error.
+            student: a student of the run, with or without its seed; of several, or of all where it
+                is empty, the one with the lowest validation error.
             format: `float32` or `int8` of an exported student, or `pytorch`; empty: the faster one
                 on the machine that exported it.
 

@@ -17,7 +17,7 @@ from s2kd.core.registry import import_own
 from s2kd.core.saved import find_student, load_metadata
 from s2kd.core.tensors import Forecast
 from s2kd.core.types import GridSpec, S2KDError
-from s2kd.core.units import same_units
+from s2kd.core.units import conversion, same_units
 from s2kd.models.checkpoint import Setting, load_student, load_teacher
 from s2kd.models.forecasters import Student, Teacher
 from s2kd.models.layers import extent_of
@@ -36,8 +36,9 @@ class GivenTeacher(nn.Module):
     the future (batch, lead, channel, height, width), to (future, latent) with the latent (batch, d,
     rows, columns), or to a `Forecast`. It must fit `setting`, whose normaliser scales the targets.
     `name` is what errors and label stores call it, `digest` the identity of weights and code.
-    `order` is the position in the setting's channels of each of the teacher's own; its latent
-    covers `extent` (rows, columns), None for the grid itself.
+    `order` is the position in the setting's channels of each of the teacher's own, `scale` factor
+    and offset from the setting's units to its own; its latent covers `extent` (rows, columns), None
+    for the grid itself.
 
     Raises S2KDError where a probe shows that it does not fit.
     """
@@ -52,6 +53,7 @@ class GivenTeacher(nn.Module):
         name: str,
         digest: str,
         order: tuple[int, ...] | None = None,
+        scale: tuple[tuple[float, float], ...] = (),
         extent: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
@@ -61,17 +63,19 @@ class GivenTeacher(nn.Module):
         self.extent = extent or (grid.height, grid.width)
         self.past, self.lead = setting.past, setting.lead
         self._frame = (len(grid.channels), grid.height, grid.width)
-        identity = tuple(range(len(grid.channels)))
-        self._order = None if order in (None, identity) else torch.tensor(order)
+        order = order or tuple(range(len(grid.channels)))
+        self._order = torch.tensor(order)
+        self._scale = torch.tensor(scale or [(1.0, 0.0)] * len(order)).T[..., None, None]
+        self._is_own = order == tuple(sorted(order)) and {*scale} <= {(1.0, 0.0)}
         latent = self._probe(setting)
         self.latent_width = None if latent is None else latent.shape[1]
         self.latent_grid = None if latent is None else (latent.shape[2], latent.shape[3])
 
     def forward(self, past: Float[Tensor, "batch past channel height width"]) -> Forecast:
         """The teacher's forecast; its latent is None where it gives none."""
-        inputs = past if self._order is None else past[:, :, self._order.to(past.device)]
+        order, (factor, offset) = self._order.to(past.device), self._scale.to(past)
         try:
-            output = self.model(inputs)
+            output = self.model(past if self._is_own else past[:, :, order] * factor + offset)
         except S2KDError:
             raise
         except Exception as error:  # code that is not ours fails in any way
@@ -82,8 +86,8 @@ class GivenTeacher(nn.Module):
                 f"{tuple(past.shape)} ({type(error).__name__}: {reason})"
             ) from None
         future, latent = self._checked(output, len(past))
-        if self._order is not None:
-            future = future[:, :, torch.argsort(self._order).to(future.device)]
+        if not self._is_own:
+            future = ((future - offset) / factor)[:, :, order.argsort()]
         return Forecast(future=future, latent=latent)
 
     def _checked(self, output: object, batch: int) -> tuple[Tensor, Tensor | None]:
@@ -143,8 +147,8 @@ def open_teacher(spec: str, *, setting: Setting) -> GivenTeacher:
     path = Path(spec).expanduser()
     if path.suffix == ".onnx":
         model = OnnxModel(path)
-        order = _channel_order(str(path), model.metadata, setting) if model.metadata else None
-        return GivenTeacher(model, setting, name=path.name, digest=model.digest, order=order)
+        fit = _channel_fit(str(path), model.metadata, setting) if model.metadata else {}
+        return GivenTeacher(model, setting, name=path.name, digest=model.digest, **fit)
     if path.is_dir():
         return _saved_teacher(path, setting)
     module, _, attribute = spec.partition(":")
@@ -204,7 +208,7 @@ def _saved_teacher(path: Path, setting: Setting) -> GivenTeacher:
     folder = find_student(path)
     metadata = load_metadata(folder)
     grid = setting.grid
-    order = _channel_order(str(folder), metadata, setting)
+    fit = _channel_fit(str(folder), metadata, setting)
     if metadata["kind"] == "student":
         model, _ = load_student(folder)
         call: nn.Module = model
@@ -221,13 +225,13 @@ def _saved_teacher(path: Path, setting: Setting) -> GivenTeacher:
         setting,
         name=folder.name,
         digest=digest([metadata["weights"], metadata["part"], metadata["statistics"]]),
-        order=order,
+        **fit,
         extent=extent_of(model.backbone, grid.height, grid.width),
     )
 
 
-def _channel_order(label: str, metadata: Mapping[str, Any], setting: Setting) -> tuple[int, ...]:
-    """Position in the data's channels of each of the model's, once all else is found to agree."""
+def _channel_fit(label: str, metadata: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
+    """`order` and `scale` of a teacher's channels, once all else is found to agree."""
     trained, grid = GridSpec.from_dict(metadata["grid"]), setting.grid
     for field in ("past", "lead"):
         frames, required = metadata[field], vars(setting)[field]
@@ -239,13 +243,15 @@ def _channel_order(label: str, metadata: Mapping[str, Any], setting: Setting) ->
             f"{', '.join(grid.channels)}"
         )
     order = tuple(grid.channels.index(channel) for channel in trained.channels)
+    scale = []
     for channel, unit, position in zip(trained.channels, trained.units, order, strict=True):
-        if not same_units(unit, grid.units[position]):
+        scale.append(conversion(grid.units[position], unit))
+        if scale[-1] is None:
             raise S2KDError(
                 f"{label}: {channel!r} is in {unit!r}, but in {grid.units[position]!r} in the data"
             )
     check_places(label, trained, grid)
-    return order
+    return {"order": order, "scale": tuple(scale)}
 
 
 def check_frames(label: str, own: GridSpec, grid: GridSpec) -> None:
@@ -253,7 +259,7 @@ def check_frames(label: str, own: GridSpec, grid: GridSpec) -> None:
     channels = [
         ", ".join(map(" in ".join, zip(g.channels, g.units, strict=True))) for g in (own, grid)
     ]
-    if channels[0] != channels[1]:
+    if own.channels != grid.channels or not all(map(same_units, own.units, grid.units)):
         raise S2KDError(f"{label}: has the channels {channels[0]}, the data {channels[1]}")
     check_places(label, own, grid)
 

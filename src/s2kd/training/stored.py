@@ -19,7 +19,7 @@ from s2kd.core.files import digest, read_sealed
 from s2kd.core.recipe import Stored
 from s2kd.core.registry import nearest
 from s2kd.core.types import GridSpec, S2KDError
-from s2kd.core.units import same_units
+from s2kd.core.units import conversion
 from s2kd.data.readers.cf import Field, fields_in
 from s2kd.data.readers.files import open_files
 from s2kd.data.windows import WindowDataset
@@ -216,12 +216,14 @@ def _file(
         name, level = _variable(path, channel, str(spec.variables.get(channel, "")), fields)
         field = fields[name]
         file_unit = str(field.array.attrs.get("units", ""))
-        if not same_units(file_unit, unit):
+        scale = conversion(file_unit, unit)
+        if scale is None:
             raise S2KDError(
-                f"{path}: {name!r} is in {file_unit!r}, but {channel!r} of the data is in "
-                f"{unit!r}; convert the forecasts first"
+                f"{path}: {name!r} is in {file_unit!r}, which does not convert to {unit!r} of "
+                f"{channel!r} of the data"
             )
-        arrays.append(_cut(file[name].isel({lead: _as_slice(leads)}), field, level, lead, grid))
+        array = _cut(file[name].isel({lead: _as_slice(leads)}), field, level, lead, grid)
+        arrays.append((array, *scale))
     keys = [_time_text(time) for time in field.times]
     if len(keys) != file.sizes.get(field.time_dim, 1):
         raise S2KDError(f"{path}: some initialisation times have no value; leave these out")
@@ -231,7 +233,9 @@ def _file(
     return _File(
         path=path,
         keys=keys,
-        forecasts=lambda positions: np.stack([_values(a, positions) for a in arrays], axis=2),
+        forecasts=lambda positions: np.stack(
+            [_values(a, positions) * factor + offset for a, factor, offset in arrays], axis=2
+        ),
         latents=lambda positions: _values(latent, positions),
         latent_width=None if latent is None else latent.shape[1],
         latent_extent=(grid.height, grid.width),
