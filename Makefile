@@ -5,7 +5,7 @@ OUT ?= runs/demo-atmosphere
 BIN := .venv/bin
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench fuzz docs clean
 
 demo: .venv/.done
 	$(BIN)/s2kd demo --out $(OUT)
@@ -22,6 +22,9 @@ check: .venv/.done
 bench: .venv/.done
 	failed=; for script in benchmarks/bench_*.py; do $(BIN)/python $$script || failed="$$failed $$script"; done; \
 	  $(BIN)/python benchmarks/page.py; test -z "$$failed" || { echo "missed a target:$$failed"; exit 1; }
+
+fuzz: .venv/.done
+	$(BIN)/python tools/fuzz.py
 
 docs: .venv/.done
 	$(BIN)/python docs/generate.py

@@ -1,5 +1,6 @@
 """What is written is opened again by xarray alone."""
 
+import sys
 from dataclasses import replace
 
 import cftime
@@ -168,3 +169,21 @@ def test_what_must_not_be_replaced(tmp_path):
         write(made(), tmp_path / "folder.nc")
     with pytest.raises(S2KDError, match=r"forecast\.grib: .* NetCDF \(\.nc\) or Zarr \(\.zarr\)"):
         write(made(), tmp_path / "forecast.grib")
+
+
+@pytest.mark.parametrize("limit", [0, 300, 5000])
+def test_a_full_disk_is_an_error_and_leaves_what_was_there(path, monkeypatch, limit):
+    """A limit on the size of files stands in for a full disk; HDF5 would end the process."""
+    resource = pytest.importorskip("resource")
+    earlier, larger = made(), made(forecast=np.random.default_rng(1).random((2, 900, 2, 3, 4)))
+    write(earlier, path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write(larger, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    np.testing.assert_array_equal(reopen(path)["t2m"], FORECAST[:, :, 0])

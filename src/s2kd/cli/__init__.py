@@ -95,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if _disk_is_full(error):
             _fail("the disk is full; free some space, and the same command goes on from here")
+        if _memory_is_full(error):
+            _fail("out of memory; lower the sizes of models and data, or the batch size")
         if isinstance(error, OSError) and error.filename:
             _fail(_file_error(error))
         raise
@@ -110,6 +112,12 @@ def _disk_is_full(error: Exception) -> bool:
         return True
     messages = (*map(os.strerror, codes), "inline_container", "PytorchStreamWriter")
     return any(message in str(error) for message in messages)
+
+
+def _memory_is_full(error: Exception) -> bool:
+    """Whether NumPy or PyTorch, which says so in the message only, could not allocate."""
+    messages = ("can't allocate memory", "CUDA out of memory")
+    return isinstance(error, MemoryError) or any(message in str(error) for message in messages)
 
 
 def _file_error(error: OSError) -> str:

@@ -89,7 +89,7 @@ class TeacherSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     backbone: Part
     width: Positive = 256
     heads: Positive = 8
-    depth: Count = 2
+    depth: Annotated[int, Meta(ge=0, le=1000)] = 2
     branches: bool = True
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.1
 
