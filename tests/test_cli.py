@@ -15,6 +15,7 @@ import pytest
 import road
 import torch
 import xarray as xr
+import yaml
 from msgspec import structs, to_builtins
 from worlds import world
 
@@ -301,6 +302,9 @@ def test_an_exported_student_forecasts_the_same_and_stays_a_student(verb, mine, 
     errors = {name: form["rmse"] for name, form in exported["formats"].items()}
     assert errors["int8"] <= 1.01 * errors["float32"]
     _check_rmse(Forecaster.load(inside, format="int8"), errors["int8"])
+    header = yaml.safe_load((inside / "README.md").read_text(encoding="utf-8").split("---")[1])
+    (card,) = header["model-index"]
+    assert [result["metrics"][0]["value"] for result in card["results"]] == list(errors.values())
     rows = json.loads(verb("benchmark", mine, "--json"))
     measured = {(row["runtime"], row["format"]): row["rmse"] for row in rows}
     assert measured["ONNX Runtime", "int8"] == pytest.approx(errors["int8"], rel=1e-4)

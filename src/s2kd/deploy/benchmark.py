@@ -12,7 +12,7 @@ from s2kd.core.errors import S2KDError
 from s2kd.core.saved import WEIGHTS, find_student, load_metadata
 from s2kd.deploy.export import VALIDATION, export_student, sample_frames
 from s2kd.deploy.forecaster import Step, onnx_step, pytorch_step
-from s2kd.deploy.measures import Windows, latency_ms, training_data
+from s2kd.deploy.measures import latency_ms, rmse, sample_windows, training_data
 from s2kd.deploy.metadata import EXPORT, exported_metadata, is_exported
 
 
@@ -33,7 +33,7 @@ def benchmark(folder: Path, *, student: str = "") -> list[dict[str, Any]]:
         export_student(folder)
     metadata, windows = load_metadata(folder), None
     with suppress(S2KDError):
-        windows = Windows.of(training_data(metadata), metadata, "val", VALIDATION)
+        windows = sample_windows(training_data(metadata), metadata, "val", VALIDATION)
     sample, threads = sample_frames(metadata, 1).numpy(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -41,7 +41,7 @@ def benchmark(folder: Path, *, student: str = "") -> list[dict[str, Any]]:
             {
                 "format": form,
                 "runtime": runtime,
-                "rmse": None if windows is None else windows.rmse(step),
+                "rmse": None if windows is None else rmse(step, *windows, metadata),
                 "milliseconds": latency_ms(lambda step=step: step(sample)),
                 "megabytes": path.stat().st_size / 1e6,
             }

@@ -5,9 +5,9 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from s2kd.core.saved import WEIGHTS
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import Dataset
 from s2kd.deploy.forecaster import onnx_step
-from s2kd.deploy.measures import Windows, latency_ms, training_data
+from s2kd.deploy.measures import latency_ms, rmse, sample_windows, training_data
 from s2kd.deploy.metadata import CONFIG, EXPORT, EXPORTED, student_metadata
 from s2kd.deploy.quantise import quantise
 from s2kd.models.checkpoint import Setting, load_student
@@ -110,18 +110,16 @@ def _int8(
 
     Raises S2KDError where the validation error rises by more than `max_drop` percent.
     """
-    validation = Windows.of(dataset, metadata, "val", VALIDATION)
-    calibration = Windows.of(dataset, metadata, "train", CALIBRATION)
+    past, _ = sample_windows(dataset, metadata, "train", CALIBRATION)
+    validation = sample_windows(dataset, metadata, "val", VALIDATION)
 
     def error_of(file: Path) -> float:
-        return validation.rmse(onnx_step(file))
+        return rmse(onnx_step(file), *validation, metadata)
 
-    rmse, out = error_of(path), path.with_name(INT8)
-    excluded = quantise(
-        path, out, calibration.past, error_of=error_of, bound=rmse * (1 + max_drop / 100)
-    )
+    error, out = error_of(path), path.with_name(INT8)
+    excluded = quantise(path, out, past, error_of=error_of, bound=error * (1 + max_drop / 100))
     return {
-        "float32": {**_measured(path, metadata), "rmse": rmse},
+        "float32": {**_measured(path, metadata), "rmse": error},
         "int8": {**_measured(out, metadata), "rmse": error_of(out), "float32_layers": excluded},
     }
 
@@ -154,7 +152,9 @@ def _to_onnx(model: nn.Module, sample: Tensor, path: Path) -> None:
     """A student or teacher as an ONNX file, its batch free."""
     # in the plain memory layout: the exporter refuses others
     module = FramesOnly(model).eval().to(memory_format=torch.contiguous_format)
-    with _silence():
+    # the exporter reports packages that it could also have used
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(action="ignore"):
         program = torch.onnx.export(
             module,
             (sample,),
@@ -167,20 +167,6 @@ def _to_onnx(model: nn.Module, sample: Tensor, path: Path) -> None:
             verbose=False,
         )
     program.save(str(path))
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep back what the exporter says of packages that it could also have used."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def measure_onnx(model: Student | Teacher, setting: Setting) -> tuple[float, int]:
@@ -227,11 +213,8 @@ def sample_frames(metadata: Mapping[str, Any], batch: int) -> Float[Tensor, "bat
 
 
 def _require() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
+    absent = [name for name in ("onnx", "onnxruntime", "onnxscript") if not find_spec(name)]
+    if absent:
         raise S2KDError(
-            f"export needs {error.name}, which is not installed: pip install 's2kd[onnx]'"
-        ) from None
+            f"export needs {absent[0]}, which is not installed: pip install 's2kd[onnx]'"
+        )

@@ -3,12 +3,10 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
 
 from s2kd.core.recipe import Recipe
 from s2kd.core.types import GridSpec, S2KDError
@@ -19,37 +17,26 @@ from s2kd.deploy.forecaster import Future, Past, Step
 BATCH = 16
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Windows:
-    """Windows of one split, evenly spread over it, physical units."""
+def sample_windows(
+    dataset: Dataset, metadata: Mapping[str, Any], split: str, count: int
+) -> tuple[Past, Future]:
+    """At most `count` windows of a split of a student's data, evenly spread, physical units."""
+    windows = WindowDataset(dataset, split, past=metadata["past"], lead=metadata["lead"])
+    numbers = np.unique(np.linspace(0, len(windows) - 1, count).round().astype(np.int64))
+    batch = windows.gather(torch.from_numpy(numbers))
+    return batch.past.numpy(), batch.future.numpy()
 
-    past: Past
-    future: Future
-    std: Float[np.ndarray, " channel"]
-    exists: Bool[np.ndarray, "height width"]
 
-    @classmethod
-    def of(cls, dataset: Dataset, metadata: Mapping[str, Any], split: str, count: int) -> "Windows":
-        """At most `count` windows of the data that a student was trained on."""
-        windows = WindowDataset(dataset, split, past=metadata["past"], lead=metadata["lead"])
-        numbers = np.unique(np.linspace(0, len(windows) - 1, count).round().astype(np.int64))
-        batch = windows.gather(torch.from_numpy(numbers))
-        return cls(
-            past=batch.past.numpy(),
-            future=batch.future.numpy(),
-            std=np.array(metadata["statistics"]["std"]),
-            exists=GridSpec.from_dict(metadata["grid"]).exists,
-        )
+def rmse(step: Step, past: Past, future: Future, metadata: Mapping[str, Any]) -> float:
+    """Root mean square error over windows, leads, channels and existing cells.
 
-    def rmse(self, step: Step) -> float:
-        """Root mean square error over windows, leads, channels and existing cells.
-
-        In units of each channel's training standard deviation.
-        """
-        starts = range(0, len(self.past), BATCH)
-        predicted = np.concatenate([step(self.past[start : start + BATCH]) for start in starts])
-        error = (predicted - self.future) / self.std[:, None, None]
-        return float(np.sqrt(np.mean(error[..., self.exists] ** 2)))
+    In units of each channel's training standard deviation.
+    """
+    starts = range(0, len(past), BATCH)
+    predicted = np.concatenate([step(past[start : start + BATCH]) for start in starts])
+    std = np.array(metadata["statistics"]["std"])[:, None, None]
+    error = ((predicted - future) / std)[..., GridSpec.from_dict(metadata["grid"]).exists]
+    return float(np.sqrt(np.mean(error**2)))
 
 
 def training_data(metadata: Mapping[str, Any]) -> Dataset:

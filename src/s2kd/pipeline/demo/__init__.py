@@ -11,10 +11,11 @@ from s2kd.core.recipe import Recipe
 from s2kd.core.saved import METADATA, WEIGHTS, load_metadata
 from s2kd.data.loading import read_record
 from s2kd.data.write import write
+from s2kd.deploy.export import model_card
 from s2kd.deploy.forecast import forecast_file
+from s2kd.deploy.metadata import student_metadata
 from s2kd.evaluation.answer import Answer
 from s2kd.evaluation.report import answer_of_run
-from s2kd.evaluation.tables import Table
 from s2kd.pipeline.labelling import label
 from s2kd.pipeline.recipes import demo as recipes
 from s2kd.pipeline.run import Run
@@ -76,22 +77,15 @@ def is_shipped(folder: Path, world: str) -> bool:
 
 
 def card(folder: Path, recipe: Recipe) -> str:
-    """The model card: origin, size, training and versions."""
-    metadata = load_metadata(folder)
+    """The model card, with what the forecaster was trained on and how to train it again."""
     training = recipe.student_training
     settings = {**recipe.dataset.params, "name": recipe.dataset.name}
     facts = {
-        "model": f"{metadata['part']['name']}, {metadata['parameters']:,} parameters",
-        "input, output": f"{recipe.past} and {recipe.lead} frames, physical units",
-        "data": ", ".join(f"{name} {value}" for name, value in settings.items()),
+        "simulated data": ", ".join(f"{name} {value}" for name, value in settings.items()),
         "training": f"{training.epochs} epochs, lr {training.lr:g}, batch {training.batch_size}, "
         f"seed {recipe.seeds[0]}, {THREADS} threads",
-        "validation MSE, normalised": f"{metadata['validation']:.4f}",
-        "versions": ", ".join(f"{k} {v}" for k, v in metadata["versions"].items()),
-        "processor": hardware()["processor"],
-        "SHA-256 of the weights": metadata["weights"],
         "made by": f"s2kd demo --world {recipe.dataset.name} --retrain-teacher",
         "licence": "Apache-2.0",
     }
-    table = Table(title=recipe.name, head=("", ""), lines=tuple(facts.items()))
-    return table.markdown() + "\n"
+    metadata = student_metadata(folder) | {"student": recipe.name, "hardware": hardware()}
+    return model_card({**metadata, "formats": {}, "facts": facts})
