@@ -457,9 +457,7 @@ def test_curves_show_the_numbers_they_were_given():
     style = figures.colours(["persistence", "baseline", "s2kd"])
     assert len(set(style.values())) == 3
     curves = {"baseline": ([1.0, 2.0], [0.1, 0.2]), "s2kd": ([0.5, 1.0], [0.0, 0.0])}
-    figure = figures.curves(
-        curves, title="t", x=[6.0, 12.0], x_label="hours", y_label="K", style=style
-    )
+    figure = figures.curves(curves, title="t (K)", x=[6.0, 12.0], x_label="hours", style=style)
     (axes,) = figure.axes
     lines = {line.get_label(): line for line in axes.lines}
     assert lines["no distillation"].get_xydata().tolist() == [[6.0, 1.0], [12.0, 2.0]]

@@ -72,12 +72,14 @@ def shared_legend(figure: Any, panels: Any, *, columns: int = 4) -> None:
     )
 
 
-def _panel(title: str, labels: int) -> tuple[Any, Any]:
+def _panel(title: str, x_label: str, y_label: str, *, labels: int) -> tuple[Any, Any]:
     """A figure of one panel, with room for a legend of so many labels in three columns."""
     width, height = PANEL
     figure = new_figure(width, height + 0.2 * -(-labels // 3))
     axes = figure.subplots()
     axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel(x_label, fontsize=9)
+    axes.set_ylabel(y_label, fontsize=9)
     axes.tick_params(labelsize=8)
     tidy_axes(axes)
     return figure, axes
@@ -89,7 +91,6 @@ def curves(
     title: str,
     x: Sequence[float],
     x_label: str,
-    y_label: str,
     style: Mapping[str, tuple[str, str]],
     limits: tuple[float | None, float | None] = (None, None),
     ratio: bool = False,
@@ -98,7 +99,7 @@ def curves(
 
     A `ratio` is logarithmic with a line at 1; others have the `limits` of their y axis.
     """
-    figure, axes = _panel(title, len(by_method))
+    figure, axes = _panel(title, x_label, "", labels=len(by_method))
     for method, (mean, std) in by_method.items():
         colour, line = style[method]
         axes.plot(x, mean, line, color=colour, label=method_label(method), linewidth=1.6)
@@ -115,8 +116,6 @@ def curves(
         axes.set(xscale="log", yscale="log", ylim=np.clip((min(near), max(near)), *RATIOS))
         _whole_ticks(axes, int(x[-1]))
         _log_axis(axes.yaxis)
-    axes.set_xlabel(x_label, fontsize=9)
-    axes.set_ylabel(y_label, fontsize=9)
     shared_legend(figure, [axes], columns=3)
     return figure
 
@@ -151,7 +150,8 @@ def frontier(
 
     `front` joins points, `lines` are references, drawn where they are near.
     """
-    figure, axes = _panel(title, len({method for method, *_ in points}) + len(lines))
+    labels = len({method for method, *_ in points}) + len(lines)
+    figure, axes = _panel(title, "latency of a forecast (ms)", y_label, labels=labels)
     axes.plot(*zip(*front, strict=True) if front else ([], []), color="#999999", zorder=1)
     for method, latency, error, is_chosen, name in points:
         form = {"marker": "*", "s": 220, "zorder": 3} if is_chosen else {"marker": "o", "s": 40}
@@ -162,8 +162,6 @@ def frontier(
             axes.annotate(name, (latency, error), (7, 5), textcoords="offset points", fontsize=8)
     axes.set(xscale="log", yscale="log")
     axes.margins(0.12)
-    axes.set_xlabel("latency of a forecast (ms)", fontsize=9)
-    axes.set_ylabel(y_label, fontsize=9)
     highest = 2 * max((error for _, _, error, *_ in points), default=0.0)
     for name, value in lines.items():
         if value < highest:
@@ -184,7 +182,8 @@ def training_curves(
     """Validation error by epoch: (method, points) of every training, a dot at its lowest."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _panel(title, len({method for method, _ in runs}))
+    labels = len({method for method, _ in runs})
+    figure, axes = _panel(title, "epoch", "validation MSE", labels=labels)
     for method, points in runs:
         epochs, values = zip(*points, strict=True)
         colour, line = style[method]
@@ -192,8 +191,6 @@ def training_curves(
         axes.plot(epochs, values, line, color=colour, label=text, linewidth=1.3, alpha=0.9)
         best = int(np.argmin(values))
         axes.plot(epochs[best], values[best], "o", color=colour, markersize=4)
-    axes.set_xlabel("epoch", fontsize=9)
-    axes.set_ylabel("validation MSE", fontsize=9)
     axes.set(yscale="log", ylim=limits)
     _log_axis(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -15,34 +15,11 @@ from s2kd.core.errors import S2KDError
 from s2kd.core.files import write_text, write_whole
 from s2kd.core.recipe import Recipe
 from s2kd.core.types import GridSpec
-from s2kd.evaluation import figures
-from s2kd.evaluation.answer import (
-    REFERENCES,
-    Answer,
-    answer_of,
-    error_texts,
-    forecaster_label,
-    frontier,
-    frontier_candidates,
-    gap_text,
-    lead_text,
-    leaderboard,
-    pareto_front,
-    problems,
-    scored_form,
-    summary,
-    unverified,
-    with_unit,
-)
+from s2kd.evaluation import answer as answers
+from s2kd.evaluation import figures, maps
+from s2kd.evaluation.answer import REFERENCES, Answer, forecaster_label, lead_text, with_unit
 from s2kd.evaluation.compare import BASELINE, KEYS, compare_methods, label
 from s2kd.evaluation.events import event_scores
-from s2kd.evaluation.maps import (
-    channel_maps,
-    coast_path,
-    extent,
-    region,
-    shown_leads,
-)
 from s2kd.evaluation.page import (
     Figure,
     HeatMap,
@@ -115,7 +92,7 @@ def write_report(
     answer = answer or answer_of_run(scores)
     first = next(iter(scores.values()))
     frame = compare_methods(first)
-    candidates = [c.method for c in frontier_candidates(answer)] if answer else []
+    candidates = [c.method for c in answers.frontier_candidates(answer)] if answer else []
     names = [*frame["method"], *candidates, *(training.method for training in trainings), "truth"]
     page = _Page(
         folder=path.parent / "figures",
@@ -140,11 +117,11 @@ def write_report(
     text = render(
         title=str(first["preset"].values[0]),
         facts=_facts(page),
-        headline=answer and "; ".join(filter(None, (summary(answer), gap_text(answer)))) + ".",
-        errors=answer and error_texts(answer),
+        headline=answer and [answers.summary(answer), answers.gap_text(answer)],
+        errors=answer and answers.error_texts(answer),
         error_heading=answer and f"RMSE at {lead_text(answer.lead_seconds[-1])}",
-        problems=answer and problems(answer),
-        unverified=answer and unverified(answer),
+        problems=answer and answers.problems(answer),
+        unverified=answer and answers.unverified(answer),
         top=answer and _answer_section(page, answer),
         sections=[section for section in sections if section is not None],
         notes=_notes(page),
@@ -165,7 +142,7 @@ def answer_of_run(scores: Mapping[str, xr.Dataset]) -> Answer | None:
                                         strict=True)]  # fmt: skip
     best = pd.Series(students["validation"].values, names).groupby(level=0).mean().idxmin()
     baseline = f"{best.split(' ')[0]} {BASELINE}"
-    return answer_of(
+    return answers.answer_of(
         scores,
         chosen=best,
         baseline=baseline if baseline in names else best,
@@ -217,7 +194,7 @@ def _notes(page: _Page) -> dict[str, str]:
 
 
 def _answer_section(page: _Page, answer: Answer) -> Section:
-    split, candidates = answer.split, frontier_candidates(answer)
+    split, candidates = answer.split, answers.frontier_candidates(answer)
     axis = "test MSE (normalised)"
     errors = {f.name: f.scores[split].mse for f in answer.forecasters}
     if len(answer.units) == 1:
@@ -235,12 +212,13 @@ def _answer_section(page: _Page, answer: Answer) -> Section:
     drawings = [page.figure(test, f"Error against latency, {split} split", "frontier")]
     if answer.candidates:
         validation = figures.frontier(
-            [(c.method, c.latency_ms, c.validation, scored_form(answer, c) is answer.student,
+            [(c.method, c.latency_ms, c.validation,
+              answers.scored_form(answer, c) is answer.student,
               label(c.student) if c.reason != "teacher" else "")
              for c in candidates if c.latency_ms and c.validation],
             title="All candidates on validation",
             y_label="validation MSE (normalised)",
-            front=[(c.latency_ms, c.validation) for c in pareto_front(candidates)],
+            front=[(c.latency_ms, c.validation) for c in answers.pareto_front(candidates)],
             style=page.style,
         )  # fmt: skip
         title = "Error against latency, all candidates"
@@ -249,9 +227,9 @@ def _answer_section(page: _Page, answer: Answer) -> Section:
         heading="Error against latency",
         note="The star is the chosen student"
         + ("; the line joins the best candidates." if answer.candidates else "."),
-        tables=[leaderboard(answer, split) for split in answer.windows],
+        tables=[answers.leaderboard(answer, split) for split in answer.windows],
         figures=drawings,
-        folded=[frontier(answer)] if answer.candidates else [],
+        folded=[answers.frontier(answer)] if answer.candidates else [],
     )
 
 
@@ -299,24 +277,24 @@ def _models_of(scores: xr.Dataset, row: Mapping[str, Any]) -> xr.Dataset:
 def _maps_section(page: _Page, samples: Mapping[str, Any]) -> Section:
     grid: GridSpec = samples["grid"]
     step, times = float(page.scores.attrs["step_seconds"]), samples.get("times") or ()
-    leads, shown = shown_leads(len(samples["truth"])), _shown(page, samples["forecasts"])
+    leads, shown = maps.shown_leads(len(samples["truth"])), _shown(page, samples["forecasts"])
     start = f"Last input: {times[0]}." if times else ""
-    west, east, south, north = extent(grid)
+    west, east, south, north = maps.extent(grid)
     channels = [
-        channel_maps(
+        maps.channel_maps(
             past=samples["past"], truth=samples["truth"], forecasts=shown, channel=c, grid=grid
         )
         for c in range(min(MOST_MAPS, len(grid.channels)))
     ]
     return Section(
         heading="One test window",
-        note=" ".join(filter(None, (start, region(grid) and f"{region(grid)}."))),
+        note=" ".join(filter(None, (start, maps.region(grid) and f"{maps.region(grid)}."))),
         narrative=samples.get("narrative") or "",
         maps=Maps(
             channels=channels,
             when=[(f"+{lead_text(step * (n + 1))}", times[n + 1] if times else "") for n in leads],
             size=(abs(east - west), abs(north - south)),
-            coast=coast_path(grid),
+            coast=maps.coast_path(grid),
         ),
     )
 
@@ -357,8 +335,6 @@ def _curve_figures(
     name: str,
     rows: Mapping[str, str],
     values: Callable[[xr.Dataset, str], xr.DataArray],
-    *,
-    y_label: str = "",
     **settings: Any,
 ) -> list[Figure]:
     """A figure per label of `rows` and student backbone, of `values(seeds of a method, channel)`.
@@ -382,7 +358,7 @@ def _curve_figures(
             if len(backbones) > 1:
                 title, file = f"{title}, {label(backbone)}", f"{file} {backbone}"
             drawing = figures.curves(
-                by_method, title=title, style=page.style, y_label=y_label,
+                by_method, title=title, style=page.style,
                 limits=figures.limits_near(near), **settings,
             )  # fmt: skip
             drawn.append(page.figure(drawing, title, file))
@@ -432,7 +408,7 @@ def _event_section(page: _Page, frame: pd.DataFrame) -> Section | None:
     if "hits" not in scores or not events:
         return None
     csi = event_scores(scores)["csi"].where(scores["event_cells"] > 0).sel(event=events)
-    rows, maps = frame.to_dict("records"), []
+    rows, heat_maps = frame.to_dict("records"), []
     for channel in map(str, scores["channel"].values[:MOST_CHANNELS]):
         of_channel = csi.sel(channel=channel).transpose("model", "event")
         values = np.stack([
@@ -446,11 +422,11 @@ def _event_section(page: _Page, frame: pd.DataFrame) -> Section | None:
         ]
         by_row = dict(zip(map(label_of, rows), cells, strict=True))
         columns = tuple(event.replace(" %", "\u202f%") for event in events)
-        maps.append(HeatMap(title=channel, columns=columns, rows=by_row))
+        heat_maps.append(HeatMap(title=channel, columns=columns, rows=by_row))
     note = (
         "Critical success index over all lead times and windows: 1 is best. Blank: no such event."
     )
-    return Section(heading="Extremes", note=note, heat_maps=maps)
+    return Section(heading="Extremes", note=note, heat_maps=heat_maps)
 
 
 def _rollout_section(page: _Page, frame: pd.DataFrame) -> Section | None:
