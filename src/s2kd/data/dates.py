@@ -4,6 +4,7 @@ A form is accepted where every value has it and the dates rise evenly. Where no 
 do, the values are refused with the reason: a wrong date is worse than none.
 """
 
+import datetime
 import itertools
 import re
 import warnings
@@ -24,6 +25,14 @@ DIGITS = {"%Y%m%d": 8, "%Y%m%d%H": 10, "%Y%m%d%H%M": 12, "%Y%m%d%H%M%S": 14, "%Y
 UNIX = {"seconds": 1, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 UNIX_SECONDS = (5e8, 2.2e9)
 """From 1985 to 2039: counts of this size are taken for Unix time."""
+CALENDARS = {
+    "": "standard", "gregorian": "standard", "prolepticgregorian": "proleptic_gregorian",
+    **dict.fromkeys(("360", "360day", "360days", "thirtydaymonths"), "360_day"),
+    **dict.fromkeys(("365", "365day", "365days", "noleap", "nonleap"), "noleap"),
+    **dict.fromkeys(("366", "366day", "366days", "allleap"), "all_leap"),
+}  # fmt: skip
+"""Calendars by other spellings, in lower-case letters and digits."""
+MONTHS = dict.fromkeys(("month", "months", "mon"), 1) | dict.fromkeys(("year", "years", "yr"), 12)
 CLOCK_STEPS = (600, 900, 1800, 3600, 10800, 21600, 43200, 86400)
 """Steps of a count, in multiples of its step, that is taken for seconds."""
 
@@ -49,7 +58,7 @@ def read_dates(
                  for text in values.tolist()]  # fmt: skip
         return _one_reading(texts, _readings(list(map(_normalised, texts))), label), ""
     if since:
-        return _counted(values, label, since, calendar), ""
+        return counted_dates(values, label, since, calendar), ""
     readings = _digit_readings(values)
     if readings:
         texts = list(map(str, values.tolist()))
@@ -68,20 +77,59 @@ def read_dates(
     )
 
 
-def _counted(values: np.ndarray, label: str, since: str, calendar: str) -> Times:
-    """Numbers in units since a date, or in seconds since it."""
+def counted_dates(
+    values: Shaped[np.ndarray, "*axes"], label: str, units: str, calendar: str = ""
+) -> Shaped[np.ndarray, "*axes"]:
+    """Dates of numbers in units such as `hours since 1900-01-01`; a bare date counts seconds.
+
+    Months and years are those of the calendar, whose name may be spelt in other ways than CF's. A
+    number that is missing gives NaT, or None among cftime objects. S2KDError where the units name
+    no date.
+    """
     import xarray as xr
 
-    units = since if " since " in since else f"seconds since {since}"
-    counted = xr.Variable("time", values, {"units": units, "calendar": calendar})
+    text = units if " since " in units else f"seconds since {units}"
+    unit, _, origin = re.sub(r"\s+", " ", text.strip()).partition(" since ")
+    calendar = CALENDARS.get(re.sub("[^a-z0-9]", "", calendar.lower()), calendar)
+    if calendar == "standard" and re.match("0+-", origin):
+        calendar = "proleptic_gregorian"  # has a year 0
+    missing = ~np.isfinite(values)
+    numbers = np.where(missing, 0, values).ravel()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # dates beyond nanoseconds are cftime objects
-            return exact_times(xr.conventions.decode_cf_variable("time", counted).values)
+            if unit.lower() in MONTHS:
+                numbers = _microseconds(numbers * MONTHS[unit.lower()], origin, calendar)
+                unit, origin = "microseconds", "1970-01-01"
+            metadata = {"units": f"{unit} since {origin}", "calendar": calendar}
+            counted = xr.Variable("time", numbers, metadata)
+            dates = exact_times(xr.conventions.decode_cf_variable("time", counted).values)
     except Exception as error:  # each library of dates raises its own kinds
         raise S2KDError(
-            f"{label}: {since!r} is neither a date nor units such as 'hours since 1900-01-01'"
+            f"{label}: {units!r} is neither a date nor units such as 'hours since 1900-01-01'"
         ) from error
+    dates = np.array(dates).reshape(np.shape(values))
+    dates[missing] = np.datetime64("NaT") if dates.dtype.kind == "M" else None
+    return dates
+
+
+def _microseconds(months: np.ndarray, origin: str, calendar: str) -> np.ndarray:
+    """Microseconds since 1970 of dates so many calendar months after `origin`.
+
+    A fraction is one of the days of that month; a day that the month lacks is its last.
+    """
+    import cftime
+
+    start = cftime.num2date(0, f"days since {origin}", calendar, only_use_cftime_datetimes=True)
+    dates = []
+    for count in months.tolist():
+        passed = int(np.floor(count + 1e-6))
+        year, month = divmod(12 * start.year + start.month - 1 + passed, 12)
+        first = start.replace(year=year, month=month + 1, day=1)
+        length = first.daysinmonth
+        days = min(start.day, length) - 1 + max(0.0, round(count - passed, 6)) * length
+        dates.append(first + datetime.timedelta(days=days))
+    return np.array(cftime.date2num(dates, "microseconds since 1970-01-01", calendar), np.int64)
 
 
 def _normalised(text: str) -> str:

@@ -19,16 +19,19 @@ NAME = re.compile(r"(?:.*_)?[a-z]{0,3}(?:(lat|latitude)|(lon|long|longitude))(?:
 def with_still_cells(file: "xr.Dataset") -> "xr.Dataset":
     """With 2-D latitudes and longitudes in memory; those along time too (WRF), where they stay."""
     moving = []
+    dated = {v.dims for name, v in file.variables.items() if kind_of(str(name), v) == "time"}
     for name, variable in file.variables.items():
-        if variable.ndim not in (2, 3) or kind_of_cells(str(name), variable) is None:
+        by_time = variable.ndim == 3 and variable.dims[:1] in dated
+        if not (by_time or variable.ndim == 2) or kind_of_cells(str(name), variable) is None:
             continue
-        cells = variable if variable.ndim == 2 else variable[0]
-        later = [] if variable.ndim == 2 else [variable[variable.shape[0] // 2], variable[-1]]
+        cells = variable[0] if by_time else variable
+        later = [variable[len(variable) // 2], variable[-1]] if by_time else []
         if all(np.array_equal(cells.values, v.values, equal_nan=True) for v in later):
             file = file.assign_coords({name: cells.load()})
         else:
-            moving.append(f"{str(name)!r} moves in time, so the cells have no fixed places")
-    return file.assign_attrs(notices=(*file.attrs.get("notices", ()), *moving))
+            moving.append(str(name))
+    notice = (f"{', '.join(moving)} move in time, so cells have no fixed places",) * bool(moving)
+    return file.assign_attrs(notices=(*file.attrs.get("notices", ()), *notice))
 
 
 def kind_of_cells(name: str, variable: "xr.Variable") -> str | None:

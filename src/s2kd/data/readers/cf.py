@@ -185,7 +185,8 @@ def joined(
             for key, value in pieces[0][0].array.encoding.items()
             if key in ("dtype", "scale_factor", "add_offset")
         }
-    first = pieces_by_channel[names[0]][0][0]
+    used = [field for pieces in pieces_by_channel.values() for field, _ in pieces]
+    first = used[0]
     dataset = xr.Dataset({name: array.variable for name, array in channels.items()})
     times = np.concatenate([field.times for field, _ in pieces_by_channel[names[0]]])
     coordinates: dict[str, Any] = {"time": ("time", times)}
@@ -203,14 +204,7 @@ def joined(
         axes=(first.plane.rows, first.plane.columns),
         places=_places(first),
         stored_frames=first.stored_frames,
-        notices=tuple(
-            dict.fromkeys(
-                text
-                for pieces in pieces_by_channel.values()
-                for field, _ in pieces
-                for text in field.notices
-            )
-        ),
+        notices=tuple(dict.fromkeys(text for field in used for text in field.notices)),
         history=str(first.file.attrs.get("history", "")),
     )
 
@@ -501,21 +495,18 @@ def _plane(
     label: str,
 ) -> Plane:
     rows, columns = _file_axis(file, *y), _file_axis(file, *x)
+    degrees = regular_degrees(cells) if cells is not None else None
     kinds = [
-        None if axis.values is None else kind_of(axis.name, file[axis.name])
-        for axis in (rows, columns)
+        axis.values is not None and kind_of(axis.name, file[axis.name]) for axis in (rows, columns)
     ]
-    if kinds == ["latitude", "longitude"]:
-        return geographic_plane(rows, columns, label=label)
+    if degrees is not None or kinds == ["latitude", "longitude"]:
+        return geographic_plane(rows, columns, label=label, degrees=degrees)
+    south_first, east_first = _south_first(rows), False
     if cells is not None:
-        degrees = regular_degrees(cells)
-        if degrees is not None:
-            return geographic_plane(rows, columns, label=label, degrees=degrees)
         south_first, east_first = turned(cells)
-        return projected_plane(rows, columns, south_first=south_first, east_first=east_first)
-    degrees = columns.values
-    east_first = degrees is not None and len(degrees) > 1 and bool(degrees[0] > degrees[-1])
-    return projected_plane(rows, columns, south_first=_south_first(rows), east_first=east_first)
+    elif columns.values is not None:
+        east_first = bool(columns.values[0] > columns.values[-1])
+    return projected_plane(rows, columns, south_first=south_first, east_first=east_first)
 
 
 def _file_axis(file: "xr.Dataset", dimension: str, name: str | None) -> FileAxis:

@@ -194,20 +194,15 @@ def _with_fields(path: Path, engine: str) -> list["xr.Dataset"]:
                     ".to_netcdf('field.nc')"
                 )
         for parent in PurePosixPath(group).parents:
-            variables = groups[str(parent)].variables.items()
-            # a group sees the coordinates of its parents along its dimensions
-            dataset = dataset.assign(
-                {
-                    name: variable
-                    for name, variable in variables
-                    if name not in dataset.variables
-                    and variable.dims
-                    and variable.sizes.items() <= dataset.sizes.items()
-                }
-            )
+            for name, variable in groups[str(parent)].variables.items():
+                # a group sees the coordinates of its parents along its dimensions
+                is_along = variable.dims and variable.sizes.items() <= dataset.sizes.items()
+                if is_along and name not in dataset.variables:
+                    dataset = dataset.assign({name: variable})
         if _planes(dataset):
-            notices = (f"fields are read from the group {group}",)
-            datasets.append(_decoded(dataset, engine).assign_attrs(notices=notices, group=group))
+            dataset = _decoded(dataset, engine)
+            notices = (f"fields are read from the group {group}", *dataset.attrs["notices"])
+            datasets.append(dataset.assign_attrs(notices=notices, group=group))
     return datasets or [_decoded(groups["/"], engine)]
 
 
