@@ -1,12 +1,16 @@
 """The names that s2kd promises, where they come from, and that asking for them is all it costs."""
 
+import ast
 import importlib
 import subprocess
 import sys
+from importlib.resources import files
 
 import pytest
+import torch
 
 import s2kd
+from s2kd.pipeline import recipes
 
 PROMISED = {
     "GridSpec": "s2kd.core.types",
@@ -42,6 +46,38 @@ def test_a_name_is_the_thing_itself(name, home):
     assert found is getattr(importlib.import_module(home), name)
     assert found.__doc__, "a promise is explained"
     assert name in dir(s2kd)
+
+
+def test_the_stub_for_type_checkers_names_the_same_things():
+    package = files("s2kd")
+    assert package.joinpath("py.typed").is_file()
+    imports = ast.parse(package.joinpath("__init__.pyi").read_text()).body
+    homes = {
+        node.names[0].name: node.module for node in imports if isinstance(node, ast.ImportFrom)
+    }
+    assert set(homes) == set(s2kd.__all__)
+    for name, home in homes.items():
+        assert getattr(importlib.import_module(home), name) is getattr(s2kd, name)
+
+
+def test_public_objects_are_shown_in_a_line():
+    grid = s2kd.GridSpec(
+        channels=("t2m",), units=("K",), height=2, width=3, step_seconds=3600.0,
+        latitude=(10.0, 0.0), mask=((True, False, True), (True, True, True)),
+    )  # fmt: skip
+    assert repr(grid) == (
+        "GridSpec(t2m [K], 2 rows × 3 columns, 5 cells exist, latitude 10 to 0, "
+        "a frame every 3600 s)"
+    )
+    frames = torch.zeros(4, 12, 1, 2, 3)
+    batch = s2kd.Batch(past=frames, future=frames[:, :6], index=torch.arange(4))
+    assert repr(batch) == "Batch(past=(4, 12, 1, 2, 3), future=(4, 6, 1, 2, 3), index=(4,))"
+    forecast = s2kd.Forecast(future=frames, latent=None, carry=(frames[0, 0],))
+    assert repr(forecast) == "Forecast(future=(4, 12, 1, 2, 3), latent=None, carry=((1, 2, 3)))"
+    recipe = repr(recipes.get("demo"))
+    assert "'demo-atmosphere': atmosphere, " in recipe
+    assert "students unet, methods baseline, output, fitnet, s2kd, seeds 42" in recipe
+    assert len(recipe) < 250
 
 
 def test_an_unknown_name_is_an_ordinary_error():

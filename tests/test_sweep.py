@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -344,9 +343,3 @@ def test_the_verb_prints_the_choice_and_the_report_shows_the_surface(mine):
     assert (mine / "figures/sweep.png").exists()
     for trial in result["trials"]:
         assert f"{trial['validation']:.5f}" in text
-
-
-def test_without_optuna_the_extra_is_named(taught, monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(S2KDError, match=r"Optuna is not installed: pip install 's2kd\[sweep\]'"):
-        search(opened(taught), trials=1)

@@ -17,12 +17,10 @@ def open_session(path: Path, *, threads: int = 0) -> "onnxruntime.InferenceSessi
         threads: within one operation; 0: as many as ONNX Runtime chooses.
 
     Raises:
-        S2KDError: ONNX Runtime is not installed, or the file is absent or damaged.
+        S2KDError: the file is absent or damaged.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise S2KDError(f"{path}: needs onnxruntime: pip install 's2kd[onnx]'") from None
+    import onnxruntime
+
     if not path.is_file():
         raise S2KDError(f"{path}: no such file")
     options = onnxruntime.SessionOptions()

@@ -191,6 +191,16 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             if len(set(names)) < len(names):
                 raise S2KDError(f"recipe: {field} lists the same name twice ({names})")
 
+    def __repr__(self) -> str:
+        students, methods = (
+            ", ".join(item.name for item in items) for items in (self.students, self.methods)
+        )
+        return (
+            f"Recipe({self.name!r}: {self.dataset.name}, {self.past} past and {self.lead} lead "
+            f"frames, teacher {self.teacher.backbone.name}, students {students}, methods "
+            f"{methods}, seeds {', '.join(map(str, self.seeds))})"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data, complete."""
         return json.loads(json.dumps(msgspec.to_builtins(self)))

@@ -6,8 +6,22 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batch:
+class ShownByShape:
+    """A dataclass of tensors, whose `repr` is their shapes."""
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={_shape(value)}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({fields})"
+
+
+def _shape(value: Tensor | tuple | None) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shape, value))})"
+    return "None" if value is None else str(tuple(value.shape))
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Batch(ShownByShape):
     """A batch of examples in physical units; `index` is each one's number within its split."""
 
     past: Float[Tensor, "batch past channel height width"]
@@ -15,8 +29,8 @@ class Batch:
     index: Int[Tensor, " batch"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Forecast:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Forecast(ShownByShape):
     """A prediction in physical units, and the latent and `carry` it was decoded from.
 
     Only teachers that are not ours may have no latent.
@@ -40,8 +54,8 @@ class Forecast:
         return (*(x.unflatten(0, (batch, -1)).flatten(1, 2) for x in grids), self.latent)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tokens:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Tokens(ShownByShape):
     """Encoded text, and which of its positions are only there to fill the batch."""
 
     values: Float[Tensor, "batch token width"]

@@ -59,6 +59,15 @@ class GridSpec:
                 f"GridSpec: mask has shape {self.exists.shape}, grid is {self.height}×{self.width}"
             )
 
+    def __repr__(self) -> str:
+        fields = ", ".join(map("{} [{}]".format, self.channels, self.units))
+        axes = ("latitude", self.latitude), ("longitude", self.longitude)
+        places = [f"{name} {v[0]:g} to {v[-1]:g}" for name, v in axes if v is not None]
+        size = f"{self.height} rows × {self.width} columns"
+        cells = [] if self.mask is None else [f"{self.exists.sum()} cells exist"]
+        step = f"a frame every {self.step_seconds:g} s"
+        return f"GridSpec({', '.join([fields, size, *cells, *places, step])})"
+
     def _check_length(self, name: str, values: tuple[float, ...] | None, want: int) -> None:
         if values is not None and len(values) != want:
             raise S2KDError(f"GridSpec: {name} has {len(values)} values, the grid has {want}")

@@ -7,7 +7,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,6 @@ def export_student(
         S2KDError: the extra is missing, `out` holds something else, or the ONNX file does not
             agree with PyTorch.
     """
-    _require()
     student, trained = load_student(student_folder)
     metadata = student_metadata(student_folder)
     out = out or student_folder / EXPORT
@@ -175,7 +173,6 @@ def measure_onnx(model: Student | Teacher, setting: Setting) -> tuple[float, int
     Batch 1, one thread of ONNX Runtime on this machine's processor. A teacher must be one that does
     not read. Raises S2KDError where the extra is missing.
     """
-    _require()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         _to_onnx(model, sample_frames(setting.to_dict(), 2), path)
@@ -210,11 +207,3 @@ def sample_frames(metadata: Mapping[str, Any], batch: int) -> Float[Tensor, "bat
     noise = torch.randn(shape, generator=generator)
     mean, std = (torch.tensor(train_stats[k])[:, None, None] for k in ("mean", "std"))
     return mean + std * noise
-
-
-def _require() -> None:
-    absent = [name for name in ("onnx", "onnxruntime", "onnxscript") if not find_spec(name)]
-    if absent:
-        raise S2KDError(
-            f"export needs {absent[0]}, which is not installed: pip install 's2kd[onnx]'"
-        )

@@ -37,6 +37,10 @@ class Forecaster:
         self.past: int = metadata["past"]
         self.lead: int = metadata["lead"]
 
+    def __repr__(self) -> str:
+        name = self.metadata.get("student", "")
+        return f"Forecaster({name!r}, {self.past} past → {self.lead} lead frames of {self.grid})"
+
     @classmethod
     def load(cls, folder: Path | str, *, student: str = "", format: str = "") -> "Forecaster":
         """From an exported folder, from a student's, or from a run's.

@@ -62,10 +62,8 @@ class OnnxModel:
     @cached_property
     def digest(self) -> str:
         """Digest of the file, and of the files beside it that hold its weights."""
-        try:
-            import onnx
-        except ImportError:
-            raise S2KDError(f"{self.path}: needs onnx: pip install 's2kd[onnx]'") from None
+        import onnx
+
         model = onnx.load(str(self.path), load_external_data=False)
         entries = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
         names = sorted({entry.value for entry in entries if entry.key == "location"})

@@ -40,7 +40,7 @@ def silent(stage: str) -> Progress:
     return lambda done, total, word="": None
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class Run:
     """One recipe in one folder; what is costly is loaded when first needed.
 
@@ -61,6 +61,9 @@ class Run:
     horizon: int = 0
     on_epoch: "OnEpoch | None" = None
     _states: dict[str, TextStates] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.out)!r}, {self.recipe})"
 
     @cached_property
     def fabric(self) -> "Fabric":

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from s2kd.core.errors import S2KDError
 from s2kd.pipeline.checks import compared_views
 from s2kd.pipeline.folder import Busy, locked
 from s2kd.pipeline.narratives import narrate
@@ -26,11 +25,9 @@ PROCESS = "process"
 
 
 def import_optuna() -> Any:
-    """The module, silenced; S2KDError naming the extra where it is not installed."""
-    try:
-        import optuna
-    except ImportError:
-        raise S2KDError("Optuna is not installed: pip install 's2kd[sweep]'") from None
+    """The module, silenced."""
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # a failed trial is in the result
     return optuna
 
