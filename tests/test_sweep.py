@@ -37,8 +37,12 @@ def opened(out, changed=None, **settings):
     return pipeline.open_run(changed or recipe(), out, **settings)
 
 
+def narrowed(run, search):
+    return run.narrowed(methods=(search.method,), students=(search.student,))
+
+
 def prepared(run, search):
-    return sweeping.prepare(sweeping.narrowed(run, search), pipeline.JobContext())
+    return sweeping.prepare(narrowed(run, search), pipeline.JobContext())
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +169,7 @@ def test_the_default_trial_is_the_student_that_distilling_gives(mine):
     run = opened(mine, recipe(methods=(road.tiny().methods[3],)))
     pipeline.train_students(run)
     what = sweeping.search_of(run)
-    sweeping.train(sweeping.narrowed(run, what), what, what.values())
+    sweeping.train(narrowed(run, what), what, what.values())
     trial = sweeping.trial_folder(run, what, what.values(), 42) / "model.safetensors"
     student = mine / "students/unet-s2kd-seed42/model.safetensors"
     assert trial.read_bytes() == student.read_bytes()
@@ -277,7 +281,7 @@ def test_when_the_minutes_are_spent_the_next_call_continues_the_training(mine, m
 def test_a_running_trial_is_tried_again_only_where_its_process_is_dead(mine, alive):
     run = opened(mine)
     what = sweeping.search_of(run, over="lambda,beta")
-    run = sweeping.narrowed(run, what)
+    run = narrowed(run, what)
     trial = sweeping._study(optuna, run, what, False).ask()
     sweeping._suggest(trial, what)
     process = subprocess.Popen(["true"])

@@ -11,9 +11,14 @@ from s2kd.core.hardware import hardware, versions
 from s2kd.core.recipe import Method
 from s2kd.data.windows import WindowDataset
 from s2kd.evaluation.compare import BASELINE
-from s2kd.models.forecasters import Student, Teacher
 from s2kd.pipeline.run import Run
-from s2kd.pipeline.scores import EvaluatedModel, evaluated_student, evaluated_teacher
+from s2kd.pipeline.scores import (
+    EvaluatedModel,
+    evaluated_student,
+    evaluated_teacher,
+    on_device,
+    takes_text,
+)
 from s2kd.training.agreement import Agreement, agreement
 
 SPLITS = ("train", "val")
@@ -95,13 +100,6 @@ def _agreement(
     windows: WindowDataset,
     index: torch.Tensor,
 ) -> Agreement:
-    student_network, teacher_network = _loaded(run, student), _loaded(run, teacher)
-    reads = isinstance(teacher_network, Teacher) and teacher_network.reads
-    states = run.states(windows.split) if reads else None
-    return agreement(student_network, teacher_network, windows, states, index=index)
-
-
-def _loaded(run: Run, model: EvaluatedModel) -> Student | Teacher:
-    if model.load is None:
-        raise S2KDError(f"{model.name}: has no weights to load")
-    return model.load().to(run.fabric.device).to(memory_format=torch.channels_last)
+    network = on_device(run, teacher)
+    states = run.states(windows.split) if takes_text(network) else None
+    return agreement(on_device(run, student), network, windows, states, index=index)

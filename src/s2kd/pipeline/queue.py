@@ -9,7 +9,6 @@ A job is a recipe narrowed to some seeds, methods and students, in the run folde
 recipe. What is finished is not done again, so the same call continues where the last one stopped.
 """
 
-import copy
 import multiprocessing
 import os
 import time
@@ -227,8 +226,7 @@ def _loaded_run(job: Job, context: JobContext) -> Run:
     """The run of a job, with the data that the last job in its folder has loaded."""
     earlier = _RUNS.pop(job.folder, None)
     if earlier is not None and _same_data(earlier.recipe, job.recipe):
-        run = copy.copy(earlier)
-        run.recipe = job.recipe
+        run = earlier.narrowed(**structs.asdict(job.recipe))
     else:
         run = Run(recipe=job.recipe, out=job.folder, machine=context.machine)
         for loaded in _RUNS.values():

@@ -1,5 +1,6 @@
 """A recipe in a folder, on a machine; data, statistics and narrator are loaded when needed."""
 
+import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from msgspec.structs import replace
 
 import s2kd
 from s2kd.core.console import Progress
@@ -64,6 +66,12 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.out)!r}, {self.recipe})"
+
+    def narrowed(self, **changes: Any) -> "Run":
+        """The same run with these fields of its recipe changed; loaded data are shared."""
+        run = copy.copy(self)
+        run.recipe = replace(self.recipe, **changes)
+        return run
 
     @cached_property
     def fabric(self) -> "Fabric":

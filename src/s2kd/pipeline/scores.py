@@ -15,7 +15,6 @@ from s2kd.core.files import check_seal, digest, json_text, read_json, write_json
 from s2kd.core.hardware import hardware, latency, versions
 from s2kd.core.recipe import Method, Part
 from s2kd.core.saved import load_metadata
-from s2kd.core.tensors import Batch
 from s2kd.data.windows import WindowDataset
 from s2kd.evaluation import results
 from s2kd.evaluation.compare import TEACHER_METHODS
@@ -91,44 +90,29 @@ def evaluated_given(run: Run) -> EvaluatedModel:
 
 def evaluated_teacher(run: Run, kind: str, seed: int) -> EvaluatedModel:
     """A trained teacher of the run."""
-    folder = teacher_folder(run, kind, seed)
-    metadata = _own_metadata(run, folder)
-    fields = {
-        "backbone": run.recipe.teacher.backbone.name,
-        "role": "teacher",
-        "method": TEACHER_METHODS[kind],
-        "seed": seed,
-        "narrator": metadata["narrator"],
-        "parameters": metadata["parameters"],
-        "validation": metadata["validation"],
-    }
-    return EvaluatedModel(
-        name=f"teacher-{folder.name}",
-        key=metadata["weights"],
-        fields=fields,
-        load=lambda: load_teacher(folder)[0],
-    )
+    folder, backbone = teacher_folder(run, kind, seed), run.recipe.teacher.backbone.name
+    fields = {"backbone": backbone, "role": "teacher", "method": TEACHER_METHODS[kind]}
+    return _trained(run, folder, {**fields, "seed": seed}, lambda: load_teacher(folder)[0])
 
 
 def evaluated_student(run: Run, part: Part, method: Method, seed: int) -> EvaluatedModel:
     """A trained student of the run."""
     folder = student_folder(run, part, method, seed)
+    narrator = run.recipe.narrator.name if method.teacher == "text" else "none"
+    fields = {"backbone": part.name, "role": "student", "method": method.name}
+    fields |= {"seed": seed, "narrator": narrator}
+    return _trained(run, folder, fields, lambda: load_student(folder)[0])
+
+
+def _trained(
+    run: Run, folder: Path, fields: dict[str, Any], load: Callable[[], Student | Teacher]
+) -> EvaluatedModel:
     metadata = _own_metadata(run, folder)
-    fields = {
-        "backbone": part.name,
-        "role": "student",
-        "method": method.name,
-        "seed": seed,
-        "narrator": run.recipe.narrator.name if method.teacher == "text" else "none",
-        "parameters": metadata["parameters"],
-        "validation": metadata["validation"],
-    }
-    return EvaluatedModel(
-        name=folder.name,
-        key=metadata["weights"],
-        fields=fields,
-        load=lambda: load_student(folder)[0],
-    )
+    names = ("narrator", "parameters", "validation")
+    fields = {**{name: metadata[name] for name in names if name in metadata}, **fields}
+    prefix = "teacher-" if fields["role"] == "teacher" else ""
+    name, key = f"{prefix}{folder.name}", metadata["weights"]
+    return EvaluatedModel(name=name, key=key, fields=fields, load=load)
 
 
 def _own_metadata(run: Run, folder: Path) -> dict[str, Any]:
@@ -311,15 +295,12 @@ def read_scores(out: Path) -> dict[str, xr.Dataset]:
 
 def predictor(
     run: Run, model: EvaluatedModel, windows: WindowDataset
-) -> tuple[Callable[[torch.Tensor, Batch], torch.Tensor], dict[str, Any] | None]:
+) -> tuple[Predict, dict[str, Any] | None]:
     """A function that forecasts a batch, and the latency of one window (None for references)."""
-    if model.load is None:
-        if model.name == "persistence":
-            return persistence(windows.lead), None
-        return climatology_forecast(run.climatology, windows), None
-    network = _on_device(run, model)
-    reads = isinstance(network, Teacher) and network.reads
-    states = run.states(windows.split) if reads else None
+    network = on_device(run, model)
+    if network is None:
+        return _reference(run, model, windows), None
+    states = run.states(windows.split) if takes_text(network) else None
     first = windows.gather(torch.tensor([0]))
     tokens = states.tokens(first.index, first.past.device) if states is not None else None
     speed = latency(FramesOnly(network, tokens).eval(), first.past)
@@ -331,17 +312,31 @@ def roll_out_step(run: Run, model: EvaluatedModel, windows: WindowDataset) -> Pr
 
     Such a teacher has no narratives of its own forecasts.
     """
-    if model.load is None:
-        if model.name == "persistence":
-            return persistence(windows.lead)
-        return climatology_forecast(run.climatology, windows, horizon=run.horizon)
-    network = _on_device(run, model)
-    if isinstance(network, Teacher) and network.reads:
+    network = on_device(run, model)
+    if network is None:
+        return _reference(run, model, windows, horizon=run.horizon)
+    if takes_text(network):
         return None
     return lambda past, batch: predict(network, past, batch.index, None)
 
 
-def _on_device(run: Run, model: EvaluatedModel) -> Student | Teacher | GivenTeacher:
+def _reference(
+    run: Run, model: EvaluatedModel, windows: WindowDataset, *, horizon: int = 1
+) -> Predict:
+    if model.name == "persistence":
+        return persistence(windows.lead)
+    return climatology_forecast(run.climatology, windows, horizon=horizon)
+
+
+def takes_text(network: Student | Teacher | GivenTeacher) -> bool:
+    """Whether a network takes narratives."""
+    return isinstance(network, Teacher) and network.reads
+
+
+def on_device(run: Run, model: EvaluatedModel) -> Student | Teacher | GivenTeacher | None:
+    """The network of a model; None for references."""
+    if model.load is None:
+        return None
     return model.load().to(run.fabric.device).to(memory_format=torch.channels_last)
 
 
@@ -389,7 +384,7 @@ def _samples(run: Run) -> dict[str, Any]:
         if model.load is None or model.fields["seed"] not in (None, seed):
             continue
         network = model.load()
-        states = run.states("test") if isinstance(network, Teacher) and network.reads else None
+        states = run.states("test") if takes_text(network) else None
         forecast = predict(network, window.past, window.index, states)
         forecasts[_label(model)] = forecast[0].numpy()
     reads = "text" in run.teacher_kinds

@@ -13,7 +13,6 @@ Talwalkar 2016; Li et al. 2020): after a sixth and a half of the epochs only the
 on. Validation chooses; the test split is read once, at the end.
 """
 
-import copy
 import math
 import shutil
 import time
@@ -21,8 +20,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from msgspec.structs import replace
 
 from s2kd.core.errors import S2KDError
 from s2kd.core.files import digest
@@ -96,8 +93,7 @@ class Search:
     @property
     def ends(self) -> float:
         """When candidates stop: the best student's baseline is left as much time as that took."""
-        trials = self.trials()
-        ranked = self._ranked(trials)
+        trials, ranked = self.trials(), self.finished()
         if not ranked:
             return self.deadline
         best = ranked[0][1]
@@ -108,8 +104,7 @@ class Search:
     @property
     def length(self) -> int:
         """Epochs of a training to the end: as many as the best one had time for."""
-        trials = self.trials()
-        ranked = self._ranked(trials)
+        trials, ranked = self.trials(), self.finished()
         rows = trials[ranked[0][1].name] if ranked else []
         is_short = any(trial.user_attrs.get("reason") == TIME_OVER for trial in rows)
         return _epochs(rows) if is_short else self.epochs
@@ -189,10 +184,8 @@ class Search:
         state, value, reason = optuna.trial.TrialState.FAIL, None, ""
         try:
             folder = train_design(self.run, design, on_epoch=on_epoch)
-            value, reason = (
-                load_metadata(folder)["validation"],
-                TIME_OVER if epochs < length else "",
-            )
+            value = load_metadata(folder)["validation"]
+            reason = TIME_OVER if epochs < length else ""
             state = optuna.trial.TrialState.COMPLETE
         except Pruned:
             state = optuna.trial.TrialState.PRUNED
@@ -209,15 +202,10 @@ class Search:
 
     def finished(self) -> list[tuple[float, Design]]:
         """(validation error, design) of what is trained to the end, best first."""
-        return self._ranked(self.trials())
-
-    def _ranked(
-        self, trials: "dict[str, list[optuna.trial.FrozenTrial]]"
-    ) -> list[tuple[float, Design]]:
         rows = [
             (trial.value, self.by_name[name])
-            for name, rows in trials.items()
-            for trial in rows
+            for name, trials in self.trials().items()
+            for trial in trials
             if trial.state.name == "COMPLETE"
         ]
         return sorted(rows, key=lambda row: row[0])
@@ -268,33 +256,21 @@ def _key_of(recipe: Recipe) -> dict[str, Any]:
 # --- one design ----------------------------------------------------------------------------------
 
 
-def run_of(run: Run, design: Design) -> Run:
-    """The run narrowed to one design; loaded data are shared."""
-    narrowed = copy.copy(run)
-    narrowed.recipe = replace(run.recipe, students=(design.student.part,), methods=(design.method,))
-    return narrowed
-
-
 def trial_folder(run: Run, design: Design) -> Path:
     """Named by what is trained: a second trial continues from the first one's checkpoint."""
     seed = run.recipe.seeds[0]
     training = run.recipe.to_dict()["student_training"]
     key = digest([design.student.part.params, key_form(design.method), training])[:10]
-    return (
-        run.out
-        / "search"
-        / "trials"
-        / f"{design.student.name}-{design.method.name}-{key}-seed{seed}"
-    )
+    name = f"{design.student.name}-{design.method.name}-{key}-seed{seed}"
+    return run.out / "search" / "trials" / name
 
 
 def train_design(run: Run, design: Design, *, on_epoch: OnEpoch | None = None) -> Path:
     """Train one design with the run's first seed, or find it trained; returns its folder."""
-    narrowed, folder = run_of(run, design), trial_folder(run, design)
+    part, method, folder = design.student.part, design.method, trial_folder(run, design)
+    narrowed = run.narrowed(students=(part,), methods=(method,))
     narrowed.on_epoch = on_epoch
-    distill_student(
-        narrowed, design.student.part, design.method, run.recipe.seeds[0], folder=folder
-    )
+    distill_student(narrowed, part, method, run.recipe.seeds[0], folder=folder)
     return folder
 
 

@@ -9,7 +9,6 @@ DIR/sweep.json, DIR/sweep.png    all trials and the choice
 Teacher and targets are made once and read by every trial. The test split is never opened.
 """
 
-import copy
 import math
 import time
 from collections.abc import Mapping
@@ -144,7 +143,7 @@ def sweep(
     context = JobContext(minutes=minutes, progress=run.progress, say=run.say)
     points = len(search.grid())
     limit = min(trials or points, points) if grid else trials or TRIALS
-    run = narrowed(run, search)
+    run = run.narrowed(methods=(search.method,), students=(search.student,))
     run.progress = context.watched
     is_prepared = prepare(run, context)
     study = _study(optuna, run, search, grid)
@@ -176,13 +175,6 @@ def sweep(
         raise S2KDError(errors[-1])
     write_result(run.out, result)
     return result
-
-
-def narrowed(run: Run, search: Search) -> Run:
-    """The same run with the searched method and student alone; loaded data are shared."""
-    run = copy.copy(run)
-    run.recipe = replace(run.recipe, methods=(search.method,), students=(search.student,))
-    return run
 
 
 def prepare(run: Run, context: JobContext) -> bool:
@@ -253,9 +245,8 @@ def _counted(study: "optuna.Study") -> int:
 def train(run: Run, search: Search, values: Mapping[str, float]) -> float:
     """Mean over seeds of the best validation error of the student trained with these values."""
     method = search.method_at(values)
-    trial_run = copy.copy(run)
     training = replace(run.recipe.student_training, lr=values.get("lr", search.lr))
-    trial_run.recipe = replace(run.recipe, student_training=training, methods=(method,))
+    trial_run = run.narrowed(student_training=training, methods=(method,))
     errors = []
     for seed in run.recipe.seeds:
         folder = trial_folder(run, search, values, seed)
