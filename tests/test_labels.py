@@ -8,16 +8,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from msgspec.structs import replace
-from road import TEACHER
 
 from s2kd.core.files import sealed
 from s2kd.core.recipe import Part, Stored
-from s2kd.core.tensors import Tokens
 from s2kd.core.types import S2KDError
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
-from s2kd.models.checkpoint import Setting, build_student, build_teacher
+from s2kd.models.checkpoint import Setting, build_student
 from s2kd.models.given import given_teacher
 from s2kd.models.normaliser import Normaliser
 from s2kd.training import label_writer
@@ -299,27 +296,6 @@ def test_windows_without_a_future_and_a_store_without_inputs(setting, grids, tmp
         labels.inputs(index)
     with pytest.raises(S2KDError, match="gives no latent"):
         write_labels(tmp_path / "m.zarr", teacher, windows, latents=True)
-
-
-class Words:
-    """Token states that differ from window to window."""
-
-    def tokens(self, index, device):
-        values = torch.sin(torch.arange(6.0).reshape(1, 2, 3) * (1 + index[:, None, None]))
-        return Tokens(values=values, padding=torch.zeros(len(index), 2, dtype=torch.bool))
-
-
-def test_a_teacher_that_reads_is_asked_with_the_words_of_each_window(setting, windows, tmp_path):
-    torch.manual_seed(2)
-    spec = replace(TEACHER, dropout=0.0)
-    teacher = build_teacher(spec, setting, text_width=3, reads=True).eval()
-    write_labels(tmp_path / "l.zarr", teacher, windows, Words(), states_key="a", latents=True)
-    labels, index = Labels.open(tmp_path / "l.zarr"), torch.arange(32)
-    target = LiveTargets(teacher, windows, Words()).gather(index, "cpu")
-    assert np.array_equal(labels.latents(index.numpy()), target.latent.numpy())
-    assert labels.latent_extent == LiveTargets(teacher, windows).extent
-    with pytest.raises(S2KDError, match="differ in narratives"):
-        write_labels(tmp_path / "l.zarr", teacher, windows, Words(), states_key="b", latents=True)
 
 
 def test_an_answer_that_is_not_finite_is_refused_with_its_time(setting, windows, tmp_path):

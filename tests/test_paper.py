@@ -166,13 +166,15 @@ def with_spectra_and_events(models, hits):
 def test_rare_events_spectra_and_roll_outs_are_those_of_the_scores():
     models = with_spectra_and_events(some_models(), {"baseline": 60, "s2kd": 70})
     one = main(models)
-    table = tables.event_table([one], title="t")
-    (line,) = table.lines
-    assert line[0] == "ncep_air: air above 95 %"
-    csi = float(line[table.head.index("S²-KD")].split()[0])
-    assert csi == pytest.approx(70 / 130, abs=0.02)
-    gain = tables.event_gain(one.student("s2kd"), one.student("baseline"), "air", "above 95 %")
-    assert gain.value == pytest.approx(70 / 130 - 60 / 140, abs=0.02)
+    table = tables.event_detail_table(one)
+    lines = {line[1]: line for line in table.lines}
+    csi = 70 / 130
+    assert float(lines["S²-KD"][2]) == pytest.approx(csi, abs=0.02)
+    assert lines["S²-KD"][3].startswith("+0.1")
+    assert lines["S²-KD"][5:8] == pytest.approx(("0.70", "0.30", "1.00"))
+    assert lines["baseline"][3] == ""
+    short = tables.event_table([one], title="t")
+    assert short.lines[0][0] == "ncep_air: air above 95 %"
     assert [r[1] for r in tables.spectra_table([one], title="t").lines] == ["0.50 / 0.90"] * 5
     assert tables.rollout_table([one], title="t").lines[0][1] == "4.000 / 16.000"
 

@@ -62,7 +62,9 @@ def contents(
                 if sample.attrs["data"] in {experiment.data for experiment in listed}
             ]
         case "extremes":
-            entries = [tables.event_table(listed, title="Rare events"), *event_figure(listed)]
+            entries = [
+                tables.event_detail_table(experiment) for experiment in listed
+            ] + event_figure(listed)
         case "spectra":
             entries = [tables.spectra_table(listed, title=title)]
         case "horizon":

@@ -19,7 +19,7 @@ from s2kd.evaluation.compare import (
     label,
     verdict,
 )
-from s2kd.evaluation.events import event_difference, event_interval
+from s2kd.evaluation.events import event_difference, event_interval, event_scores
 from s2kd.evaluation.results import select
 from s2kd.evaluation.significance import FEWEST_SEEDS, Estimate, with_holm
 from s2kd.evaluation.tables import Table, interval, number, p_text
@@ -330,6 +330,39 @@ def events_of(experiment: Experiment) -> list[tuple[str, str]]:
         for event in EVENTS
         if event in experiment.scores["event"].values
     ]
+
+
+def event_detail_table(experiment: Experiment) -> Table | None:
+    """CSI less the baseline's with interval, POD, FAR, bias and SEDI, by event and forecaster."""
+    base, differences, lines = experiment.student(BASELINE), {}, []
+    groups = {n: g for n, g in experiment.forecasters.items() if g["hits"].notnull().all()}
+    for channel, event in events_of(experiment):
+        for name, group in groups.items():
+            key = (channel, event, name)
+            student = group["role"].values[0] == "student" and name != BASELINE
+            differences[key] = event_gain(group, base, channel, event) if student else None
+    adjusted = with_holm(list(differences.values()))
+    by_name = {name: event_scores(group) for name, group in groups.items()}
+    for (channel, event, name), gain in zip(differences, adjusted, strict=True):
+        scores = by_name[name].sel(channel=channel, event=event)
+        lines.append(
+            (
+                f"{channel} {event}",
+                label(name),
+                number(float(scores["csi"].mean()), ".3f"),
+                text_of(gain, "+.3f") if gain else "",
+                p_text(gain.p_holm) if gain else "",
+                *(number(float(scores[n].mean()), ".2f") for n in ("pod", "far", "bias", "sedi")),
+            )
+        )
+    head = ("event", "forecaster", "CSI", "CSI − baseline's", "p (Holm)", "POD", "FAR", "bias",
+            "SEDI")  # fmt: skip
+    title = f"Rare events: {experiment.title}"
+    return (
+        Table(title=title, head=head, lines=tuple(lines), caption=experiment.caption)
+        if lines
+        else None
+    )
 
 
 def event_gain(

@@ -11,7 +11,7 @@ import s2kd
 from s2kd.core.files import check_room, digest, whole_folder
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.windows import WindowDataset
-from s2kd.models.given import GivenTeacher, content_digest
+from s2kd.models.given import GivenTeacher
 from s2kd.training.label_files import (
     BLOCK,
     BLOCK_BYTES,
@@ -19,8 +19,7 @@ from s2kd.training.label_files import (
     LabelFiles,
     save_attributes,
 )
-from s2kd.training.objectives import States
-from s2kd.training.targets import AnyTeacher, forecast_of, freeze, teacher_extent
+from s2kd.training.targets import freeze
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,11 +30,9 @@ Shapes = dict[str, tuple[int, ...]]
 @torch.no_grad()
 def write_labels(
     path: Path | str,
-    teacher: AnyTeacher,
+    teacher: GivenTeacher,
     windows: WindowDataset,
-    states: States | None = None,
     *,
-    states_key: str = "",
     latents: bool = False,
     inputs: bool = True,
     progress: Callable[[int, int], None] | None = None,
@@ -44,25 +41,24 @@ def write_labels(
 
     They are those of `LiveTargets` of the same windows, in batches of 32 (fewer where that exceeds
     64 MiB), to the last bit. `path` is a new folder, or the unfinished store of the same teacher,
-    data and settings. The windows' `lead` may be 0, since no truth is read. A teacher that reads
-    needs token `states`, whose identity is `states_key`. `latents` and `inputs` say whether the
-    teacher's latents and the past frames are stored. Returns the digest of the store.
+    data and settings. The windows' `lead` may be 0, since no truth is read. `latents` and `inputs`
+    say whether the teacher's latents and the past frames are stored. Returns the digest of the
+    store.
 
     Raises S2KDError where another store lies there, a block of it was altered, or an answer of the
     teacher is not finite.
     """
     path, teacher = Path(path), freeze(teacher)
-    probe = forecast_of(teacher, windows.gather(torch.arange(1)), states)
-    name, identity = _identity(teacher)
+    probe = teacher(windows.gather(torch.arange(1)).past)
     if latents and probe.latent is None:
-        raise S2KDError(f"{name}: gives no latent, so none can be stored")
+        raise S2KDError(f"{teacher.name}: gives no latent, so none can be stored")
     origin = {
-        "teacher": identity,
+        "teacher": teacher.digest,
         "data": windows.dataset.fingerprint,
         "windows": digest([windows.starts.tolist(), windows.past]),
         "latents": latents,
         "inputs": inputs,
-        "narratives": states_key,
+        "narratives": "",
     }
     frames = np.unique(windows.starts[:, None] + np.arange(windows.past))
     if not path.exists():
@@ -74,9 +70,9 @@ def write_labels(
         attributes = _attributes(
             windows,
             shapes,
-            teacher={"name": name, "digest": identity},
+            teacher={"name": teacher.name, "digest": teacher.digest},
             origin=origin,
-            latent_extent=teacher_extent(teacher, windows.dataset.grid),
+            latent_extent=teacher.extent,
         )
         size = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
         check_room(path.parent, size, remedy="label with a larger --stride, or on another disk")
@@ -84,15 +80,9 @@ def write_labels(
     files = _own_files(path, origin)
     if inputs:
         _write_inputs(files, windows, frames)
-    _write_forecasts(files, teacher, windows, states, progress)
+    _write_forecasts(files, teacher, windows, progress)
     files.save(complete=True)
     return files.attributes.digest
-
-
-def _identity(teacher: AnyTeacher) -> tuple[str, str]:
-    if isinstance(teacher, GivenTeacher):
-        return teacher.name, teacher.digest
-    return type(teacher).__name__, content_digest(teacher)
 
 
 def _attributes(windows: WindowDataset, shapes: Shapes, **origin: Any) -> Attributes:
@@ -221,14 +211,13 @@ def _write_inputs(files: LabelFiles, windows: WindowDataset, frames: np.ndarray)
 
 def _write_forecasts(
     files: LabelFiles,
-    teacher: AnyTeacher,
+    teacher: GivenTeacher,
     windows: WindowDataset,
-    states: States | None,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     exists = windows.dataset.grid.exists
     for numbers in _blocks(files, "forecast", np.arange(len(windows))):
-        answer = forecast_of(teacher, windows.gather(torch.from_numpy(numbers)), states)
+        answer = teacher(windows.gather(torch.from_numpy(numbers)).past)
         future = answer.future.cpu().numpy()
         _check_finite(files, future[..., exists], windows, numbers)
         files.append("forecast", future)

@@ -109,7 +109,7 @@ class LiveTargets:
     @torch.no_grad()
     def gather(self, index: Tensor, device: torch.device | str) -> Target:
         """Targets of these windows."""
-        return teacher_outputs(self._teacher, self._windows, self._states, index)
+        return answers(self._teacher, self._windows.gather(index), self._states)
 
 
 class ForecastsOnly:
@@ -128,15 +128,8 @@ def freeze(teacher: AnyTeacher) -> AnyTeacher:
     return teacher.eval().requires_grad_(False)
 
 
-def teacher_outputs(
-    teacher: AnyTeacher, windows: Source, states: States | None, index: Tensor
-) -> Target:
-    """Z_fused and the forecast, in the normaliser's unit, of a batch of windows."""
-    return answers(teacher, windows.gather(index), states)
-
-
 def answers(teacher: AnyTeacher, window: Batch, states: States | None) -> Target:
-    """`teacher_outputs` of a batch."""
+    """Z_fused and the forecast, in the normaliser's unit, of a batch of windows."""
     output = forecast_of(teacher, window, states)
     forecast = teacher.normaliser.decoded(output.future, window.past)
     return Target(latent=output.latent, forecast=forecast, feature_pyramid=output.feature_pyramid)

@@ -47,18 +47,6 @@ def paper(
     )
 
 
-def small(
-    name: str,
-    dataset: Part,
-    *,
-    split: Split = Split(),  # noqa: B008
-    stride: int = 1,
-    test_stride: int = 1,
-) -> Recipe:
-    """Four frames to four with a U-Net that reads and a small one that does not: two cores do."""
-    return standin(name, dataset, split=split, stride=stride, test_stride=test_stride)
-
-
 def check_preset(recipe: str, preset: str) -> None:
     """Refuse a preset that is not one of `PRESETS`."""
     if preset not in PRESETS:
@@ -84,7 +72,7 @@ def weatherbench(*, data: str, preset: str = "paper") -> Recipe:
     if preset == "paper":
         return replace(paper("weatherbench", part, teacher="triton", depth=3), split=years)
     # six years, as OpenSTL's short settings have: enough for a model this small
-    recipe = small("weatherbench_small", part, stride=6, test_stride=4)
+    recipe = standin("weatherbench_small", part, stride=6, test_stride=4)
     return replace(recipe, split=replace(years, train=("2010", "2015")))
 
 
@@ -95,7 +83,7 @@ def prometheus(*, data: str, preset: str = "paper") -> Recipe:
     part, split = Part(name="prometheus", params={"path": existing(data)}), Split(gap=24)
     if preset == "paper":
         return paper("prometheus", part, split=split, teacher="simvp", depth=2, lr=5e-4)
-    return small("prometheus_small", part, split=split, stride=8, test_stride=8)
+    return standin("prometheus_small", part, split=split, stride=8, test_stride=8)
 
 
 @builtin
@@ -129,15 +117,7 @@ def _taxi(name: str, path: str, split: Split, preset: str, *, past: int) -> Reci
     """Scaled by the training split's extremes, as counts usually are."""
     part = Part(name="taxibj", params={"path": path})
     if preset == "paper":
-        return paper(
-            name,
-            part,
-            split=split,
-            teacher="earthfarseer",
-            depth=2,
-            past=past,
-            lead=past,
-            normalise="minmax",
-        )
-    recipe = small(f"{name}_small", part, split=split, stride=4, test_stride=2)
+        sizes = {"depth": 2, "past": past, "lead": past}
+        return paper(name, part, split=split, teacher="earthfarseer", normalise="minmax", **sizes)
+    recipe = standin(f"{name}_small", part, split=split, stride=4, test_stride=2)
     return replace(recipe, normalise="minmax")
