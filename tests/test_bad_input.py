@@ -266,11 +266,11 @@ _WRONG_AXES = structs.replace(
 @pytest.mark.parametrize(
     ("field", "value", "hint"),
     [
-        ("students", (Part(name="unet", params={"width": 0}),), "width and patch must be ≥ 1"),
+        ("students", (Part(name="unet", params={"width": 0}),), "width: wants int >= 1, got 0"),
         ("students", (Part(name="resnet", params={"norm": "none"}),), "norm"),
         ("teacher", structs.replace(road.TEACHER, backbone=_NO_GROUPS), "norm"),
         ("methods", (method_named("relational"),), "at least 3 a process, not 2"),
-        ("methods", (_WRONG_AXES,), "axes must be 'grid'"),
+        ("methods", (_WRONG_AXES,), "axes: must be one of grid"),
     ],
 )
 def test_models_that_cannot_be_built_are_refused_before_a_word_is_written(

@@ -9,7 +9,7 @@ from test_train import built, setting_of, states, taught, windows
 from s2kd.core.recipe import Part, Recipe, method_named
 from s2kd.core.types import S2KDError
 from s2kd.pipeline.checks import check_parts
-from s2kd.training.extra import Material
+from s2kd.training.extra import Material, extra_windows
 from s2kd.training.extra.blends import Blends
 from s2kd.training.losses import losses
 from s2kd.training.objectives import (
@@ -168,8 +168,8 @@ def test_pyramids_are_joined_level_by_level():
 
 @pytest.mark.parametrize("copies", [0, -1])
 def test_no_copies_are_refused(blobs, copies):
-    with pytest.raises(S2KDError, match="copies must be at least 1"):
-        Blends(material(blobs), copies=copies)
+    with pytest.raises(S2KDError, match="copies: wants int >= 1, got"):
+        extra_windows.build("blends", material(blobs), copies=copies)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from s2kd.narration.claims import (
     verify,
 )
 from s2kd.narration.facts import scenes
-from s2kd.narration.narrators import narrators
+from s2kd.narration.narrators import Narrator, narrators
 from s2kd.narration.quantities import QUANTITIES
 from s2kd.narration.store import read_narratives
 from s2kd.pipeline import verify as verifying
@@ -282,10 +282,10 @@ def test_claims_of_another_window_score_by_chance_and_so_in_any_order(narrated):
 # --- a run: verified, asked again, dropped -------------------------------------------------------
 
 
-class Liar:
+class Liar(Narrator):
     """The rules, with opposite claims for every third window and better ones when asked again."""
 
-    reads_future, version = False, "liar-1"
+    reads_future, version, varies = False, "liar-1", True
 
     def __init__(self, attempt=0):
         self.rules, self.attempt, self.attempts = narrators.build("rules"), attempt, []
@@ -350,7 +350,7 @@ def test_a_run_is_verified_with_what_was_wrong(run):
 def test_narratives_without_claims_are_unchecked(tmp_path):
     run = pipeline.open_run(road.tiny(), tmp_path / "run")
 
-    class Free:
+    class Free(Narrator):
         reads_future, version = False, "free-1"
 
         def narrate(self, pasts):

@@ -11,8 +11,8 @@ from s2kd.core.tensors import Tokens
 from s2kd.core.types import S2KDError
 from s2kd.data import readers
 from s2kd.models.backbones import backbones
-from s2kd.narration.narrators import narrators
-from s2kd.narration.text import encoders
+from s2kd.narration.narrators import Narrator, narrators
+from s2kd.narration.text import TextEncoder, encoders
 from s2kd.pipeline import contracts, parts
 from s2kd.training.extra import extra_windows
 from s2kd.training.losses import losses
@@ -191,7 +191,7 @@ def test_a_wrong_gradient_is_caught():
         contracts.gradient_is_right(_wrong_gradient, "latent")
 
 
-class Narrates:
+class Narrates(Narrator):
     reads_future, version = False, "one"
 
     def __init__(self, tell):
@@ -214,7 +214,7 @@ def test_a_faulty_narrator_is_caught(tell, said):
         contracts.one_text_per_window(Narrates(tell))
 
 
-class Encodes:
+class Encodes(TextEncoder):
     width, version = 4, "one"
 
     def __init__(self, fault):

@@ -149,7 +149,7 @@ def test_half_precision_is_widened_for_the_transform():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"axes": "channels"}, "axes must be 'grid', 'tokens_1d' or 'tokens_channels', got 'chan"),
+        ({"axes": "channels"}, "axes: must be one of grid, tokens_1d, tokens_channels, got 'chan"),
         ({"axis": "grid"}, "loss 'spectral' has no setting 'axis'; did you mean 'axes'"),
     ],
 )

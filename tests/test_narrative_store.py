@@ -13,7 +13,7 @@ from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.dataset import Dataset, Stretch
 from s2kd.data.statistics import statistics
 from s2kd.data.windows import WindowDataset
-from s2kd.narration.narrators import Answer, narrators
+from s2kd.narration.narrators import Answer, Narrator, narrators
 from s2kd.narration.store import (
     Narrative,
     blank_narratives,
@@ -25,7 +25,7 @@ from s2kd.narration.store import (
 )
 
 
-class Counting:
+class Counting(Narrator):
     """Describes the frames in words with bytes of several lengths; counts its calls."""
 
     reads_future = False

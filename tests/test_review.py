@@ -105,8 +105,8 @@ def test_the_weight_rises_by_twentieths():
     got = [review.ramp(epoch) for epoch in (0, 9, 19, 20, 99)]
     np.testing.assert_allclose(got, [0.05, 0.5, 1.0, 1.0, 1.0])
     assert losses.build("review", warmup=0)([3], [3], False).ramp(0) == 1.0
-    with pytest.raises(S2KDError, match="warmup ≥ 0 and middle ≥ 1"):
-        Review([3], [3], False, warmup=-1)
+    with pytest.raises(S2KDError, match="warmup: wants int >= 0, got -1"):
+        losses.build("review", warmup=-1)
     with pytest.raises(S2KDError, match="no setting 'warm'"):
         losses.build("review", warm=3)
 

@@ -7,13 +7,13 @@ import torch
 
 from s2kd.core.tensors import Tokens
 from s2kd.core.types import S2KDError
-from s2kd.narration.text import encoders
+from s2kd.narration.text import TextEncoder, encoders
 from s2kd.narration.text.states import TextStates, encode_states, states_key
 
 TEXTS = ["cold front in the west", "warm", "", "cold front in the west", "warm air", "warm", ""]
 
 
-class Watched:
+class Watched(TextEncoder):
     """The hashed encoder, remembering its calls."""
 
     width, version = 8, "watched"

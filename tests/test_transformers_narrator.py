@@ -224,8 +224,8 @@ def test_a_model_that_cannot_be_downloaded_is_named_with_the_way_out(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dtype": "float8"}, "dtype='float8' must be one of auto, float32"),
-        ({"batch": 0}, "must be at least 1, got 16 and 0"),
+        ({"dtype": "float8"}, "dtype: must be one of auto, float32"),
+        ({"batch": 0}, "batch: wants int >= 1, got 0"),
         ({"device": "gpu"}, "device='gpu' must be auto, cpu, cuda or cuda:N"),
         ({"device": "cuda"}, "PyTorch finds no GPU here"),
     ],

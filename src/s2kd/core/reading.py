@@ -6,9 +6,19 @@ import typing
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from s2kd.core.errors import S2KDError, nearest
+
+Size = Annotated[int, Meta(ge=1)]
+Blocks = Annotated[int, Meta(ge=2)]
+Even = Annotated[int, Meta(ge=2, multiple_of=2)]
+EvenOrZero = Annotated[int, Meta(ge=0, multiple_of=2)]
+AtLeastZero = Annotated[int, Meta(ge=0)]
+Above = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Rate = Annotated[float, Meta(ge=0, lt=1)]
+"""Bounds of the settings of parts, which their registry checks."""
 
 
 def read(kind: Any, plain: Any, source: str) -> Any:
@@ -38,7 +48,7 @@ def _explained(problem: str, kind: Any, value: Any) -> str:
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         near = nearest(value, choices) if isinstance(value, str) else ""
-        return f"must be one of {', '.join(choices)}, got {value!r}{near}"
+        return f"must be one of {', '.join(map(str, choices))}, got {value!r}{near}"
     if is_struct(kind) and not isinstance(value, dict):
         return f"wants {kind.__name__} with its fields, got {value!r}"
     if "matching regex" in problem:

@@ -1,7 +1,7 @@
 """The registry of backbones, which lists them and checks their settings without PyTorch."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from s2kd.core.registry import Registry, nearest
 from s2kd.core.types import GridSpec, S2KDError
@@ -9,6 +9,8 @@ from s2kd.core.types import GridSpec, S2KDError
 if TYPE_CHECKING:
     from s2kd.models.backbones import Backbone
 
+Cut = Literal["pre", "mid", "post"]
+"""Where a teacher reads: before the core, in its middle or after it."""
 PRESETS = ("paper", "small", "tiny")
 """`paper`: the published size; `small`: trains on two cores; `tiny`: to try in a moment."""
 

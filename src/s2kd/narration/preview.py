@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -20,14 +20,6 @@ from s2kd.narration.store import narrate_windows
 TEMPLATE = Path(__file__).with_name("preview.html.j2")
 SHEET_SIZE = 608
 """Pixels of a sheet, for narrators that need none."""
-
-
-@runtime_checkable
-class Illustrated(Protocol):
-    """A narrator that reads sheets."""
-
-    @property
-    def sheets(self) -> Sheets: ...
 
 
 def write_preview(
@@ -52,8 +44,7 @@ def write_preview(
     texts = narrate_windows(
         windows, narrator, train_stats, store, name=name, numbers=numbers, progress=progress
     )
-    shown = isinstance(narrator, Illustrated)
-    sheets = narrator.sheets if shown else Sheets(size=SHEET_SIZE)
+    sheets = narrator.sheets or Sheets(size=SHEET_SIZE)
     metadata = {
         "narrator": name,
         "version": narrator.version,

@@ -14,7 +14,7 @@ from s2kd.core.files import bytes_digest, digest, locked
 from s2kd.core.types import Past, S2KDError, Statistics
 from s2kd.data.windows import WindowDataset
 from s2kd.narration.claims import Claim
-from s2kd.narration.narrators import Answer, Matching, Narrator, Rearranging, Streaming
+from s2kd.narration.narrators import Answer, Narrator
 
 FILE_NAME = "narratives.jsonl"
 MARK = b', "digest": "'
@@ -156,7 +156,7 @@ def narrate_windows(
     """
     blanks = blank_narratives(windows, narrator, statistics, name=name, numbers=numbers)
     texts = complete(store, blanks, windows, narrator, statistics, progress, batch)
-    return narrator.rearrange(texts) if isinstance(narrator, Rearranging) else texts
+    return narrator.rearrange(texts)
 
 
 def blank_narratives(
@@ -168,8 +168,7 @@ def blank_narratives(
     numbers: Sequence[int] | None = None,
 ) -> list[Narrative]:
     """The narratives of a split without their texts: what each is stored under."""
-    source = narrator.source if isinstance(narrator, Rearranging) else narrator
-    stored_name = narrator.source_name if isinstance(narrator, Rearranging) else name
+    source, stored_name = narrator.source, narrator.source_name or name
     training, hashes = digest(asdict(statistics)), {}
 
     def blank(index: int) -> Narrative:
@@ -210,12 +209,11 @@ def complete(
     """The stored texts of `blanks`, not rearranged; equal windows are narrated once."""
     texts = read_texts(store)
     if any(blank.key not in texts for blank in blanks):
-        source = narrator.source if isinstance(narrator, Rearranging) else narrator
+        source = narrator.source
         with open_store(store) as opened:
             texts = opened.texts
             missing = list({b.key: b for b in blanks if b.key not in texts}.values())
-            if isinstance(source, Matching):
-                source.match(windows, [b.window for b in blanks], [b.index for b in blanks])
+            source.match(windows, [b.window for b in blanks], [b.index for b in blanks])
             pasts = ((n, windows.past_of(b.index, statistics)) for n, b in enumerate(missing))
             done = len(blanks) - len(missing)
             with closing(answers(source, pasts, batch)) as blocks:
@@ -241,8 +239,8 @@ def answers(
     narrator: Narrator, pasts: Iterator[tuple[int, Past]], batch: int
 ) -> Iterator[list[Answer]]:
     """Answers to be written together: one of a stream, or a batch."""
-    if isinstance(narrator, Streaming):
-        with closing(narrator.stream(pasts)) as stream:
+    if (stream := narrator.stream(pasts)) is not None:
+        with closing(stream):
             for answer in stream:
                 yield [answer]
         return

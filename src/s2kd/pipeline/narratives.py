@@ -2,13 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from msgspec import to_builtins
 
 from s2kd.core.errors import S2KDError
 from s2kd.core.files import digest
-from s2kd.narration.narrators import Rearranging
 from s2kd.narration.preview import write_preview
 from s2kd.narration.store import (
     FILE_NAME,
@@ -17,13 +15,10 @@ from s2kd.narration.store import (
     narrate_windows,
     shard_numbers,
 )
-from s2kd.narration.text import Pretrained, encoders
+from s2kd.narration.text import TextEncoder, encoders
 from s2kd.narration.text.states import TextStates, encode_states
 from s2kd.pipeline.checks import check_models
 from s2kd.pipeline.run import Run
-
-Encoder = Any
-"""A `TextEncoder`; a type check would read its properties, and so load the model."""
 
 
 def narrate(run: Run) -> None:
@@ -55,7 +50,7 @@ def narratives(run: Run, split: str) -> list[str]:
     )
 
 
-def _make_states(run: Run, split: str, texts: list[str], encoder: Encoder) -> None:
+def _make_states(run: Run, split: str, texts: list[str], encoder: TextEncoder) -> None:
     """Token states of these texts, unless the file holds them already."""
     path = run.out / "states" / f"{split}.safetensors"
     stored = TextStates.load(path) if path.exists() else None
@@ -73,13 +68,13 @@ def _make_states(run: Run, split: str, texts: list[str], encoder: Encoder) -> No
         run.say(f"{split}: {states.cut}")
 
 
-def _source(run: Run, encoder: Encoder, stored: TextStates | None) -> str:
+def _source(run: Run, encoder: TextEncoder, stored: TextStates | None) -> str:
     """Which weights the encoder has; those of the stored states where there are none here.
 
     States travel without the model: a machine without it takes them as they are.
     """
     try:
-        return encoder.source() if isinstance(encoder, Pretrained) else ""
+        return encoder.source()
     except S2KDError as error:
         if stored is None:
             raise
@@ -96,7 +91,7 @@ def limit_requests(run: Run, *, max_requests: int = 0, concurrent: int = 0) -> N
     Raises:
         S2KDError: the narrator asks no server.
     """
-    narrator = run.narrator.source if isinstance(run.narrator, Rearranging) else run.narrator
+    narrator = run.narrator.source
     for name, value in (("max_requests", max_requests), ("concurrent", concurrent)):
         if not value:
             continue

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from s2kd.core.errors import S2KDError
 from s2kd.core.files import write_json, write_text
 from s2kd.data.windows import WindowDataset
 from s2kd.narration.claims import VERSION, Ask, Claim, Faithfulness, extract, verify
-from s2kd.narration.narrators import Claiming, Rearranging, Retrying
 from s2kd.narration.prompts import shown_labels
 from s2kd.narration.store import (
     FILE_NAME,
@@ -56,12 +56,12 @@ def verify_run(
     if ask_again < 0:
         raise S2KDError(f"--ask-again {ask_again}: must not be negative")
     name = run.recipe.narrator.name
-    if (drop_below is not None or ask_again) and isinstance(run.narrator, Rearranging):
+    if (drop_below is not None or ask_again) and run.narrator.source_name:
         raise S2KDError(
             f"narrator {name!r} hands round the narratives of {run.narrator.source_name!r}; drop "
             "or ask again with that one"
         )
-    if ask_again and not isinstance(run.narrator, Retrying):
+    if ask_again and not run.narrator.varies:
         raise S2KDError(f"--ask-again: narrator {name!r} always gives the same text for a window")
     rows, lines = [], []
     for split in run.dataset.splits:
@@ -82,24 +82,13 @@ def _verify_split(
     store = run.out / FILE_NAME
 
     def check() -> tuple[list[str], Any]:
-        texts = complete(
-            store,
-            blanks,
-            windows,
-            run.narrator,
-            run.train_stats,
-            progress=progress,
-        )
+        texts = complete(store, blanks, windows, run.narrator, run.train_stats, progress)
         if ask is not None:
             _fill_in(run, windows, blanks, texts, ask)
         claims = _claims(run, windows, blanks, texts)
-        if isinstance(run.narrator, Rearranging):
-            texts, claims = run.narrator.rearrange(texts), run.narrator.rearrange(claims)
-        return texts, verify(
-            claims,
-            lambda number: windows.past_of(number, run.train_stats),
-            progress=checks,
-        )
+        texts, claims = run.narrator.rearrange(texts), run.narrator.rearrange(claims)
+        pasts = partial(windows.past_of, train_stats=run.train_stats)
+        return texts, verify(claims, pasts, progress=checks)
 
     texts, result = check()
     score_before, requests, dropped = result.row["score"], 0, 0
@@ -136,14 +125,12 @@ def _claims(
     """The claims of every narrative: from the store, else from the narrator, else None."""
     stored = read_latest(run.out / FILE_NAME) if blanks else {}
     claims = [stored[blank.key].claims for blank in blanks]
-    narrator = run.narrator.source if isinstance(run.narrator, Rearranging) else run.narrator
-    if isinstance(narrator, Claiming):
-        missing = [i for i, text in enumerate(texts) if claims[i] is None and text.strip()]
-        for first in range(0, len(missing), BLOCK):
-            numbers = missing[first : first + BLOCK]
-            pasts = [windows.past_of(blanks[i].index, run.train_stats) for i in numbers]
-            for i, narrative_claims in zip(numbers, narrator.claims(pasts), strict=True):
-                claims[i] = narrative_claims
+    missing = [i for i, text in enumerate(texts) if claims[i] is None and text.strip()]
+    for first in range(0, len(missing), BLOCK):
+        numbers = missing[first : first + BLOCK]
+        pasts = [windows.past_of(blanks[i].index, run.train_stats) for i in numbers]
+        for i, narrative_claims in zip(numbers, run.narrator.source.claims(pasts), strict=True):
+            claims[i] = narrative_claims
     return claims
 
 
@@ -200,9 +187,10 @@ def _ask_again(
         numbers = lowest[first : first + BLOCK]
         pasts = [windows.past_of(number, run.train_stats) for number in numbers]
         attempts = [a for block in answers(narrator, iter(enumerate(pasts)), BLOCK) for a in block]
-        if isinstance(narrator, Claiming):
-            claims = narrator.claims(pasts)
-            attempts = [replace(a, claims=claims[a.number]) for a in attempts]
+        claims = narrator.claims(pasts)
+        attempts = [
+            a if a.claims is not None else replace(a, claims=claims[a.number]) for a in attempts
+        ]
         ordered = [pasts[a.number] for a in attempts]
         scores = verify([a.claims for a in attempts], ordered.__getitem__).narratives
         lines = []
@@ -235,36 +223,26 @@ def _append(store: Path, lines: Sequence[Narrative]) -> None:
             opened.add(lines)
 
 
+COLUMNS = {
+    "split": "split", "narratives": "texts", "unchecked": "unchecked", "claims": "claims",
+    "supported": "right", "contradicted": "wrong", "unverifiable": "open",
+    "score_before": "before", "score": "score", "chance": "chance", "skill": "skill",
+    "dropped": "dropped",
+}  # fmt: skip
+"""Heads of the fields of a row."""
+
+
 def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Head and cells of the rows of `verify_run`; rare columns only where they are not empty."""
     unused = {name for name in ("unchecked", "dropped") if not any(row[name] for row in rows)}
     if not any(row["asked_again"] or row["dropped"] for row in rows):
         unused.add("score_before")
-    columns = {name: column for name, column in COLUMNS.items() if name not in unused}
-    return [head for head, _ in columns.values()], [
-        [
-            "–" if row[name] is None else form.format(row[name])
-            for name, (_, form) in columns.items()
-        ]
-        for row in rows
-    ]
+    names = [name for name in COLUMNS if name not in unused]
+    return [COLUMNS[name] for name in names], [[_cell(row[name]) for name in names] for row in rows]
 
 
-COLUMNS = {
-    "split": ("split", "{}"),
-    "narratives": ("texts", "{}"),
-    "unchecked": ("unchecked", "{}"),
-    "claims": ("claims", "{}"),
-    "supported": ("right", "{:.1%}"),
-    "contradicted": ("wrong", "{:.1%}"),
-    "unverifiable": ("open", "{:.1%}"),
-    "score_before": ("before", "{:.2f}"),
-    "score": ("score", "{:.2f}"),
-    "chance": ("chance", "{:.2f}"),
-    "skill": ("skill", "{:.2f}"),
-    "dropped": ("dropped", "{}"),
-}
-"""Field of a row, head and format."""
+def _cell(value: Any) -> str:
+    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def legend(rows: Sequence[dict[str, Any]]) -> str:

@@ -2,16 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, cat, nn
 
-from s2kd.core.types import S2KDError
 from s2kd.models.layers import Conv, wrap_columns
-
-CUTS = ("pre", "mid", "post")
-"""Where a teacher reads: before the core, in its middle or after it."""
+from s2kd.models.registry import Cut
 
 
 @runtime_checkable
@@ -29,20 +26,9 @@ class Core(Protocol):
     def second(self, x: Tensor, kept: Sequence[Tensor]) -> Tensor: ...
 
 
-def check_cut(backbone: str, fuse_at: str) -> int:
-    """How many halves of the core lie before the cut; an unknown cut is an error."""
-    if fuse_at not in CUTS:
-        raise S2KDError(f"backbone {backbone!r}: fuse_at must be one of {CUTS}, got {fuse_at!r}")
-    return CUTS.index(fuse_at)
-
-
-def check_frames(backbone: str, spatial: int, layers: int, blocks: int) -> None:
-    """Refuse what no frame encoder and core can be made of."""
-    if spatial < 2 or spatial % 2 or layers not in (2, 4, 6) or blocks < 2:
-        raise S2KDError(
-            f"backbone {backbone!r}: spatial must be even, layers 2, 4 or 6 and blocks at least "
-            f"2, got {spatial}, {layers} and {blocks}"
-        )
+def halves_before(cut: Cut) -> int:
+    """How many halves of the core lie before the cut."""
+    return get_args(Cut).index(cut)
 
 
 def until_cut(core: Core, x: Tensor, cut: int) -> tuple[Tensor, tuple[Tensor, ...]]:

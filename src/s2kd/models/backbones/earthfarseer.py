@@ -1,28 +1,28 @@
 """EarthFarseer (Wu et al. 2024, arXiv 2312.08403), written anew from its description."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from s2kd.core.reading import AtLeastZero, Blocks, Even, EvenOrZero, Size
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.models.backbones import Carry, backbones
 from s2kd.models.backbones._fourier import FourierBlocks
 from s2kd.models.backbones._frames import (
     FrameDecoder,
     FrameEncoder,
-    check_cut,
-    check_frames,
     from_cut,
+    halves_before,
     retime,
     until_cut,
 )
 from s2kd.models.backbones._inception import InceptionCore
 from s2kd.models.backbones.simvp import SimVP
-from s2kd.models.layers import MULTIPLE, Conv, crop_grid, pad_grid, padded_size
-
-PATCHES = (1, 2, 4, 8)
+from s2kd.models.layers import Conv, crop_grid, pad_grid, padded_size
+from s2kd.models.registry import Cut
 
 
 @backbones.register("earthfarseer")
@@ -56,49 +56,28 @@ class EarthFarseer(nn.Module):
         *,
         past: int,
         lead: int,
-        spatial: int = 128,
-        temporal: int = 256,
-        layers: int = 4,
-        blocks: int = 8,
-        patch: int = 4,
-        embed: int = 768,
-        fourier: int = 12,
-        temporal_fourier: int = 12,
-        groups: int = 2,
-        expansion: int = 4,
-        rounds: int = 3,
-        local: int = 32,
-        shortcut: int = 16,
-        fuse_at: str = "post",
+        spatial: Even = 128,
+        temporal: Even = 256,
+        layers: Literal[2, 4, 6] = 4,
+        blocks: Blocks = 8,
+        patch: Literal[1, 2, 4, 8] = 4,
+        embed: Size = 768,
+        fourier: Size = 12,
+        temporal_fourier: Size = 12,
+        groups: Size = 2,
+        expansion: Size = 4,
+        rounds: AtLeastZero = 3,
+        local: Size = 32,
+        shortcut: EvenOrZero = 16,
+        fuse_at: Cut = "post",
         skip: bool = True,
     ) -> None:
         super().__init__()
-        self.cut = check_cut("earthfarseer", fuse_at)
-        check_frames("earthfarseer", spatial, layers, blocks)
-        if patch not in PATCHES:
-            raise S2KDError(
-                f"backbone 'earthfarseer': patch must divide {MULTIPLE}, the multiple to which "
-                f"grids are padded, got {patch}"
-            )
-        if temporal < 2 or temporal % 2 or embed < 1:
-            raise S2KDError(
-                "backbone 'earthfarseer': temporal must be even and embed ≥ 1, "
-                f"got {temporal} and {embed}"
-            )
-        if groups < 1 or embed % groups or temporal % groups:
+        self.cut = halves_before(fuse_at)
+        if embed % groups or temporal % groups:
             raise S2KDError(
                 f"backbone 'earthfarseer': groups must divide embed ({embed}) and temporal "
                 f"({temporal}), got {groups}"
-            )
-        if min(fourier, temporal_fourier, expansion, local) < 1 or rounds < 0:
-            raise S2KDError(
-                "backbone 'earthfarseer': fourier, temporal_fourier, expansion and local must be "
-                f"≥ 1 and rounds ≥ 0, got {fourier}, {temporal_fourier}, {expansion}, {local} "
-                f"and {rounds}"
-            )
-        if shortcut < 0 or shortcut % 2:
-            raise S2KDError(
-                f"backbone 'earthfarseer': shortcut must be even, or 0 for none, got {shortcut}"
             )
         channels, wraps = len(grid.channels), grid.wraps
         self.past, self.lead, self.wraps, self.skip = past, lead, wraps, skip

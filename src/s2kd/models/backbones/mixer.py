@@ -1,8 +1,11 @@
 """MLP-Mixer (Tolstikhin et al. 2021) on patches of stacked frames: a student."""
 
+from typing import Literal
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from s2kd.core.reading import Size
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.models.backbones import Carry, backbones
 from s2kd.models.layers import MULTIPLE, crop_grid, pad_grid, padded_size
@@ -31,24 +34,17 @@ class Mixer(nn.Module):
         *,
         past: int,
         lead: int,
-        patch: int = 4,
-        width: int = 384,
-        depth: int = 6,
-        token_width: int = 384,
-        channel_width: int = 1152,
+        patch: Literal[1, 2, 4, 8, 16, 32] = 4,
+        width: Size = 384,
+        depth: Size = 6,
+        token_width: Size = 384,
+        channel_width: Size = 1152,
     ) -> None:
         super().__init__()
-        if patch not in PATCHES:
-            raise S2KDError(f"backbone 'mixer': patch must be one of {PATCHES}, got {patch}")
         if patch > padded_size(min(grid.height, grid.width)):
             raise S2KDError(
                 f"backbone 'mixer': a patch of {patch}×{patch} cells does not fit the grid of "
                 f"{grid.height}×{grid.width}; take a smaller one"
-            )
-        if min(width, depth, token_width, channel_width) < 1:
-            raise S2KDError(
-                "backbone 'mixer': width, depth, token_width and channel_width must be ≥ 1, "
-                f"got {width}, {depth}, {token_width} and {channel_width}"
             )
         channels = len(grid.channels)
         self.lead, self.height, self.width, self.wraps = lead, grid.height, grid.width, grid.wraps

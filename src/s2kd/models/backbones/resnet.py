@@ -1,13 +1,14 @@
 """ResNet (He et al. 2016) at one resolution, time folded into channels: a student."""
 
+from typing import Literal
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from s2kd.core.types import GridSpec, S2KDError
+from s2kd.core.reading import Size
+from s2kd.core.types import GridSpec
 from s2kd.models.backbones import Carry, backbones
-from s2kd.models.layers import MULTIPLE, Conv, crop_grid, make_norm, pad_grid, padded_size
-
-PATCHES = (1, 2, 4, 8)
+from s2kd.models.layers import Conv, crop_grid, make_norm, pad_grid, padded_size
 
 
 @backbones.register("resnet")
@@ -26,21 +27,12 @@ class ResNet(nn.Module):
         *,
         past: int,
         lead: int,
-        width: int = 176,
-        blocks: int = 8,
-        patch: int = 1,
+        width: Size = 176,
+        blocks: Size = 8,
+        patch: Literal[1, 2, 4, 8] = 1,
         norm: str = "batch",
     ) -> None:
         super().__init__()
-        if width < 1 or blocks < 1:
-            raise S2KDError(
-                f"backbone 'resnet': width and blocks must be ≥ 1, got {width}, {blocks}"
-            )
-        if patch not in PATCHES:
-            raise S2KDError(
-                f"backbone 'resnet': patch must divide {MULTIPLE}, the multiple to which grids are "
-                f"padded, got {patch}"
-            )
         channels, wraps = len(grid.channels), grid.wraps
         self.lead, self.height, self.width, self.wraps = lead, grid.height, grid.width, wraps
         self.latent_width = width

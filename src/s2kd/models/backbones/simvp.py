@@ -1,25 +1,26 @@
 """SimVP (Gao et al. 2022) with its Inception translator or the gated one (Tan et al. 2022)."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from s2kd.core.reading import Blocks, Even, Rate, Size
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.models.backbones import Carry, backbones
 from s2kd.models.backbones._frames import (
     BlockCore,
-    check_cut,
-    check_frames,
     core_widths,
     from_cut,
+    halves_before,
     retime,
     until_cut,
 )
 from s2kd.models.backbones._inception import InceptionCore
 from s2kd.models.layers import Conv, DropPath, crop_grid, pad_grid, padded_size
-
-TRANSLATORS = ("gsta", "inception")
+from s2kd.models.registry import Cut
 
 
 @backbones.register("simvp")
@@ -45,24 +46,18 @@ class SimVP(nn.Module):
         *,
         past: int,
         lead: int,
-        spatial: int = 64,
-        temporal: int = 512,
-        layers: int = 4,
-        blocks: int = 8,
-        translator: str = "gsta",
-        expansion: int = 8,
-        drop_path: float = 0.1,
-        fuse_at: str = "post",
+        spatial: Even = 64,
+        temporal: Size = 512,
+        layers: Literal[2, 4, 6] = 4,
+        blocks: Blocks = 8,
+        translator: Literal["gsta", "inception"] = "gsta",
+        expansion: Size = 8,
+        drop_path: Rate = 0.1,
+        fuse_at: Cut = "post",
         skip: bool = True,
     ) -> None:
         super().__init__()
-        self.cut = check_cut("simvp", fuse_at)
-        check_frames("simvp", spatial, layers, blocks)
-        if min(temporal, expansion) < 1 or not 0 <= drop_path < 1:
-            raise S2KDError(
-                "backbone 'simvp': temporal and expansion must be ≥ 1 and drop_path in [0, 1), "
-                f"got {temporal}, {expansion} and {drop_path}"
-            )
+        self.cut = halves_before(fuse_at)
         self._check_translator(translator, temporal, fuse_at, skip)
         channels, wraps = len(grid.channels), grid.wraps
         self.past, self.lead, self.wraps, self.skip = past, lead, wraps, skip
@@ -127,10 +122,6 @@ class SimVP(nn.Module):
 
     @staticmethod
     def _check_translator(translator: str, temporal: int, fuse_at: str, skip: bool) -> None:
-        if translator not in TRANSLATORS:
-            raise S2KDError(
-                f"backbone 'simvp': translator must be one of {TRANSLATORS}, got {translator!r}"
-            )
         if translator == "inception" and temporal % 2:
             raise S2KDError(
                 "backbone 'simvp': temporal must be even with translator 'inception', "

@@ -1,27 +1,28 @@
 """Triton (Wu et al. 2025, arXiv 2505.19432): attention at low resolution between convolutions."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from s2kd.core.reading import Above, Blocks, Even, Rate, Size
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.models.backbones import Carry, backbones
 from s2kd.models.backbones._frames import (
     BlockCore,
     FrameDecoder,
     FrameEncoder,
-    check_cut,
-    check_frames,
     core_widths,
     from_cut,
+    halves_before,
     retime,
     until_cut,
 )
 from s2kd.models.layers import Conv, DropPath, crop_grid, pad_grid, padded_size
-
-VARIANTS = ("released", "vcycle")
+from s2kd.models.registry import Cut
 
 
 @backbones.register("triton")
@@ -48,38 +49,26 @@ class Triton(nn.Module):
         *,
         past: int,
         lead: int,
-        spatial: int = 256,
-        temporal: int = 512,
-        layers: int = 4,
-        blocks: int = 8,
-        heads: int = 8,
-        expansion: int = 4,
-        drop_path: float = 0.1,
-        layer_scale: float = 1e-6,
-        variant: str = "released",
-        fuse_at: str = "post",
+        spatial: Even = 256,
+        temporal: Size = 512,
+        layers: Literal[2, 4, 6] = 4,
+        blocks: Blocks = 8,
+        heads: Size = 8,
+        expansion: Size = 4,
+        drop_path: Rate = 0.1,
+        layer_scale: Above = 1e-6,
+        variant: Literal["released", "vcycle"] = "released",
+        fuse_at: Cut = "post",
         skip: bool = True,
     ) -> None:
         super().__init__()
-        self.cut = check_cut("triton", fuse_at)
-        check_frames("triton", spatial, layers, blocks)
+        self.cut = halves_before(fuse_at)
         stacked = past * spatial
-        if variant not in VARIANTS:
-            raise S2KDError(
-                f"backbone 'triton': variant must be one of {VARIANTS}, got {variant!r}"
-            )
-        if heads < 1 or temporal < 1 or temporal % heads or stacked % heads:
+        if temporal % heads or stacked % heads:
             raise S2KDError(
                 f"backbone 'triton': heads must divide temporal ({temporal}) and past × spatial "
                 f"({past} × {spatial} = {stacked}), got {heads}"
             )
-        if expansion < 1 or not 0 <= drop_path < 1:
-            raise S2KDError(
-                "backbone 'triton': expansion must be ≥ 1 and drop_path in [0, 1), "
-                f"got {expansion} and {drop_path}"
-            )
-        if not layer_scale > 0:
-            raise S2KDError(f"backbone 'triton': layer_scale must be positive, got {layer_scale}")
         channels, wraps, levels = len(grid.channels), grid.wraps, layers // 2
         self.past, self.lead, self.wraps = past, lead, wraps
         self.height, self.width = grid.height, grid.width

@@ -1,14 +1,15 @@
 """U-Net (Ronneberger et al. 2015), time folded into channels: the light student."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from s2kd.core.types import GridSpec, S2KDError
+from s2kd.core.reading import Size
+from s2kd.core.types import GridSpec
 from s2kd.models.backbones import Carry, backbones
 from s2kd.models.layers import MULTIPLE, Conv, crop_grid, make_norm, pad_grid, padded_size
-
-LATENT_STRIDES = (1, 2, 4)
 
 
 @backbones.register("unet")
@@ -30,19 +31,12 @@ class UNet(nn.Module):
         *,
         past: int,
         lead: int,
-        width: int = 52,
-        patch: int = 1,
+        width: Size = 52,
+        patch: Size = 1,
         norm: str = "batch",
-        latent_stride: int = 4,
+        latent_stride: Literal[1, 2, 4] = 4,
     ) -> None:
         super().__init__()
-        if width < 1 or patch < 1:
-            raise S2KDError(f"backbone 'unet': width and patch must be ≥ 1, got {width}, {patch}")
-        if latent_stride not in LATENT_STRIDES:
-            raise S2KDError(
-                f"backbone 'unet': latent_stride must be one of {LATENT_STRIDES}, "
-                f"got {latent_stride}"
-            )
         channels, wraps = len(grid.channels), grid.wraps
         self.lead, self.height, self.width, self.wraps = lead, grid.height, grid.width, wraps
         self.multiple = MULTIPLE * patch

@@ -1,19 +1,21 @@
 """Narrators: what describes the past frames of a window in words.
 
-Decorate the class with `@narrators.register("name")`; its settings are keyword-only. A narrator
-sees `Past` values, which hold no future, no date and no place.
+Derive a class from `Narrator` and decorate it with `@narrators.register("name")`; its settings are
+keyword-only. A narrator sees `Past` values, which hold no future, no date and no place.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-
-# of `typing`, Python 3.11 evaluates properties such as `version` in a check, and so loads models
-from typing_extensions import Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from s2kd.core.types import Past
 from s2kd.data.windows import WindowDataset
 from s2kd.narration.claims import Claim
 from s2kd.narration.registries import narrators as narrators
+
+if TYPE_CHECKING:
+    from s2kd.narration.sheet import Sheets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,66 +31,52 @@ class Answer:
     claims: tuple[Claim, ...] | None = None
 
 
-@runtime_checkable
-class Narrator(Protocol):
-    """Pasts to narratives, one text per window, in order.
+class Narrator(ABC):
+    """Pasts to narratives. All methods but `narrate` have a default that does nothing.
 
-    `version` names everything but the frames that the text depends on (rules, prompt, model id
-    and revision); it is stored with every narrative.
+    Attributes:
+        reads_future: whether the words may tell of more than the past frames.
+        version: names everything but the frames that the text depends on (rules, prompt, model id
+            and revision); it is stored with every narrative.
+        sheets: draws the windows, for a narrator that reads sheets.
+        varies: whether `retry` describes the same window in different words.
+        source_name: the registered name of `source`, where that is another narrator.
     """
 
     reads_future: bool
     version: str
+    sheets: "Sheets | None" = None
+    varies: bool = False
+    source_name: str = ""
 
-    def narrate(self, pasts: Sequence[Past]) -> list[str]: ...
+    @abstractmethod
+    def narrate(self, pasts: Sequence[Past]) -> list[str]:
+        """One text per past, in order."""
 
+    @property
+    def source(self) -> "Narrator":
+        """Under whose version narratives are stored: itself, or what a control redistributes."""
+        return self
 
-@runtime_checkable
-class Streaming(Protocol):
-    """A narrator with several requests in flight: `stream` is called instead of `narrate`.
+    def rearrange(self, narratives: list) -> list:
+        """All narratives of a split as windows get them; a control hands them round."""
+        return narratives
 
-    It draws windows as it can take them and yields answers as they arrive, in any order.
-    """
+    def stream(self, pasts: Iterable[tuple[int, Past]]) -> Iterator[Answer] | None:
+        """Answers in any order, with several requests in flight; None: `narrate` is called."""
+        return None
 
-    def stream(self, pasts: Iterable[tuple[int, Past]]) -> Iterator[Answer]: ...
+    def match(self, windows: WindowDataset, digests: Sequence[str], numbers: Sequence[int]) -> None:
+        """Find texts by split and number or by time, before any `narrate`.
 
+        Raises S2KDError for windows without a text.
+        """
+        return
 
-@runtime_checkable
-class Matching(Protocol):
-    """A narrator that looks its texts up, by split and number or by time.
+    def claims(self, pasts: Sequence[Past]) -> Sequence[tuple[Claim, ...] | None]:
+        """The claims of its texts, from the windows, again and at any time."""
+        return [None] * len(pasts)
 
-    `match` is called before any `narrate`, with the digest and number of every window; it raises
-    S2KDError for windows without a text.
-    """
-
-    def match(
-        self, windows: WindowDataset, digests: Sequence[str], numbers: Sequence[int]
-    ) -> None: ...
-
-
-@runtime_checkable
-class Rearranging(Protocol):
-    """A control that redistributes the narratives of another narrator, `source`.
-
-    Narratives are stored under `source_name` and the version of `source`; `rearrange` is applied
-    to all narratives of a split.
-    """
-
-    source: Narrator
-    source_name: str
-
-    def rearrange(self, narratives: list) -> list: ...
-
-
-@runtime_checkable
-class Claiming(Protocol):
-    """A narrator that gives the claims of its texts from the windows, again and at any time."""
-
-    def claims(self, pasts: Sequence[Past]) -> list[tuple[Claim, ...]]: ...
-
-
-@runtime_checkable
-class Retrying(Protocol):
-    """A narrator that can describe the same window in different words; `attempt` counts from 1."""
-
-    def retry(self, attempt: int) -> Narrator: ...
+    def retry(self, attempt: int) -> "Narrator":
+        """The narrator with different words; `attempt` counts from 1."""
+        return self

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from s2kd.core.files import digest
 from s2kd.core.types import Past, S2KDError
 from s2kd.data.windows import WindowDataset
-from s2kd.narration.narrators import narrators
+from s2kd.narration.narrators import Narrator, narrators
 from s2kd.narration.store import FILE_NAME
 
 KEYS = (["window"], ["split", "index"], ["time"])
@@ -22,11 +22,13 @@ KEYS = (["window"], ["split", "index"], ["time"])
 
 
 @narrators.register("none")
-class Silent:
+class Silent(Narrator):
     """An empty text for every window: the teacher then reads only its null token."""
 
     reads_future = False
-    version = "none-1"
+
+    def __init__(self) -> None:
+        self.version = "none-1"
 
     def narrate(self, pasts: Sequence[Past]) -> list[str]:
         """One empty text per past."""
@@ -34,7 +36,7 @@ class Silent:
 
 
 @narrators.register("shuffled")
-class Shuffled:
+class Shuffled(Narrator):
     """Every window reads the narrative of another: separates what text means from what it costs.
 
     Narratives are stored under the name and version of the narrator `of`, so that an expensive
@@ -44,10 +46,15 @@ class Shuffled:
     def __init__(self, *, of: str = "rules", params: dict | None = None, seed: int = 0) -> None:
         if of == "shuffled":
             raise S2KDError("shuffled: of='shuffled' would shuffle itself; name another narrator")
-        self.source, self.source_name = narrators.build(of, **(params or {})), of
+        self._source, self.source_name = narrators.build(of, **(params or {})), of
         self.reads_future = self.source.reads_future
         self.version = f"shuffled-1 seed={seed} of {of} {self.source.version}"
         self._seed = seed
+
+    @property
+    def source(self) -> Narrator:
+        """The narrator `of`."""
+        return self._source
 
     def narrate(self, pasts: Sequence[Past]) -> list[str]:
         """The texts of `of`, not yet rearranged."""
@@ -71,7 +78,7 @@ def derangement(count: int, *, seed: int) -> Int[np.ndarray, " count"]:
 
 
 @narrators.register("recorded")
-class Recorded:
+class Recorded(Narrator):
     """The texts of a JSON-lines, Parquet or CSV file, or of the store of a run's folder.
 
     The file has a column `text` and one of the `KEYS`: `window` (`Past.digest`), `split` and

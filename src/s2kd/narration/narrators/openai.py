@@ -14,12 +14,13 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import count, islice
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from s2kd.core.reading import Above, AtLeastZero, Size
 from s2kd.core.types import Past, S2KDError
 from s2kd.narration.claims import object_schema, parse, schema
-from s2kd.narration.narrators import Answer, narrators
+from s2kd.narration.narrators import Answer, Narrator, narrators
 from s2kd.narration.prompts import FORM, VERSION, prompt, shown_labels, tidied
 from s2kd.narration.sheet import Sheets, png
 
@@ -39,7 +40,7 @@ class BudgetSpent(Exception):
 
 
 @narrators.register("openai")
-class OpenAI:
+class OpenAI(Narrator):
     """The answers of `model` at `url` (default: the environment's OPENAI_BASE_URL).
 
     A recipe may come from anybody, so `url` may name a server of this machine only; another one is
@@ -60,6 +61,7 @@ class OpenAI:
 
     reads_future = False
     needs = "a server"
+    varies = True
 
     def __init__(
         self,
@@ -70,24 +72,16 @@ class OpenAI:
         size: int = 608,
         labels: bool = True,
         channels: Sequence[str] = (),
-        detail: str = "",
-        max_tokens: int = 300,
+        detail: Literal["", "auto", "low", "high"] = "",
+        max_tokens: Size = 300,
         temperature: float | None = 0.0,
         seed: int | None = 0,
         claims: bool = False,
-        concurrent: int = 16,
-        timeout: float = 120.0,
-        retries: int = 8,
-        max_requests: int = 0,
+        concurrent: Size = 16,
+        timeout: Above = 120.0,
+        retries: AtLeastZero = 8,
+        max_requests: AtLeastZero = 0,
     ) -> None:
-        if min(max_tokens, concurrent) < 1 or min(retries, max_requests) < 0 or timeout <= 0:
-            raise S2KDError(
-                f"openai: max_tokens={max_tokens} and concurrent={concurrent} must be at least 1, "
-                f"retries={retries} and max_requests={max_requests} at least 0, and "
-                f"timeout={timeout} above 0"
-            )
-        if detail not in ("", "auto", "low", "high"):
-            raise S2KDError(f"openai: detail={detail!r} must be low, high, auto or left out")
         self.model, self._url = model, checked_url(url)
         self.sheets = Sheets(size=size, labels=labels, channels=tuple(channels))
         self.max_requests, self.concurrent = max_requests, concurrent

@@ -6,7 +6,7 @@ from itertools import islice
 from s2kd.core.types import Past
 from s2kd.narration.claims import Claim, claims_of
 from s2kd.narration.facts import Facts, Scene, scenes
-from s2kd.narration.narrators import narrators
+from s2kd.narration.narrators import Narrator, narrators
 from s2kd.narration.sentences import SENTENCES
 
 MAX_WORDS = 120
@@ -16,7 +16,7 @@ BLOCK = 32
 
 
 @narrators.register("rules")
-class Rules:
+class Rules(Narrator):
     """Deterministic narratives of at most `most_words` words, from measured facts alone.
 
     Of more than three channels, the text covers the three whose mean changed most (in training

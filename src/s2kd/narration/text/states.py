@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from s2kd.core.files import check_seal, digest, write_sealed
 from s2kd.core.tensors import Tokens
 from s2kd.core.types import S2KDError
-from s2kd.narration.text import Pretrained, TextEncoder
+from s2kd.narration.text import TextEncoder
 
 FORMAT = "s2kd text states 1"
 
@@ -186,15 +186,15 @@ def encode_states(
         offsets=lengths.cumsum(0),
         index=index,
         key=states_key(texts, encoder),
-        source=encoder.source() if isinstance(encoder, Pretrained) else "",
+        source=encoder.source(),
         cut=cut_of(texts, encoder),
     )
 
 
 def cut_of(texts: Sequence[str], encoder: TextEncoder) -> Cut:
     """The words that an encoder cuts off, each text counted as often as it occurs."""
-    times, limited = Counter(texts), isinstance(encoder, Pretrained)
-    lost = {text: encoder.lost(text) for text in times} if limited else {}
+    times = Counter(texts)
+    lost = {text: encoder.lost(text) for text in times}
     return Cut(
         narratives=len(texts),
         too_long=sum(count for text, count in times.items() if lost.get(text)),

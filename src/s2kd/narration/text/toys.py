@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from s2kd.core.reading import Above, Size
 from s2kd.core.tensors import Tokens
-from s2kd.core.types import S2KDError
-from s2kd.narration.text import encoders
+from s2kd.narration.text import TextEncoder, encoders
 from s2kd.narration.text.states import padded
 
 
@@ -22,12 +22,10 @@ def noise(text: str, shape: tuple[int, ...]) -> Float[Tensor, "..."]:
 
 
 @encoders.register("hashed")
-class Hashed:
+class Hashed(TextEncoder):
     """One frozen random vector per word, seeded by the word."""
 
-    def __init__(self, *, width: int = 32) -> None:
-        if width < 1:
-            raise S2KDError(f"hashed: width must be at least 1, got {width}")
+    def __init__(self, *, width: Size = 32) -> None:
         self.width = width
         self.version = f"hashed-1 width={width}"
         self._vectors: dict[str, Float[Tensor, " width"]] = {}
@@ -45,7 +43,7 @@ class Hashed:
 
 
 @encoders.register("random")
-class Random:
+class Random(TextEncoder):
     """Normal noise in place of token states, one vector per word.
 
     The noise is seeded by the whole text, so two narratives that differ in one word have nothing
@@ -54,11 +52,7 @@ class Random:
     MiniLM's states (384 wide, root mean square 0.27).
     """
 
-    def __init__(self, *, width: int = 384, scale: float = 0.27) -> None:
-        if width < 1 or not scale > 0:
-            raise S2KDError(
-                f"random: width must be at least 1 and scale above 0, got {width} and {scale}"
-            )
+    def __init__(self, *, width: Size = 384, scale: Above = 0.27) -> None:
         self.width, self.scale = width, scale
         self.version = f"random-1 width={width} scale={scale}"
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from s2kd.core.tensors import Batch
-from s2kd.core.types import S2KDError, Statistics
+from s2kd.core.types import Statistics
 from s2kd.data.dataset import Dataset
 from s2kd.data.windows import WindowDataset
 from s2kd.models.normaliser import Normaliser
@@ -140,8 +140,6 @@ class InTurn(ExtraWindows):
         numbers: Int[Tensor, " taken"] | None = None,
     ) -> None:
         super().__init__(windows)
-        if copies < 0:
-            raise S2KDError(f"extra windows: copies must not be negative, got {copies}")
         self.sizes, count = sizes, len(windows)
         numbers = torch.arange(sum(sizes)) if numbers is None else numbers
         copies = copies or -(-len(numbers) // count)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from s2kd.core.reading import Size
 from s2kd.core.tensors import Batch
-from s2kd.core.types import S2KDError
 from s2kd.training.extra import ExtraWindows, Material, extra_windows
 
 
@@ -22,9 +22,7 @@ class Blends(ExtraWindows):
 
     has_truth = True
 
-    def __init__(self, material: Material, *, copies: int = 8) -> None:
-        if copies < 1:
-            raise S2KDError(f"blends: copies must be at least 1, got {copies}")
+    def __init__(self, material: Material, *, copies: Size = 8) -> None:
         super().__init__(material.windows)
         self.copies, self.seed = copies, material.seed
         size = copies * len(self.windows)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from s2kd.core.reading import AtLeastZero
 from s2kd.core.tensors import Batch
 from s2kd.core.types import S2KDError
 from s2kd.training.extra import (
@@ -37,7 +38,7 @@ class Capture(InTurn):
     reads = ("captures",)
     needs = "a label store"
 
-    def __init__(self, material: Material, *, copies: int = 0) -> None:
+    def __init__(self, material: Material, *, copies: AtLeastZero = 0) -> None:
         if not material.captures:
             raise S2KDError("capture: name at least one label store by the recipe's captures")
         self.labels, self.normaliser = material.captures, material.normaliser

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from s2kd.core.reading import AtLeastZero, Size
 from s2kd.core.tensors import Batch
-from s2kd.core.types import S2KDError
 from s2kd.models.forecasters import Student
 from s2kd.training.extra import ExtraWindows, Material, extra_windows, inputs_alone
 from s2kd.training.extra.rollouts import check_runs_on, cut_out, roll_out
@@ -62,16 +62,11 @@ class OnPolicy(ExtraWindows):
     has_answers = True
 
     def __init__(
-        self, material: Material, *, size: int = 0, depth: int = 4, every: int = 5
+        self, material: Material, *, size: AtLeastZero = 0, depth: Size = 4, every: Size = 5
     ) -> None:
-        if min(depth, every) < 1 or size < 0 or size == 1:
-            raise S2KDError(
-                "on_policy: size must be 0 or at least 2, depth and every at least 1, got "
-                f"{size}, {depth} and {every}"
-            )
         check_runs_on("on_policy", material)
         super().__init__(material.windows)
-        self.size = size or max(2, min(MOST_SLOTS, len(self.windows)))
+        self.size = max(2, size or min(MOST_SLOTS, len(self.windows)))
         self.depth, self.every, self.material = depth, every, material
         self.memory = Replay()
         extent = teacher_extent(material.teacher, self.dataset.grid)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from s2kd.core.reading import Size
 from s2kd.core.tensors import Batch
 from s2kd.core.types import GridSpec, S2KDError, Statistics
 from s2kd.models.forecasters import feed_back
@@ -31,14 +32,10 @@ class RollOuts(ExtraWindows):
         self,
         material: Material,
         *,
-        copies: int = 8,
-        depth: int = 4,
+        copies: Size = 8,
+        depth: Size = 4,
         start: Literal["windows", "blends"] = "windows",
     ) -> None:
-        if min(copies, depth) < 1:
-            raise S2KDError(
-                f"rollouts: copies and depth must be at least 1, got {copies} and {depth}"
-            )
         check_runs_on("rollouts", material)
         super().__init__(material.windows)
         self.copies, self.material = copies, material

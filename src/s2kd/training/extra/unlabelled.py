@@ -4,6 +4,7 @@ import numpy as np
 from torch import Tensor
 
 from s2kd.core.files import digest
+from s2kd.core.reading import AtLeastZero
 from s2kd.core.tensors import Batch
 from s2kd.core.types import S2KDError
 from s2kd.data.windows import WindowDataset
@@ -29,7 +30,7 @@ class Unlabelled(InTurn):
 
     reads = ("unlabelled",)
 
-    def __init__(self, material: Material, *, copies: int = 0) -> None:
+    def __init__(self, material: Material, *, copies: AtLeastZero = 0) -> None:
         if material.teacher is None or material.states is not None:
             raise S2KDError(
                 "unlabelled: windows without future need a teacher that can be asked and reads no "

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from s2kd.core.reading import AtLeastZero, Size
 from s2kd.core.types import S2KDError
 from s2kd.models.layers import Conv, match_grids
 from s2kd.training.losses import Latent, Scalar, at_least_float32, losses
@@ -31,14 +32,10 @@ class Review(nn.Module):
         teacher: Sequence[int],
         wraps: bool,
         *,
-        warmup: int = 20,
-        middle: int = 512,
+        warmup: AtLeastZero = 20,
+        middle: Size = 512,
     ) -> None:
         super().__init__()
-        if warmup < 0 or middle < 1:
-            raise S2KDError(
-                f"loss 'review': wants warmup ≥ 0 and middle ≥ 1, got {warmup} and {middle}"
-            )
         self.count, self.warmup = min(len(student), len(teacher)), warmup
         if self.count == 0:
             raise S2KDError("loss 'review': student and teacher must have at least one stage each")

@@ -1,16 +1,23 @@
 """Losses on Fourier modes: spectral alignment (eq. 11) and SDKD (Li et al. 2025)."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from s2kd.core.types import S2KDError
+from s2kd.core.reading import NotNegative
 from s2kd.training.losses import Latent, Scalar, at_least_float32, losses
 
 
 @losses.register("spectral", compares="latent")
-def spectral(student: Latent, teacher: Latent, *, axes: str = "grid") -> Scalar:
+def spectral(
+    student: Latent,
+    teacher: Latent,
+    *,
+    axes: Literal["grid", "tokens_1d", "tokens_channels"] = "grid",
+) -> Scalar:
     """Eq. 11, ‖|F(P(Z))| − |F(Z_fused)|‖₁, as a mean over batch and all modes.
 
     The orthonormal FFT runs over the latent's grid, feature by feature (`axes="grid"`), so that
@@ -19,22 +26,11 @@ def spectral(student: Latent, teacher: Latent, *, axes: str = "grid") -> Scalar:
     is arbitrary). Being of amplitudes only, the loss does not see a circular shift.
     """
     match axes:
-        case "grid":
-            return amplitude_distance(student, teacher)
         case "tokens_1d":
-            student_tokens, teacher_tokens = (
-                student.flatten(2)[:, :, None],
-                teacher.flatten(2)[:, :, None],
-            )
-            return amplitude_distance(student_tokens, teacher_tokens)
+            student, teacher = (z.flatten(2)[:, :, None] for z in (student, teacher))
         case "tokens_channels":
-            student_tokens, teacher_tokens = (
-                z.flatten(2).transpose(1, 2) for z in (student, teacher)
-            )
-            return amplitude_distance(student_tokens, teacher_tokens)
-    raise S2KDError(
-        f"loss 'spectral': axes must be 'grid', 'tokens_1d' or 'tokens_channels', got {axes!r}"
-    )
+            student, teacher = (z.flatten(2).transpose(1, 2) for z in (student, teacher))
+    return amplitude_distance(student, teacher)
 
 
 def amplitude_distance(
@@ -61,15 +57,15 @@ def _half_amplitude(x: Float[Tensor, "*lead h w"]) -> Float[Tensor, "*lead h hal
 
 
 @losses.register("sdkd", compares="latent")
-def sdkd(student: Latent, teacher: Latent, *, cutoff: float = 0.25, alpha: float = 1.0) -> Scalar:
+def sdkd(
+    student: Latent, teacher: Latent, *, cutoff: NotNegative = 0.25, alpha: float = 1.0
+) -> Scalar:
     """Mean squared difference of the low frequencies, plus `alpha` times that of the rest.
 
     Low are the modes up to `cutoff` of the Nyquist wavenumber, whatever their direction. With
     `alpha` = 1 this equals the plain mean squared difference (Parseval); what it adds is the
     choice.
     """
-    if not cutoff >= 0:
-        raise S2KDError(f"loss 'sdkd': cutoff must be ≥ 0 (a share of Nyquist), got {cutoff}")
     student, teacher = at_least_float32(student), at_least_float32(teacher)
     low, low_teacher = low_pass(student, cutoff), low_pass(teacher, cutoff)
     return F.mse_loss(low, low_teacher) + alpha * F.mse_loss(student - low, teacher - low_teacher)
