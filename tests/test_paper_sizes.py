@@ -13,6 +13,7 @@ from s2kd.models.backbones import PRESETS, backbones
 from s2kd.models.forecasters import Teacher
 from s2kd.models.layers import parameter_count
 from s2kd.pipeline.contracts import identity, small_grid
+from s2kd.pipeline.parts import preset_rows
 
 FRAMES = {
     "triton": (12, 32, 64),  # weather
@@ -53,6 +54,14 @@ def test_teachers(name, depth, alone, aligned, published):
     millions = parameter_count(teacher(made, depth)) / 1e6
     assert round(millions, 1) == aligned
     assert abs(millions / published - 1) < 0.03
+
+
+def test_the_list_of_presets_has_their_sizes():
+    sizes = {(row["name"], row["preset"]): row["parameters"] for row in preset_rows()}
+    assert {name for name, _ in sizes} == set(backbones.names())
+    assert round(sizes["triton", "paper"] / 1e6, 1) == 143.3
+    (row,) = [row for row in preset_rows("tiny") if row["name"] == "mixer"]
+    assert row["parameters"] == sizes["mixer", "tiny"]
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 64), (32, 32), (128, 128)])

@@ -1,12 +1,11 @@
 """The verbs about parts and recipes: `list` and `check`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from s2kd.cli.options import Json
 from s2kd.core.console import print_json, print_table
-from s2kd.core.errors import S2KDError
 
 
 def list_(
@@ -35,32 +34,15 @@ def list_(
         return
 
     if kind == "backbones":
-        rows = _backbone_rows(preset)
-        print_json(rows) if as_json else _print_backbones(rows)
+        rows = parts.preset_rows(preset)
+        cells = [[r["name"], r["preset"], f"{r['parameters'] / 1e6:.2f}"] for r in rows]
+        print_json(rows) if as_json else print_table(["backbone", "preset", "M parameters"], cells)
         return
     rows = parts.rows(kind)
     if as_json:
         print_json(rows)
         return
     print_table(["kind", "name", "what it is"], [[r["kind"], r["name"], r["about"]] for r in rows])
-
-
-def _backbone_rows(preset: str) -> list[dict[str, Any]]:
-    from s2kd.models import costs
-    from s2kd.models.backbones import PRESETS
-
-    if preset and preset not in PRESETS:
-        raise S2KDError(f"--preset {preset}: must be one of {', '.join(PRESETS)}")
-    return [costs.row(size) for size in costs.sizes() if preset in ("", size.preset)]
-
-
-def _print_backbones(rows: list[dict[str, Any]]) -> None:
-    head = ["backbone", "preset", "role", "frames", "grid", "M par."]
-    cells = [
-        [r["name"], r["preset"], r["role"], r["frames"], r["grid"], f"{r['parameters'] / 1e6:.2f}"]
-        for r in rows
-    ]
-    print_table(head, cells)
 
 
 def check(

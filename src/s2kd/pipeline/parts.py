@@ -11,7 +11,7 @@ from s2kd.core.recipe import ALL_METHODS, Method, Part
 from s2kd.core.registry import Registry, import_own, nearest
 from s2kd.core.types import GridSpec
 from s2kd.data import load, readers
-from s2kd.models.registry import backbones
+from s2kd.models.registry import PRESETS, backbones
 from s2kd.narration.registries import encoders, narrators
 from s2kd.pipeline import recipes
 from s2kd.training.registries import extra_windows, losses
@@ -61,6 +61,34 @@ def _named(kind: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
             for key, option in registry.options(name).items()
         }
         yield name, registry.about(name), settings
+
+
+def preset_rows(preset: str = "") -> list[dict[str, Any]]:
+    """One row per preset of every backbone, or per backbone with this one.
+
+    `parameters` are learned ones for two channels on 32 × 64 cells, 12 frames to 12; nothing is
+    allocated to count them.
+    """
+    import torch
+
+    from s2kd.models.layers import parameter_count
+    from s2kd.pipeline import contracts
+
+    if preset and preset not in PRESETS:
+        raise S2KDError(f"--preset {preset}: must be one of {', '.join(PRESETS)}")
+    sizes = [
+        (name, size)
+        for name in backbones.names()
+        for size in backbones.presets(name)
+        if preset in ("", size)
+    ]
+    grid = contracts.small_grid(32, 64)
+    with torch.device("meta"):
+        built = [backbones.build(n, grid, past=12, lead=12, preset=size) for n, size in sizes]
+    return [
+        {"name": name, "preset": size, "parameters": parameter_count(backbone)}
+        for (name, size), backbone in zip(sizes, built, strict=True)
+    ]
 
 
 def describe_method(method: Method) -> str:

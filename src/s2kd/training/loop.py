@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +98,8 @@ class _State:
     best_epoch: int = -1
     best_weights: dict[str, Tensor] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: Counter[str] = field(default_factory=Counter)  # of the terms, over windows
+    useful: Counter[str] = field(default_factory=Counter)  # steps with a finite term other than 0
 
 
 def fit(
@@ -233,7 +235,7 @@ class _Trainer:
 
     def learn(self, index: Tensor) -> None:
         """One step; every process takes its share of the batch."""
-        fabric, sums = self.fabric, self.state.sums
+        fabric, sums, useful = self.fabric, self.state.sums, self.state.useful
         share = index[fabric.global_rank :: fabric.world_size]
         if len(index) < fabric.world_size:
             share = index
@@ -249,10 +251,9 @@ class _Trainer:
             )
         self.optimizer.step()
         for name, value in {"total": loss.detach(), **terms}.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(index)
-            counted = USEFUL + name
-            sums[counted] = sums.get(counted, 0.0) + (0 < abs(float(value)) < math.inf)
-        sums["windows"] = sums.get("windows", 0.0) + len(index)
+            sums[name] += float(value) * len(index)
+            useful[name] += 0 < abs(float(value)) < math.inf
+        sums["windows"] += len(index)
         if self.training.schedule == "cosine":
             self.schedule.step()
         self.state.step += 1
@@ -266,13 +267,8 @@ class _Trainer:
         """Keep the best weights, move the learning rate, add the record."""
         state = self.state
         windows = state.sums.pop("windows")
-        useful = {
-            name: state.sums.pop(USEFUL + name, 1.0)
-            for name in list(state.sums)
-            if not name.startswith(USEFUL)
-        }
         means = {name: value / windows for name, value in state.sums.items()}
-        _check_terms(means, useful)
+        _check_terms(means, state.useful)
         record = {
             "epoch": state.epoch,
             "train": means.pop("total"),
@@ -289,7 +285,8 @@ class _Trainer:
         if not hinting and self.training.schedule == "plateau":
             self.schedule.step(error)
         state.history.append(record)
-        state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+        state.epoch, state.step = state.epoch + 1, 0
+        state.sums, state.useful = Counter(), Counter()
 
     @property
     def is_stale(self) -> bool:
@@ -343,10 +340,6 @@ class _Trainer:
             ) from None
         if content["random_cuda"] and torch.cuda.device_count() == len(content["random_cuda"]):
             torch.cuda.set_rng_state_all(content["random_cuda"])
-
-
-USEFUL = "useful "
-"""Before the name of a term: the number of steps in which it was finite and not 0."""
 
 
 def _check_terms(means: Mapping[str, float], useful: Mapping[str, float]) -> None:
