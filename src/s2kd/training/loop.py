@@ -342,7 +342,7 @@ class _Trainer:
             torch.cuda.set_rng_state_all(content["random_cuda"])
 
 
-def _check_terms(means: Mapping[str, float], useful: Mapping[str, float]) -> None:
+def _check_terms(means: Mapping[str, float], useful: Mapping[str, int]) -> None:
     """Refuse a distillation term that taught nothing in an epoch; L_pred has its own check."""
     for name in means:
         if name in ("total", "forecast") or useful[name] or not useful["forecast"]:
