@@ -56,7 +56,16 @@ def verb(capsys):
 def test_help_names_every_verb_and_h_is_short_for_it(verb):
     text = verb("-h")
     verbs = "distill compare demo label narrate evaluate diagnose report forecast export"
-    for name in (*verbs.split(), "benchmark", "list", "check", "data", "sweep", "reproduce"):
+    for name in (
+        *verbs.split(),
+        "benchmark",
+        "serve",
+        "list",
+        "check",
+        "data",
+        "sweep",
+        "reproduce",
+    ):
         assert re.search(rf"^  {name} ", text, re.MULTILINE)
     assert verb("--help") == text
     stage_help = verb("run", "-h")

@@ -4,7 +4,13 @@ import json
 import re
 import shlex
 import shutil
+import signal
+import socket
+import time
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
+from urllib.request import urlopen
 
 import numpy as np
 import pandas as pd
@@ -71,9 +77,31 @@ def execute(words: list[str], changes: dict) -> int:
     if "--minutes" in rest:
         # into results of its own: those of the repository are of the real data
         arguments += ["--minutes", "0.05", "--on", "ncep_air", "--results", "own-results"]
+    if verb == "serve":
+        return serve_once(arguments)
     with pytest.raises(SystemExit) as end:
         main(arguments)
     return int(end.value.code or 0)
+
+
+def serve_once(arguments: list[str]) -> int:
+    """0 where the service answers; it is interrupted then."""
+    pytest.importorskip("fastapi")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    answers = []
+
+    def ask() -> None:
+        while not answers:
+            with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/frames") as answer:
+                answers.append(json.load(answer)["data_vars"])
+            time.sleep(0.1)
+        signal.raise_signal(signal.SIGINT)
+
+    Thread(target=ask, daemon=True).start()
+    with pytest.raises(SystemExit):
+        main([*arguments, "--port", str(port)])
+    return 0 if answers and answers[0] else 1
 
 
 @pytest.fixture
@@ -114,7 +142,7 @@ def test_the_readme(folder, capsys):
         assert (folder / "runs" / run / "report.html").exists()
         assert list((folder / "runs" / run).glob("students/*/export/model.onnx"))
     assert (folder / "docs/results.md").exists()
-    for words in commands("docs/deploy.md"):
+    for words in [*commands("docs/deploy.md"), *commands("docs/serve.md")]:
         if words[1] != "distill":  # done above
             assert execute(words, {}) == 0, f"{shlex.join(words)}: {capsys.readouterr().err}"
 

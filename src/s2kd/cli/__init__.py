@@ -13,6 +13,7 @@ import typer
 
 from s2kd.cli import data, demo, deploy, distill, label, narrate, parts, reproduce, run, sweep
 from s2kd.cli.sections import Sections
+from s2kd.cli.serve import serve
 from s2kd.cli.watch import watch
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ SECTIONS = {
         deploy.forecast: "s2kd forecast runs/mine latest.nc --out forecast.nc",
         deploy.export: "s2kd export runs/mine --out student",
         deploy.benchmark: "s2kd benchmark runs/mine",
+        serve: "s2kd serve runs/mine --latest latest.nc",
     },
     "Compare methods": {
         run.compare: "s2kd compare ncep_air --data FOLDER --out runs/air",

@@ -130,8 +130,6 @@ class Forecaster:
         Raises:
             S2KDError: names what differs from training, or which values are missing.
         """
-        from s2kd.data.write import to_xarray
-
         steps = self._checked(steps)
         latest = Path(latest) if isinstance(latest, str) else latest
         past = input_frames(latest, self.metadata, fill=fill, beyond_training=beyond_training)
@@ -142,10 +140,16 @@ class Forecaster:
                 f"filled {past.carried} missing values with the last of their cell, and "
                 f"{past.borrowed} before the first of their cell with the nearest cell's"
             )
-        name = self.metadata["student"]
         origin = latest.name if isinstance(latest, Path) else "the dataset given"
+        return self.to_dataset(self.predict(past.frames[None], steps=steps), past, origin=origin)
+
+    def to_dataset(self, future: Future, past: LatestFrames, *, origin: str) -> "xr.Dataset":
+        """What was predicted from `past` (of a batch of one), as `forecast` returns it."""
+        from s2kd.data.write import to_xarray
+
+        name = self.metadata["student"]
         return to_xarray(
-            self.predict(past.frames[None], steps=steps),
+            future,
             grid=self.grid,
             initial_times=past.times[-1:],
             axes=past.axes,
@@ -205,6 +209,8 @@ def _facts(metadata: Mapping[str, Any], past: LatestFrames) -> dict[str, str | i
         "s2kd_training_data": str(metadata.get("fingerprint", "")),
         "s2kd_past_frames": int(metadata["past"]),
     }
+    if past.notices:
+        facts["comment"] = "; ".join(past.notices)
     if past.carried or past.borrowed:
         facts["s2kd_values_carried_forward"] = past.carried
         facts["s2kd_values_from_nearest_cell"] = past.borrowed

@@ -73,11 +73,8 @@ def _opened(
         from s2kd.data.readers.weatherbench import field_named, open_fields
 
         return open_fields(latest, [field_named(channel) for channel in grid.channels])
-    if not isinstance(latest, Path):
-        raise S2KDError(
-            f"{IN_MEMORY}: the student was trained on {name!r}, which is no CF data; give the "
-            "path of such a file, or arrays to Forecaster.predict"
-        )
+    if not isinstance(latest, Path):  # of whatever kind the files of training were
+        return _opened_cf(latest, grid)
     from s2kd.data.readers import readers
 
     if name == "taxibj":

@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MEMORY_BYTES = 2**32
 READ_BYTES = 2**26
@@ -21,7 +21,8 @@ def is_hollow(size: int, stored: int) -> bool:
     return size > LARGE_BYTES and size > LARGEST_RATIO * stored
 
 
-def _hdf5_problem(path: str) -> str | None:
+def hdf5_problem(file: str | BinaryIO) -> str | None:
+    """What lies in another file, or is claimed and was never written."""
     import h5py
 
     def of_link(name: str, link: Any) -> str | None:
@@ -42,8 +43,8 @@ def _hdf5_problem(path: str) -> str | None:
             del entries
         return None
 
-    with h5py.File(path) as file:
-        return file.visititems_links(of_link) or file.visititems(of_item)
+    with h5py.File(file) as opened:
+        return opened.visititems_links(of_link) or opened.visititems(of_item)
 
 
 def _grib_problem(path: str) -> None:
@@ -74,7 +75,7 @@ def _problem(path: str) -> str | None:
     with Path(path).open("rb") as file:
         is_grib = file.read(4) == b"GRIB"
     try:
-        return _grib_problem(path) if is_grib else _hdf5_problem(path)
+        return _grib_problem(path) if is_grib else hdf5_problem(path)
     except MemoryError:
         return f"a part of it needs more than {MEMORY_BYTES / 2**30:g} GiB"
     except Exception:

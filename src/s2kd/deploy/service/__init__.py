@@ -1,0 +1,1 @@
+"""HTTP service of a student, and the page that it serves."""
