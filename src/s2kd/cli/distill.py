@@ -20,6 +20,7 @@ from s2kd.core.console import print_json
 
 if TYPE_CHECKING:
     from s2kd.evaluation.answer import Answer
+    from s2kd.evaluation.tables import Table
     from s2kd.pipeline.plan import Plan
 
 
@@ -186,10 +187,34 @@ def _show_answer(answer: "Answer", out: Path) -> None:
         console.print(remedy, highlight=False)
     console.print(leaderboard(answer))
     console.print(frontier(answer))
+    console.print(_exported(out))
     console.print("Not verified: " + "; ".join(unverified(answer)) + ".", highlight=False)
     console.print(
         f"Report: {out / 'report.html'}\n"
         f"Forecast: s2kd forecast {out} LATEST_FILE --out forecast.nc\n"
         f"Export: s2kd export {out}",
         highlight=False,
+    )
+
+
+def _exported(out: Path) -> "Table":
+    """The formats that forecasts from the run's folder can use."""
+    from s2kd.core.saved import find_student
+    from s2kd.deploy.metadata import EXPORT, exported_metadata
+    from s2kd.evaluation.tables import Table, number
+
+    metadata = exported_metadata(find_student(out) / EXPORT)
+    return Table(
+        title=f"Exported; {metadata['default']} is the faster",
+        head=("Format", "RMSE", "ms", "MB"),
+        lines=tuple(
+            (
+                name,
+                number(form.get("rmse")),
+                number(form["milliseconds"], ".2f"),
+                number(form["bytes"] / 1e6, ".2f"),
+            )
+            for name, form in metadata["formats"].items()
+        ),
+        caption="RMSE on validation windows in training standard deviations; ms: one thread.",
     )
