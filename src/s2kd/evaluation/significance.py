@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import stdtr, stdtrit
 
 from s2kd.core.types import S2KDError
 
@@ -169,8 +170,8 @@ def smooth_estimate(
     if error <= rounding:
         error, p_value = 0.0, float(abs(value) <= rounding)
     else:
-        p_value = 2 * _student_cdf(freedom, -abs(value) / error)
-    half = error and _student_quantile(freedom) * error
+        p_value = 2 * float(stdtr(freedom, -abs(value) / error))
+    half = error and float(stdtrit(freedom, 1 - LEVEL / 2)) * error
     enough = blocks >= BLOCKS_FOR_P_VALUE
     note = "" if enough else f"{blocks:.1f} blocks of {block} windows: too few for a p-value"
     bounds = {"low": value - half, "high": value + half}
@@ -201,7 +202,7 @@ def ratio_estimate(numerator: Values, denominator: Values, *, block: int) -> Est
         return Estimate(value=ratio, note=note, **size)
     _, freedom = _error(pair, np.array([1.0, -ratio]), block)
     windows, seeds = _covariances(pair, block)
-    spread = _student_quantile(freedom) ** 2 * (windows + seeds)
+    spread = float(stdtrit(freedom, 1 - LEVEL / 2)) ** 2 * (windows + seeds)
     # roots of (above − R below)² = spread of (numerator − R denominator)
     square, half = below**2 - spread[1, 1], above * below - spread[0, 1]
     root = math.sqrt(max(0.0, half**2 - square * (above**2 - spread[0, 0])))
@@ -266,18 +267,6 @@ def _gradient(function: SmoothFunction, at: Float[np.ndarray, " k"]) -> Float[np
     step = np.maximum(1e-5 * np.maximum(np.abs(at), 1e-3 * np.abs(at).max()), 1e-300)
     change = np.diag(step)
     return (function(at + change) - function(at - change)) / (2 * step)
-
-
-def _student_quantile(freedom: float) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, 1 - LEVEL / 2))
-
-
-def _student_cdf(freedom: float, value: float) -> float:
-    from scipy.special import stdtr
-
-    return float(stdtr(freedom, value))
 
 
 # --- tables --------------------------------------------------------------------------------------

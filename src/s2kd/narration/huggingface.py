@@ -15,15 +15,10 @@ CONTENT_SUFFIXES = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
 @contextmanager
 def quiet() -> Iterator[Any]:
     """The transformers package, imported, without progress bars and warnings."""
-    try:
-        import transformers
-        from huggingface_hub.utils import logging as hub_logging
-        from transformers.utils import logging
-    except ImportError:
-        raise S2KDError(
-            "models of the Hugging Face hub need transformers; install it: "
-            "pip install 'transformers>=5.10,<6'"
-        ) from None
+    import transformers
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging
+
     verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
     progress_bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
