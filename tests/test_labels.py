@@ -223,7 +223,7 @@ def test_large_frames_are_labelled_in_smaller_blocks(
     write_labels(tmp_path / "l.zarr", teacher_of(setting), windows, latents=True)
     small, large = Labels.open(tmp_path / "l.zarr"), Labels.open(store)
     index = np.arange(len(windows))[::-1].copy()
-    assert small.files.attributes.block == 6
+    assert small.attributes.block == 6
     assert np.array_equal(small.inputs(index), large.inputs(index))
     np.testing.assert_allclose(small.forecasts(index), large.forecasts(index), rtol=1e-5)
     np.testing.assert_allclose(small.latents(index), large.latents(index), rtol=1e-4, atol=1e-5)

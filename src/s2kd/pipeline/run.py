@@ -140,7 +140,7 @@ class Run:
             for stored in recipe.captures
         )
         for labels in captures:
-            apart = labels.apart_from_held_out(dataset) if labels.files.has("inputs") else []
+            apart = labels.apart_from_held_out(dataset) if labels.has("inputs") else []
             if left_out := len(apart) - sum(apart):
                 self.say(
                     f"{left_out} of {len(apart)} windows of {labels.path} touch frames of the "

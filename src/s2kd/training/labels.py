@@ -5,13 +5,13 @@ channel, row, column) with `last_frame` (time), and its `latent` (time, feature,
 latent_column), all float32 and in physical units; `time` is that of the last past frame.
 """
 
-from dataclasses import dataclass, field, replace
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from s2kd.core.registry import nearest
 from s2kd.core.types import GridSpec, S2KDError
@@ -26,30 +26,40 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Labels:
+class Labels(LabelFiles):
     """A finished label store, by window number; `Labels.open` reads one.
 
     Attributes:
-        files: its arrays and attributes.
         grid: channels, units and place of the fields as they are returned.
         past, lead: frames of inputs and of forecasts.
         times: (window,) times of the last past frames, datetime64[ns] or cftime objects.
         runs: (window,) the run or environment of each window, "" where there is but one.
+        digest: identity of the content, part of the key of what is made from it.
+        teacher: its `name` and `digest`.
+        latent_extent: (rows, columns) of the grid under the latents.
     """
 
-    files: LabelFiles
-    grid: GridSpec
-    past: int
-    lead: int
-    times: np.ndarray
-    runs: np.ndarray
-    _last_frame: Int[np.ndarray, " window"] | None
-    _channels: list[int]
-    _scale: tuple[np.ndarray, np.ndarray] | None = None
-    _apart: "WeakKeyDictionary[Dataset, np.ndarray]" = field(
-        init=False, repr=False, default_factory=WeakKeyDictionary
-    )
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        attributes = self.attributes
+        if not attributes.complete:
+            raise S2KDError(f"{path}: is not finished; give the same `s2kd label` command again")
+        try:
+            coordinates = self.coordinates()
+            self.grid = _grid(coordinates, attributes)
+            self.times = coordinates["time"].values
+            self._last_frame = coordinates["last_frame"].values if self.has("inputs") else None
+        except (KeyError, ValueError, OverflowError) as error:
+            raise S2KDError(f"{path}: its coordinates cannot be read ({error})") from None
+        _check_shapes(self, self.grid, len(self.times), self._last_frame)
+        runs = coordinates["run"].values if "run" in coordinates else np.full(len(self), "")
+        self.runs = runs.astype(str)
+        self.past, self.lead = attributes.past, attributes.lead
+        self.digest, self.teacher = attributes.digest, attributes.teacher
+        self.latent_extent = attributes.latent_extent
+        self._channels = list(range(len(self.grid.channels)))
+        self._scale: tuple[np.ndarray, np.ndarray] | None = None
+        self._apart: WeakKeyDictionary[Dataset, np.ndarray] = WeakKeyDictionary()
 
     @classmethod
     def open(cls, path: Path | str) -> "Labels":
@@ -57,62 +67,20 @@ class Labels:
 
         Raises S2KDError where the store is unfinished, torn, altered, or of another kind.
         """
-        path = Path(path).expanduser()
-        files = LabelFiles(path)
-        if not files.attributes.complete:
-            raise S2KDError(f"{path}: is not finished; give the same `s2kd label` command again")
-        try:
-            coordinates = files.coordinates()
-            grid = _grid(coordinates, files.attributes)
-            times = coordinates["time"].values
-            frames = coordinates["last_frame"].values if files.has("inputs") else None
-        except (KeyError, ValueError, OverflowError) as error:
-            raise S2KDError(f"{path}: its coordinates cannot be read ({error})") from None
-        _check_shapes(files, grid, len(times), frames)
-        runs = coordinates["run"].values if "run" in coordinates else np.full(len(times), "")
-        return cls(
-            files=files,
-            grid=grid,
-            past=files.attributes.past,
-            lead=files.attributes.lead,
-            times=times,
-            runs=runs.astype(str),
-            _last_frame=frames,
-            _channels=list(range(len(grid.channels))),
-        )
+        return cls(Path(path).expanduser())
 
     def __len__(self) -> int:
         return len(self.times)
 
     @property
-    def path(self) -> Path:
-        """The folder."""
-        return self.files.path
-
-    @property
-    def digest(self) -> str:
-        """Identity of the content: part of the key of what is made from it."""
-        return self.files.attributes.digest
-
-    @property
-    def teacher(self) -> dict[str, str]:
-        """Its `name` and `digest`."""
-        return self.files.attributes.teacher
-
-    @property
     def latent_width(self) -> int | None:
         """Number of features of the latents; None where none are stored."""
-        return self.files.arrays["latent"].shape[1] if self.files.has("latent") else None
-
-    @property
-    def latent_extent(self) -> tuple[int, int]:
-        """(rows, columns) of the grid under the latents."""
-        return self.files.attributes.latent_extent
+        return self.arrays["latent"].shape[1] if self.has("latent") else None
 
     def describe(self) -> dict[str, Any]:
         """Facts of the store, every value of which is read and checked, as plain data."""
         grid = self.grid
-        ranges = {view: self._ranges(view) for view in self.files.arrays if view != "latent"}
+        ranges = {view: self._ranges(view) for view in self.arrays if view != "latent"}
         return {
             "path": str(self.path),
             "kind": "label store",
@@ -136,7 +104,7 @@ class Labels:
     def _ranges(self, view: str) -> list[tuple[float, float]]:
         """The least and the greatest value per channel, in cells that exist."""
         lows, highs = [], []
-        for block in self.files.blocks(view):
+        for block in self.blocks(view):
             fields = np.moveaxis(block, -3, 0)[..., self.grid.exists]
             fields = fields.reshape(len(fields), -1)
             lows.append(fields.min(1))
@@ -154,7 +122,7 @@ class Labels:
 
     def frames(self, numbers: np.ndarray) -> Float[np.ndarray, "frame channel height width"]:
         """Frames of the inputs with these numbers, in the grid's units."""
-        return self._fitted(self.files.read("inputs", numbers)[:, None])[:, 0]
+        return self._fitted(self.read("inputs", numbers)[:, None])[:, 0]
 
     def apart_from_held_out(self, dataset: Dataset) -> Bool[np.ndarray, " window"]:
         """Whether neither inputs nor forecasts touch a frame of the dataset's val or test splits.
@@ -181,7 +149,7 @@ class Labels:
         means = np.array([dataset.frames[n][:, exists].mean(1) for n in numbers.tolist()])
         tolerance = 1e-3 * np.maximum(means.std(0), 1e-6 * np.abs(means).max(0) + 1e-30)
         order = np.argsort(means[:, 0])
-        count = self.files.arrays["inputs"].shape[0]
+        count = self.arrays["inputs"].shape[0]
         same = np.zeros(count, dtype=bool)
         for block in np.array_split(np.arange(count), max(1, count // 256)):
             for number, frame in zip(block.tolist(), self.frames(block), strict=True):
@@ -195,11 +163,11 @@ class Labels:
 
     def forecasts(self, index: np.ndarray) -> Float[np.ndarray, "batch lead channel height width"]:
         """The teacher's forecasts of these windows, in the grid's units."""
-        return self._fitted(self.files.read("forecast", index)[:, : self.lead])
+        return self._fitted(self.read("forecast", index)[:, : self.lead])
 
     def latents(self, index: np.ndarray) -> Float[np.ndarray, "batch d h w"] | None:
         """The teacher's latents of these windows; None where none are stored."""
-        return self.files.read("latent", index) if self.files.has("latent") else None
+        return self.read("latent", index) if self.has("latent") else None
 
     def check_against(self, grid: GridSpec, *, past: int, lead: int, source: str) -> "Labels":
         """These labels with channels, order and units of `grid`, and so many past and lead frames.
@@ -230,14 +198,11 @@ class Labels:
             if frames < required:
                 raise S2KDError(f"{label}: has {name}={frames}, {source} needs {name}={required}")
         changes = (scales != (1.0, 0.0)).any()
-        return replace(
-            self,
-            grid=grid,
-            past=past,
-            lead=lead,
-            _channels=order,
-            _scale=(scales[:, 0, None, None], scales[:, 1, None, None]) if changes else None,
-        )
+        labels = copy(self)
+        labels.grid, labels.past, labels.lead, labels._channels = grid, past, lead, order
+        labels._scale = (scales[:, 0, None, None], scales[:, 1, None, None]) if changes else None
+        labels._apart = WeakKeyDictionary()
+        return labels
 
     def _fitted(self, values: np.ndarray) -> np.ndarray:
         values = values[:, :, self._channels]

@@ -43,7 +43,7 @@ class Capture(InTurn):
             raise S2KDError("capture: name at least one label store by the recipe's captures")
         self.labels, self.normaliser = material.captures, material.normaliser
         for labels in self.labels:
-            if not labels.files.has("inputs"):
+            if not labels.has("inputs"):
                 raise S2KDError(f"{labels.path}: holds no inputs, which a capture must have")
         sizes = [len(labels) for labels in self.labels]
         apart = [labels.apart_from_held_out(material.windows.dataset) for labels in self.labels]
