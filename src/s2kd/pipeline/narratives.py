@@ -1,6 +1,5 @@
 """Stage `narrate`: a narrative per window, and their token states."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from msgspec import to_builtins
@@ -61,8 +60,8 @@ def _make_states(run: Run, split: str, texts: list[str], encoder: TextEncoder) -
     if stored is not None and (stored.key, stored.source) == (key, source):
         return
     run.say(f"Reading {split} with the text encoder {run.recipe.text.name}")
-    states = encode_states(texts, encoder, progress=run.progress(f"read {split}"))
-    replace(states, key=key).save(path)
+    states = encode_states(texts, encoder, key=key, progress=run.progress(f"read {split}"))
+    states.save(path)
     run._states.pop(split, None)
     if states.cut.lost:
         run.say(f"{split}: {states.cut}")

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float16, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from s2kd.core.files import check_seal, digest, write_sealed
+from s2kd.core.files import check_seal, write_sealed
 from s2kd.core.tensors import Tokens
 from s2kd.core.types import S2KDError
 from s2kd.narration.text import TextEncoder
@@ -40,7 +40,7 @@ class TextStates:
     """Token states of every window's text; equal texts once, end to end without padding.
 
     Text u holds rows `offsets[u]` up to `offsets[u + 1]` of `values`; window i reads text
-    `index[i]`. `key` identifies texts and weights (`states_key`), `source` is that of the
+    `index[i]`. `key` identifies texts and weights, `source` is that of the
     encoder, and `cut` counts what did not fit into it.
     """
 
@@ -93,8 +93,8 @@ class TextStates:
         write_sealed(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
     @classmethod
-    def load(cls, path: Path, *, key: str | None = None) -> "TextStates":
-        """Read what `save` wrote; a damaged file, or one of another `key`, is an S2KDError."""
+    def load(cls, path: Path) -> "TextStates":
+        """Read what `save` wrote; a damaged file is an S2KDError."""
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -108,11 +108,6 @@ class TextStates:
             raise S2KDError(f"{path}: not readable as text states ({error})") from None
         if metadata.get("format") != FORMAT or not _consistent(**tensors):
             raise S2KDError(f"{path}: does not hold text states; delete it to have it made again")
-        if key is not None and metadata["key"] != key:
-            raise S2KDError(
-                f"{path}: was made from other narratives or another text encoder; "
-                "delete it to have it made again"
-            )
         cut = Cut(**{field.name: int(metadata.get(field.name, 0)) for field in fields(Cut)})
         return cls(**tensors, key=metadata["key"], source=metadata.get("source", ""), cut=cut)
 
@@ -145,15 +140,11 @@ def padded(states: Sequence[Float[Tensor, "_ width"]], width: int) -> Tokens:
     return Tokens(values=values, padding=torch.arange(values.shape[1]) >= lengths[:, None])
 
 
-def states_key(texts: Sequence[str], encoder: TextEncoder) -> str:
-    """A short hash of these texts, in this order, and of the encoder's version."""
-    return digest([FORMAT, encoder.version, list(texts)])
-
-
 def encode_states(
     texts: Sequence[str],
     encoder: TextEncoder,
     *,
+    key: str = "",
     batch: int = 64,
     progress: Callable[[int, int], object] | None = None,
 ) -> TextStates:
@@ -185,7 +176,7 @@ def encode_states(
         values=values,
         offsets=lengths.cumsum(0),
         index=index,
-        key=states_key(texts, encoder),
+        key=key,
         source=encoder.source(),
         cut=cut_of(texts, encoder),
     )
