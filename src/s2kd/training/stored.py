@@ -5,7 +5,7 @@ initialisation time, lead time, rows and columns: WeatherBench 2's layout, our o
 that follows CF.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,10 +35,11 @@ LEADS = ("lead_time", "prediction_timedelta", "step", "lead", "leadtime", "forec
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _File:
-    """One file or label store: keys of its forecasts, and how to read them by position."""
+    """What a file has in common with a label store: forecasts by position, and their times."""
 
     path: Path
-    keys: list[str]
+    times: Sequence[object] | np.ndarray
+    runs: Sequence[str]
     forecasts: Callable[[np.ndarray], np.ndarray]  # (time, lead, channel, row, column)
     latents: Callable[[np.ndarray], np.ndarray]  # (time, feature, row, column)
     latent_width: int | None
@@ -62,27 +63,24 @@ class StoredForecasts:
                     f"stored.variables: the data have no channel {channel!r}"
                     f"{nearest(channel, channels)} (there are {', '.join(channels)})"
                 )
-        self._times = [
-            _time_text(t) for t in windows.dataset.times[windows.starts + windows.past - 1]
-        ]
+        times = windows.dataset.times[windows.starts + windows.past - 1]
+        self._times = _keys(times)
         by_run = len(set(self._times)) < len(self._times)
         store = Path(spec.path).expanduser()
+        self._files: list[_File | Labels]
         if is_labels(store):
             labels = _labels(store, spec, windows)
             by_run = by_run or len(set(labels.times.tolist())) < len(labels)
-            self._files = [_label_file(labels, by_run)]
+            self._files = [labels]
         else:
             self._files = [_file(*file, spec, windows, by_run) for file in open_files(spec.path)]
-        keys = self._times
-        if by_run:
-            keys = [_key(time, run) for time, run in zip(keys, windows.groups, strict=True)]
-        self._places = self._located(keys)
+        self._places = self._located(_keys(times, windows.groups if by_run else None), by_run)
 
-    def _located(self, keys: Sequence[str]) -> np.ndarray:
+    def _located(self, keys: Sequence[str], by_run: bool) -> np.ndarray:
         """(window, 2): number of the file, and position along its time axis."""
         places: dict[str, tuple[int, int]] = {}
         for number, file in enumerate(self._files):
-            for position, key in enumerate(file.keys):
+            for position, key in enumerate(_keys(file.times, file.runs if by_run else None)):
                 if key in places:
                     raise S2KDError(f"{file.path}: holds the initialisation time {key} twice")
                 places[key] = (number, position)
@@ -224,15 +222,13 @@ def _file(
             )
         array = _cut(file[name].isel({lead: _as_slice(leads)}), field, level, lead, grid)
         arrays.append((array, *scale))
-    keys = [_time_text(time) for time in field.times]
-    if len(keys) != file.sizes.get(field.time_dim, 1):
+    if len(field.times) != file.sizes.get(field.time_dim, 1):
         raise S2KDError(f"{path}: some initialisation times have no value; leave these out")
-    if by_run:
-        keys = [_key(*pair) for pair in zip(keys, _runs(path, file, field), strict=True)]
     latent = _latent(path, file, spec.latent, field.time_dim) if spec.latent else None
     return _File(
         path=path,
-        keys=keys,
+        times=field.times,
+        runs=_runs(path, file, field) if by_run else (),
         forecasts=lambda positions: np.stack(
             [_values(a, positions) * factor + offset for a, factor, offset in arrays], axis=2
         ),
@@ -255,20 +251,6 @@ def _labels(path: Path, spec: Stored, windows: WindowDataset) -> Labels:
         raise S2KDError(f"{path}: holds no latent; label again with --latents")
     dataset = windows.dataset
     return labels.check_against(dataset.grid, past=1, lead=windows.lead, source=dataset.name)
-
-
-def _label_file(labels: Labels, by_run: bool) -> _File:
-    keys = [_time_text(time) for time in labels.times]
-    if by_run:
-        keys = [_key(*pair) for pair in zip(keys, labels.runs.tolist(), strict=True)]
-    return _File(
-        path=labels.path,
-        keys=keys,
-        forecasts=labels.forecasts,
-        latents=labels.latents,
-        latent_width=labels.latent_width,
-        latent_extent=labels.latent_extent,
-    )
 
 
 def _lead_dimension(path: Path, file: "xr.Dataset") -> str:
@@ -420,15 +402,17 @@ def _runs(path: Path, file: "xr.Dataset", field: Field) -> list[str]:
     return [run.decode() if isinstance(run, bytes) else str(run) for run in runs.values]
 
 
+def _keys(times: Iterable[object], runs: Iterable[str] | None = None) -> list[str]:
+    """What forecasts are found by: initialisation times, with the run where runs share them."""
+    texts = [_time_text(time) for time in times]
+    return texts if runs is None else [f"{t} of run {r}" for t, r in zip(texts, runs, strict=True)]
+
+
 def _time_text(time: object) -> str:
     """One time of any calendar, to the microsecond."""
     if isinstance(time, np.datetime64):
         return str(np.datetime_as_string(time, "us")).removesuffix(".000000")
     return time.isoformat(timespec="microseconds").removesuffix(".000000")
-
-
-def _key(time: str, run: str) -> str:
-    return f"{time} of run {run}"
 
 
 def _values(array: "xr.DataArray", positions: np.ndarray) -> np.ndarray:
