@@ -42,7 +42,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 def _part(path: Path) -> Path:
     """A new hidden name beside `path` that says who writes it."""
     writer = f"{os.getpid()}@{socket.gethostname()}"
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{writer}.part")
+    return path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.{writer}.part")
 
 
 def clear_parts(folder: Path) -> None:
@@ -58,12 +58,13 @@ def clear_parts(folder: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # of another user, or a system without this question
-        return True
+    if os.name == "posix":  # elsewhere, signal 0 is no question
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
     return True
 
 

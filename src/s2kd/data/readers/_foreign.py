@@ -81,7 +81,9 @@ class _Array(Struct):
 
 def _check_zarr(store: Path) -> None:
     """Refuse arrays whose shape is large, and whose chunks are nearly all absent."""
-    for file in (*store.rglob(".zarray"), *store.rglob("zarr.json")):
+    for file in store.rglob("*zarr*"):
+        if file.name not in (".zarray", "zarr.json"):
+            continue
         size, stored = math.prod(read(_Array, read_json(file), str(file)).shape), 0
         if size <= _probe.LARGE_BYTES:
             continue
