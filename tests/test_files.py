@@ -7,11 +7,13 @@ import sys
 import pytest
 
 from s2kd.core.files import (
+    check_seal,
     clear_parts,
     digest,
     read_json,
     whole_folder,
     write_json,
+    write_sealed,
     write_text,
     write_whole,
 )
@@ -88,6 +90,29 @@ def test_parts_of_killed_writers_are_cleared_and_those_of_living_ones_are_not(tm
 
     write_whole(tmp_path / "mine", clear)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["mine", "models"]
+
+
+def test_a_sealed_file_is_whole_whenever_its_writer_is_killed(tmp_path):
+    """The old content passes after any number of writers that were killed before the rename."""
+    path = tmp_path / "a"
+    write_sealed(path, lambda file: file.write_text("old"))
+    writer = """
+import os, sys
+from pathlib import Path
+from s2kd.core.files import write_sealed
+replace = Path.replace
+Path.replace = lambda path, to: replace(path, to) if to.name[0] == "." else os._exit(9)
+write_sealed(Path(sys.argv[1]), lambda file: file.write_text(sys.argv[2]))
+"""
+    for content in ("one", "two"):
+        process = subprocess.run([sys.executable, "-c", writer, str(path), content], check=False)
+        assert process.returncode == 9
+        check_seal(path, "")
+    write_sealed(path, lambda file: file.write_text("new"))
+    check_seal(path, "")
+    path.write_text("old")
+    with pytest.raises(S2KDError, match="a: was altered after it was written; train again"):
+        check_seal(path, "train again")
 
 
 def test_json_survives(tmp_path):

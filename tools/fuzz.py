@@ -48,9 +48,7 @@ SURVIVED = ("fine", "refused")
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1)
 
 
-def forked(
-    work: Callable[[], object], log: Path, *, until: Callable[[], bool] | None = None
-) -> str:
+def forked(work: Callable[[], object], log: Path, until: Callable[[], bool] | None = None) -> str:
     """How `work` ends in a process of its own: fine, refused, or a failure in a few words.
 
     It is killed as soon as `until` says so, which is no failure.

@@ -156,20 +156,22 @@ def plain_fields(path: Path, remedy: str) -> Iterator[None]:
 
 def write_sealed(path: Path, write: Callable[[Path], object]) -> None:
     """`write_whole`, with the digest of the content in a hidden file beside `path`."""
-
-    def write_and_seal(file: Path) -> None:
-        write(file)
-        seal(path, file)
-
-    write_whole(path, write_and_seal)
-
-
-def seal(path: Path, content: Path | None = None) -> None:
-    """Note the digest of `path`, or of the `content` that will be renamed to it."""
     note = _seal(path)
-    # until the rename, and after a crash before it, the earlier content is there
-    earlier = note.read_text().split()[-1:] if note.exists() and path.exists() else []
-    write_text(note, "\n".join([*earlier, file_digest(content or path)]) + "\n")
+    digests = note.read_text().split() if note.exists() and path.exists() else []
+
+    def write_and_note(file: Path) -> None:
+        write(file)
+        # until the rename, the content of an earlier write is there
+        digests.append(file_digest(file))
+        write_text(note, "\n".join(digests))
+
+    write_whole(path, write_and_note)
+    write_text(note, digests[-1])
+
+
+def seal(path: Path) -> None:
+    """Note the digest of a file that is there."""
+    write_text(_seal(path), file_digest(path))
 
 
 def check_seal(path: Path, remedy: str) -> None:
@@ -178,11 +180,8 @@ def check_seal(path: Path, remedy: str) -> None:
     Files of earlier versions have no digest, and pass.
     """
     note = _seal(path)
-    if (
-        note.exists()
-        and path.exists()
-        and file_digest(path).encode() not in note.read_bytes().split()
-    ):
+    digests = note.read_bytes().split() if note.exists() and path.exists() else []
+    if digests and file_digest(path).encode() not in digests:
         raise S2KDError(f"{path}: was altered after it was written; {remedy}")
 
 

@@ -158,18 +158,14 @@ def load_weights(folder: Path, model: nn.Module, metadata: dict[str, Any]) -> No
     path = folder / WEIGHTS
     if not path.exists():
         raise S2KDError(f"{path}: no such file; the model's folder is incomplete")
-    try:
-        weights = load_file(path)
-    except (SafetensorError, ValueError, OSError) as error:
-        raise S2KDError(f"{path}: truncated or not safetensors ({error})") from None
     if file_digest(path) != metadata["weights"]:
         raise S2KDError(
             f"{path}: not the weights that {METADATA} beside it was written for; "
             "the command that trained the model trains it again"
         )
     try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, ValueError) as error:
         raise S2KDError(
             f"{path}: does not fit the model its metadata describes ({error})"
         ) from None
