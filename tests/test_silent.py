@@ -243,7 +243,11 @@ def test_marks_are_named_beside_spikes_and_other_marks():
     assert "reaches 15000" in made.suspicions[1]
     flags = np.random.default_rng(0).integers(0, 251, (60, 6, 7))
     flags[:, 0, :2], flags[:, 1, :2], flags[:, 2, 0] = 255, 254, 253
+    scattered = marked(-888, always=False)
+    scattered[:, 0, :3] = -999
     assert summary(flags).marks == (253, 254, 255)
+    assert summary(scattered).marks == (-999,)
+    assert "reaches -888" in summary(scattered).suspicions[1]
 
 
 def test_values_that_are_no_marks():

@@ -270,14 +270,13 @@ def _scan(label: str, records: Mapping[str, "xr.Dataset"]) -> tuple[tuple[Variab
     """Ranges of every record, and whether all frames were read."""
     budget, variables, sampled = SCANNED_BYTES // len(records), [], False
     for name, record in records.items():
-        facts = _facts(label, record, budget)
-        if facts.marks:  # what is left without them
-            marked = record.assign_attrs(marks=dict.fromkeys(record.data_vars, facts.marks))
-            rest = _facts(label, marked, budget)
-            suspicions = (*facts.suspicions, *rest.suspicions)
-            facts = dataclasses.replace(
-                rest, marks=facts.marks, suspicions=tuple(dict.fromkeys(suspicions))
-            )
+        facts, marks, texts = _facts(label, record, budget), (), ()
+        while facts.marks:  # what the values are without them
+            texts = (*texts, *facts.suspicions[: len(facts.marks)])
+            marks = (*marks, *facts.marks)
+            record = record.assign_attrs(marks=dict.fromkeys(record.data_vars, marks))
+            facts = _facts(label, record, budget)
+        facts = dataclasses.replace(facts, marks=marks, suspicions=(*texts, *facts.suspicions))
         sampled |= facts.frames_read < record.sizes["time"]
         attributes = record[next(iter(record.data_vars))].attrs
         variables.append(

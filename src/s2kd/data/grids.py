@@ -89,6 +89,8 @@ def geographic_plane(
     """
     if degrees is None:
         rows, columns = in_degrees(rows, columns, label=label)
+    else:
+        check_degrees(label, *degrees, sure=True)
     latitude, longitude = (_rounded(v) for v in degrees or (rows.values, columns.values))
     row_index = np.arange(len(latitude))
     if latitude[0] < latitude[-1]:

@@ -124,7 +124,7 @@ class ValueSummary:
 
     def _mark_text(self, mark: float, cells: int) -> str:
         always = f", {cells} cells at every time" if cells else ""
-        count = max(self._extremes.get(mark, 0), cells * self.frames)
+        count = self._extremes.get(mark) or cells * self.frames
         return (
             f"is {mark:.6g} at {count} times and places{always}, far from its other values: a mark "
             "for missing values, it seems; keep.marks leaves it out"
@@ -143,7 +143,7 @@ class ValueSummary:
         if len(cells) > MOST_EXTREMES:  # cells of their own values are no marks
             cells = {v: n for v, n in cells.items() if self._is_usual(v)}
         repeated = {v for v, count in self._extremes.items() if count > 1 and self._is_usual(v)}
-        rest = self._rest({*cells, *repeated})
+        rest = self._rest(cells)
         if not len(rest):
             return {}
         low, high = _core(rest)
@@ -161,14 +161,15 @@ class ValueSummary:
         """Whether this is one of the usual marks, but for the rounding of 32 bits."""
         return abs(value) >= LARGEST or bool(np.isclose(value, self._usual, 1e-5, 0).any())
 
-    def _rest(self, values: Iterable[float]) -> np.ndarray:
-        """The sample without some values."""
+    def _rest(self, values: Iterable[float] = ()) -> np.ndarray:
+        """The sample without some values, and without repeated ones at the ends of the range."""
+        repeated = [value for value, count in self._extremes.items() if count > 1]
         sample = np.concatenate(self._samples) if self._samples else np.zeros(0)
-        return sample[~np.isin(sample, list(values))]
+        return sample[~np.isin(sample, [*values, *repeated])]
 
     def _outliers(self, marks: Sequence[float]) -> list[str]:
         """Sentences on ends of the range that are far from nearly all values."""
-        rest, texts = self._rest(marks), []
+        rest, texts = self._rest(), []
         if not len(rest):
             return []
         low, high = _core(rest)

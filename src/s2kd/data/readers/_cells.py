@@ -58,6 +58,8 @@ def positions_of_cells(file: "xr.Dataset", array: "xr.DataArray") -> "xr.Dataset
         variable = file.variables[name]
         kind = kind_of_cells(name, variable) if variable.ndim == 2 else None
         if kind and set(variable.dims) <= set(array.dims) and min(variable.shape) > 1:
+            if str(variable.attrs.get("units", "")).lower().startswith("rad"):
+                variable = variable * (180 / np.pi)
             planes.setdefault(frozenset(variable.dims), {}).setdefault(kind, variable)
     plane = max(planes.values(), key=len, default={})
     if "latitude" not in plane:
