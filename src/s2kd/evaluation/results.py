@@ -1,21 +1,7 @@
 """The repository's results: one NetCDF file per data set, preset and split, models along an axis.
 
 `results/<data>-<preset>-<split>.nc` has the form that `evaluation.score` returns, along a dimension
-`model`. Who was scored stands in coordinates along `model`:
-
-    data, preset, variant, split     which experiment (`variant`: the recipe's narrator, or what
-                                     differs from it, such as `shuffled` or `patient`)
-    role                             reference, teacher or student
-    backbone, method, seed           seed -1: not trained
-    narrator, narrator_version       whose narratives took part in training; "none"
-    reads_future                     whether that narrator knows the future
-    parameters, latency_ms           latency: median of one window, in milliseconds
-    validation                       forecast error that chose the weights, training unit
-    key, fingerprint                 digests of the weights with the test windows, and of the data
-    recipe, versions, hardware, latency   JSON
-
-The name of a model (`model`) is `<variant>/<backbone>-<method>-seed<seed>`. What is the same for
-all models of a file (spectrum and events of the truth) has no such dimension.
+`model` with the coordinates `FIELDS` (docs/scores.md).
 """
 
 import json

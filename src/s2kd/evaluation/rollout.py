@@ -1,21 +1,7 @@
 """Roll-outs: a forecaster fed with its own output to several lead times, and whether it is stable.
 
-Variables of the dataset, `step` being 1 … `horizon` · lead:
-
-| variable | dimensions | unit and reduction |
-|---|---|---|
-| `rollout_mse` (`rollout_persistence_mse`, `rollout_climatology_mse`) | step | normalised, mean over windows, channels and cells |
-| `rollout_rmse` | step, channel | the channel's unit |
-| `rollout_stable` | – | 1 where every value is finite and `rollout_mse` stays below `limit` times the variance about the climatology at every step |
-| `rollout_finite` | – | 1 where every value is finite |
-| `rollout_climatology_variance` | – | `rollout_climatology_mse`, mean over steps |
-| `rollout_largest_ratio` | – | highest `rollout_mse` divided by that variance |
-| `rollout_beyond_limit` | – | number of windows of which some step exceeds the limit |
-| `rollout_ahead_of_persistence`, `rollout_ahead_of_climatology` | – | last step up to which the error is below the reference's |
-
-Where a value is not finite its error is infinite. Attributes: `rollout_horizon`, `rollout_limit`,
-`rollout_windows`, `rollout_skipped` (windows too near the end of their stretch).
-"""  # noqa: E501
+The variables are listed in docs/scores.md; where a value is not finite its error is infinite.
+"""
 
 import math
 from collections.abc import Callable

@@ -1,33 +1,4 @@
-"""Scores of a forecaster on a split, as one xarray.Dataset.
-
-Dimensions: `window` (in order of the split), `lead` (forecast step, 1 …), `channel`, `event`,
-`wavenumber`, and `run` where the split has several runs or environments. Every model of a file of
-scores adds the dimension `model` (see `results`), roll-outs `step` (see `rollout`).
-
-| variable | dimensions | unit and reduction |
-|---|---|---|
-| `mse`, `mae`, `rmse` | – | mean over all windows, leads, channels and existing cells, each channel divided by its training standard deviation |
-| `ssim` | – | mean over frames; channels scaled to 0..1 by training extremes, data range 1 |
-| `mse_sum_per_frame`, `mae_sum_per_frame` | – | the same errors, summed over channels and cells of a frame |
-| `latitude_weighted_rmse` | – | as `rmse`, rows weighted by the cosine of latitude |
-| `relative_quantile_error` (`…_low`) | – | of each frame's upper (lower) tail; below 0: underestimated |
-| `log_spectral_distance`, `high_frequency_ratio` | – | means over leads and channels |
-| `window_mse` | window | `mse` of each window |
-| `window_squared_error` | window, lead, channel | mean over cells, the channel's unit squared |
-| `mse_by_lead`, `ssim_by_lead`, `acc_by_lead` | lead, channel | normalised; anomaly correlation |
-| `rmse_by_lead`, `mae_by_lead`, `latitude_weighted_rmse_by_lead` | lead, channel | the channel's unit |
-| other `…_by_lead` | lead, channel | as their means above |
-| `mse_by_run`, `mae_by_run`, `rmse_by_run`, `ssim_by_run` | run | as the headline, of one run |
-| `windows_by_run` | run | number of windows, runs in order |
-| `spectrum_forecast`, `spectrum_truth` | lead, channel, wavenumber | mean radial power; Hann taper along axes that do not wrap, mean removed |
-| `hits`, `false_alarms`, `observed` | window, lead, channel, event | events by each cell's own training quantile, number of cells; misses are `observed` − `hits` |
-| `event_cells` | channel, event | number of cells in which the event is counted |
-
-A score that is undefined is NaN. Attributes say how it was measured: `windows`, `past`, `lead`,
-`step_seconds`, `overlap` (consecutive windows that share frames), `windows_per_time` (windows of
-the same moment, where a split holds several parts of one scene), `cells` (existing ones), `ssim`
-(the window) and `climatology`.
-"""  # noqa: E501
+"""Scores of a forecaster on a split, as one xarray.Dataset; docs/scores.md lists its variables."""
 
 import math
 from collections.abc import Callable, Mapping
