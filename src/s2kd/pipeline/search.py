@@ -1,13 +1,5 @@
 """The main job: the best small forecaster for some data and a budget, in a given time.
 
-```
-DIR/search/plan.json       what is tried, for how many epochs, by which teacher, and what it costs
-DIR/search/journal.log     every trial; only ever added to, by any number of processes
-DIR/search/trials/<student>-<method>-<key>-seed<n>/   models in training
-DIR/students/              the chosen student and its peers, trained to the end
-DIR/answer.json, DIR/report.html, DIR/distill.log
-```
-
 Students at several sizes are trained by several methods with successive halving (Jamieson &
 Talwalkar 2016; Li et al. 2020): after a sixth and a half of the epochs only the better third goes
 on. Validation chooses; the test split is read once, at the end.

@@ -1,11 +1,5 @@
 """Search for λ, β and the learning rate on the validation split, by Optuna.
 
-```
-DIR/sweep/journal.log            every trial; only ever added to, by any number of processes
-DIR/sweep/trials/<student>-<method>-<key>-seed<n>/   the trained student, as in students/
-DIR/sweep.json, DIR/sweep.png    all trials and the choice
-```
-
 Teacher and targets are made once and read by every trial. The test split is never opened.
 """
 

@@ -1,10 +1,4 @@
-"""Narratives of a run checked by their claims: scored, asked for again, or dropped.
-
-```
-DIR/faithfulness.json     per split: shares of supported and contradicted claims, score, chance
-DIR/faithfulness.jsonl    per narrative: its counts, score and contradicted claims
-```
-"""
+"""Narratives of a run checked by their claims: scored, asked for again, or dropped."""
 
 import json
 from collections.abc import Sequence
