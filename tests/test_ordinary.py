@@ -73,6 +73,8 @@ def check_plain(path, name="t"):
         ("months since 1950-01-31", None, "1950-01-31", "1950-02-28", "1953-04-30"),
         ("months since 1960-02-01", "360", "1960-02-01", "1960-03-01", "1963-05-01"),
         ("years since 1960-01-01", None, "1960-01-01", "1961-01-01", "1999-01-01"),
+        ("Decades Since 1960-01", None, "1960-01-01", "1970-01-01", "2350-01-01"),
+        ("weeks since 2000-01-01", None, "2000-01-01", "2000-01-08", "2000-09-30"),
         ("days since 0001-01-01", "THIRTY_DAY_MONTHS", "0001-01-01", "0001-01-02", "0001-02-10"),
         ("days since 2001-02-28", "NO_LEAP", "2001-02-28", "2001-03-01", "2001-04-08"),
         ("days since 0000-02-28", None, "0000-02-28", "0000-02-29", "0000-04-07"),
@@ -171,6 +173,7 @@ def test_attributes_of_any_type(tmp_path):
         file["t"].attrs["cell_methods"] = np.bytes_("Wärme".encode())
         file["t"].attrs["coordinates"] = np.array([b"lat", b"lon"])
         file["lon"].attrs["positive"] = h5py.Empty("S4")
+        file["lon"].attrs["units"] = np.array([b"degrees_east"])
     record = check_plain(path)
     assert record["t"].attrs == {"units": "K", "long_name": "Wärme", "cell_methods": "Wärme"}
     assert record.attrs["source"] == "1.0 2.0 (a.nc)"

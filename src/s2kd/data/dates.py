@@ -32,7 +32,7 @@ CALENDARS = {
     **dict.fromkeys(("366", "366day", "366days", "allleap"), "all_leap"),
 }  # fmt: skip
 """Calendars by other spellings, in lower-case letters and digits."""
-MONTHS = dict.fromkeys(("month", "months", "mon"), 1) | dict.fromkeys(("year", "years", "yr"), 12)
+MONTHS = {"month": 1, "mon": 1, "year": 12, "yr": 12, "decade": 120}
 CLOCK_STEPS = (600, 900, 1800, 3600, 10800, 21600, 43200, 86400)
 """Steps of a count, in multiples of its step, that is taken for seconds."""
 
@@ -88,8 +88,9 @@ def counted_dates(
     """
     import xarray as xr
 
-    text = units if " since " in units else f"seconds since {units}"
-    unit, _, origin = re.sub(r"\s+", " ", text.strip()).partition(" since ")
+    parts = re.split(r"\s+since\s+", units.strip(), flags=re.IGNORECASE)
+    unit, origin = (parts[0].lower().rstrip("s"), parts[1]) if len(parts) == 2 else ("s", units)
+    origin = re.sub(r"^(\d+-\d+)$", r"\1-01", origin)
     calendar = CALENDARS.get(re.sub("[^a-z0-9]", "", calendar.lower()), calendar)
     if calendar == "standard" and re.match("0+-", origin):
         calendar = "proleptic_gregorian"  # has a year 0
@@ -98,9 +99,11 @@ def counted_dates(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # dates beyond nanoseconds are cftime objects
-            if unit.lower() in MONTHS:
-                numbers = _microseconds(numbers * MONTHS[unit.lower()], origin, calendar)
+            if unit in MONTHS:
+                numbers = _microseconds(numbers * MONTHS[unit], origin, calendar)
                 unit, origin = "microseconds", "1970-01-01"
+            elif unit == "week":
+                numbers, unit = 7 * numbers, "days"
             metadata = {"units": f"{unit} since {origin}", "calendar": calendar}
             counted = xr.Variable("time", numbers, metadata)
             dates = exact_times(xr.conventions.decode_cf_variable("time", counted).values)
@@ -119,8 +122,10 @@ def _microseconds(months: np.ndarray, origin: str, calendar: str) -> np.ndarray:
     A fraction is one of the days of that month; a day that the month lacks is its last.
     """
     import cftime
+    import xarray as xr
 
-    start = cftime.num2date(0, f"days since {origin}", calendar, only_use_cftime_datetimes=True)
+    zero = xr.Variable("time", [0], {"units": f"days since {origin}", "calendar": calendar})
+    start = xr.coders.CFDatetimeCoder(use_cftime=True).decode(zero).values[0]
     dates = []
     for count in months.tolist():
         passed = int(np.floor(count + 1e-6))

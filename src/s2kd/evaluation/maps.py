@@ -118,7 +118,7 @@ def channel_maps(
         scales.append(ColourScale.of(errors.values(), exists, "PuOr_r", error_label))
     pairs = []
     for name, frames in errors.items():
-        rmse = np.sqrt(np.mean(np.square(frames[:, exists]), axis=1))
+        rmse = np.sqrt(np.mean(np.square(frames[:, exists], dtype=np.float64), axis=1))
         notes = tuple(f"RMSE {value:.3g}" for value in rmse)
         pairs.append((panels[name], _panel(f"error: {name}", frames, exists, scales[1], notes)))
     return ChannelMaps(

@@ -53,7 +53,8 @@ def conformed(dataset: "xr.Dataset") -> "xr.Dataset":
 def _with_plain_attributes(dataset: "xr.Dataset") -> "xr.Dataset":
     dataset = dataset.copy()
     for item in (dataset, *dataset.variables.values()):
-        item.attrs = {str(key): _plain(str(key), value) for key, value in item.attrs.items()}
+        attributes = {str(key): value for key, value in item.attrs.items() if value is not None}
+        item.attrs = {key: _plain(key, value) for key, value in attributes.items()}
     return dataset
 
 
@@ -65,6 +66,8 @@ def _plain(key: str, value: Any) -> Any:
             return content.decode()
         except UnicodeDecodeError:
             return content.decode("latin-1")
+    if isinstance(value, bool | dict):  # of JSON, which NetCDF has not
+        return str(value)
     items = np.ravel(np.asarray(value, dtype=object)).tolist()
     if key in TEXTS or (items and all(isinstance(item, bytes | str) for item in items)):
         return " ".join(dict.fromkeys(str(_plain("", item)) for item in items))
@@ -102,13 +105,14 @@ def _one_variable_per_name(dataset: "xr.Dataset") -> "xr.Dataset":
 def _dates(name: str, variable: "xr.Variable") -> tuple[np.ndarray | None, str]:
     """The dates that a variable counts or spells (None: neither), and what was assumed."""
     units = str(variable.attrs.get("units", ""))
+    is_count = " since " in units.lower() and variable.ndim < 3
     is_number = variable.dtype.kind in "iuf"
     is_time = "time" in (name.lower(), variable.attrs.get("standard_name"))
     try:
-        if is_number and " since " in units and variable.ndim < 3:
+        if is_number and is_count:
             calendar = str(variable.attrs.get("calendar", ""))
             dates = counted_dates(variable.values, name, units, calendar)
-            has_year_0 = re.search(r"since\s+0+-", units)
+            has_year_0 = re.search(r"since\s+0+-", units.lower())
             return dates, f"{units}{YEAR_0}" if has_year_0 else ""
         if variable.ndim < 2 and ((is_time and is_number) or variable.dtype.kind == "U"):
             dates, form = read_dates(np.atleast_1d(variable.values), name)

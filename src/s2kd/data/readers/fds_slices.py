@@ -113,10 +113,10 @@ def run_indexes(path: Path) -> dict[str, Path]:
     """The `.smv` files at `path` by the name of the run: its folder's, or its own."""
     if path.suffix == ".smv" and path.is_file():
         return {path.stem: path}
-    files = sorted(path.glob("*.smv"))
+    files = sorted(path.glob("[!.]*.smv"))
     if files:
         return {smv.stem: smv for smv in files}
-    nested = sorted(path.glob("*/*.smv"))
+    nested = sorted(path.glob("*/[!.]*.smv"))
     if not nested:
         raise S2KDError(
             f"{path}: must be a .smv file, or a folder that holds some or folders with some; FDS "
@@ -371,7 +371,7 @@ def run_parameters(path: Path, indexes: Mapping[str, Path]) -> dict[str, dict[st
     listed = read(Parameters, read_json(sidecar), str(sidecar)) if sidecar.is_file() else {}
     parameters = {}
     for name, smv in indexes.items():
-        inputs = sorted(smv.parent.glob("*.fds"))
+        inputs = sorted(smv.parent.glob("[!.]*.fds"))
         paired = smv.with_suffix(".fds")
         file = paired if paired in inputs else inputs[0] if len(inputs) == 1 else None
         values = {} if file is None else namelist_numbers(file.read_text("utf-8", "replace"))
@@ -407,7 +407,9 @@ def describe_layout(path: Path) -> "DetectedLayout | None":
     from s2kd.data.describe import DetectedLayout
 
     location = path.parent if path.suffix == ".sf" else path
-    if location.suffix != ".smv" and not any(any(location.glob(p)) for p in ("*.smv", "*/*.smv")):
+    if location.suffix != ".smv" and not any(
+        any(location.glob(p)) for p in ("[!.]*.smv", "*/[!.]*.smv")
+    ):
         return None
     settings: dict[str, object] = {"path": str(location)}
     lines, problems = ["FDS slices"], []

@@ -149,7 +149,7 @@ def _by_slot(
     weather: bool,
     holidays: bool,
 ) -> "xr.Dataset":
-    paths = sorted(path.glob("*_InOut.h5")) if path.is_dir() else [path]
+    paths = sorted(path.glob("[!.]*_InOut.h5")) if path.is_dir() else [path]
     if not paths:
         raise S2KDError(f"{path}: a folder without files called *_InOut.h5")
     files = sorted((_read_slots(p, slots_per_day) for p in paths), key=lambda file: file.times[0])
@@ -332,7 +332,7 @@ def _weather(path: Path, per_day: int) -> "pd.DataFrame":
 def windows_layout(path: Path) -> str | None:
     """`openstl`, `X_c` or `reshaped`; None where `path` holds no published windows."""
     if path.is_dir():
-        if any(path.glob("*_InOut.h5")):
+        if any(path.glob("[!.]*_InOut.h5")):
             return None
         if openstl_file(path) is not None:
             return "openstl"
@@ -528,9 +528,9 @@ def describe_layout(path: Path) -> "DetectedLayout | None":
     elif layout is not None:
         kind, files = "TaxiBJ+", [file for file in _plus_files(path, layout) if file.is_file()]
         keys = {str(file.relative_to(path)): headers(file)[""] for file in files}
-    elif path.is_dir() and any(path.glob("*_InOut.h5")):
+    elif path.is_dir() and any(path.glob("[!.]*_InOut.h5")):
         kind, keys = "TaxiBJ folder", {}
-        for file in sorted(path.glob("*_InOut.h5")):
+        for file in sorted(path.glob("[!.]*_InOut.h5")):
             keys |= {file.name: headers(file)["data"]} if "data" in headers(file) else {}
     elif path.is_file() and path.suffix.lower() in (".npz", ".h5", ".hdf5"):
         kind, keys = "TaxiBJ arrays", headers(path)
