@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
 import h5py
@@ -27,6 +28,7 @@ pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
 
 from s2kd.deploy.service.app import create_app
+from s2kd.deploy.service.reading import frames_of, start_reader
 from s2kd.deploy.service.service import Limits, Service
 
 PAST, LEAD, HEIGHT, WIDTH = 3, 2, 4, 5
@@ -230,7 +232,7 @@ def test_what_the_forecaster_refuses_is_422_with_its_sentence(client, tmp_path):
         (netcdf(latest)[:600], "cannot be read"),
         (zipped(latest, 2)[:600], "cannot be read"),
         (b"PK\5\6" + bytes(18), "holds no Zarr group"),
-        (pickled(), "the codec 'pickle' is not read here"),
+        (pickled(), "t2m/.zarray names pickles, which are not read"),
         (hidden("link", secret), "link lies in another file"),
         (hidden("storage", secret), "the values of raw lie in another file"),
         (b'{"data_vars": {"t2m": {"dims": ["x"], "data": [[1], [2, 3]]}}}', "cannot be read"),
@@ -262,6 +264,14 @@ def test_a_reader_that_dies_is_replaced(client):
     answer = client.post("/forecast", content=netcdf(record()))
     assert (answer.status_code, "crashes or hangs" in answer.text) == (422, True)
     assert client.post("/forecast", content=netcdf(record())).status_code == 200
+
+
+@pytest.mark.slow
+def test_a_reader_that_takes_too_long_ends():
+    settings = {"fill": False, "beyond_training": False}
+    task = (netcdf(record()), range(10**9, 0, -1), METADATA, 1, settings)
+    with start_reader() as reader, pytest.raises(BrokenProcessPool):
+        reader.submit(frames_of, *task).result()
 
 
 @pytest.mark.slow
@@ -345,8 +355,8 @@ def test_answers_of_many_clients_are_not_mixed_up(client):
         expected = FORECASTER.forecast(latest, steps=steps)
         return np.array_equal(opened(answer)["t2m"], expected["t2m"], equal_nan=True)
 
-    with ThreadPoolExecutor(12) as threads:
-        assert all(threads.map(ask, range(24)))
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(ask, range(16)))
     metrics = client.get("/metrics").text
     assert 's2kd_answers_total{status="200"}' in metrics
 

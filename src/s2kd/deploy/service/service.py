@@ -91,6 +91,10 @@ class Service:
         task = partial(frames_of, source, counts, metadata, self.limits.seconds, settings)
         try:
             return await asyncio.get_running_loop().run_in_executor(reader, task)
+        except asyncio.CancelledError:  # out of time: it ends by itself, and is not waited for
+            reader.shutdown(wait=False)
+            reader = start_reader()
+            raise
         except BrokenProcessPool:
             reader = start_reader()
             text = "the dataset given: is damaged, since the library that reads it crashes or hangs"
