@@ -57,7 +57,7 @@ def test_demo_ends_with_table_report_onnx_and_forecast(world, tmp_path, capsys):
     assert not (out / "teachers").exists()
     assert not (out / "states").exists(), "no text encoder"
 
-    labels = Labels.open(out / demos.CAPTURE)
+    labels = Labels.open(out / recipes.CAPTURE)
     metadata = load_metadata(recipes.shipped_teacher(world))
     assert labels.latent_width == 4 * metadata["part"]["params"]["width"]
     scores = pipeline.read_scores(out)["test"]
