@@ -62,7 +62,8 @@ def save_student(folder, data, *, seed=0, part=PART, predict="change", lead=LEAD
     torch.manual_seed(seed)
     setting = setting_of(data, lead=lead, predict=predict)
     student = scattered(build_student(part, setting))
-    save_model(folder, student, metadata_of("student", part, setting, **origin))
+    about = {"dataset": {"name": "cf", "params": {}}, **origin}
+    save_model(folder, student, metadata_of("student", part, setting, **about))
     return student
 
 

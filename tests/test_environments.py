@@ -187,7 +187,7 @@ def test_a_missing_description_is_explained_with_one_to_edit(tmp_path):
         prometheus(tmp_path)
     text = str(caught.value)
     assert "4 environments are here, the first of shape (40, 2, 4, 6) and type float32" in text
-    offered = json.loads(text[text.index("\n{") :])
+    offered = json.loads(text[text.index(": {") + 2 :])
     assert list(offered["environments"]) == list(HEAT)
     (tmp_path / "prometheus.json").write_text(json.dumps(offered))
     assert list(prometheus(tmp_path)) == ["channel0", "channel1"]

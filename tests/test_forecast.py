@@ -504,7 +504,7 @@ def noise(*shape):
 def array_student(tmp_path, *, past=2, **more):
     """A student of one channel of noise on 8×8 cells, and its part."""
     np.savez(tmp_path / "learned.npz", x=noise(200, 1, 8, 8), t=np.arange(200) * 3600)
-    params = {"path": str(tmp_path / "learned.npz"), "key": "x", "time": "t", "gap": 4, **more}
+    params = {"path": str(tmp_path / "learned.npz"), "key": "x", "time": "t", **more}
     return student_of(Part(name="arrays", params=params), tmp_path / "student", past=past)
 
 
@@ -524,7 +524,7 @@ def test_arrays_of_the_latest_frames_alone_will_do(tmp_path, count, join):
 
 def test_one_array_frame_will_do_for_a_past_of_one(tmp_path):
     np.save(tmp_path / "learned.npy", noise(200, 1, 8, 8))
-    params = {"path": str(tmp_path / "learned.npy"), "step_seconds": 60, "gap": 4}
+    params = {"path": str(tmp_path / "learned.npy"), "step_seconds": 60}
     folder = student_of(Part(name="arrays", params=params), tmp_path / "student", past=1)
     np.save(tmp_path / "latest.npy", noise(1, 1, 8, 8))
     made = written(folder, tmp_path / "latest.npy", tmp_path)
@@ -564,11 +564,13 @@ def slots(path, days, *, first=1):
     return flow
 
 
-@pytest.mark.parametrize("settings", [{}, {"val_days": 1, "test_days": 1, "whole_days": True}])
-def test_taxi_slots_of_one_evening_will_do(tmp_path, settings):
+@pytest.mark.parametrize(
+    ("settings", "split"), [({}, THIRDS), ({"whole_days": True}, Split(days=(0, 1, 1), gap=4))]
+)
+def test_taxi_slots_of_one_evening_will_do(tmp_path, settings, split):
     slots(tmp_path / "learned.h5", range(2, 9))
-    part = Part(name="taxibj", params={"path": str(tmp_path / "learned.h5"), "gap": 4, **settings})
-    folder = student_of(part, tmp_path / "student", past=4)
+    part = Part(name="taxibj", params={"path": str(tmp_path / "learned.h5"), **settings})
+    folder = student_of(part, tmp_path / "student", past=4, split=split)
     flow = slots(tmp_path / "latest.h5", [20], first=45)
     assert len(flow) == 4
     made = forecast(folder, tmp_path / "latest.h5", tmp_path / "out.nc")

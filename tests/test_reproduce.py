@@ -9,6 +9,7 @@ import road
 from msgspec.structs import replace
 
 from s2kd import pipeline
+from s2kd.core.files import write_whole
 from s2kd.core.recipe import Part
 from s2kd.core.types import S2KDError
 from s2kd.evaluation.results import read_scores, select, write_scores
@@ -104,7 +105,9 @@ def test_every_job_leaves_its_results_and_is_done_once(trained):
 def test_a_lost_result_is_written_again_without_training(trained):
     runs, results = trained
     scores = read_scores(results / RESULTS)
-    write_scores(results / RESULTS, scores.isel(model=scores["method"].values != "s2kd"))
+    write_scores(
+        results / RESULTS, scores.isel(model=scores["method"].values != "s2kd"), write_whole
+    )
     weights = {p: p.stat().st_mtime_ns for p in runs.rglob("model.safetensors")}
     summary = reproduce(jobs(seeds=(42,)), runs, results, JobContext(), maps=False)
     assert summary.finished == 1
@@ -132,7 +135,7 @@ def test_results_of_another_training_are_not_taken_for_this_one(trained, tmp_pat
         scores = scores.assign_coords(versions=("model", ["{}"] * scores.sizes["model"]))
     else:
         scores = scores.isel(model=scores["method"].values != "teacher")
-    write_scores(tmp_path / RESULTS, scores)
+    write_scores(tmp_path / RESULTS, scores, write_whole)
     left = to_do(jobs(seeds=(42,), recipe=recipe), trained[0], tmp_path, maps=False)
     everything = {"baseline", "spectral", "semantic", "s2kd"}
     expected = {"method": {"spectral", "s2kd"}, "teacher": everything - {"baseline"}}

@@ -271,11 +271,11 @@ def prometheus_layout(folder: Path, files: Mapping[str, Path]) -> Layout:
     sidecar = folder / PROMETHEUS
     if not sidecar.is_file():
         first = headers(next(iter(files.values())))[""]
-        text = json.dumps(template(first.shape, files), indent=1)
+        text = json.dumps(template(first.shape, files))
         raise S2KDError(
             f"{folder}: {len(files)} environments are here, the first of shape {first.shape} and "
             f"type {first.dtype}, but no {PROMETHEUS} describes their axes, channels and units; "
-            f"save this as {sidecar} and correct it:\n{text}"
+            f"save this as {sidecar} and correct it: {text}"
         )
     layout = read(Layout, read_json(sidecar), str(sidecar))
     if len(layout.channels) != len(layout.units) or not layout.channels:
