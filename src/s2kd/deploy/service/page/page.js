@@ -77,7 +77,7 @@ async function download(kind) {
 
 const date = (text) => String(text).replace("T", " ").replace(/(:00)?:00(\.0+)?$/, "$1");
 const channel = () => model.grid.channels[element("channel").value];
-const unit = () => model.grid.units[element("channel").value];
+const unit = () => model.grid.units[element("channel").value].replace(/^1$/, "");
 const truthAt = (step) => frames.data_vars[channel()].data[state.start + step];
 const forecastAt = (step) => Object.entries(forecast.data_vars)
   .find(([name, array]) => (array.attrs.channel ?? name) === channel())[1].data[0][step - 1];
