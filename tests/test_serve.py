@@ -372,9 +372,10 @@ def test_windows_that_wait_are_forecast_together_and_a_failure_is_not_shared():
 
     async def ask():
         service = Service(Forecaster(METADATA, counted), Limits())
-        windows = [
-            input_frames(record(seed=seed), METADATA, fill=False, beyond_training=False)
-            for seed in range(5)
+        taxi, unknown = ({"reader": {"name": "taxibj", "params": {}}}, {"reader": None})
+        windows = [  # in memory all data are CF, whatever the files of training were
+            input_frames(record(seed=seed), METADATA | own, fill=False, beyond_training=False)
+            for seed, own in enumerate(({}, taxi, unknown, {}, {}))
         ]
         tasks = [service.forecast(window, 2) for window in windows]
         return windows, await asyncio.gather(*tasks, return_exceptions=True)

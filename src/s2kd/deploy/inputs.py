@@ -60,20 +60,19 @@ def _opened(
     """The record of the latest frames, by the reader of the student's data."""
     if isinstance(latest, Path) and (latest / FACTS).exists():
         return read_record(Part(name="prepared", params={"path": str(latest)}))
-    if metadata["reader"] is None:
+    reader = metadata["reader"] or {"name": "cf", "params": {}}
+    if metadata["reader"] is None and isinstance(latest, Path):
         raise S2KDError(
             f"{label_of(latest)}: the student was trained on prepared data, and its metadata does "
             "not name their source; give a folder that `s2kd data prepare` wrote (with "
             f"{FACTS} in it)"
         )
-    name, settings = metadata["reader"]["name"], dict(metadata["reader"]["params"])
-    if name == "cf":
-        return _opened_cf(latest, grid)
+    name, settings = reader["name"], dict(reader["params"])
     if name == "weatherbench":  # whose names of fields may be long or short
         from s2kd.data.readers.weatherbench import field_named, open_fields
 
         return open_fields(latest, [field_named(channel) for channel in grid.channels])
-    if not isinstance(latest, Path):  # of whatever kind the files of training were
+    if name == "cf" or not isinstance(latest, Path):  # in memory all data are CF
         return _opened_cf(latest, grid)
     from s2kd.data.readers import readers
 
