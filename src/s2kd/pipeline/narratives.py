@@ -6,6 +6,7 @@ from msgspec import to_builtins
 
 from s2kd.core.errors import S2KDError
 from s2kd.core.files import digest
+from s2kd.narration.narrators import narrators
 from s2kd.narration.preview import write_preview
 from s2kd.narration.store import (
     FILE_NAME,
@@ -87,22 +88,12 @@ def _source(run: Run, encoder: TextEncoder, stored: TextStates | None) -> str:
 def limit_requests(run: Run, *, max_requests: int = 0, concurrent: int = 0) -> None:
     """Limit the requests of a narrator that asks a server; not part of the recipe.
 
-    Raises:
-        S2KDError: the narrator asks no server.
+    Raises S2KDError where the narrator has no such setting.
     """
-    narrator = run.narrator.source
-    for name, value in (("max_requests", max_requests), ("concurrent", concurrent)):
-        if not value:
-            continue
-        option = f"--{name.replace('_', '-')}"
-        if value < 1:
-            raise S2KDError(f"{option} {value}: must be at least 1")
-        if not hasattr(narrator, name):
-            raise S2KDError(
-                f"{option}: the narrator {run.recipe.narrator.name!r} asks no server; "
-                "this is for narrator.name=openai"
-            )
-        setattr(narrator, name, value)
+    limits = {"max_requests": max_requests, "concurrent": concurrent}
+    limits = {name: value for name, value in limits.items() if value}
+    narrators.check(run.narrator.source_name or run.recipe.narrator.name, limits)
+    vars(run.narrator.source).update(limits)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -123,14 +114,8 @@ def narrate_shard(run: Run, part: tuple[int, int]) -> int:
         )
         part_blanks = [blanks[number] for number in shard_numbers(blanks, part)]
         total += len(part_blanks)
-        complete(
-            run.out / FILE_NAME,
-            part_blanks,
-            windows,
-            run.narrator,
-            run.train_stats,
-            progress=progress,
-        )
+        store = run.out / FILE_NAME
+        complete(store, part_blanks, windows, run.narrator, run.train_stats, progress)
     return total
 
 
