@@ -114,8 +114,8 @@ def test_run_stage_by_stage_ends_like_run(verb, done, tmp_path):
     assert not (out / "report.html").exists()
     assert verb("report", out).strip() == str(out / "report.html")
     assert (out / "report.html").stat().st_size > 10_000
-    for method in ("persistence", "teacher", "baseline", "output", "fitnet", "s2kd"):
-        assert method in table
+    for label in ("persistence", "teacher", "no distillation", "standard KD", "FitNet", "S²-KD"):
+        assert label in table
     assert road.weights(out) == road.weights(done)
 
 
