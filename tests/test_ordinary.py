@@ -316,6 +316,9 @@ def test_the_longest_common_axis_is_chosen(tmp_path):
     assert described.frames == FRAMES
     left_out = {text.partition(" is left out: ")[0] for text in described.problems}
     assert {"'a'", "'u'"} <= left_out
+    for name, degrees in (("t", LAT), ("v", LAT + 1e-6)):
+        save(plain(name, lat=("lat", degrees, NORTH)), tmp_path / f"of_{name}.nc")
+    assert describe(tmp_path / "of_?.nc").chosen == ("t", "v")
     with pytest.raises(S2KDError, match=r"choose those that agree: dataset\.params\.variables="):
         cf(path=described.path, variables=["t", "a"])
 

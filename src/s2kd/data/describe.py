@@ -15,6 +15,7 @@ import numpy as np
 from s2kd.core.recipe import Keep, Split
 from s2kd.core.types import S2KDError
 from s2kd.data.frames import RecordFrames
+from s2kd.data.grids import coordinate_difference
 from s2kd.data.loading import split_record
 from s2kd.data.readers import readers
 from s2kd.data.readers.cf import Fields, fields_of, joined
@@ -472,10 +473,8 @@ def _agreeing(
     for variable in variables:
         if variable.minimum == variable.maximum:
             continue
-        record = records[variable.name]
         for group in groups:
-            first = records[group[0].name]
-            if first.sizes == record.sizes and first.coords.equals(record.coords):
+            if _share_axes(records[group[0].name], records[variable.name]):
                 group.append(variable)
                 break
         else:
@@ -488,6 +487,17 @@ def _agreeing(
         for v in group
         if group is not longest
     ]
+
+
+def _share_axes(first: "xr.Dataset", second: "xr.Dataset") -> bool:
+    if first.sizes != second.sizes or not first["time"].equals(second["time"]):
+        return False
+    return not any(
+        coordinate_difference(
+            name, *(r[name].values if name in r else None for r in (first, second))
+        )
+        for name in ("latitude", "longitude")
+    )
 
 
 def _choose(variables: Sequence[Variable]) -> tuple[tuple[str, ...], str]:
