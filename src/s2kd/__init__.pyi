@@ -14,8 +14,8 @@ from s2kd.pipeline.api import distill as distill
 from s2kd.pipeline.distil import train_students as train_students
 from s2kd.pipeline.folder import open_run as open_run
 from s2kd.pipeline.labelling import label as label
-from s2kd.pipeline.machine import Machine as Machine
 from s2kd.pipeline.narratives import narrate as narrate
+from s2kd.pipeline.options import Machine as Machine
 from s2kd.pipeline.parts import check as check
 from s2kd.pipeline.scores import evaluate as evaluate
 from s2kd.pipeline.teach import train_teacher as train_teacher

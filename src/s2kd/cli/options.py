@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -94,8 +94,13 @@ def recipe_of(
         raise S2KDError(f"{out}: holds no run yet, so say which recipe (`s2kd list recipes`)")
     builtin, is_path = what in recipes.names(), bool(what) and Path(what).exists()
     if not what or (is_path and not builtin):
-        options = {"--data": data, "--world": world, "--preset": preset}
-        _refuse_unread(options, what or str(out / "recipe.json"))
+        source = what or str(out / "recipe.json")
+        for option, value in {"--data": data, "--world": world, "--preset": preset}.items():
+            if value:
+                raise S2KDError(
+                    f"{option} {value}: is an option of built-in recipes (`s2kd list recipes`) and "
+                    f"would not be read with {source}; change fields of a recipe with --set"
+                )
     if not what:
         recipe = pipeline.load_recipe(out)
     elif Path(what).suffix.lower() in FORMATS and Path(what).is_file():
@@ -109,16 +114,6 @@ def recipe_of(
     recipe = recipe.with_settings(settings or [])
     check_settings(recipe)
     return recipe
-
-
-def _refuse_unread(options: Mapping[str, str | None], source: str) -> None:
-
-    for option, value in options.items():
-        if value:
-            raise S2KDError(
-                f"{option} {value}: is an option of built-in recipes (`s2kd list recipes`) and "
-                f"would not be read with {source}; change fields of a recipe with --set"
-            )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ _NAMES = {
     "fidelity": "diagnose",
     "folder": "Busy load_recipe locked open_run",
     "labelling": "label",
-    "machine": "Machine",
+    "options": "Machine",
     "narratives": "limit_requests narrate narrate_shard parse_shard preview_run",
     "queue": "JobContext JobSummary jobs_of opened_folders run_job run_jobs",
     "run": "Run",

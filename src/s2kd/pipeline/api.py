@@ -12,8 +12,7 @@ from s2kd.core.recipe import Recipe
 from s2kd.evaluation.summary import summary_table
 from s2kd.pipeline import main_job, recipes
 from s2kd.pipeline.folder import locked, open_run
-from s2kd.pipeline.machine import Machine
-from s2kd.pipeline.options import MINUTES, SearchOptions, budget_of, quantity
+from s2kd.pipeline.options import MINUTES, Machine, SearchOptions, budget_of, quantity
 
 if TYPE_CHECKING:
     import xarray as xr

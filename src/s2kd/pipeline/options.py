@@ -1,9 +1,35 @@
-"""What a user asks of `distill`: budget, time, teachers, data."""
+"""What a user asks for: the machine of a run; budget, time, teachers and data of `distill`."""
 
 import re
 from dataclasses import dataclass
 
 from s2kd.core.errors import S2KDError
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where to compute, in Lightning Fabric's terms."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    precision: str = "32-true"
+    strategy: str = "auto"
+    tensorboard: bool = False
+    target_gigabytes: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise S2KDError(
+                f"--precision {self.precision}: must be one of {', '.join(PRECISIONS)} (weights "
+                "and data stay in single precision)"
+            )
+        for name, value in (("devices", self.devices), ("nodes", self.nodes)):
+            if value < 1 and (name, value) != ("devices", -1):  # -1: all that there are
+                raise S2KDError(f"--{name} {value}: must be at least 1")
+
 
 MILLISECONDS = {"": 1.0, "us": 1e-3, "ms": 1.0, "s": 1e3}
 MINUTES = {"s": 1 / 60, "": 1.0, "m": 1.0, "min": 1.0, "h": 60.0, "d": 1440.0}

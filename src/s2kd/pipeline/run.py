@@ -27,7 +27,7 @@ from s2kd.models.given import GivenTeacher, check_frames, given_teacher, open_te
 from s2kd.models.layers import padded_size
 from s2kd.narration.narrators import Narrator, narrators
 from s2kd.narration.text.states import TextStates
-from s2kd.pipeline.machine import Machine
+from s2kd.pipeline.options import Machine
 
 if TYPE_CHECKING:
     import xarray as xr
