@@ -58,7 +58,7 @@ def fetch(
 
 @app.command(epilog="$ s2kd data prepare latest.nc --out FOLDER --dtype int16")
 def prepare(
-    what: options.What,
+    what: options.Frames,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.")],
     dtype: Annotated[
         str,

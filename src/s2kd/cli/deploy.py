@@ -23,8 +23,8 @@ def forecast(
         Path,
         typer.Option(
             metavar="FILE",
-            help="The .nc or .zarr to write; or a folder for one forecast per file of a folder, of "
-            "which those that are missing or older than their file are made.",
+            help="The .nc or .zarr to write; for a folder of files, the folder of a forecast per "
+            "file (made where it is missing or older than its file).",
         ),
     ],
     student: Student = "",
@@ -67,7 +67,7 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="The folder to write; default: export, in the student's."
+            metavar="FOLDER", help="The folder to write; default: export/ in the student's."
         ),
     ] = None,
     student: Student = "",
@@ -81,7 +81,7 @@ def export(
         ),
     ] = 1.0,
 ) -> None:
-    """Write a student as a folder that forecasts without PyTorch, checked against it."""
+    """Write a student as a folder that forecasts without PyTorch; checked against PyTorch."""
     from s2kd.core.saved import find_student
 
     student_folder = find_student(folder, student)

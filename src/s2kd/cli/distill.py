@@ -8,6 +8,7 @@ import typer
 from s2kd.cli.options import (
     Accelerator,
     Data,
+    Frames,
     Json,
     Out,
     Precision,
@@ -25,13 +26,7 @@ if TYPE_CHECKING:
 
 
 def distill(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA",
-            help="A file or folder of frames (NetCDF, Zarr, GRIB, .npy, .npz, HDF5), or a recipe.",
-        ),
-    ] = "",
+    what: Frames = "",
     out: Out = ...,  # type: ignore[assignment]
     teacher: Annotated[
         list[str] | None,
@@ -60,7 +55,7 @@ def distill(
         ),
     ] = "",
     max_parameters: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Most weights of a student; 0: any.")
+        int, typer.Option(metavar="N", min=0, help="Largest number of parameters; 0: any.")
     ] = 0,
     limit: Annotated[
         str,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2kd.cli.options import Accelerator, Data, Json, Preset, Set, recipe_of
+from s2kd.cli.options import Accelerator, Data, Frames, Json, Preset, Set, recipe_of
 from s2kd.core.console import print_json, print_table, shown
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ def label(
             help="package.module:callable, a .onnx file, or the folder of a model or run.",
         ),
     ],
-    what: Annotated[
-        str, typer.Argument(metavar="DATA", help="A file or folder of frames, or a recipe.")
-    ],
+    what: Frames,
     out: Annotated[
         Path,
         typer.Option(metavar="ZARR", help="The .zarr to write; an unfinished one is continued."),

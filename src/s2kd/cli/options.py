@@ -26,6 +26,13 @@ What = Annotated[
         "file or folder of frames (NetCDF, Zarr, GRIB, .npy, .npz, HDF5); default: that of --out.",
     ),
 ]
+Frames = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A file or folder of frames (NetCDF, Zarr, GRIB, .npy, .npz, HDF5), or a recipe.",
+    ),
+]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="The run folder.")]
 Data = Annotated[str, typer.Option(metavar="PATH", help="The files of a built-in recipe.")]
 Set = Annotated[

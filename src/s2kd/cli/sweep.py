@@ -29,13 +29,14 @@ def sweep(
     ] = 0,
     minutes: Minutes = 0.0,
     grid: Annotated[
-        bool, typer.Option("--grid", help="Search a grid over λ and β, as the paper; default: TPE.")
+        bool,
+        typer.Option("--grid", help="Search a grid over λ and β, as in the paper; default: TPE."),
     ] = False,
     over: Annotated[
         str,
         typer.Option(metavar="NAMES", help="Of lambda,beta,lr; default: all that the method has."),
     ] = "",
-    method: Annotated[str, typer.Option(metavar="NAME", help="Of the recipe.")] = "s2kd",
+    method: Annotated[str, typer.Option(metavar="NAME", help="A method of the recipe.")] = "s2kd",
     student: Annotated[str, typer.Option(metavar="NAME", help="Default: the recipe's first.")] = "",
     data: Data = "",
     world: World = None,
@@ -48,7 +49,7 @@ def sweep(
         typer.Option(metavar="DIR", help="Also save the search here, for `s2kd reproduce --page`."),
     ] = None,
 ) -> None:
-    """Search λ, β and the learning rate on validation; several processes may share DIR."""
+    """Search λ, β and the learning rate on validation data; processes may share DIR."""
     from s2kd import pipeline
 
     machine = pipeline.Machine(accelerator=accelerator, precision=precision)

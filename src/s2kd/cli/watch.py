@@ -21,11 +21,13 @@ PAUSE = 2.0
 
 
 def watch(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder, or one to come.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A run folder, which may still be missing.")
+    ],
     web: Annotated[
         bool, typer.Option("--web", help="Also serve a page that renews itself, on 127.0.0.1.")
     ] = False,
-    port: Annotated[int, typer.Option("--port", min=0, help="Of the page; 0: any free one.")] = 0,
+    port: Annotated[int, typer.Option(metavar="N", min=0, help="Port of the page; 0: any.")] = 0,
     once: Annotated[bool, typer.Option("--once", help="Print the state once and exit.")] = False,
     stay: Annotated[bool, typer.Option("--stay", help="Go on after the run has ended.")] = False,
 ) -> None:
