@@ -276,13 +276,13 @@ class Runs:
     def disk_full(self, chance: random.Random) -> str:
         """A run on a full disk, then with room again."""
         out = self.folder / "full"
-        outcome = forked(self.work(out, int(10 ** chance.uniform(2, 5.5))), self.log)
+        outcome = forked(self.work(out, int(10 ** chance.uniform(3.5, 5.5))), self.log)
         return self.finished(out) if outcome in SURVIVED else outcome
 
     def forecast_on_full_disk(self, chance: random.Random) -> str:
         """A forecast that leaves a whole file, or nothing."""
         target = self.folder / f"forecast{chance.choice(('.nc', '.zarr'))}"
-        limit, before = int(10 ** chance.uniform(1, 4.3)), set(self.folder.iterdir())
+        limit, before = int(10 ** chance.uniform(3, 4.5)), set(self.folder.iterdir())
         forecast = ("forecast", self.undisturbed, self.data, "--out", target)
         outcome = forked(verb(*forecast, largest_file=limit), self.log)
         new = set(self.folder.iterdir()) - before
@@ -351,7 +351,7 @@ def main() -> None:
             if outcome not in SURVIVED:
                 failures += 1
                 print(f"{name}: {outcome} {source or ''}", flush=True)
-                print((folder / "log").read_text(errors="replace")[-2000:], flush=True)
+                print((folder / "log").read_text(errors="replace")[-800:], flush=True)
             elif source is not None and name.startswith("mutant"):
                 shutil.rmtree(source) if source.is_dir() else source.unlink()
             if time.monotonic() > end:
