@@ -38,7 +38,8 @@ def finished(tmp_path_factory):
 
 def _model(load, folder):
     model, metadata = load(folder)
-    return [metadata, *model.state_dict().values()]
+    # but for the digest, the last field: by another name, the file is one of earlier versions
+    return [dict(list(metadata.items())[:-1]), *model.state_dict().values()]
 
 
 def _targets(folder):
