@@ -16,6 +16,7 @@ import xarray as xr
 from msgspec import structs
 
 from s2kd.cli import main
+from s2kd.core.console import print_table
 from s2kd.core.recipe import Part, Split
 from s2kd.core.types import S2KDError
 from s2kd.data.describe import describe
@@ -199,6 +200,12 @@ def test_names_of_any_script_on_any_terminal(tmp_path, monkeypatch, encoding, ar
         assert ("风速" if encoding == "utf-8" else "\\u98ce\\u901f") in text + str(
             streams[1].buffer.getvalue().decode(encoding)
         )
+
+
+def test_brackets_in_names_are_no_markup(capsys):
+    print_table(["channel"], [["u [m s-1]"], ["[/x]"], ["[red]"]])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("u [m s-1]", "[/x]", "[red]"))
 
 
 def test_a_dimension_of_names_is_channels(tmp_path):

@@ -58,7 +58,7 @@ def _show(answer: "Answer", out: Path) -> None:
     from s2kd.evaluation.answer import headline, leaderboard
     from s2kd.pipeline import demo as demos
 
-    console = Console()
+    console = Console(markup=False)
     console.print(headline(answer), highlight=False)
     console.print(leaderboard(answer))
     console.print(

@@ -133,7 +133,7 @@ def _show_plan(plan: "Plan", out: Path) -> None:
 
     from s2kd.evaluation.tables import Table, parameters_text
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     lines = [
         (
             student.name,
@@ -176,7 +176,7 @@ def _show_answer(answer: "Answer", out: Path) -> None:
 
     from s2kd.evaluation.answer import frontier, headline, leaderboard, problems, unverified
 
-    console = Console()
+    console = Console(markup=False)
     console.print(headline(answer), highlight=False)
     for remedy in dict.fromkeys(remedy for _, remedy in problems(answer)):
         console.print(remedy, highlight=False)

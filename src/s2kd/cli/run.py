@@ -176,7 +176,7 @@ def _show_scores(out: Path, as_json: bool, *, report: bool = True) -> None:
         return
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False)
     for split in scores.values():
         console.print(summary_table(split))
     if report:

@@ -37,7 +37,7 @@ def watch(
 
     from s2kd.evaluation.progress import RENEWAL, read_progress
 
-    console, progress = Console(), read_progress(out)
+    console, progress = Console(markup=False), read_progress(out)
     if once:
         if progress is None:
             raise S2KDError(f"{out}: holds no recipe.json, so not the folder of a run")

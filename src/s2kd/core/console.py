@@ -152,7 +152,7 @@ def shown(*, quiet: bool = False) -> Iterator[Quiet]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[word]}"),
-        console=Console(stderr=True),
+        console=Console(stderr=True, markup=False),
     )
     with bars:
         yield Bars(bars)
@@ -187,4 +187,4 @@ def print_table(
         table.add_column(name, justify=justify)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(markup=False).print(table)

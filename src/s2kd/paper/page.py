@@ -150,7 +150,7 @@ def show(results: Results, names: Sequence[str], folder: Path, *, as_json: bool)
     if as_json:
         print_json({n: [vars(t) for t in ts if isinstance(t, Table)] for n, ts in listed.items()})
         return
-    console = Console(width=max(Console().width, 160))
+    console = Console(width=max(Console().width, 160), markup=False)
     for entry in (entry for entries in listed.values() for entry in entries):
         if isinstance(entry, Table):
             console.print(entry)
