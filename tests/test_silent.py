@@ -133,6 +133,13 @@ def test_numbers_count_from_what_is_set_or_declared(tmp_path):
         )
 
 
+@pytest.mark.parametrize("calendar", ["standard", "noleap"])
+@pytest.mark.parametrize("since", ["2020-02-28T12", "2020-02-28 12", "hours since 2020-02-28 12"])
+def test_an_hour_alone_is_not_lost(since, calendar):
+    times, _ = read_dates(np.arange(2), "file: time", since=since, calendar=calendar)
+    assert str(times[0])[:13].replace(" ", "T") == "2020-02-28T12"
+
+
 # --- what a file is -------------------------------------------------------------------------------
 
 

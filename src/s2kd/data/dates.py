@@ -91,6 +91,7 @@ def counted_dates(
     parts = re.split(r"\s+since\s+", units.strip(), flags=re.IGNORECASE)
     unit, origin = (parts[0].lower().rstrip("s"), parts[1]) if len(parts) == 2 else ("s", units)
     origin = re.sub(r"^(\d+-\d+)$", r"\1-01", origin)
+    origin = re.sub(r"^(\S+)[T ](\d\d?)$", r"\1 \2:00", origin)  # cftime drops an hour alone
     calendar = CALENDARS.get(re.sub("[^a-z0-9]", "", calendar.lower()), calendar)
     if calendar == "standard" and re.match("0+-", origin):
         calendar = "proleptic_gregorian"  # has a year 0

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 ENDINGS = (".npy", ".npz", ".h5", ".hdf5")
 KINDS = {".npy": b"\x93NUMPY", ".npz": b"PK\x03\x04", ".h5": b"\x89HDF\r\n\x1a\n"}
 """How files of each kind begin."""
-PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset")
+PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", *LIMITS)
+DESCRIBING, DIMENSIONS = (*PACKING, "units", "calendar"), ("DIMENSION_LIST", "_Netcdf4Dimid")
 CHUNK_BYTES = 2**26
 
 
@@ -37,7 +38,7 @@ class Header:
     @property
     def is_netcdf(self) -> bool:
         """Whether named dimensions are attached, as NetCDF-4 does."""
-        return bool({"DIMENSION_LIST", "_Netcdf4Dimid"} & self.attributes.keys())
+        return bool(set(DIMENSIONS) & self.attributes.keys())
 
 
 Headers = dict[str, Header]
@@ -126,11 +127,10 @@ def headers(path: Path) -> Headers:
 
     def note(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            attributes = {
-                key: value.decode(errors="replace") if isinstance(value, bytes) else value
-                for key, value in item.attrs.items()
-            }
-            arrays[name] = Header(tuple(item.shape), item.dtype, attributes)
+            attributes = {key: item.attrs[key] for key in DESCRIBING if key in item.attrs}
+            attributes |= {key: True for key in DIMENSIONS if key in item.attrs}
+            texts = {k: v.decode() for k, v in attributes.items() if isinstance(v, bytes)}
+            arrays[name] = Header(tuple(item.shape), item.dtype, attributes | texts)
 
     with _opened_hdf5(path) as file:
         file.visititems(note)
@@ -188,7 +188,7 @@ def _unpacked(array: "da.Array", attributes: Mapping[str, Any]) -> "da.Array":
     """With the missing values, scale and offset that the attributes of an HDF5 array declare."""
     import xarray as xr
 
-    packing = {key: attributes[key] for key in (*PACKING, *LIMITS) if key in attributes}
+    packing = {key: attributes[key] for key in PACKING if key in attributes}
     if not packing:
         return array
     dims = [f"axis{number}" for number in range(array.ndim)]

@@ -180,11 +180,7 @@ def joined(
         parts = [field.channel(level, chunked=chunked) for field, level in pieces]
         array = parts[0] if len(parts) == 1 else xr.concat(parts, "time")
         channels[name] = array.assign_attrs(_attributes(pieces[0][0]))
-        channels[name].encoding = {
-            key: value
-            for key, value in pieces[0][0].array.encoding.items()
-            if key in ("dtype", "scale_factor", "add_offset")
-        }
+        channels[name].encoding = dict(pieces[0][0].array.encoding)
     used = [field for pieces in pieces_by_channel.values() for field, _ in pieces]
     first = used[0]
     dataset = xr.Dataset({name: array.variable for name, array in channels.items()})
