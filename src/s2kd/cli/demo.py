@@ -14,15 +14,11 @@ if TYPE_CHECKING:
 
 def demo(
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run folder; default: runs/demo-WORLD.")
+        Path | None, typer.Option(metavar="DIR", help="Default: runs/demo-WORLD.")
     ] = None,
     world: World = None,
     retrain_teacher: Annotated[
-        bool,
-        typer.Option(
-            "--retrain-teacher",
-            help="Only train the heavy forecaster again, in two to five minutes.",
-        ),
+        bool, typer.Option("--retrain-teacher", help="Only train the heavy forecaster again.")
     ] = False,
     set_: Set = None,
     as_json: Json = False,

@@ -45,29 +45,15 @@ Set = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-World = Annotated[
-    Literal["atmosphere", "plume"] | None,
-    typer.Option(help="The demo's world; default: atmosphere."),
-]
-Preset = Annotated[
-    Literal["paper", "small"] | None,
-    typer.Option(help="The size of a benchmark's models; default: paper."),
-]
+World = Annotated[Literal["atmosphere", "plume"] | None, typer.Option(help="The demo's world.")]
+Preset = Annotated[Literal["paper", "small"] | None, typer.Option(help="A benchmark's size.")]
 Accelerator = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")]
 Precision = Annotated[str, typer.Option(metavar="NAME", help="32-true, 16-mixed or bf16-mixed.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run or student.")]
-Student = Annotated[
-    str,
-    typer.Option(metavar="NAME", help="As unet-s2kd; default: the run's best on validation data."),
-]
+Student = Annotated[str, typer.Option(metavar="NAME", help="As unet-s2kd; default: the best.")]
 Jobs = Annotated[int, typer.Option(metavar="N", min=1, help="Trainings in parallel.")]
-Minutes = Annotated[
-    float,
-    typer.Option(
-        metavar="M", min=0, help="Stop after M minutes; the same command continues. 0: no limit."
-    ),
-]
+Minutes = Annotated[float, typer.Option(metavar="M", min=0, help="At most M minutes; 0: any.")]
 
 
 def recipe_of(

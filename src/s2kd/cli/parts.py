@@ -10,18 +10,10 @@ from s2kd.core.console import print_json, print_table
 
 def list_(
     kind: Annotated[
-        str,
-        typer.Argument(
-            metavar="KIND", help="recipes, methods, readers, backbones, …; default: all kinds."
-        ),
+        str, typer.Argument(metavar="KIND", help="recipes, methods, readers, …; default: all.")
     ] = "",
-    preset: Annotated[
-        str, typer.Option(metavar="NAME", help="For backbones: this preset only.")
-    ] = "",
-    schema: Annotated[
-        bool,
-        typer.Option("--schema", help="For recipes: print the JSON Schema of a recipe's file."),
-    ] = False,
+    preset: Annotated[str, typer.Option(metavar="NAME", help="For backbones: this one.")] = "",
+    schema: Annotated[bool, typer.Option("--schema", help="Print recipes' JSON Schema.")] = False,
     as_json: Json = False,
 ) -> None:
     """List recipes, methods and parts; for backbones, every preset with its size."""

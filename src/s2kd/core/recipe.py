@@ -192,9 +192,8 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise S2KDError(f"recipe: {field} lists the same name twice ({names})")
 
     def __repr__(self) -> str:
-        students, methods = (
-            ", ".join(item.name for item in items) for items in (self.students, self.methods)
-        )
+        lists = (self.students, self.methods)
+        students, methods = (", ".join(item.name for item in items) for items in lists)
         return (
             f"Recipe({self.name!r}: {self.dataset.name}, {self.past} past and {self.lead} lead "
             f"frames, teacher {self.teacher.backbone.name}, students {students}, methods "
