@@ -110,7 +110,7 @@ class ValueSummary:
     def facts(self) -> ValueFacts:
         """What the blocks so far hold."""
         finite = self._low <= self._high
-        held = self._marks(finite)
+        marks = self._marks(finite)
         return ValueFacts(
             minimum=float(self._low[finite].min()) if finite.any() else None,
             maximum=float(self._high[finite].max()) if finite.any() else None,
@@ -118,8 +118,8 @@ class ValueSummary:
             missing=self.missing,
             never=int((~finite).sum()),
             frames_read=self.frames,
-            marks=tuple(held),
-            suspicions=(*map(self._mark_text, held, held.values()), *self._outliers(list(held))),
+            marks=tuple(marks),
+            suspicions=(*map(self._mark_text, marks, marks.values()), *self._outliers(list(marks))),
         )
 
     def _mark_text(self, mark: float, cells: int) -> str:
