@@ -264,23 +264,28 @@ def test_the_card_is_written_last(blobs, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def forecaster(blobs, tmp_path_factory):
+def saved(blobs, tmp_path_factory):
+    """A student, and the forecaster of its folder."""
     folder = tmp_path_factory.mktemp("student")
-    save_student(folder, blobs)
-    return Forecaster.load(folder)
+    student = save_student(folder, blobs)
+    return student, Forecaster.load(folder)
+
+
+@pytest.fixture(scope="module")
+def forecaster(saved):
+    return saved[1]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])
-def test_beyond_its_lead_it_feeds_its_own_frames_back(blobs, forecaster, steps):
-    frames = past(blobs)
+def test_beyond_its_lead_it_feeds_its_own_frames_back(blobs, saved, steps):
+    frames, (student, loaded) = past(blobs), saved
     known = list(torch.from_numpy(frames).unbind(1))
     with torch.no_grad():
         while len(known) < PAST + steps:
             last = torch.stack(known[-PAST:], 1)
-            known += forecaster.student(last).future.unbind(1)
+            known += student(last).future.unbind(1)
     want = torch.stack(known[PAST : PAST + steps], 1)
-    got = forecaster.predict(frames, steps=steps)
-    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(loaded.predict(frames, steps=steps), want)
 
 
 def test_a_lead_longer_than_the_past_rolls_out_too(blobs, tmp_path):
@@ -311,7 +316,7 @@ def test_float64_and_views_will_do(blobs, forecaster):
         (lambda f: f.repeat(2, 2), 0, r"shape \(2, 3, 2, 8, 8\)"),
         (lambda f: np.where(f > 1.5, np.nan, f), 0, r"\d+ of the input values are not finite"),
         (lambda f: np.full_like(f, np.inf), 0, "384 of the input values are not finite"),
-        (lambda f: f, -1, "steps must be at least 1, got -1"),
+        (lambda f: f, -1, "steps=-1: must be a whole number of frames, at least 1"),
     ],
 )
 def test_what_it_cannot_take_is_refused(blobs, forecaster, spoil, steps, said):
@@ -346,4 +351,4 @@ def test_the_card_is_plain_json_with_what_is_needed(blobs, tmp_path):
     metadata = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
     want = {"format", "kind", "part", "grid", "past", "lead", "normalise", "predict", "statistics"}
     want |= {"parameters", "weights", "versions", "digest"}
-    assert set(metadata) == want | {"method", "validation"}
+    assert set(metadata) == want | {"dataset", "method", "validation"}

@@ -62,7 +62,7 @@ def test_demo_ends_with_table_report_onnx_and_forecast(world, tmp_path, capsys):
     assert labels.latent_width == 4 * metadata["part"]["params"]["width"]
     scores = pipeline.read_scores(out)["test"]
     mse = dict(zip(scores["method"].values, scores["mse"].values, strict=True))
-    assert {"baseline", "s2kd", "s2kd_capture"} < set(mse)
+    assert {"baseline", "s2kd", "s2kd_plus_capture"} < set(mse)
     assert mse[pipeline.TEACHER_METHODS["given"]] < 0.5 * mse["persistence"]
 
     forecast = xr.load_dataset(out / demos.FORECAST)

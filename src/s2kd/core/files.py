@@ -134,12 +134,13 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
     """The JSON object in `path`, which `sealed` made; `remedy` ends the sentence of an error.
 
-    Raises S2KDError where it is torn, no object, or was altered.
+    Raises S2KDError where it is torn, no object, or was altered (earlier versions wrote no digest;
+    their files are read as they are).
     """
     plain = read_json(path)
     if not isinstance(plain, dict):
         raise S2KDError(f"{path}: holds no JSON object; {remedy}")
-    if plain.get("digest") != sealed(plain)["digest"]:
+    if plain.get("digest", "") not in ("", sealed(plain)["digest"]):
         raise S2KDError(f"{path}: was altered after it was written; {remedy}")
     return plain
 

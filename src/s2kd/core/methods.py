@@ -157,6 +157,12 @@ BUILT_IN: tuple[BuiltIn, ...] = (
         "S²-KD, capture",
         "capture",
     ),
+    # the weights of `s2kd_plus`, chosen on validation data with captures too (docs/log.md)
+    BuiltIn(
+        _method("s2kd_plus_capture", extra=CAPTURE, output=2.0, semantic=0.1, spectral=0.05),
+        "S²-KD plus, capture",
+        "capture",
+    ),
 )
 """Every built-in method in the order of tables; a recipe may name one by its name alone."""
 

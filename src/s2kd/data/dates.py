@@ -171,13 +171,13 @@ def _digit_readings(values: np.ndarray) -> dict[str, Times]:
 
     Short numbers that rise by one step throughout may count anything.
     """
-    whole = np.floor(values).astype(np.int64)
-    shortest = len(str(whole.min()))
-    if whole.min() < 10**5 or (shortest < 8 and len(set(np.diff(values).tolist())) < 2):
+    digits = np.floor(values).astype(np.int64)
+    shortest = len(str(digits.min()))
+    if digits.min() < 10**5 or (shortest < 8 and len(set(np.diff(values).tolist())) < 2):
         return {}
-    readings = _readings(list(map(str, whole.tolist())))
-    if (values != whole).any():
-        seconds = np.round((values - whole) * 86400).astype("timedelta64[s]")
+    readings = _readings(list(map(str, digits.tolist())))
+    if (values != digits).any():
+        seconds = np.round((values - digits) * 86400).astype("timedelta64[s]")
         readings = {form: times + seconds for form, times in readings.items() if form == "%Y%m%d"}
     return {form: times for form, times in readings.items() if _evenness(times)}
 

@@ -16,7 +16,7 @@ def search_methods(teacher: TeacherKind, *, captures: bool, latents: bool) -> tu
     """
     baseline = method_named("baseline")
     if captures:
-        names = (["s2kd_capture"] if latents else []) + ["output_capture"]
+        names = (["s2kd_plus_capture"] if latents else []) + ["output_capture"]
         first, *others = (replace(method_named(name), teacher=teacher) for name in names)
         return (first, baseline, *others)
     if teacher == "none":
@@ -28,7 +28,7 @@ def search_methods(teacher: TeacherKind, *, captures: bool, latents: bool) -> tu
     if teacher == "given":
         # it has seen more than these windows, so its own states are inputs worth an answer
         first = replace(
-            method_named("s2kd_capture" if latents else "output_capture"),
+            method_named("s2kd_plus_capture" if latents else "output_capture"),
             name="s2kd_rollouts" if latents else "output_rollouts",
             extra=Part(name="rollouts", params={"start": "blends"}),
             teacher=teacher,

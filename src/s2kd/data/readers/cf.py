@@ -370,9 +370,9 @@ def _grouped(
     groups: list[tuple[dict[str, str | float], list[Field]]] = []
     for field in pieces:
         identity = _identity(field, coordinates=coordinates)
-        for known, group in groups:
-            if all(known.get(key, value) == value for key, value in identity.items()):
-                known |= identity
+        for shared, group in groups:
+            if all(shared.get(key, value) == value for key, value in identity.items()):
+                shared |= identity
                 group.append(field)
                 break
         else:
