@@ -403,7 +403,7 @@ def test_a_card_of_something_else(forecast_refused, refused, mine, latest, text)
 
 
 def test_a_student_that_is_not_there(forecast_refused, latest):
-    sentence = forecast_refused(latest, "--student", "unet-fitnet")
+    sentence = forecast_refused(latest, "--student", "unet-mixup")
     assert "unet-s2kd-seed42" in sentence
 
 
