@@ -103,7 +103,7 @@ def test_every_built_in_method_is_a_row_in_the_order_of_methods():
     table = compare_methods(scores_of(models[::-1]))
     names = [method.name for method in ALL_METHODS]
     unet, resnet = (table[table["backbone"] == b]["method"].tolist() for b in ("unet", "resnet"))
-    assert len(names) == 19
+    assert len(names) == 20
     assert unet == [*names, "mine"]
     assert resnet == names
     assert table["backbone"].drop_duplicates().tolist() == ["unet", "resnet"], "as in the recipe"

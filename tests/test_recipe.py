@@ -227,7 +227,7 @@ def test_stored_recipes_get_the_fields_that_are_newer():
 
 def test_every_built_in_method_has_a_label_of_its_own():
     labels = [entry.label for entry in BUILT_IN]
-    assert len(set(labels)) == len(labels) == 19
+    assert len(set(labels)) == len(labels) == 20
     assert label("s2kd_plus") == "S²-KD plus (ours)"
     assert label("mine") == "mine"
     assert label("s2kd_rollouts_unlabelled") == "S²-KD, roll-outs, unlabelled frames"
