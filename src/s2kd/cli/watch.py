@@ -58,7 +58,6 @@ def watch(
 
 def _look(out: Path) -> "RunProgress | None":
     """The progress; where a file was just being replaced, that of a moment later."""
-    from s2kd.core.errors import S2KDError
     from s2kd.evaluation.progress import read_progress
 
     try:

@@ -1,1 +1,1 @@
-"""Core."""
+"""Core, which every room uses: types, recipes, registries, files, units, console."""

@@ -16,6 +16,11 @@ class S2KDError(Exception):
         super().__init__(f"{text} (and {len(rest) - 1} more lines)" if len(rest) > 1 else text)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says first; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing where no name is near."""
     close = difflib.get_close_matches(name, list(names), n=1)

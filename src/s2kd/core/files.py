@@ -49,7 +49,7 @@ def clear_parts(folder: Path) -> None:
     """Remove what processes of this machine had begun to write in `folder` when they ended."""
     for part in list(folder.rglob(".*@*.part")):
         writer, _, host = part.name.removesuffix(".part").rpartition("@")
-        if host != socket.gethostname() or _is_alive(int(writer.rpartition(".")[2])):
+        if host != socket.gethostname() or is_alive(int(writer.rpartition(".")[2])):
             continue
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
@@ -57,7 +57,8 @@ def clear_parts(folder: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine with this number may run."""
     if os.name == "posix":  # elsewhere, signal 0 is no question
         try:
             os.kill(process, 0)

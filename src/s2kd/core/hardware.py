@@ -4,6 +4,7 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from importlib import metadata
 from importlib.metadata import version as installed
@@ -16,6 +17,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from s2kd.core.types import S2KDError
+
+
+def call_times(call: Callable[[], object], *, warmup: int, repeats: int) -> list[float]:
+    """Wall times of `repeats` calls after `warmup` others, in milliseconds."""
+    times = []
+    for _ in range(warmup + repeats):
+        start = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - start))
+    return times[warmup:]
 
 
 def latency(
@@ -36,19 +47,15 @@ def latency(
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     past = past[:1]
-    times = []
     try:
         with torch.inference_mode():
-            for _ in range(warmup + repeats):
-                _wait(past.device)
-                start = time.perf_counter()
-                module(past)
-                _wait(past.device)
-                times.append(1e3 * (time.perf_counter() - start))
+            _wait(past.device)
+            times = call_times(
+                lambda: (module(past), _wait(past.device)), warmup=warmup, repeats=repeats
+            )
     finally:
         for part, training in modes:
             part.training = training
-    times = times[warmup:]
     return {
         "median_ms": statistics.median(times),
         "p05_ms": float(np.quantile(times, 0.05)),

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2kd.core.errors import S2KDError
+from s2kd.core.errors import S2KDError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -30,5 +30,4 @@ def open_session(path: Path, *, threads: int = 0) -> "onnxruntime.InferenceSessi
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime has a dozen kinds
-        reason = str(error).strip().splitlines()[0]
-        raise S2KDError(f"{path}: cannot be opened as ONNX ({reason})") from None
+        raise S2KDError(f"{path}: cannot be opened as ONNX ({first_line(error)})") from None

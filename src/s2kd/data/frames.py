@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
+from s2kd.core.errors import first_line
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.dataset import Dataset, Frames
 from s2kd.data.gaps import GapFilter
@@ -36,11 +37,10 @@ class RecordFrames:
         try:
             loaded = piece.drop_vars(piece.coords).compute()
         except Exception as error:  # every format and codec raises its own types
-            reason = str(error).strip().splitlines() or [type(error).__name__]
             times = piece.time.values
             raise S2KDError(
                 f"{self.label}: cannot be read between {str(times[0])[:19]} and "
-                f"{str(times[-1])[:19]} ({reason[0]})"
+                f"{str(times[-1])[:19]} ({first_line(error)})"
             ) from None
         shape = (loaded.sizes["time"], *self.shape[1:])
         values = np.empty(shape, dtype=np.float32)

@@ -1,1 +1,1 @@
-"""Deploy."""
+"""Deployment of students: export, the forecaster without PyTorch, the service."""

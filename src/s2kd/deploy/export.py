@@ -72,7 +72,8 @@ def export_student(
         _prove(student, metadata, path)
         formats = {"float32": _measured(path, metadata)}
         try:
-            formats |= _int8(path, metadata, dataset or training_data(trained), max_drop)
+            error, int8 = _int8(path, metadata, dataset or training_data(trained), max_drop)
+            formats = {"float32": {**formats["float32"], "rmse": error}, "int8": int8}
         except S2KDError as error:
             say(f"no int8: {error}")
             (partial / INT8).unlink(missing_ok=True)
@@ -103,8 +104,8 @@ def model_card(metadata: Mapping[str, Any]) -> str:
 
 def _int8(
     path: Path, metadata: Mapping[str, Any], dataset: Dataset, max_drop: float
-) -> dict[str, dict[str, Any]]:
-    """The student in int8 beside its float32 `path`; both measured, by format.
+) -> tuple[float, dict[str, Any]]:
+    """The error of the student in float32 (`path`), and the student in int8 beside it, measured.
 
     Raises S2KDError where the validation error rises by more than `max_drop` percent.
     """
@@ -116,10 +117,8 @@ def _int8(
 
     error, out = error_of(path), path.with_name(INT8)
     excluded = quantise(path, out, past, error_of=error_of, bound=error * (1 + max_drop / 100))
-    return {
-        "float32": {**_measured(path, metadata), "rmse": error},
-        "int8": {**_measured(out, metadata), "rmse": error_of(out), "float32_layers": excluded},
-    }
+    measured = {**_measured(out, metadata), "rmse": error_of(out), "float32_layers": excluded}
+    return error, measured
 
 
 def _measured(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from s2kd.core.onnx import open_session
 from s2kd.core.saved import find_student
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data.latest import LatestFrames
+from s2kd.data.readers.files import IN_MEMORY
 from s2kd.deploy.inputs import input_frames
 from s2kd.deploy.metadata import CONFIG, EXPORT, exported_metadata, is_exported, student_metadata
 
@@ -140,7 +141,7 @@ class Forecaster:
                 f"filled {past.carried} missing values with the last of their cell, and "
                 f"{past.borrowed} before the first of their cell with the nearest cell's"
             )
-        origin = latest.name if isinstance(latest, Path) else "the dataset given"
+        origin = latest.name if isinstance(latest, Path) else IN_MEMORY
         return self.to_dataset(self.predict(past.frames[None], steps=steps), past, origin=origin)
 
     def to_dataset(self, future: Future, past: LatestFrames, *, origin: str) -> "xr.Dataset":

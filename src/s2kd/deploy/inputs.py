@@ -1,6 +1,7 @@
 """Input frames of a forecast: read as the training data were, and checked against their ranges."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,21 +26,37 @@ def input_frames(
     *,
     fill: bool,
     beyond_training: bool,
+    counts: Sequence[int] = (),
 ) -> LatestFrames:
     """The last frames of a file or dataset, in the units and order of training.
 
+    Of `counts` (as many as the student takes, where it is empty) the first that the input holds.
     Raises S2KDError where they differ from training, lack values, or (unless `beyond_training`)
     are far outside its range; with `beyond_training` a notice names such values.
     """
-    grid, label = GridSpec.from_dict(metadata["grid"]), label_of(latest)
-    record = _opened(latest, metadata, grid)
-    past = latest_frames(
-        record.assign_attrs(marks=metadata.get("marks", {})),
-        grid,
-        metadata["past"],
-        label=label,
-        missing="fill" if fill or metadata["missing"] == "fill" else "error",
-    )
+    record = _opened(latest, metadata, GridSpec.from_dict(metadata["grid"]))
+    record = record.assign_attrs(marks=metadata.get("marks", {}))
+    settings = {"label": label_of(latest), "fill": fill, "beyond_training": beyond_training}
+    counts = counts or (metadata["past"],)
+    for count in counts[:-1]:
+        with suppress(S2KDError):
+            return _last_frames(record, count, metadata, **settings)
+    return _last_frames(record, counts[-1], metadata, **settings)
+
+
+def _last_frames(
+    record: "xr.Dataset",
+    count: int,
+    metadata: Mapping[str, Any],
+    *,
+    label: str,
+    fill: bool,
+    beyond_training: bool,
+) -> LatestFrames:
+    """So many frames at the end of a record, within the ranges of training."""
+    grid = GridSpec.from_dict(metadata["grid"])
+    missing = "fill" if fill or metadata["missing"] == "fill" else "error"
+    past = latest_frames(record, grid, count, label=label, missing=missing)
     problem = _out_of_range(past.frames, grid, metadata["statistics"])
     if problem and not beyond_training:
         raise S2KDError(

@@ -1,13 +1,13 @@
 """Error on validation windows, and latency, of a student in any format."""
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from s2kd.core.hardware import call_times
 from s2kd.core.recipe import Recipe
 from s2kd.core.types import GridSpec, S2KDError
 from s2kd.data import Dataset, load
@@ -53,11 +53,6 @@ def training_data(metadata: Mapping[str, Any]) -> Dataset:
     return dataset
 
 
-def latency_ms(call: Callable[[], object], *, warmup: int = 5, repeats: int = 40) -> float:
-    """Median wall time of `repeats` calls after `warmup`, in milliseconds."""
-    times = []
-    for _ in range(warmup + repeats):
-        start = time.perf_counter()
-        call()
-        times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times[warmup:])
+def latency_ms(call: Callable[[], object]) -> float:
+    """Median wall time of 40 calls after 5 others, in milliseconds."""
+    return statistics.median(call_times(call, warmup=5, repeats=40))

@@ -35,7 +35,7 @@ def student_metadata(student_folder: Path) -> dict[str, Any]:
         **{field: metadata[field] for field in FIELDS if field in metadata},
         "student": student_folder.name,
         "missing": recipe["keep"]["missing"],
-        "marks": recipe["keep"].get("marks", {}),
+        "marks": recipe["keep"]["marks"],
         "time_stride": recipe["keep"]["time_stride"],
         "reader": _reader(recipe["dataset"], metadata.get("origin")),
     }

@@ -1,1 +1,1 @@
-"""Evaluation."""
+"""Evaluation: scores, intervals, comparisons, figures, reports."""

@@ -1,1 +1,1 @@
-"""Models."""
+"""Models: backbones, students and teachers, and their folders."""

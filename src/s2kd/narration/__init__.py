@@ -1,1 +1,1 @@
-"""Narration."""
+"""Narration: facts of a window, narrators, claims, token states."""

@@ -85,7 +85,8 @@ class Search:
     @property
     def ends(self) -> float:
         """When candidates stop: the best student's baseline is left as much time as that took."""
-        trials, ranked = self.trials(), self.finished()
+        trials = self.trials()
+        ranked = self._ranked(trials)
         if not ranked:
             return self.deadline
         best = ranked[0][1]
@@ -96,7 +97,8 @@ class Search:
     @property
     def length(self) -> int:
         """Epochs of a training to the end: as many as the best one had time for."""
-        trials, ranked = self.trials(), self.finished()
+        trials = self.trials()
+        ranked = self._ranked(trials)
         rows = trials[ranked[0][1].name] if ranked else []
         is_short = any(trial.user_attrs.get("reason") == TIME_OVER for trial in rows)
         return _epochs(rows) if is_short else self.epochs
@@ -194,10 +196,15 @@ class Search:
 
     def finished(self) -> list[tuple[float, Design]]:
         """(validation error, design) of what is trained to the end, best first."""
+        return self._ranked(self.trials())
+
+    def _ranked(
+        self, trials: "Mapping[str, Sequence[optuna.trial.FrozenTrial]]"
+    ) -> list[tuple[float, Design]]:
         rows = [
             (trial.value, self.by_name[name])
-            for name, trials in self.trials().items()
-            for trial in trials
+            for name, group in trials.items()
+            for trial in group
             if trial.state.name == "COMPLETE"
         ]
         return sorted(rows, key=lambda row: row[0])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from s2kd.core.files import is_alive
 from s2kd.pipeline.checks import compared_views
 from s2kd.pipeline.folder import Busy, locked
 from s2kd.pipeline.narratives import narrate
@@ -71,13 +72,7 @@ def _is_alive(trial: Any) -> bool:
     host, process = trial.user_attrs.get(PROCESS, ("", 0))
     if host != socket.gethostname():
         return bool(host)
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return is_alive(process)
 
 
 # --- what all trials read ------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""Training."""
+"""Training: losses, objectives, the loop, targets, label stores, extra windows."""

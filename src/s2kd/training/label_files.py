@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct, to_builtins
 
+from s2kd.core.errors import first_line
 from s2kd.core.files import BlockDigests, block_digest, read_json, read_sealed, sealed, write_json
 from s2kd.core.reading import read
 from s2kd.core.recipe import Stored
@@ -154,9 +155,8 @@ class LabelFiles:
         try:
             stored = self.arrays[view][first : first + self.attributes.block]
         except Exception as error:  # every codec raises its own kinds
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise S2KDError(
-                f"{label} is torn ({reason}); delete the store and label again"
+                f"{label} is torn ({first_line(error)}); delete the store and label again"
             ) from None
         self._digests[view].check(number, stored)
         return stored

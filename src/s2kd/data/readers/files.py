@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from s2kd.core.types import S2KDError
+from s2kd.core.errors import S2KDError, first_line
 from s2kd.data.readers._decoding import conformed, decoded
 from s2kd.data.readers._foreign import check_foreign
 
@@ -110,7 +110,7 @@ def open_file(path: Path) -> list["xr.Dataset"]:
     except S2KDError:
         raise
     except Exception as error:  # each backend raises its own kinds
-        reason = _first_line(error)
+        reason = first_line(error)
         cut = "; it is cut short: fetch or copy it again" if "truncated" in reason else ""
         raise S2KDError(f"{path}: cannot be read as {KINDS[engine]} ({reason}){cut}") from None
 
@@ -262,7 +262,7 @@ def _open_address(address: str) -> "xr.Dataset":
             address, engine="zarr", storage_options=options, cache=False, decode_cf=False
         )
     except Exception as error:  # each file system raises its own kinds
-        raise S2KDError(f"{address}: cannot be opened as Zarr ({_first_line(error)})") from None
+        raise S2KDError(f"{address}: cannot be opened as Zarr ({first_line(error)})") from None
     return _decoded(dataset, "zarr")
 
 
@@ -277,7 +277,3 @@ def _check_google(address: str) -> None:
         pass  # what the server refuses here, gcsfs may find in another way
     except OSError as error:
         raise S2KDError(f"{address}: no connection ({error})") from None
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

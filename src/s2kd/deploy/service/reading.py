@@ -7,13 +7,13 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from s2kd.core.types import S2KDError
+from s2kd.core.errors import S2KDError, first_line
 from s2kd.data.latest import LatestFrames
+from s2kd.data.readers.files import IN_MEMORY
 from s2kd.data.readers.in_memory import open_bytes
 from s2kd.deploy.inputs import input_frames
 
@@ -63,16 +63,12 @@ def frames_of(
         signal.alarm(seconds)  # nobody handles it, so what hangs in C ends too
     try:
         latest = source if isinstance(source, Path) else open_bytes(source)
-        for count in counts:
-            with suppress(S2KDError) if count != counts[-1] else nullcontext():
-                past = input_frames(latest, {**metadata, "past": count}, **settings)
-                break
+        past = input_frames(latest, metadata, counts=counts, **settings)
         return past if past.places is None else replace(past, places=past.places.load())
     except S2KDError:
         raise
     except Exception as error:  # each library raises its own kinds
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise S2KDError(f"the dataset given: cannot be read ({reason})") from None
+        raise S2KDError(f"{IN_MEMORY}: cannot be read ({first_line(error)})") from None
     finally:
         if sys.platform != "win32":
             signal.alarm(0)

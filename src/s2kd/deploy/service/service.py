@@ -15,6 +15,7 @@ from fastapi import FastAPI, HTTPException, Request
 
 from s2kd.core.types import S2KDError
 from s2kd.data.latest import LatestFrames
+from s2kd.data.readers.files import IN_MEMORY
 from s2kd.deploy.forecaster import Forecaster
 from s2kd.deploy.service.reading import frames_of, start_reader
 
@@ -97,8 +98,9 @@ class Service:
             raise
         except BrokenProcessPool:
             reader = start_reader()
-            text = "the dataset given: is damaged, since the library that reads it crashes or hangs"
-            raise S2KDError(text) from None
+            raise S2KDError(
+                f"{IN_MEMORY}: is damaged, since the library that reads it crashes or hangs"
+            ) from None
         finally:
             self._readers.put_nowait(reader)
 
@@ -114,7 +116,7 @@ class Service:
                 future = await asyncio.to_thread(self._forecaster.predict, windows, steps=steps)
                 for member, frames in zip(batch, future, strict=True):
                     member.append(frames)
-        to_dataset = partial(self._forecaster.to_dataset, origin="the dataset given")
+        to_dataset = partial(self._forecaster.to_dataset, origin=IN_MEMORY)
         return await asyncio.to_thread(to_dataset, job[1][None], past)
 
 
